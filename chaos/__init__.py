@@ -1,0 +1,1 @@
+"""Experiments, faults, checkers and reports."""

@@ -1,0 +1,1 @@
+"""The rig, the cluster service and the replicated database."""

@@ -1,0 +1,66 @@
+"""The errors of Blackstart, drawn once.
+
+BlackstartError
+├── UsageError            a wrong file, option or name: refused before anything starts (exit 2)
+├── HarnessError          the harness itself could not do its work (exit 4)
+│   └── WaitTimeout       a wait reached its limit; says what it waited for and what it saw last
+├── CleanupError          something is left behind; says what and how to remove it (exit 5)
+└── EngineError           a call of the container engine failed
+    ├── EngineUnanswered  nobody knows whether the call was or will be carried out
+    └── NoSuchContainer   the engine says that the object does not exist: the call had and will have no effect
+
+A leaf exists only where someone catches it. An error about a remote effect says through its class whether the effect
+certainly did not happen: `NoSuchContainer` certainly, plain `EngineError` means that the engine answered with a refusal that proves
+nothing about calls still under way, `EngineUnanswered` means unknown.
+"""
+
+__all__ = [
+    "BlackstartError",
+    "CleanupError",
+    "EngineError",
+    "EngineUnanswered",
+    "HarnessError",
+    "NoSuchContainer",
+    "UsageError",
+    "WaitTimeout",
+]
+
+
+class BlackstartError(Exception):
+    """Root of every error that Blackstart raises on purpose."""
+
+
+class UsageError(BlackstartError):
+    """The person gave something that cannot be used; nothing was started."""
+
+
+class HarnessError(BlackstartError):
+    """The harness could not do its work: the verdict is about the harness, not about the system under test."""
+
+
+class WaitTimeout(HarnessError):
+    """A wait ended at its limit."""
+
+    def __init__(self, *, waited_for: str, saw: str, limit_s: float, advice: str = "") -> None:
+        """`waited_for` and `saw` are sentences without a full stop; `limit_s` is in seconds."""
+        text = f"waited {limit_s:g} s for {waited_for}; last saw: {saw}"
+        super().__init__(f"{text}. {advice}" if advice else text)
+        self.waited_for = waited_for
+        self.saw = saw
+        self.limit_s = limit_s
+
+
+class CleanupError(BlackstartError):
+    """Something of a rig or a fault is left behind."""
+
+
+class EngineError(BlackstartError):
+    """The engine refused a call. Proves nothing about other calls that are still under way."""
+
+
+class EngineUnanswered(EngineError):
+    """The engine gave no answer in time, or the connection broke: the call may still be carried out, even much later."""
+
+
+class NoSuchContainer(EngineError):
+    """The named container does not exist; a call that names it can never have an effect again."""

@@ -1,0 +1,257 @@
+"""Every change of the database, as a frozen record with a pure `apply`.
+
+`apply` is re-run on the freshest record at each attempt, so it must read everything it needs from that record, and touches its own fields only.
+It returns the new record, or a Refusal that says why the change no longer makes sense. That a change already took effect
+is recognised by its id, before `apply` is asked.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from harness.model.plain import from_plain, to_plain
+from harness.model.records import ClusterRecord, GroupRecord, Move, Restart, SessionState
+from harness.model.session import Session
+
+__all__ = [
+    "BeginMove",
+    "CancelMove",
+    "Change",
+    "Claim",
+    "CreateRegister",
+    "DeclareDown",
+    "JoinSession",
+    "MarkFenced",
+    "Record",
+    "RecordRestart",
+    "Refusal",
+    "Release",
+    "SetPersistentState",
+    "record_from_plain",
+    "record_to_plain",
+]
+
+Record = ClusterRecord | GroupRecord
+
+RESTARTS_KEPT = 64
+
+
+def record_to_plain(record: Record) -> dict[str, Any]:
+    """The record with its kind, as plain JSON values."""
+    return {"kind": type(record).__name__, **to_plain(record)}
+
+
+def record_from_plain(plain: dict[str, Any]) -> Record:
+    """The record that `record_to_plain` wrote. Raises ValueError on an unknown kind."""
+    fields = dict(plain)
+    kind = fields.pop("kind", None)
+    if kind == "ClusterRecord":
+        return from_plain(ClusterRecord, fields)
+    if kind == "GroupRecord":
+        return from_plain(GroupRecord, fields)
+    raise ValueError(f"a register holds a {kind!r}, which this version does not know")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a change does not apply to the record as it is now."""
+
+    reason: str
+
+
+class Change(Protocol):
+    """A named, pure function from a record to a record or a refusal. None stands for a register never written."""
+
+    def apply(self, record: Record | None) -> Record | Refusal: ...
+
+
+def _not_owned(record: Record | None, session: Session, epoch: int) -> Refusal | None:
+    if not isinstance(record, GroupRecord):
+        return Refusal("there is no such group")
+    if record.owner != session or record.epoch != epoch:
+        return Refusal(f"the owner is {record.owner} under epoch {record.epoch}, not {session} under {epoch}")
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateRegister:
+    """Write the first record of a register; used when the cluster is formed."""
+
+    first: Record
+
+    def apply(self, record: Record | None) -> Record | Refusal:
+        """Refused when the register was written before."""
+        return self.first if record is None else Refusal("the register exists")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinSession:
+    """A node's new session becomes a member. Its process has removed the containers of all earlier sessions before."""
+
+    session: Session
+
+    def apply(self, record: Record | None) -> Record | Refusal:
+        """Refused for a node that is no member, and for a session that was declared Down: it never comes back."""
+        if not isinstance(record, ClusterRecord):
+            return Refusal("no cluster was formed")
+        entry = record.node(self.session.node)
+        if entry is None:
+            return Refusal(f"{self.session.node} is no member of rig {record.rig}")
+        if entry.session == self.session and entry.state is SessionState.DOWN:
+            return Refusal(f"{self.session} was declared Down")
+        joined = replace(entry, session=self.session, state=SessionState.UP, fenced=False)
+        return record.with_node(joined)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclareDown:
+    """A survivor records that a session is lost, before anybody fences it."""
+
+    session: Session
+
+    def apply(self, record: Record | None) -> Record | Refusal:
+        """Refused unless that session is Up."""
+        if not isinstance(record, ClusterRecord) or not record.is_up(self.session):
+            return Refusal(f"{self.session} is not Up")
+        entry = record.node(self.session.node)
+        assert entry is not None
+        return record.with_node(replace(entry, state=SessionState.DOWN, fenced=False))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkFenced:
+    """A survivor records that nothing of a Down session runs or can ever start."""
+
+    session: Session
+
+    def apply(self, record: Record | None) -> Record | Refusal:
+        """Refused unless that session is the node's latest, and Down."""
+        entry = record.node(self.session.node) if isinstance(record, ClusterRecord) else None
+        if entry is None or entry.session != self.session or entry.state is not SessionState.DOWN:
+            return Refusal(f"{self.session} is not recorded Down")
+        assert isinstance(record, ClusterRecord)
+        return record.with_node(replace(entry, fenced=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A survivor, or a rebooted node, takes a group whose owning session is over (or that nobody ever owned).
+
+    The claimant has seen that session recorded as over; being over is final, so it need not be checked under the same ballot. The owner and the epoch are.
+    """
+
+    claimant: Session
+    owner: Session | None
+    epoch: int
+
+    def apply(self, record: Record | None) -> Record | Refusal:
+        """Refused unless the register holds exactly the owner and epoch that were fenced."""
+        if not isinstance(record, GroupRecord):
+            return Refusal("there is no such group")
+        if record.owner != self.owner or record.epoch != self.epoch:
+            return Refusal(f"the owner is {record.owner} under epoch {record.epoch}, another than was fenced")
+        return replace(record, owner=self.claimant, epoch=record.epoch + 1, move=None, restarts=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordRestart:
+    """The owner writes a restart in place down before it makes it. `failure` names the failure that is answered."""
+
+    session: Session
+    epoch: int
+    resource: str
+    failure: str
+    at_us: int
+    period_us: int
+
+    def apply(self, record: Record | None) -> Record | Refusal:
+        """Refused unless session and epoch still own the group. Entries older than the period are dropped."""
+        refusal = _not_owned(record, self.session, self.epoch)
+        if refusal is not None:
+            return refusal
+        assert isinstance(record, GroupRecord)
+        recent = [
+            entry
+            for entry in record.restarts
+            if entry.session == self.session and self.at_us - entry.at_us <= self.period_us
+        ]
+        entry = Restart(resource=self.resource, session=self.session, at_us=self.at_us, failure=self.failure)
+        return replace(record, restarts=(*recent, entry)[-RESTARTS_KEPT:])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeginMove:
+    """The owner starts to move the group. `failed_at_us` is given when a failure is the reason, and then counts as a failover."""
+
+    session: Session
+    epoch: int
+    target: str
+    reason: str
+    failed_at_us: int | None = None
+
+    def apply(self, record: Record | None) -> Record | Refusal:
+        """Refused unless session and epoch still own the group and no other move is under way."""
+        refusal = _not_owned(record, self.session, self.epoch)
+        if refusal is not None:
+            return refusal
+        assert isinstance(record, GroupRecord)
+        if record.move is not None:
+            return Refusal(f"the group is being moved to {record.move.target}")
+        failovers = record.failovers
+        if self.failed_at_us is not None:
+            failovers = (*failovers, self.failed_at_us)[-RESTARTS_KEPT:]
+        return replace(record, move=Move(target=self.target, reason=self.reason), failovers=failovers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelMove:
+    """The owner keeps the group, because the target of its move is gone."""
+
+    session: Session
+    epoch: int
+
+    def apply(self, record: Record | None) -> Record | Refusal:
+        """Refused unless session and epoch still own the group."""
+        refusal = _not_owned(record, self.session, self.epoch)
+        if refusal is not None:
+            return refusal
+        assert isinstance(record, GroupRecord)
+        return replace(record, move=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """The owner hands the group over, after proof that nothing of it runs or can still start."""
+
+    session: Session
+    epoch: int
+    new_owner: Session
+
+    def apply(self, record: Record | None) -> Record | Refusal:
+        """Refused unless session and epoch still own the group and it is being moved."""
+        refusal = _not_owned(record, self.session, self.epoch)
+        if refusal is not None:
+            return refusal
+        assert isinstance(record, GroupRecord)
+        if record.move is None:
+            return Refusal("the group is not being moved")
+        return replace(record, owner=self.new_owner, epoch=record.epoch + 1, move=None, restarts=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetPersistentState:
+    """The wanted state of one resource, by an administrator's request or a clean stop or start by hand that the owner saw."""
+
+    session: Session
+    epoch: int
+    resource: str
+    wanted: bool
+
+    def apply(self, record: Record | None) -> Record | Refusal:
+        """Refused unless session and epoch still own the group and it has that resource."""
+        refusal = _not_owned(record, self.session, self.epoch)
+        if refusal is not None:
+            return refusal
+        assert isinstance(record, GroupRecord)
+        if self.resource not in record.persistent:
+            return Refusal(f"group {record.spec.name} has no resource {self.resource}")
+        return replace(record, persistent={**record.persistent, self.resource: self.wanted})

@@ -1,0 +1,25 @@
+"""The first content of every register of a new cluster, in the order in which it is written: the cluster's register last.
+
+Groups before the cluster: a cluster that can be read has all its groups.
+"""
+
+from harness.model.records import ClusterRecord, GroupRecord, NodeEntry
+from harness.model.topology import Topology
+
+__all__ = ["first_registers"]
+
+
+def first_registers(topology: Topology) -> list[tuple[str, ClusterRecord | GroupRecord]]:
+    """Pairs of key and record. Nobody owns a group yet; every resource shall be Online."""
+    registers: list[tuple[str, ClusterRecord | GroupRecord]] = []
+    for group in topology.groups:
+        persistent = {resource.name: True for resource in group.resources}
+        record = GroupRecord(spec=group, owner=None, epoch=0, persistent=persistent)
+        registers.append((f"group/{group.name}", record))
+    cluster = ClusterRecord(
+        rig=topology.rig,
+        nodes=tuple(NodeEntry(name=node.name, address=node.address) for node in topology.nodes),
+        groups=tuple(group.name for group in topology.groups),
+        settings=topology.settings,
+    )
+    return [*registers, ("cluster", cluster)]

@@ -1,0 +1,98 @@
+"""A machine as VMMS and the drivers speak of it: what to create, what was seen, how a run ended."""
+
+from dataclasses import dataclass, field
+from collections.abc import Mapping
+from enum import StrEnum
+
+from harness.model.session import Session
+
+__all__ = ["Ending", "MachineNotice", "MachineSpec", "MachineState", "MachineView", "Order", "Proof"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineSpec:
+    """What a machine's container is made from. `user` is the forced uid; `memory_bytes` and `pids` are limits; empty `command` means the image's own."""
+
+    name: str
+    group: str
+    image: str
+    address: str | None
+    user: int
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    memory_bytes: int = 128 << 20
+    pids: int = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """The right to start something: checked by VMMS just before the engine's call, and dropped when it no longer holds.
+
+    `not_after_us` is on this node's boot-time clock, in microseconds: the end of the lease under which the order was given.
+    """
+
+    session: Session
+    epoch: int
+    not_after_us: int
+
+
+class MachineState(StrEnum):
+    """What the engine says of a machine on this node."""
+
+    ABSENT = "absent"
+    STOPPED = "stopped"
+    RUNNING = "running"
+    PAUSED = "paused"
+
+
+class Ending(StrEnum):
+    """How a run of a machine ended, as far as the engine's events show.
+
+    CRASHED: its main process ended by itself with an error or by a signal that no engine call sent. KILLED: somebody's `kill` went
+    through the engine. STOPPED: an administrator's `stop`, the only clean one besides SHUT_DOWN, exit code 0 without any
+    signal. ASKED: this node's own graceful stop or terminate. UNKNOWN: no evidence (an event gap); counts as a failure.
+    """
+
+    CRASHED = "crashed"
+    KILLED = "killed"
+    STOPPED = "stopped"
+    SHUT_DOWN = "shut-down"
+    ASKED = "asked"
+    UNKNOWN = "unknown"
+
+
+class Proof(StrEnum):
+    """What a conclusive end rests on: no start is unanswered and the machine was seen stopped, or its container is gone."""
+
+    STOPPED = "stopped"
+    REMOVED = "removed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineView:
+    """One machine of this node's session as VMMS sees it. `run` is the engine's StartedAt of the run in question, empty if none.
+
+    A machine that is STOPPED, has a `run` and no `ending` ended a moment ago: the evidence of how is still awaited, and a notice will tell.
+    """
+
+    name: str
+    group: str
+    state: MachineState
+    run: str = ""
+    exit_code: int | None = None
+    ending: Ending | None = None
+    evidence: str = ""
+
+    @property
+    def awaits_evidence(self) -> bool:
+        """Whether the run has ended and nobody can say yet how."""
+        return self.state is MachineState.STOPPED and bool(self.run) and self.ending is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineNotice:
+    """VMMS tells its subscribers that a machine changed. `live` is False when it was learned by listing and not from the stream."""
+
+    view: MachineView
+    live: bool
+    at_us: int

@@ -1,0 +1,120 @@
+"""Frozen records to plain JSON values and back, by their type hints.
+
+Used for registers and for frames between a node's processes. It is not a validator of what people write: those files are read where line numbers are known.
+A value that does not fit raises ValueError with the field's name; unknown keys are refused, because a
+register written by a newer version must not lose what this one does not know.
+"""
+
+import dataclasses
+import enum
+import functools
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
+from harness.model.session import Session
+
+__all__ = ["from_plain", "to_plain"]
+
+T = TypeVar("T")
+
+
+def to_plain(value: Any) -> Any:
+    """`value` as dicts, lists, strings, numbers, booleans and None."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, Session):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {name: to_plain(getattr(value, name)) for name in _field_names(type(value))}
+    if isinstance(value, tuple | list):
+        return [to_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    raise TypeError(f"no plain form for {type(value).__name__}")
+
+
+def from_plain(cls: type[T], value: Any) -> T:
+    """The record that `to_plain` wrote. Raises ValueError, naming the field, on a value that does not fit."""
+    return cast(T, _reader(cast(Any, cls))(value))
+
+
+@functools.cache
+def _field_names(cls: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(cls))
+
+
+@functools.cache
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _optional_reader(hint)
+    if origin is tuple:
+        return _tuple_reader(hint)
+    if origin is not None and issubclass(origin, Mapping):
+        item = _reader(typing.get_args(hint)[1])
+        return lambda value: {key: item(entry) for key, entry in _expect(value, dict).items()}
+    if hint is Session:
+        return lambda value: Session.parse(_expect(value, str))
+    if hint is Any:
+        return lambda value: value
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return hint
+    if dataclasses.is_dataclass(hint):
+        return functools.partial(_read_record, hint)
+    if hint is float:
+        return lambda value: float(_expect(value, (int, float)))
+    return lambda value: _expect(value, hint)
+
+
+def _optional_reader(hint: Any) -> Callable[[Any], Any]:
+    options = [option for option in typing.get_args(hint) if option is not type(None)]
+    if len(options) != 1:
+        raise TypeError(f"only X | None is supported, not {hint}")
+    inner = _reader(options[0])
+    return lambda value: None if value is None else inner(value)
+
+
+def _tuple_reader(hint: Any) -> Callable[[Any], Any]:
+    arguments = typing.get_args(hint)
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        item = _reader(arguments[0])
+        return lambda value: tuple(item(entry) for entry in _expect(value, list))
+    readers = [_reader(argument) for argument in arguments]
+    return lambda value: tuple(
+        reader(entry) for reader, entry in zip(readers, _expect(value, list), strict=True)
+    )
+
+
+def _read_record(cls: Any, value: Any) -> Any:
+    hints = _hints(cls)
+    given = _expect(value, dict)
+    unknown = given.keys() - hints.keys()
+    if unknown:
+        raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+    arguments = {}
+    for name, entry in given.items():
+        try:
+            arguments[name] = _reader(hints[name])(entry)
+        except ValueError as error:
+            raise ValueError(f"{cls.__name__}.{name}: {error}") from error
+    try:
+        return cls(**arguments)
+    except TypeError as error:
+        raise ValueError(f"{cls.__name__}: {error}") from error
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _expect(value: Any, kind: Any) -> Any:
+    wrong = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
+    if wrong:
+        name = kind.__name__ if isinstance(kind, type) else "number"
+        raise ValueError(f"{name} expected, got {value!r}")
+    return value

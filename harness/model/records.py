@@ -1,0 +1,117 @@
+"""What the registers of the cluster database hold: one record for the cluster, one for each group.
+
+Whatever must outlive a crash is here. Whether a node answers right now is not: that is derived from leases. That a
+session was declared Down is: it never comes back.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from harness.model.session import Session
+from harness.model.topology import GroupSpec, Settings
+
+__all__ = ["ClusterRecord", "GroupRecord", "Move", "NodeEntry", "Restart", "SessionState"]
+
+
+class SessionState(StrEnum):
+    """What the database says of a node's latest session."""
+
+    NEVER = "Never"
+    UP = "Up"
+    DOWN = "Down"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeEntry:
+    """A member of the cluster. `session` is its latest; `fenced` means that nothing of that session runs or can ever start."""
+
+    name: str
+    address: str
+    session: Session | None = None
+    state: SessionState = SessionState.NEVER
+    fenced: bool = False
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterRecord:
+    """The cluster register. `nodes` is ordered; `groups` names the groups, each of which has a register of its own."""
+
+    rig: str
+    nodes: tuple[NodeEntry, ...]
+    groups: tuple[str, ...]
+    settings: Settings
+
+    def node(self, name: str) -> NodeEntry | None:
+        """The member of that name."""
+        for entry in self.nodes:
+            if entry.name == name:
+                return entry
+        return None
+
+    def is_up(self, session: Session) -> bool:
+        """Whether that very session is a member in good standing."""
+        entry = self.node(session.node)
+        return entry is not None and entry.session == session and entry.state is SessionState.UP
+
+    def is_over(self, session: Session) -> bool:
+        """Whether nothing of that session runs or can ever start: it was declared Down and fenced, or a newer session has joined.
+
+        A node removes the machine containers of all its earlier sessions before it joins, so a newer session that joined is proof.
+        """
+        entry = self.node(session.node)
+        if entry is None:
+            return False
+        if entry.session != session:
+            return True
+        return entry.state is SessionState.DOWN and entry.fenced
+
+    def up_nodes(self) -> tuple[NodeEntry, ...]:
+        """The members whose session is Up, in order."""
+        return tuple(entry for entry in self.nodes if entry.state is SessionState.UP)
+
+    def with_node(self, changed: NodeEntry) -> "ClusterRecord":
+        """The record with that member's entry replaced."""
+        nodes = tuple(changed if entry.name == changed.name else entry for entry in self.nodes)
+        return replace(self, nodes=nodes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """One restart in place, written before it is made. `at_us` is the boot-time clock of the session's engine."""
+
+    resource: str
+    session: Session
+    at_us: int
+    failure: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """A move under way: a stage of the group, not a plan in somebody's memory."""
+
+    target: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupRecord:
+    """A group's register.
+
+    Invariant: `epoch` grows by exactly one whenever `owner` changes, and `owner` changes only by the owning session itself or after that session is over.
+    `persistent` is the PersistentState of each resource. `failovers` are the times at which the group was moved because of a failure.
+    """
+
+    spec: GroupSpec
+    owner: Session | None
+    epoch: int
+    persistent: Mapping[str, bool]
+    move: Move | None = None
+    restarts: tuple[Restart, ...] = ()
+    failovers: tuple[int, ...] = ()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any resource of the group shall be Online."""
+        return any(self.persistent.values())

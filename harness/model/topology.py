@@ -1,0 +1,129 @@
+"""What a rig consists of, as records: nodes, voters, groups, resources and their properties.
+
+The document that a person writes becomes these records once, at the edge (`harness.rig.topology_document`); inside,
+durations are integer microseconds and names have been checked. The defaults are those of the rules of the cluster, section 4 and 5.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+__all__ = [
+    "SECOND_US",
+    "Fencing",
+    "GroupSpec",
+    "NodeSpec",
+    "Priority",
+    "ResourcePolicy",
+    "ResourceSpec",
+    "RestartAction",
+    "Settings",
+    "Topology",
+]
+
+SECOND_US = 1_000_000
+
+
+class Fencing(StrEnum):
+    """How it is made sure that a lost session runs nothing."""
+
+    POWER = "power"
+    SELF = "self"
+
+
+class RestartAction(StrEnum):
+    """What the RCM does when a resource fails."""
+
+    NONE = "none"
+    RESTART = "restart"
+    RESTART_THEN_FAILOVER = "restart-then-failover"
+
+
+class Priority(StrEnum):
+    """The order in which groups are started."""
+
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+    NO_AUTO_START = "no-auto-start"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Cluster-wide times in microseconds, and how to fence."""
+
+    beat_us: int = SECOND_US // 2
+    lease_us: int = 2 * SECOND_US
+    grace_us: int = SECOND_US
+    fencing: Fencing = Fencing.POWER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourcePolicy:
+    """Times in microseconds. `restart_threshold` restarts within `restart_period_us` are tolerated; the next failure escalates."""
+
+    is_alive_interval_us: int = 5 * SECOND_US
+    looks_alive_interval_us: int = 60 * SECOND_US
+    pending_timeout_us: int = 180 * SECOND_US
+    deadlock_timeout_us: int = 300 * SECOND_US
+    restart_action: RestartAction = RestartAction.RESTART_THEN_FAILOVER
+    restart_threshold: int = 3
+    restart_period_us: int = 900 * SECOND_US
+    restart_delay_us: int = SECOND_US // 2
+    separate_monitor: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceSpec:
+    """One resource of a group. `depends_on` is an AND of ORs of resource names; `properties` are the driver's private ones."""
+
+    name: str
+    type: str
+    depends_on: tuple[tuple[str, ...], ...] = ()
+    properties: Mapping[str, str] = field(default_factory=dict)
+    policy: ResourcePolicy = ResourcePolicy()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSpec:
+    """What moves together. `failover_threshold` None means nodes - 1."""
+
+    name: str
+    resources: tuple[ResourceSpec, ...] = ()
+    preferred_owners: tuple[str, ...] = ()
+    possible_owners: tuple[str, ...] = ()
+    priority: Priority = Priority.MEDIUM
+    failover_threshold: int | None = None
+    failover_period_us: int = 6 * 3600 * SECOND_US
+
+    def resource(self, name: str) -> ResourceSpec:
+        """The resource of that name; KeyError when the group has none."""
+        for spec in self.resources:
+            if spec.name == name:
+                return spec
+        raise KeyError(name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSpec:
+    """A hypervisor node: its name, its fixed address, and whether it runs a voter."""
+
+    name: str
+    address: str
+    voter: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """A whole rig. `nodes` is ordered: the list's order breaks ties of placement. `subnet` is in CIDR notation."""
+
+    rig: str
+    subnet: str
+    nodes: tuple[NodeSpec, ...]
+    groups: tuple[GroupSpec, ...]
+    settings: Settings = Settings()
+
+    @property
+    def voters(self) -> tuple[NodeSpec, ...]:
+        """The nodes with a vote, in order."""
+        return tuple(node for node in self.nodes if node.voter)
