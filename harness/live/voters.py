@@ -1,0 +1,95 @@
+"""The way to the voters over Redis: one connection each, no retries, an answer or a failure for every call within its limit.
+
+A cancelled or timed-out call closes its connection: an answer that comes late must never be taken for the answer to the next call (safety
+review, finding 11). The client library's own retries are off: a blind second try would run under another ballot's assumptions.
+"""
+
+import asyncio
+from collections.abc import Mapping
+
+import redis.asyncio.connection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from harness.database.protocol import Call, Reply
+from harness.database.script import arguments_of, reply_from, script_text
+
+__all__ = ["VOTER_PORT", "RedisVoters", "VoterUnanswered"]
+
+VOTER_PORT = 637
+
+
+class VoterUnanswered(Exception):
+    """No answer: what was asked for may have happened, or may still happen."""
+
+
+class RedisVoters:
+    """The voters by name. Safe for any number of concurrent calls; calls to one voter wait for each other."""
+
+    def __init__(self, addresses: Mapping[str, str], *, password: str, port: int = VOTER_PORT) -> None:
+        script = script_text()
+        self._voters = {
+            name: _Voter(name, address, port, password=password, script=script)
+            for name, address in addresses.items()
+        }
+
+    async def call(self, voter: str, call: Call, *, limit_us: int) -> tuple[Reply, int]:
+        """The reply and the number of the connection that it came over. Raises VoterUnanswered."""
+        return await self._voters[voter].call(call, limit_us / 1e6)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for voter in self._voters.values():
+            await voter.disconnect()
+
+
+class _Voter:
+    def __init__(self, name: str, host: str, port: int, *, password: str, script: str) -> None:
+        self._name = name
+        self._script = script
+        self._sha = ""
+        self._number = 0
+        self._turn = asyncio.Lock()
+        self._connection = redis.asyncio.connection.Connection(
+            host=host,
+            port=port,
+            password=password,
+            decode_responses=True,
+            retry=Retry(NoBackoff(), 0),
+            retry_on_error=[],
+            socket_keepalive=True,
+            health_check_interval=0,
+        )
+
+    async def call(self, call: Call, limit_s: float) -> tuple[Reply, int]:
+        try:
+            async with asyncio.timeout(limit_s):
+                async with self._turn:
+                    return await self._exchange(call)
+        except (RedisError, OSError, TimeoutError, ValueError, IndexError, EOFError) as error:
+            raise VoterUnanswered(f"voter {self._name}: {error or type(error).__name__}") from error
+
+    async def _exchange(self, call: Call) -> tuple[Reply, int]:
+        answered = False
+        try:
+            if not self._connection.is_connected:
+                await self._connect()
+            await self._connection.send_command("EVALSHA", self._sha, 0, *arguments_of(call))
+            raw = await self._connection.read_response()
+            answered = True
+            if not isinstance(raw, list):
+                raise ValueError(f"answered {raw!r}")
+            return reply_from(call, raw), self._number
+        finally:
+            if not answered:
+                await self.disconnect()
+
+    async def _connect(self) -> None:
+        await self._connection.connect()  # type: ignore[no-untyped-call]
+        self._number += 1
+        await self._connection.send_command("SCRIPT", "LOAD", self._script)
+        self._sha = str(await self._connection.read_response())
+
+    async def disconnect(self) -> None:
+        await self._connection.disconnect(nowait=True)
