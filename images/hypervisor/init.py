@@ -1,0 +1,271 @@
+"""PID 1 of a node: starts the node's processes and restarts them, reaps what is orphaned, and is the watchdog.
+
+It is not a service manager for anything else, it does not talk to the engine, and it decides nothing about the
+cluster. It uses the standard library only, because the node stands and falls with it: when it ends, the kernel
+ends every process of the node, guests included.
+
+This file is the shell: pipes, signals, starting. What it is told to do comes from `node_watchdog` and
+`node_programs`, which do no I/O. Times are nanoseconds of CLOCK_BOOTTIME.
+
+    init.py                 the programs of a node (or, with BLACKSTART_ROLE=witness, a voter alone)
+    init.py PROGRAMS.json   others, for trials: {"boot_grace_s": 60, "programs": [{"name", "argv", "uid", "groups",
+                            "capabilities", "pets", "talks_to_engine", "output_is_text"}]}
+
+Exit status: 0 after SIGTERM, 2 for a file that cannot be used, 87 when the watchdog's second deadline passed.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+sys.path.insert(0, os.path.dirname(__file__))  # isolated mode leaves out the directory of the script itself
+
+from node_log import Lines, Log, LogWriter
+from node_processes import count_machines, kill_group, kill_guests
+from node_programs import Keeper, Program, Start, command_line, programs_of_file, standard_programs
+from node_watchdog import (
+    LOOK_INTERVAL,
+    CountMachines,
+    Exit,
+    Guests,
+    KillGuests,
+    Machines,
+    Watchdog,
+    Woke,
+    last_pet,
+)
+
+SECOND = 1_000_000_000
+MILLISECOND = 1_000_000
+NEVER = 2**63 - 1
+
+BOOT_GRACE_S = 60.0
+"""Until the first pet: a node whose service cannot even start tries again from the start."""
+PET_FD = 20
+"""Where the service finds the write end: higher than any descriptor that init itself opens."""
+ENGINE_SOCKET = "/var/run/docker.sock"
+VOTER_DISK = "/data"
+VOTER_UID = 901
+VOTER_PORT = 637
+VOTER_CLIENTS = "900-901"
+LONGEST_SLEEP = LOOK_INTERVAL
+"""A sleep does not count the time for which the machine was suspended, so no deadline is left to one long sleep."""
+REAP_BATCH = 256
+FIREWALL_LIMIT_S = 2.0
+FLUSH_LIMIT_S = 0.05
+STATUS_STOPPED = 0
+STATUS_UNUSABLE_FILE = 2
+
+
+class Init:
+    """The shell around watchdog and keeper. One thread, which never blocks but in its poll."""
+
+    def __init__(self, *, programs: tuple[Program, ...], boot_grace_s: float, environment: Mapping[str, str]) -> None:
+        """Takes over SIGCHLD and SIGTERM of the process."""
+        self._environment = dict(environment)
+        self._log_writer = LogWriter(node=environment.get("BLACKSTART_NODE", ""))
+        self._keeper = Keeper(programs)
+        watched = any(program.pets for program in programs)  # a witness has no service, and no guests to watch
+        self._watchdog = Watchdog(node_ends_at=boottime() + int(boot_grace_s * SECOND) if watched else NEVER)
+        self._stop_asked = False
+        self._more_to_reap = False
+        self._wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._ask_to_stop)
+        self._pet_read, self._pet_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        # Errors, and all output of a program that does not write the cluster log's records, become records here.
+        self._text_write: dict[str, int] = {}
+        self._text_read: dict[int, tuple[str, Lines]] = {}
+        for program in programs:
+            read, self._text_write[program.name] = os.pipe2(os.O_CLOEXEC)
+            self._text_read[read] = (program.name, Lines())
+        self._poll = select.poll()
+        for descriptor in (self._wake_read, self._pet_read, *self._text_read):
+            self._poll.register(descriptor, select.POLLIN)
+
+    def run(self) -> None:
+        """Never returns: the process ends in an `Exit`."""
+        self._log(Log(event="node-boots", message="the node boots", fields={"uid": os.getuid()}))
+        give_voter_its_disk()
+        self._start_due_programs()
+        self._log(close_voter_port_to_guests(self._environment))
+        while True:
+            self._perform(self._watchdog.handle(boottime(), Woke()))
+            if self._stop_asked:
+                self._log(Log(event="node-stops", message="SIGTERM: the node stops", fields={}))
+                self._perform([Exit(status=STATUS_STOPPED)])
+            self._read_pets()
+            self._reap()
+            self._start_due_programs()
+            self._wait()
+
+    def _perform(self, actions: Sequence[Log | KillGuests | CountMachines | Exit]) -> None:
+        for action in actions:
+            match action:
+                case Log():
+                    self._log(action)
+                case KillGuests():
+                    self._perform(self._watchdog.handle(boottime(), Guests(alive=kill_guests())))
+                case CountMachines():
+                    seen = Machines(alive=count_machines())
+                    self._read_pets()  # the pet that permits a machine is written before the machine is started
+                    self._perform(self._watchdog.handle(boottime(), seen))
+                case Exit(status=status):
+                    self._log_writer.flush(limit_s=FLUSH_LIMIT_S)
+                    os._exit(status)
+
+    def _read_pets(self) -> None:
+        try:
+            data = os.read(self._pet_read, 65536)
+        except BlockingIOError:
+            return
+        pet = last_pet(data)
+        if pet is None:
+            fields = {"bytes": len(data)}
+            self._log(Log(event="pet-malformed", message="not whole pets of 16 bytes", fields=fields))
+            return
+        # The time is taken after the read and looked at before the pet: a freeze in between changes nothing.
+        self._perform(self._watchdog.handle(boottime(), pet))
+
+    def _reap(self) -> None:
+        """Collect the dead, ours and the orphans of guests; in batches, or a fork bomb would hold the watchdog."""
+        for _ in range(REAP_BATCH):
+            try:
+                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                dead = None
+            if dead is None:
+                self._more_to_reap = False
+                return
+            pid = dead.si_pid
+            if not self._keeper.runs(pid):
+                os.waitpid(pid, 0)
+                continue
+            # What a program leaves behind must not work beside its successor. Its number is its own until reaped.
+            kill_group(pid)
+            _, status = os.waitpid(pid, 0)
+            self._log(self._keeper.died(boottime(), pid, os.waitstatus_to_exitcode(status)))
+        self._more_to_reap = True
+
+    def _start_due_programs(self) -> None:
+        for order in self._keeper.due(boottime()):
+            self._start(order)
+
+    def _start(self, order: Start) -> None:
+        program = order.program
+        text = self._text_write[program.name]
+        argv = command_line(program, pet_fd=PET_FD, engine_group=engine_group())
+        descriptors = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, text, 2)]
+        if program.output_is_text:
+            descriptors.append((os.POSIX_SPAWN_DUP2, text, 1))
+        if program.pets:
+            descriptors.append((os.POSIX_SPAWN_DUP2, self._pet_write, PET_FD))
+        try:
+            pid = os.posix_spawnp(
+                argv[0],
+                argv,
+                self._environment,
+                file_actions=descriptors,
+                setsid=True,
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores these two, and a child would inherit that
+            )
+        except OSError as error:
+            self._log(self._keeper.not_started(boottime(), program.name, f"cannot start {argv[0]}: {error.strerror}"))
+        else:
+            self._log(self._keeper.started(boottime(), program.name, pid))
+
+    def _wait(self) -> None:
+        """Sleep until something happens or is due; empty every pipe but that of the pets."""
+        left = min(self._watchdog.next_wake(), self._keeper.next_wake()) - boottime()
+        left = 0 if self._more_to_reap else max(0, min(left, LONGEST_SLEEP))
+        for descriptor, _ in self._poll.poll(-(-left // MILLISECOND)):
+            if descriptor == self._wake_read:
+                os.read(descriptor, 4096)
+            elif descriptor in self._text_read:
+                component, lines = self._text_read[descriptor]
+                for line in lines.feed(os.read(descriptor, 65536)):
+                    self._log(Log(event="output", message=line, fields={}), component=component)
+
+    def _ask_to_stop(self, *_: object) -> None:
+        self._stop_asked = True
+
+    def _log(self, log: Log, *, component: str = "init") -> None:
+        self._log_writer.put(component, log)
+
+
+def boottime() -> int:
+    """Now, in nanoseconds of the clock that goes on while the machine is suspended."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def engine_group() -> int | None:
+    """The group that owns the engine's socket, or None where there is no socket."""
+    try:
+        return os.stat(ENGINE_SOCKET).st_gid
+    except OSError:
+        return None
+
+
+def give_voter_its_disk() -> None:
+    """Hand the voter its directory; a volume that was not made from the image belongs to root."""
+    with contextlib.suppress(OSError):  # then the voter says itself that it cannot write there
+        if os.stat(VOTER_DISK).st_uid != VOTER_UID:
+            os.chown(VOTER_DISK, VOTER_UID, VOTER_UID)
+
+
+def close_voter_port_to_guests(environment: Mapping[str, str]) -> Log:
+    """Reject new connections to voters but the service's and the voter's own; tells how, or why it could not.
+
+    A guest knows no password, but thousands of its connections would use up the voter's. Only first packets are
+    matched: the last packets of a connection that its process has closed have no owner any more.
+    """
+    rule = ("-w", "1", "-A", "OUTPUT", "-p", "tcp", "--syn", "--dport", str(VOTER_PORT))
+    stranger = ("-m", "owner", "!", "--uid-owner", VOTER_CLIENTS, "-j", "REJECT", "--reject-with", "tcp-reset")
+    environment = {**environment, "XTABLES_LOCKFILE": "/run/blackstart/xtables.lock"}  # the usual one is root's
+    refusals = []
+    for tool in ("iptables-nft", "iptables-legacy"):
+        try:
+            done = subprocess.run(
+                (tool, *rule, *stranger),
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=FIREWALL_LIMIT_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            refusals.append(str(error))
+            continue
+        if done.returncode == 0:
+            message = f"guests cannot connect to port {VOTER_PORT}"
+            return Log(event="voter-port-closed", message=message, fields={"tool": tool})
+        refusals.append(f"{tool}: {done.stderr.strip()}")
+    message = f"guests can connect to port {VOTER_PORT}: no firewall rule could be set"
+    return Log(event="voter-port-open", message=message, fields={"refusals": refusals})
+
+
+def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run as PID 1. `arguments` are those of the command line, without the program's name."""
+    programs, boot_grace_s = standard_programs(environment), None
+    if arguments:
+        try:
+            with open(arguments[0], encoding="utf-8") as file:
+                programs, boot_grace_s = programs_of_file(file.read())
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            sys.stderr.write(f"init: {arguments[0]} does not describe programs: {error!r}\n")
+            sys.exit(STATUS_UNUSABLE_FILE)
+    Init(
+        programs=programs,
+        boot_grace_s=BOOT_GRACE_S if boot_grace_s is None else boot_grace_s,
+        environment=environment,
+    ).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:], os.environ)
