@@ -1,0 +1,134 @@
+"""Failover Manager: the owner of each group; choosing who takes a group, and claiming it.
+
+Recovery is a level, not an edge: after every fact it looks at all groups whose owner is not an Up session, and each survivor ranks the
+claimants the same way; the k-th waits k times half a lease. A claim refuses unless the register still holds the owner and epoch that are over.
+
+| the group's owner | then |
+|---|---|
+| an Up session | nothing: the owner's Resource Control Manager acts |
+| a Down session that is not fenced | wait for the fence |
+| over (fenced, or replaced by a newer session) | claim, in turn |
+| nobody yet | claim, in turn, once every member is Up or the cluster has waited long enough |
+"""
+
+from harness.cluster_service.membership import Ids, MembershipManager
+from harness.cluster_service.messages import (
+    Action,
+    ChangeRegister,
+    Event,
+    Log,
+    Refresh,
+    RegisterSeen,
+    Settled,
+)
+from harness.cluster_service.placement import rank_claimants
+from harness.cluster_service.turns import Turns
+from harness.database.proposer import Result
+from harness.model.changes import Claim
+from harness.model.records import ClusterRecord, GroupRecord
+from harness.model.session import Session
+from harness.model.topology import SECOND_US
+
+__all__ = ["COMPONENT", "GROUP_WAIT_US", "FailoverManager", "group_key"]
+
+COMPONENT = "failover-manager"
+
+GROUP_WAIT_US = 120 * SECOND_US
+"""At cluster start, how long to wait for all members before the groups are placed on those that are there."""
+
+
+def group_key(name: str) -> str:
+    """The register of a group."""
+    return f"group/{name}"
+
+
+class FailoverManager:
+    """Knows every group's register; claims what is orphaned."""
+
+    def __init__(self, *, session: Session, membership: MembershipManager, ids: Ids, turns: Turns) -> None:
+        self.groups: dict[str, GroupRecord] = {}
+        self._session = session
+        self._membership = membership
+        self._ids = ids
+        self._turns = turns
+        self._asked: set[str] = set()
+        self._claims: dict[int, str] = {}
+
+    def handle(self, now: int, event: Event) -> list[Action]:
+        """Take a fact in; claim what it is this node's turn to claim."""
+        actions: list[Action] = []
+        match event:
+            case RegisterSeen(record=GroupRecord() as record):
+                self.groups[record.spec.name] = record
+            case RegisterSeen(record=ClusterRecord() as record):
+                unknown = [name for name in record.groups if name not in self._asked]
+                self._asked.update(unknown)
+                actions += [Refresh(group_key(name)) for name in unknown]
+            case Settled() if event.id in self._claims:
+                actions += self._claim_ended(now, event)
+            case _:
+                pass
+        return actions + self._claim_orphans(now)
+
+    def next_wake(self) -> int | None:
+        """When a turn to claim comes."""
+        return self._turns.next_wake("claim")
+
+    def _claim_orphans(self, now: int) -> list[Action]:
+        cluster = self._membership.cluster
+        if cluster is None or not self._membership.may_act(now):
+            return []
+        orphans = [record for record in self.groups.values() if self._is_orphan(now, cluster, record)]
+        self._turns.keep("claim", [_subject(record) for record in orphans])
+        if not orphans:
+            return []
+        ranking = rank_claimants(
+            orphans=[record.spec for record in orphans],
+            candidates=self._candidates(now, cluster),
+            groups_owned=self._groups_owned(),
+        )
+        actions: list[Action] = []
+        for record in orphans:
+            name, ranked = record.spec.name, ranking[record.spec.name]
+            if self._session.node not in ranked or name in self._claims.values():
+                continue
+            if self._turns.due(now, "claim", _subject(record), ranked.index(self._session.node)):
+                change = Claim(claimant=self._session, owner=record.owner, epoch=record.epoch)
+                wish = ChangeRegister(id=self._ids.next(), key=group_key(name), change=change)
+                self._claims[wish.id] = name
+                actions.append(wish)
+        return actions
+
+    def _is_orphan(self, now: int, cluster: ClusterRecord, record: GroupRecord) -> bool:
+        if not record.wanted:
+            return False
+        if record.owner is None:
+            seen_us = self._membership.seen_since_us
+            complete = len(cluster.up_nodes()) == len(cluster.nodes)
+            return complete or (seen_us is not None and now - seen_us >= GROUP_WAIT_US)
+        return cluster.is_over(record.owner)
+
+    def _candidates(self, now: int, cluster: ClusterRecord) -> list[str]:
+        alive = self._membership.candidates(now)
+        return [entry.name for entry in cluster.nodes if entry.name in alive and not entry.paused]
+
+    def _groups_owned(self) -> dict[str, int]:
+        owned: dict[str, int] = {}
+        for record in self.groups.values():
+            if record.owner is not None:
+                owned[record.owner.node] = owned.get(record.owner.node, 0) + 1
+        return owned
+
+    def _claim_ended(self, now: int, event: Settled) -> list[Action]:
+        name = self._claims.pop(event.id)
+        record = self.groups.get(name)
+        if event.result is Result.DONE and record is not None and record.owner == self._session:
+            message = f"group {name}: owner is {self._session.node} under epoch {record.epoch}"
+            fields = {"group": name, "owner": self._session.node, "epoch": record.epoch}
+            return [Log(component=COMPONENT, event="group-claimed", message=message, fields=fields)]
+        message = f"group {name}: claim {event.result}: {event.reason or 'no majority answered'}"
+        return [Log(component=COMPONENT, event="claim-not-done", message=message, fields={"group": name})]
+
+
+def _subject(record: GroupRecord) -> str:
+    return f"{record.spec.name}/{record.epoch}/{record.owner}"

@@ -1,0 +1,115 @@
+"""Leases, as seen by one node: when its own ends, and which others have run out.
+
+The own lease: each counted renewal is worth its send time; the end is the q-th newest of them plus the lease, q a majority of the voter set.
+Counting from before the send and on the node's own boot-time clock makes it independent of every voter's clock.
+
+The others': each voter tells how long ago a session renewed, by its own clock. That clock may step, so the time is held
+between the two polls of this node that it must lie between. Only voters that have answered this node without a break for
+a whole lease are believed: after a common stall everybody looks expired to whoever wakes first (safety review, finding 7).
+"""
+
+from dataclasses import dataclass, field
+
+from harness.database.protocol import BeatAnswer, LeaseSeen, VoterSet
+
+__all__ = ["LeaseView"]
+
+
+@dataclass(slots=True)
+class _PeerAtVoter:
+    renewals: int
+    renewed_us: int
+
+
+@dataclass(slots=True)
+class _Voter:
+    unbroken_since_us: int | None = None
+    connection: int = -1
+    counted_us: int | None = None
+    polled_us: int = 0
+    peers: dict[str, _PeerAtVoter] = field(default_factory=dict)
+
+
+class LeaseView:
+    """The leases of one voter set. Times in microseconds of the node's boot-time clock."""
+
+    def __init__(self, *, voter_set: VoterSet, lease_us: int) -> None:
+        self.lease_us = lease_us
+        self._majority = voter_set.majority
+        self._voters = {name: _Voter() for name in voter_set.members}
+        self._live_since_us: int | None = None
+
+    def end_us(self) -> int | None:
+        """When the own lease ends; None while a majority has not counted a renewal yet."""
+        counted = sorted(
+            (voter.counted_us for voter in self._voters.values() if voter.counted_us is not None), reverse=True
+        )
+        if len(counted) < self._majority:
+            return None
+        return counted[self._majority - 1] + self.lease_us
+
+    def answered(self, now: int, voter: str, sent_us: int, connection: int, answer: BeatAnswer, counts: bool) -> None:
+        """A voter answered the beat sent at `sent_us`. `counts` says whether it showed no newer cluster register."""
+        seen = self._voters[voter]
+        if seen.connection != connection or seen.unbroken_since_us is None:
+            seen.connection = connection
+            seen.unbroken_since_us = sent_us
+        if counts and (seen.counted_us is None or sent_us > seen.counted_us):
+            seen.counted_us = sent_us
+            if self._live_since_us is None and self.end_us() is not None:
+                self._live_since_us = now
+        previous_poll_us = seen.polled_us
+        seen.polled_us = now
+        listed = {lease.session for lease in answer.leases}
+        for session in [name for name in seen.peers if name not in listed]:
+            del seen.peers[session]
+        for lease in answer.leases:
+            self._see_peer(now, seen, lease, previous_poll_us)
+
+    @staticmethod
+    def _see_peer(now: int, seen: _Voter, lease: LeaseSeen, previous_poll_us: int) -> None:
+        peer = seen.peers.get(lease.session)
+        if peer is None:
+            seen.peers[lease.session] = _PeerAtVoter(lease.renewals, now)
+        elif peer.renewals != lease.renewals:
+            peer.renewals = lease.renewals
+            peer.renewed_us = min(now, max(now - lease.age_us, previous_poll_us))
+
+    def failed(self, voter: str) -> None:
+        """A voter did not answer a beat: what it says counts for nothing until it has answered for a whole lease again."""
+        self._voters[voter].unbroken_since_us = None
+
+    def may_judge(self, now: int) -> bool:
+        """Whether this node may call others lost: its own lease is live and has been for a whole lease."""
+        end = self.end_us()
+        return (
+            end is not None
+            and now < end
+            and self._live_since_us is not None
+            and now - self._live_since_us >= self.lease_us
+        )
+
+    def expired(self, now: int, session: str) -> bool:
+        """Whether a majority of the set, all of them unbroken witnesses, has seen no renewal for a whole lease."""
+        saying = 0
+        for voter in self._voters.values():
+            if voter.unbroken_since_us is None or now - voter.unbroken_since_us < self.lease_us:
+                continue
+            peer = voter.peers.get(session)
+            # A session that this voter never heard of since it is watched counts from the start of the watch.
+            renewed_us = peer.renewed_us if peer is not None else voter.unbroken_since_us
+            saying += voter.polled_us - renewed_us >= self.lease_us
+        return saying >= self._majority
+
+    def expires_us(self, session: str) -> int | None:
+        """When a poll could first show that session expired, if it never renews again. None without witnesses."""
+        times = []
+        for voter in self._voters.values():
+            if voter.unbroken_since_us is None:
+                continue
+            peer = voter.peers.get(session)
+            renewed_us = peer.renewed_us if peer is not None else voter.unbroken_since_us
+            times.append(max(renewed_us, voter.unbroken_since_us) + self.lease_us)
+        if len(times) < self._majority:
+            return None
+        return sorted(times)[self._majority - 1]

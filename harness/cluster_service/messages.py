@@ -1,0 +1,236 @@
+"""What goes into the managers and what comes out: events are facts, actions are wishes.
+
+A list of actions may be cut anywhere by a crash, so a manager puts changes of the database before effects. Effects carry session, epoch and the end of the lease,
+and whoever carries them out nearest to the engine checks them again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from harness.database.proposer import Result
+from harness.database.protocol import NO_BALLOT, Ballot, Call, Reply, VoterSet
+from harness.model.changes import Change, Record
+from harness.model.host import HostReport, HostRequest
+from harness.model.session import Session
+
+__all__ = [
+    "Action",
+    "CallHost",
+    "CallVoter",
+    "ChangeRegister",
+    "Event",
+    "Fence",
+    "FenceEnded",
+    "HostConnected",
+    "HostLost",
+    "HostReported",
+    "Log",
+    "Manager",
+    "Pet",
+    "PowerOn",
+    "PowerOnEnded",
+    "Refresh",
+    "RegisterNoticed",
+    "RegisterSeen",
+    "Reset",
+    "Settled",
+    "Tick",
+    "VoterAnswered",
+    "VoterFailed",
+    "VotersKnown",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed; nothing else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoterAnswered:
+    """The answer to a CallVoter. `connection` counts the connections made to that voter: a new one means that it may have restarted."""
+
+    number: int
+    voter: str
+    reply: Reply
+    connection: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoterFailed:
+    """A CallVoter got no answer; what it asked for may still happen."""
+
+    number: int
+    voter: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VotersKnown:
+    """A majority of a voter set has told its members."""
+
+    voter_set: VoterSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisterNoticed:
+    """A voter has accepted something for that register under that ballot. A hint: it decides nothing."""
+
+    key: str
+    ballot: Ballot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisterSeen:
+    """What a register held at some moment after it was asked for: committed, and never older than what was seen before."""
+
+    key: str
+    record: Record | None
+    version: int
+    ballot: Ballot = NO_BALLOT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """The one end of a ChangeRegister. On DONE and REFUSED the fresh record came before it."""
+
+    id: int
+    key: str
+    result: Result
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HostConnected:
+    """The resource host is there, and this is what it has open."""
+
+    reports: tuple[HostReport, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HostLost:
+    """The resource host is gone or unreachable; nobody knows what its resources do."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostReported:
+    """The resource host reports one resource."""
+
+    report: HostReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FenceEnded:
+    """A Fence ended: with `error` None the node is off and none of the session's containers exists."""
+
+    session: Session
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerOnEnded:
+    """A PowerOn ended. `held` means that somebody keeps the node's power off on purpose."""
+
+    node: str
+    held: bool = False
+    error: str | None = None
+
+
+Event = (
+    Tick
+    | VoterAnswered
+    | VoterFailed
+    | VotersKnown
+    | RegisterNoticed
+    | RegisterSeen
+    | Settled
+    | HostConnected
+    | HostLost
+    | HostReported
+    | FenceEnded
+    | PowerOnEnded
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeRegister:
+    """Change a register; the Database Manager answers with one Settled."""
+
+    id: int
+    key: str
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """Read a register; the Database Manager answers with RegisterSeen, once it has a majority."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallVoter:
+    """Send one call to a voter. It ends with VoterAnswered or VoterFailed within `limit_us`."""
+
+    number: int
+    voter: str
+    call: Call
+    limit_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallHost:
+    """Hand a request to the resource host."""
+
+    request: HostRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fence:
+    """Cut the power of the session's node and remove its machines. Ends with FenceEnded."""
+
+    session: Session
+    not_after_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class PowerOn:
+    """Switch a node on unless it is held off. Ends with PowerOnEnded."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pet:
+    """Tell PID 1 when the guests and when the node shall end, unless it hears again."""
+
+    guests_end_us: int
+    node_ends_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """End this session: PID 1 exits and everything of the node dies with it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """One line of the cluster log. `id` is the published number of the event, if it has one."""
+
+    component: str
+    event: str
+    message: str
+    id: int | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+Action = ChangeRegister | Refresh | CallVoter | CallHost | Fence | PowerOn | Pet | Reset | Log
+
+
+class Manager(Protocol):
+    """What the router asks of each manager. `handle` does no I/O and never waits; times are microseconds."""
+
+    def handle(self, now: int, event: Event) -> list[Action]: ...
+    def next_wake(self) -> int | None: ...

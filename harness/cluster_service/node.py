@@ -1,0 +1,176 @@
+"""Node Manager: this node's beats and lease, the others' leases, and what PID 1 is told.
+
+One call per voter and beat renews the own lease and brings the others' leases and notices of changed registers. A renewal counts
+only if the same answer shows no newer cluster register than the one in which this node has read itself Up: a majority of such
+renewals cannot exist once a majority has accepted that the session is Down (safety review, finding 12).
+"""
+
+from collections.abc import Callable
+
+from harness.cluster_service.lease import LeaseView
+from harness.cluster_service.messages import (
+    Action,
+    CallVoter,
+    Event,
+    Pet,
+    RegisterNoticed,
+    RegisterSeen,
+    VoterAnswered,
+    VoterFailed,
+    VotersKnown,
+)
+from harness.database.protocol import CLUSTER_KEY, Address, Ballot, Beat, BeatAnswer, VoterSet
+from harness.model.records import ClusterRecord, SessionState
+from harness.model.session import Session
+from harness.model.topology import SECOND_US, Settings
+
+__all__ = ["BOOT_GRACE_US", "NodeManager"]
+
+BOOT_GRACE_US = 60 * SECOND_US
+"""How long PID 1 waits for a service that is alive but has no lease; it pets with every beat, so only a dead one uses this up."""
+
+EXTRA_BEAT_US = 50_000
+"""The least time between two beats, when something makes an extra one worth while."""
+
+
+class NodeManager:
+    """Beats, and what they show. `seen_cluster` gives the ballot under which the cluster register was read last."""
+
+    def __init__(
+        self,
+        *,
+        rig: str,
+        session: Session,
+        settings: Settings,
+        seen_cluster: Callable[[], Ballot],
+        numbers: Callable[[], int],
+    ) -> None:
+        self._rig = rig
+        self._session = session
+        self._settings = settings
+        self._seen_cluster = seen_cluster
+        self._number = numbers
+        self._voter_set: VoterSet | None = None
+        self._leases: LeaseView | None = None
+        self._up = False
+        self._peers: tuple[str, ...] = ()
+        self._last_beat_us = -EXTRA_BEAT_US
+        self._next_beat_us = 0
+        self._beats: dict[int, tuple[str, int]] = {}
+        self._since: dict[str, int] = {}
+        self._petted_us = 0
+        self.noticed: list[RegisterNoticed] = []
+
+    def lease_end_us(self) -> int | None:
+        """The end of the own lease; None while there is none."""
+        return self._leases.end_us() if self._leases is not None else None
+
+    def lease_live(self, now: int) -> bool:
+        """Whether this node holds a lease right now."""
+        end = self.lease_end_us()
+        return end is not None and now < end
+
+    def lapsed(self, now: int) -> bool:
+        """Whether there was a lease and it has ended."""
+        end = self.lease_end_us()
+        return end is not None and now >= end
+
+    def may_judge(self, now: int) -> bool:
+        """Whether this node may call other sessions lost."""
+        return self._leases is not None and self._leases.may_judge(now)
+
+    def expired(self, now: int, session: Session) -> bool:
+        """Whether a majority of unbroken witnesses has seen no renewal of that session for a whole lease."""
+        return self._leases is not None and self._leases.expired(now, str(session))
+
+    def handle(self, now: int, event: Event) -> list[Action]:
+        """Take a fact in, send the beats that are due."""
+        actions: list[Action] = []
+        match event:
+            case VotersKnown():
+                self._voter_set = event.voter_set
+                self._leases = LeaseView(voter_set=event.voter_set, lease_us=self._settings.lease_us)
+            case VoterAnswered(reply=BeatAnswer() as answer) if event.number in self._beats:
+                self._answered(now, event, answer)
+                actions += self._pet(now)
+            case VoterAnswered() | VoterFailed():
+                beat = self._beats.pop(event.number, None)
+                if beat is not None and self._leases is not None:
+                    self._leases.failed(beat[0])
+            case RegisterSeen(key="cluster", record=ClusterRecord() as record):
+                self._learn_peers(now, record)
+            case _:
+                pass
+        if self._voter_set is not None and now >= self._due_us():
+            actions += self._beat(now, self._voter_set)
+            actions += self._pet(now)
+        return actions
+
+    def next_wake(self) -> int | None:
+        """When the next beat is due, or the lease ends."""
+        if self._voter_set is None:
+            return None
+        end = self.lease_end_us()
+        return self._due_us() if end is None else min(self._due_us(), end)
+
+    def _due_us(self) -> int:
+        due = self._next_beat_us
+        if self._leases is not None:
+            for peer in self._peers:
+                expires = self._leases.expires_us(peer)
+                if expires is not None and expires > self._last_beat_us:
+                    due = min(due, expires)
+        return max(due, self._last_beat_us + EXTRA_BEAT_US)
+
+    def _beat(self, now: int, voter_set: VoterSet) -> list[Action]:
+        self._last_beat_us = now
+        self._next_beat_us = now + self._settings.beat_us
+        actions: list[Action] = []
+        for voter, incarnation in voter_set.members.items():
+            number = self._number()
+            self._beats[number] = (voter, now)
+            to = Address(rig=self._rig, voter=voter, incarnation=incarnation, set_version=voter_set.version)
+            call = Beat(to=to, session=str(self._session), since=self._since.get(voter, 0))
+            actions.append(
+                CallVoter(number=number, voter=voter, call=call, limit_us=self._settings.lease_us // 2)
+            )
+        return actions
+
+    def _answered(self, now: int, event: VoterAnswered, answer: BeatAnswer) -> None:
+        voter, sent_us = self._beats.pop(event.number)
+        assert self._leases is not None
+        assert self._voter_set is not None
+        expected = Address(
+            rig=self._rig,
+            voter=voter,
+            incarnation=self._voter_set.members[voter],
+            set_version=self._voter_set.version,
+        )
+        if answer.of != expected or answer.session != str(self._session):
+            self._leases.failed(voter)
+            return
+        counts = self._up and answer.cluster <= self._seen_cluster()
+        self._leases.answered(now, voter, sent_us, event.connection, answer, counts)
+        self._since[voter] = answer.revision
+        self.noticed += [RegisterNoticed(key=key, ballot=ballot) for key, ballot in answer.changed]
+        if answer.cluster > self._seen_cluster():
+            self.noticed.append(RegisterNoticed(key=CLUSTER_KEY, ballot=answer.cluster))
+
+    def _learn_peers(self, now: int, record: ClusterRecord) -> None:
+        self._up = record.is_up(self._session)
+        self._peers = tuple(
+            str(entry.session)
+            for entry in record.nodes
+            if entry.state is SessionState.UP and entry.session is not None and entry.session != self._session
+        )
+        # The renewals that showed this newer register did not count: renew again at once.
+        self._next_beat_us = min(self._next_beat_us, now)
+
+    def _pet(self, now: int) -> list[Action]:
+        end = self.lease_end_us()
+        if end is None:
+            return [Pet(guests_end_us=0, node_ends_us=now + BOOT_GRACE_US)]
+        if end <= self._petted_us:
+            return []
+        self._petted_us = end
+        return [Pet(guests_end_us=end, node_ends_us=end + self._settings.grace_us)]

@@ -1,0 +1,191 @@
+"""The cluster service: routes facts to the managers in a fixed order, and hands their actions out. No I/O, no clock.
+
+Order of each step: the lease deadline first; then the Database Manager; then Node, Membership, Fencing, Failover and Resource Control. When the lease lapses
+all managers are thrown away and new ones learn every fact afresh: nothing that was believed under the old lease can act under the next.
+PID 1 ends the guests at that moment by itself.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.cluster_service.database import DatabaseManager
+from harness.cluster_service.failover import FailoverManager
+from harness.cluster_service.fencing import FencingManager
+from harness.cluster_service.membership import Ids, MembershipManager
+from harness.cluster_service.messages import (
+    Action,
+    ChangeRegister,
+    Event,
+    HostConnected,
+    HostLost,
+    Log,
+    Manager,
+    Refresh,
+)
+from harness.cluster_service.node import NodeManager
+from harness.cluster_service.resource_control import ResourceControlManager
+from harness.cluster_service.snapshot import snapshot
+from harness.cluster_service.turns import Turns
+from harness.database.protocol import CLUSTER_KEY
+from harness.database.register import Codec
+from harness.model.session import Session
+from harness.model.topology import Settings
+
+__all__ = ["ClusterService", "ServiceConfiguration"]
+
+STEP_LIMIT = 10_000
+"""Facts handled in one step; more means that two managers feed each other for ever, which is a defect."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceConfiguration:
+    """What a node knows from its environment. `process` must be unique per start of the service's process, everywhere and for ever."""
+
+    rig: str
+    session: Session
+    voters: tuple[str, ...]
+    settings: Settings
+    process: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Managers:
+    database: DatabaseManager
+    node: NodeManager
+    membership: MembershipManager
+    fencing: FencingManager
+    failover: FailoverManager
+    resource_control: ResourceControlManager
+
+    @property
+    def in_order(self) -> tuple[Manager, ...]:
+        return (self.node, self.membership, self.fencing, self.failover, self.resource_control)
+
+
+class ClusterService:
+    """One process of the service: `handle` each fact, carry the actions out in order, call again by `next_wake` at the latest."""
+
+    def __init__(
+        self, *, configuration: ServiceConfiguration, codec: Codec, jitter: Callable[[], float]
+    ) -> None:
+        self._configuration = configuration
+        self._codec = codec
+        self._jitter = jitter
+        self._calls = Ids()
+        self._ids = Ids()
+        self._generation = 0
+        self._host: HostConnected | None = None
+        self._managers = self._build()
+
+    def handle(self, now: int, event: Event) -> list[Action]:
+        """Take one fact in. Returns what to do, in the order in which it must be done."""
+        actions: list[Action] = []
+        events: deque[Event] = deque([event])
+        if self._managers.node.lapsed(now):
+            actions.append(self._lapse())
+            if self._host is not None:
+                events.appendleft(HostConnected())
+        if isinstance(event, HostConnected):
+            self._host = event
+        elif isinstance(event, HostLost):
+            self._host = None
+        for _ in range(STEP_LIMIT):
+            if not events:
+                return actions
+            self._route(now, events.popleft(), events, actions)
+        raise RuntimeError(f"{STEP_LIMIT} facts came out of one {type(event).__name__}: the managers feed each other")
+
+    def next_wake(self) -> int | None:
+        """When the service wants a Tick, if nothing else happens before. May lie in the past."""
+        managers = self._managers
+        wakes = [managers.database.next_wake(), *(manager.next_wake() for manager in managers.in_order)]
+        return min((wake for wake in wakes if wake is not None), default=None)
+
+    def snapshot(self, now: int) -> dict[str, Any]:
+        """What this node believes, for display."""
+        managers = self._managers
+        return snapshot(
+            now,
+            rig=self._configuration.rig,
+            session=self._configuration.session,
+            membership=managers.membership,
+            node=managers.node,
+            failover=managers.failover,
+            resource_control=managers.resource_control,
+        )
+
+    def _route(self, now: int, event: Event, events: deque[Event], actions: list[Action]) -> None:
+        managers = self._managers
+        managers.database.handle(now, event)
+        self._collect(now, events, actions)
+        for manager in managers.in_order:
+            self._take(now, manager.handle(now, event), events, actions)
+        events.extend(managers.node.noticed)
+        managers.node.noticed.clear()
+
+    def _take(self, now: int, wishes: Sequence[Action], events: deque[Event], actions: list[Action]) -> None:
+        asked = False
+        for wish in wishes:
+            if isinstance(wish, ChangeRegister | Refresh):
+                self._managers.database.ask(now, wish)
+                asked = True
+            else:
+                actions.append(wish)
+        if asked:
+            self._collect(now, events, actions)
+
+    def _collect(self, now: int, events: deque[Event], actions: list[Action]) -> None:
+        facts, calls = self._managers.database.collect(now)
+        events.extend(facts)
+        actions.extend(calls)
+
+    def _lapse(self) -> Log:
+        self._generation += 1
+        self._managers = self._build()
+        return Log(
+            component="node-manager",
+            event="lease-lapsed",
+            message="the lease has ended without a majority's renewal; everything is learnt afresh",
+            id=1177,
+        )
+
+    def _build(self) -> _Managers:
+        configuration = self._configuration
+        settings, session = configuration.settings, configuration.session
+        turns = Turns(lease_us=settings.lease_us)
+        database = DatabaseManager(
+            identity=f"{configuration.process}.{self._generation}",
+            rig=configuration.rig,
+            voters=configuration.voters,
+            codec=self._codec,
+            jitter=self._jitter,
+            numbers=self._calls.next,
+        )
+        node = NodeManager(
+            rig=configuration.rig,
+            session=session,
+            settings=settings,
+            seen_cluster=lambda: database.seen_ballot(CLUSTER_KEY),
+            numbers=self._calls.next,
+        )
+        membership = MembershipManager(session=session, node=node, ids=self._ids, turns=turns)
+        failover = FailoverManager(session=session, membership=membership, ids=self._ids, turns=turns)
+        return _Managers(
+            database=database,
+            node=node,
+            membership=membership,
+            fencing=FencingManager(
+                session=session,
+                settings=settings,
+                node=node,
+                membership=membership,
+                ids=self._ids,
+                turns=turns,
+            ),
+            failover=failover,
+            resource_control=ResourceControlManager(
+                session=session, node=node, membership=membership, failover=failover, ids=self._ids
+            ),
+        )

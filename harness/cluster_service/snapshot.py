@@ -1,0 +1,88 @@
+"""What one node believes, as plain JSON values, for people and for the harness. Decides nothing.
+
+The states of a group's resources are known on its owner only; elsewhere they read "Unknown", and whoever asks merges the answers of all nodes.
+"""
+
+from typing import Any
+
+from harness.cluster_service.failover import FailoverManager
+from harness.cluster_service.membership import MembershipManager
+from harness.cluster_service.node import NodeManager
+from harness.cluster_service.resource_control import ResourceControlManager
+from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, SessionState
+from harness.model.session import Session
+from harness.model.states import group_state
+
+__all__ = ["UNKNOWN", "snapshot"]
+
+UNKNOWN = "Unknown"
+
+
+def snapshot(
+    now: int,
+    *,
+    rig: str,
+    session: Session,
+    membership: MembershipManager,
+    node: NodeManager,
+    failover: FailoverManager,
+    resource_control: ResourceControlManager,
+) -> dict[str, Any]:
+    """The node's view: `nodes` and `groups` in the order of the cluster register."""
+    cluster = membership.cluster
+    names = cluster.groups if cluster is not None else ()
+    return {
+        "rig": rig,
+        "node": session.node,
+        "session": str(session),
+        "quorum": node.lease_live(now),
+        "member": membership.is_member(),
+        "nodes": [_node(entry) for entry in cluster.nodes] if cluster is not None else [],
+        "groups": [
+            _group(failover.groups[name], session, cluster, resource_control)
+            for name in names
+            if name in failover.groups
+        ],
+        "groups_expected": len(names),
+    }
+
+
+def _node(entry: NodeEntry) -> dict[str, Any]:
+    state = "Joining" if entry.state is SessionState.NEVER else entry.state.value
+    return {
+        "name": entry.name,
+        "address": entry.address,
+        "state": "Paused" if entry.paused and state == "Up" else state,
+        "paused": entry.paused,
+        "fenced": entry.fenced,
+        "session": str(entry.session) if entry.session is not None else None,
+    }
+
+
+def _group(
+    record: GroupRecord,
+    session: Session,
+    cluster: ClusterRecord | None,
+    resource_control: ResourceControlManager,
+) -> dict[str, Any]:
+    mine = record.owner == session
+    states = resource_control.states(record.spec.name) if mine else {}
+    orphaned = record.owner is not None and cluster is not None and not cluster.is_up(record.owner)
+    return {
+        "name": record.spec.name,
+        "owner": record.owner.node if record.owner is not None else None,
+        "owner_session": str(record.owner) if record.owner is not None else None,
+        "owner_up": record.owner is not None and not orphaned,
+        "epoch": record.epoch,
+        "state": group_state(states.values()).value if mine else UNKNOWN,
+        "moving_to": record.move.target if record.move is not None else None,
+        "resources": [
+            {
+                "name": spec.name,
+                "type": spec.type,
+                "state": states[spec.name].value if spec.name in states else UNKNOWN,
+                "persistent_state": 1 if record.persistent.get(spec.name, False) else 0,
+            }
+            for spec in record.spec.resources
+        ],
+    }

@@ -1,0 +1,53 @@
+"""Taking turns: the k-th candidate acts after k times half a lease, if nothing has changed.
+
+Spreads the proposers, and passes the turn when the first candidate cannot do it (safety review, finding 14). An action
+that was tried and failed comes round again after a back-off.
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["Turns"]
+
+
+@dataclass(slots=True)
+class _Turn:
+    since_us: int
+    not_before_us: int = 0
+    due_us: int = 0
+
+
+class Turns:
+    """When this node may act on each subject of each kind. A subject that is no longer kept is forgotten, and its turn starts anew."""
+
+    def __init__(self, *, lease_us: int) -> None:
+        self._lease_us = lease_us
+        self._turns: dict[str, dict[str, _Turn]] = {}
+
+    def keep(self, kind: str, subjects: list[str]) -> None:
+        """These are the subjects of that kind now; all others are forgotten."""
+        known = self._turns.setdefault(kind, {})
+        for subject in [name for name in known if name not in subjects]:
+            del known[subject]
+
+    def forget(self, kind: str) -> None:
+        """There are no subjects of that kind now."""
+        self._turns.pop(kind, None)
+
+    def due(self, now: int, kind: str, subject: str, place: int) -> bool:
+        """Whether the candidate in that place (0 is first) may act now."""
+        known = self._turns.setdefault(kind, {})
+        turn = known.get(subject)
+        if turn is None:
+            turn = known[subject] = _Turn(now)
+        turn.due_us = max(turn.not_before_us, turn.since_us + place * self._lease_us // 2)
+        return now >= turn.due_us
+
+    def again_at(self, kind: str, subject: str, when_us: int) -> None:
+        """Not before `when_us`: an attempt failed."""
+        turn = self._turns.get(kind, {}).get(subject)
+        if turn is not None:
+            turn.not_before_us = turn.due_us = when_us
+
+    def next_wake(self, kind: str) -> int | None:
+        """The earliest turn of that kind, as it was reckoned last; may lie in the past when it could not be taken."""
+        return min((turn.due_us for turn in self._turns.get(kind, {}).values()), default=None)
