@@ -10,8 +10,8 @@ BlackstartError
     └── NoSuchContainer   the engine says that the object does not exist: the call had and will have no effect
 
 A leaf exists only where someone catches it. An error about a remote effect says through its class whether the effect
-certainly did not happen: `NoSuchContainer` certainly, plain `EngineError` means that the engine answered with a refusal that proves
-nothing about calls still under way, `EngineUnanswered` means unknown.
+certainly did not happen: `NoSuchContainer` certainly, plain `EngineError` means that the engine answered with a
+refusal that proves nothing about calls still under way, `EngineUnanswered` means unknown.
 """
 
 __all__ = [
@@ -59,7 +59,9 @@ class EngineError(BlackstartError):
 
 
 class EngineUnanswered(EngineError):
-    """The engine gave no answer in time, or the connection broke: the call may still be carried out, even much later."""
+    """The engine gave no answer in time, or the connection broke: the call may still be carried out, even much
+    later.
+    """
 
 
 class NoSuchContainer(EngineError):

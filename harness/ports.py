@@ -1,8 +1,10 @@
-"""The ports between the core and the world: few, small, each with a live adapter and a simulated twin, one contract test for both.
+"""The ports between the core and the world: few, small, each with a live adapter and a simulated twin, one contract
+test for both.
 
 Two kinds of code stand on them. The managers do no I/O at all: they are fed events and return actions. VMMS, the
-resource host and the drivers are coroutines that await calls of these ports and nothing else; asyncio drives them live, a heap of virtual time
-drives them in the simulation. All times are integer microseconds of the boot-time clock of the engine's machine.
+resource host and the drivers are coroutines that await calls of these ports and nothing else; asyncio drives them
+live, a heap of virtual time drives them in the simulation. All times are integer microseconds of the boot-time clock
+of the engine's machine.
 """
 
 from collections.abc import AsyncIterator, Coroutine, Generator, Mapping
@@ -63,8 +65,9 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """A container as the engine lists it. `started` is StartedAt, empty if it never ran; `started_ns` the same as a number that compares
-    with an event's `at_ns`. `id` is the full id. `running` includes paused, but not the wait of a restart policy.
+    """A container as the engine lists it. `started` is StartedAt, empty if it never ran; `started_ns` the same as a
+    number that compares with an event's `at_ns`. `id` is the full id. `running` includes paused, but not the wait of
+    a restart policy.
     """
 
     id: str
@@ -79,7 +82,9 @@ class Container:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineEvent:
-    """One event of the engine's stream: `action` is create, start, kill, die, stop, oom, pause, unpause, destroy or another word of the engine's."""
+    """One event of the engine's stream: `action` is create, start, kill, die, stop, oom, pause, unpause, destroy or
+    another word of the engine's.
+    """
 
     at_ns: int
     container: str
@@ -91,11 +96,15 @@ class EngineEvent:
 
 @dataclass(frozen=True, slots=True)
 class EventGap:
-    """The stream was interrupted in a way that may have lost events: whoever reads it must list and may conclude nothing from silence."""
+    """The stream was interrupted in a way that may have lost events: whoever reads it must list and may conclude
+    nothing from silence.
+    """
 
 
 class Engine(Protocol):
-    """The container engine. Every call raises EngineUnanswered when its fate is unknown, NoSuchContainer on 404, EngineError on another refusal."""
+    """The container engine. Every call raises EngineUnanswered when its fate is unknown, NoSuchContainer on 404,
+    EngineError on another refusal.
+    """
 
     async def containers(self, *, labels: Mapping[str, str]) -> list[Container]: ...
     async def inspect(self, container: str) -> Container | None: ...
@@ -114,8 +123,8 @@ class OrderRefused(Exception):
 class Hypervisor(Protocol):
     """VMMS as its callers see it: the resource host's drivers, and the service for joining and fencing.
 
-    Calls raise EngineUnanswered when the answer is lost (VMMS was killed, the engine is stalled), EngineError when the engine refused. Machines are
-    named by resource name; containers are VMMS's own business.
+    Calls raise EngineUnanswered when the answer is lost (VMMS was killed, the engine is stalled), EngineError when
+    the engine refused. Machines are named by resource name; containers are VMMS's own business.
     """
 
     async def identity(self) -> Session: ...
@@ -148,6 +157,10 @@ class Storage(Protocol):
 
 
 class Log(Protocol):
-    """Writes one line of the cluster log: `event` is a stable name, `number` the published id where one exists. Never raises, never waits."""
+    """Writes one line of the cluster log: `event` is a stable name, `number` the published id where one exists.
+    Never raises, never waits.
+    """
 
-    def __call__(self, event: str, message: str, /, *, number: int | None = None, **fields: str | int | None) -> None: ...
+    def __call__(
+        self, event: str, message: str, /, *, number: int | None = None, **fields: str | int | None
+    ) -> None: ...

@@ -1,7 +1,7 @@
 """Frames between the processes of a node: four bytes of length, then one JSON object.
 
-Only the framing: what the objects mean is said where they are used. The length is big-endian and at most 1 MiB, so that a confused or hostile peer cannot make a
-process allocate what it likes.
+Only the framing: what the objects mean is said where they are used. The length is big-endian and at most 1 MiB, so
+that a confused or hostile peer cannot make a process allocate what it likes.
 """
 
 import json
@@ -33,7 +33,9 @@ class FrameDecoder:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
-        """All messages that `data` completed, in order. Raises FrameError on a bad length or a body that is no JSON object."""
+        """All messages that `data` completed, in order. Raises FrameError on a bad length or a body that is no JSON
+        object.
+        """
         self._buffer += data
         messages: list[dict[str, Any]] = []
         while len(self._buffer) >= _LENGTH.size:

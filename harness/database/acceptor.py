@@ -1,7 +1,7 @@
 """The acceptor: one voter's rules, as the Python twin of `voter.lua`.
 
-One contract test holds both to the same answers. The twin is what the simulated world runs, so it must refuse exactly what the
-script refuses. It keeps everything in plain dicts; `wipe` is what an empty disk does.
+One contract test holds both to the same answers. The twin is what the simulated world runs, so it must refuse
+exactly what the script refuses. It keeps everything in plain dicts; `wipe` is what an empty disk does.
 """
 
 from dataclasses import dataclass, field
@@ -54,10 +54,10 @@ class _Lease:
 
 @dataclass(slots=True)
 class Acceptor:
-    """One voter of one rig. `incarnation` is empty until it was formed, and while it is, it votes on nothing."""
+    """One voter. Until it is formed it knows nothing, not even its own name, and votes on nothing."""
 
-    rig: str
-    voter: str
+    rig: str = ""
+    voter: str = ""
     incarnation: str = ""
     voter_set: VoterSet | None = None
     revision: int = 0
@@ -65,8 +65,8 @@ class Acceptor:
     leases: dict[str, _Lease] = field(default_factory=dict)
 
     def wipe(self) -> None:
-        """What an empty disk leaves: nothing but the name."""
-        self.incarnation = ""
+        """What an empty disk leaves: nothing."""
+        self.rig = self.voter = self.incarnation = ""
         self.voter_set = None
         self.revision = 0
         self.registers.clear()
@@ -74,9 +74,21 @@ class Acceptor:
 
     def handle(self, call: Call, *, clock_us: int) -> Reply:
         """The answer to one call. `clock_us` is the voter's own clock, used for the ages of leases only."""
+        rig, voter = (call.rig, call.voter) if isinstance(call, Hello) else (call.to.rig, call.to.voter)
+        mine = Address(
+            rig=self.rig or rig,
+            voter=self.voter or voter,
+            incarnation=self.incarnation,
+            set_version=self.voter_set.version if self.voter_set else 0,
+        )
+        if rig != mine.rig:
+            return Refused(of=mine, why=Why.RIG)
+        if voter != mine.voter:
+            return Refused(of=mine, why=Why.VOTER)
         if isinstance(call, Hello):
-            return self._hello(call)
-        refusal = self._refusal(call.to, forming=isinstance(call, Form))
+            incarnation, voter_set = self.incarnation, self.voter_set
+            return HelloAnswer(rig=rig, voter=voter, incarnation=incarnation, voter_set=voter_set)
+        refusal = self._refusal(call.to, mine, forming=isinstance(call, Form))
         if refusal is not None:
             return refusal
         match call:
@@ -92,17 +104,7 @@ class Acceptor:
             case Form():
                 return self._form(call)
 
-    def _refusal(self, to: Address, *, forming: bool) -> Refused | None:
-        mine = Address(
-            rig=self.rig,
-            voter=self.voter,
-            incarnation=self.incarnation,
-            set_version=self.voter_set.version if self.voter_set else 0,
-        )
-        if to.rig != self.rig:
-            return Refused(of=mine, why=Why.RIG)
-        if to.voter != self.voter:
-            return Refused(of=mine, why=Why.VOTER)
+    def _refusal(self, to: Address, mine: Address, *, forming: bool) -> Refused | None:
         if not self.incarnation:
             return None if forming else Refused(of=mine, why=Why.EMPTY)
         if to.incarnation != self.incarnation:
@@ -111,15 +113,9 @@ class Acceptor:
             return Refused(of=mine, why=Why.SET_VERSION)
         return None
 
-    def _hello(self, call: Hello) -> Reply:
-        if call.rig != self.rig or call.voter != self.voter:
-            mine = Address(rig=self.rig, voter=self.voter, incarnation=self.incarnation, set_version=0)
-            return Refused(of=mine, why=Why.RIG if call.rig != self.rig else Why.VOTER)
-        return HelloAnswer(rig=self.rig, voter=self.voter, incarnation=self.incarnation, voter_set=self.voter_set)
-
     def _form(self, call: Form) -> Reply:
         if not self.incarnation:
-            self.incarnation = call.to.incarnation
+            self.rig, self.voter, self.incarnation = call.to.rig, call.to.voter, call.to.incarnation
             self.voter_set = VoterSet(version=call.to.set_version, members=dict(call.members))
         return Formed(of=call.to)
 

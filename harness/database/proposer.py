@@ -1,9 +1,12 @@
 """The proposer: changes and reads of registers as rounds with the voters, without any I/O.
 
-CASPaxos, one instance a register. The rules that must not be weakened, each with the finding of the safety review behind it:
+CASPaxos, one instance a register. The rules that must not be weakened, each with the finding of the safety review
+behind it:
 
-- a ballot carries one value, ever; after anything but a clean success of accept the next attempt prepares under a higher ballot;
-- prepare is skipped only for the one ballot that the own last clean accept carried as a promise, with the value that this accept chose (10);
+- a ballot carries one value, ever; after anything but a clean success of accept the next attempt prepares under a
+  higher ballot;
+- prepare is skipped only for the one ballot that the own last clean accept carried as a promise, with the value that
+  this accept chose (10);
 - an answer counts only for the rig, voter, incarnation, set version, key and ballot that it names (11);
 - "certainly not done" is said only when no accept has left this process; a majority of rejections proves nothing (9);
 - a read is believed when a majority agrees on one ballot; otherwise an identity change settles it (9).
@@ -44,7 +47,9 @@ READ_PATIENCE_US = 20_000
 
 BACKOFF_FIRST_US = 4_000
 BACKOFF_LAST_US = 200_000
-"""Between attempts after a conflict or a lost majority: doubling with jitter, so that duelling proposers get out of step."""
+"""Between attempts after a conflict or a lost majority: doubling with jitter, so that duelling proposers get out of
+step.
+"""
 
 
 class Result(StrEnum):
@@ -106,8 +111,8 @@ class _Operation:
 class Proposer:
     """All registers of one proposer. At most one operation per key is under way, the others wait in order.
 
-    Feed it `answered`, `failed` and `tick`; collect from `sends` and `settlements` after each call. `jitter` gives numbers in [0, 1),
-    `numbers` the next unused number of a call.
+    Feed it `answered`, `failed` and `tick`; collect from `sends` and `settlements` after each call. `jitter` gives
+    numbers in [0, 1), `numbers` the next unused number of a call.
     """
 
     def __init__(
@@ -278,7 +283,9 @@ class Proposer:
     def _propose(
         self, now: int, operation: _Operation, chosen: Stored | None, *, committed: bool, under: Ballot
     ) -> None:
-        """Apply the change to what the ballot must carry on, and send the result (or the same value, as an identity change)."""
+        """Apply the change to what the ballot must carry on, and send the result (or the same value, as an identity
+        change).
+        """
         change_id = f"{self._identity}:{operation.number}"
         proposal = chosen
         already = chosen is not None and change_id in chosen.ids

@@ -1,8 +1,8 @@
 """What a proposer says to a voter, and what the voter answers.
 
-Every call names rig, voter, incarnation, voter-set version, key and ballot; the voter refuses what is not its own, and the answer repeats the
-names, so that an answer counts only for what it names (safety review, finding 11). These records are what the live adapter
-turns into a script call and what the simulated voter takes as they are.
+Every call names rig, voter, incarnation, voter-set version, key and ballot; the voter refuses what is not its own,
+and the answer repeats the names, so that an answer counts only for what it names (safety review, finding 11). These
+records are what the live adapter turns into a script call and what the simulated voter takes as they are.
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,9 @@ CLUSTER_KEY = "cluster"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Ballot:
-    """Ordered by number, then by proposer. A ballot carries one value, ever; a proposer is unique per start of its process."""
+    """Ordered by number, then by proposer. A ballot carries one value, ever; a proposer is unique per start of its
+    process.
+    """
 
     number: int
     proposer: str
@@ -83,7 +85,9 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accept:
-    """Ask to accept `value` under `ballot`, and to promise `promise`, the ballot of this proposer's next change, at once."""
+    """Ask to accept `value` under `ballot`, and to promise `promise`, the ballot of this proposer's next change, at
+    once.
+    """
 
     to: Address
     key: str
@@ -102,7 +106,9 @@ class Read:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """Renew a session's lease, and learn of the others' and of registers accepted after `since` (the voter's own count)."""
+    """Renew a session's lease, and learn of the others' and of registers accepted after `since` (the voter's own
+    count).
+    """
 
     to: Address
     session: str
@@ -170,7 +176,9 @@ class ReadAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseSeen:
-    """A session's lease at this voter: how often it was renewed, and how long ago by the voter's clock, in microseconds."""
+    """A session's lease at this voter: how often it was renewed, and how long ago by the voter's clock, in
+    microseconds.
+    """
 
     session: str
     renewals: int
@@ -181,7 +189,8 @@ class LeaseSeen:
 class BeatAnswer:
     """Renewed. `cluster` is the ballot under which this voter accepted the cluster register last.
 
-    `changed` names the registers accepted after `since` with their ballots; `revision` is the voter's count for the next `since`.
+    `changed` names the registers accepted after `since` with their ballots; `revision` is the voter's count for the
+    next `since`.
     """
 
     of: Address

@@ -1,7 +1,7 @@
 """What a register holds: a record, its version, and the ids of the last changes.
 
-The ids let a proposer recognise its own effect: after an accept whose fate it does not know it prepares again, and finds its id or can be
-sure that the change will never appear (safety review, finding 9).
+The ids let a proposer recognise its own effect: after an accept whose fate it does not know it prepares again, and
+finds its id or can be sure that the change will never appear (safety review, finding 9).
 """
 
 import functools

@@ -1,4 +1,6 @@
-"""Calls and answers as the voter's Lua script takes and gives them: lists of text. Pure; the connection is an adapter's business."""
+"""Calls and answers as the voter's Lua script takes and gives them: lists of text. Pure; the connection is an
+adapter's business.
+"""
 
 import json
 from importlib import resources

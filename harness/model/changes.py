@@ -1,8 +1,8 @@
 """Every change of the database, as a frozen record with a pure `apply`.
 
-`apply` is re-run on the freshest record at each attempt, so it must read everything it needs from that record, and touches its own fields only.
-It returns the new record, or a Refusal that says why the change no longer makes sense. That a change already took effect
-is recognised by its id, before `apply` is asked.
+`apply` is re-run on the freshest record at each attempt, so it must read everything it needs from that record, and
+touches its own fields only. It returns the new record, or a Refusal that says why the change no longer makes sense.
+That a change already took effect is recognised by its id, before `apply` is asked.
 """
 
 from dataclasses import dataclass, replace
@@ -33,6 +33,10 @@ __all__ = [
 Record = ClusterRecord | GroupRecord
 
 RESTARTS_KEPT = 64
+
+EARLIER_KEPT = 64
+"""Sessions of one node that are remembered as over. Every group of one that is over is claimed within a lease or so,
+wanted or not, so no register can name one that was forgotten."""
 
 
 def record_to_plain(record: Record) -> dict[str, Any]:
@@ -98,7 +102,10 @@ class JoinSession:
             return Refusal(f"{self.session.node} is no member of rig {record.rig}")
         if entry.session == self.session and entry.state is SessionState.DOWN:
             return Refusal(f"{self.session} was declared Down")
-        joined = replace(entry, session=self.session, state=SessionState.UP, fenced=False)
+        earlier = entry.earlier
+        if entry.session is not None and entry.session != self.session:
+            earlier = (*earlier, entry.session)[-EARLIER_KEPT:]
+        joined = replace(entry, session=self.session, state=SessionState.UP, fenced=False, earlier=earlier)
         return record.with_node(joined)
 
 
@@ -136,7 +143,8 @@ class MarkFenced:
 class Claim:
     """A survivor, or a rebooted node, takes a group whose owning session is over (or that nobody ever owned).
 
-    The claimant has seen that session recorded as over; being over is final, so it need not be checked under the same ballot. The owner and the epoch are.
+    The claimant has seen that session recorded as over; being over is final, so it need not be checked under the
+    same ballot. The owner and the epoch are.
     """
 
     claimant: Session
@@ -180,7 +188,9 @@ class RecordRestart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeginMove:
-    """The owner starts to move the group. `failed_at_us` is given when a failure is the reason, and then counts as a failover."""
+    """The owner starts to move the group. `failed_at_us` is given when a failure is the reason, and then counts as a
+    failover.
+    """
 
     session: Session
     epoch: int
@@ -204,7 +214,11 @@ class BeginMove:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelMove:
-    """The owner keeps the group, because the target of its move is gone."""
+    """The owner keeps the group, because the target of its move is gone.
+
+    It takes the group anew, under the next epoch: closing its resources has ended the right of the old one to start
+    anything.
+    """
 
     session: Session
     epoch: int
@@ -215,7 +229,7 @@ class CancelMove:
         if refusal is not None:
             return refusal
         assert isinstance(record, GroupRecord)
-        return replace(record, move=None)
+        return replace(record, epoch=record.epoch + 1, move=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +253,9 @@ class Release:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetPersistentState:
-    """The wanted state of one resource, by an administrator's request or a clean stop or start by hand that the owner saw."""
+    """The wanted state of one resource, by an administrator's request or a clean stop or start by hand that the
+    owner saw.
+    """
 
     session: Session
     epoch: int

@@ -1,4 +1,5 @@
-"""The first content of every register of a new cluster, in the order in which it is written: the cluster's register last.
+"""The first content of every register of a new cluster, in the order in which it is written: the cluster's register
+last.
 
 Groups before the cluster: a cluster that can be read has all its groups.
 """

@@ -1,7 +1,7 @@
 """What the service and the resource host say to each other.
 
-The service asks for an entry point of a resource's driver; the host runs it and reports states. The host never decides: it
-compares nothing with PersistentState and restarts nothing.
+The service asks for an entry point of a resource's driver; the host runs it and reports states. The host never
+decides: it compares nothing with PersistentState and restarts nothing.
 """
 
 from dataclasses import dataclass
@@ -42,8 +42,9 @@ class Why(StrEnum):
 class HostRequest:
     """One call of an entry point. `number` is unique within the service's process; `spec` comes with OPEN only.
 
-    `session`, `epoch` and `not_after_us` (boot-time clock) are the right under which the call is made; for OPEN `adopt` says that the session owns
-    the resource and that what runs shall be kept. A higher epoch than the one under which a resource was opened is raised by a new OPEN.
+    `session`, `epoch` and `not_after_us` (boot-time clock) are the right under which the call is made; for OPEN
+    `adopt` says that the session owns the resource and that what runs shall be kept. A higher epoch than the one
+    under which a resource was opened is raised by a new OPEN.
     """
 
     number: int
@@ -63,9 +64,10 @@ class HostRequest:
 class HostReport:
     """The state of one resource, after every change and in answer to every request.
 
-    `sequence` grows with every report of the host's process. `number` is the request that this report settles (None: the host's own
-    observation): then `error` is None on success, else a sentence. CLOSE, and TERMINATE when it succeeded, carry a `proof`. `ending` and `evidence` say how a machine's run
-    ended; `run` names the run. `live` is False when the state was learned by listing, not from an event.
+    `sequence` grows with every report of the host's process. `number` is the request that this report settles (None:
+    the host's own observation): then `error` is None on success, else a sentence. CLOSE, and TERMINATE when it
+    succeeded, carry a `proof`. `ending` and `evidence` say how a machine's run ended; `run` names the run. `live` is
+    False when the state was learned by listing, not from an event.
     """
 
     sequence: int

@@ -1,7 +1,7 @@
 """A machine as VMMS and the drivers speak of it: what to create, what was seen, how a run ended."""
 
-from dataclasses import dataclass, field
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from harness.model.session import Session
@@ -11,7 +11,9 @@ __all__ = ["Ending", "MachineNotice", "MachineSpec", "MachineState", "MachineVie
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSpec:
-    """What a machine's container is made from. `user` is the forced uid; `memory_bytes` and `pids` are limits; empty `command` means the image's own."""
+    """What a machine's container is made from. `user` is the forced uid; `memory_bytes` and `pids` are limits; empty
+    `command` means the image's own.
+    """
 
     name: str
     group: str
@@ -28,7 +30,8 @@ class MachineSpec:
 class Order:
     """The right to start something: checked by VMMS just before the engine's call, and dropped when it no longer holds.
 
-    `not_after_us` is on this node's boot-time clock, in microseconds: the end of the lease under which the order was given.
+    `not_after_us` is on this node's boot-time clock, in microseconds: the end of the lease under which the order was
+    given.
     """
 
     session: Session
@@ -48,9 +51,10 @@ class MachineState(StrEnum):
 class Ending(StrEnum):
     """How a run of a machine ended, as far as the engine's events show.
 
-    CRASHED: its main process ended by itself with an error or by a signal that no engine call sent. KILLED: somebody's `kill` went
-    through the engine. STOPPED: an administrator's `stop`, the only clean one besides SHUT_DOWN, exit code 0 without any
-    signal. ASKED: this node's own graceful stop or terminate. UNKNOWN: no evidence (an event gap); counts as a failure.
+    CRASHED: its main process ended by itself with an error or by a signal that no engine call sent. KILLED:
+    somebody's `kill` went through the engine. STOPPED: an administrator's `stop`, the only clean one besides
+    SHUT_DOWN, exit code 0 without any signal. ASKED: this node's own graceful stop or terminate. UNKNOWN: no
+    evidence (an event gap); counts as a failure.
     """
 
     CRASHED = "crashed"
@@ -62,7 +66,9 @@ class Ending(StrEnum):
 
 
 class Proof(StrEnum):
-    """What a conclusive end rests on: no start is unanswered and the machine was seen stopped, or its container is gone."""
+    """What a conclusive end rests on: no start is unanswered and the machine was seen stopped, or its container is
+    gone.
+    """
 
     STOPPED = "stopped"
     REMOVED = "removed"
@@ -70,9 +76,11 @@ class Proof(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineView:
-    """One machine of this node's session as VMMS sees it. `run` is the engine's StartedAt of the run in question, empty if none.
+    """One machine of this node's session as VMMS sees it. `run` is the engine's StartedAt of the run in question,
+    empty if none.
 
-    A machine that is STOPPED, has a `run` and no `ending` ended a moment ago: the evidence of how is still awaited, and a notice will tell.
+    A machine that is STOPPED, has a `run` and no `ending` ended a moment ago: the evidence of how is still awaited,
+    and a notice will tell.
     """
 
     name: str
@@ -91,7 +99,9 @@ class MachineView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineNotice:
-    """VMMS tells its subscribers that a machine changed. `live` is False when it was learned by listing and not from the stream."""
+    """VMMS tells its subscribers that a machine changed. `live` is False when it was learned by listing and not from
+    the stream.
+    """
 
     view: MachineView
     live: bool

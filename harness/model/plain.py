@@ -1,8 +1,8 @@
 """Frozen records to plain JSON values and back, by their type hints.
 
-Used for registers and for frames between a node's processes. It is not a validator of what people write: those files are read where line numbers are known.
-A value that does not fit raises ValueError with the field's name; unknown keys are refused, because a
-register written by a newer version must not lose what this one does not know.
+Used for registers and for frames between a node's processes. It is not a validator of what people write: those files
+are read where line numbers are known. A value that does not fit raises ValueError with the field's name; unknown
+keys are refused, because a register written by a newer version must not lose what this one does not know.
 """
 
 import dataclasses

@@ -24,7 +24,11 @@ class SessionState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeEntry:
-    """A member of the cluster. `session` is its latest; `fenced` means that nothing of that session runs or can ever start."""
+    """A member of the cluster.
+
+    `session` is its latest; `fenced` means that nothing of that session runs or can ever start. `earlier` are the
+    sessions that later ones replaced when they joined, the newest last.
+    """
 
     name: str
     address: str
@@ -32,6 +36,7 @@ class NodeEntry:
     state: SessionState = SessionState.NEVER
     fenced: bool = False
     paused: bool = False
+    earlier: tuple[Session, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,16 +61,19 @@ class ClusterRecord:
         return entry is not None and entry.session == session and entry.state is SessionState.UP
 
     def is_over(self, session: Session) -> bool:
-        """Whether nothing of that session runs or can ever start: it was declared Down and fenced, or a newer session has joined.
+        """Whether nothing of that session runs or can ever start: it was declared Down and fenced, or a newer
+        session has joined.
 
-        A node removes the machine containers of all its earlier sessions before it joins, so a newer session that joined is proof.
+        A node removes the machine containers of all its earlier sessions before it joins, so a newer session that
+        joined is proof. That the record shows another session is not: this copy may be older than the session in
+        question.
         """
         entry = self.node(session.node)
         if entry is None:
             return False
-        if entry.session != session:
-            return True
-        return entry.state is SessionState.DOWN and entry.fenced
+        if entry.session == session:
+            return entry.state is SessionState.DOWN and entry.fenced
+        return session in entry.earlier
 
     def up_nodes(self) -> tuple[NodeEntry, ...]:
         """The members whose session is Up, in order."""
@@ -99,8 +107,10 @@ class Move:
 class GroupRecord:
     """A group's register.
 
-    Invariant: `epoch` grows by exactly one whenever `owner` changes, and `owner` changes only by the owning session itself or after that session is over.
-    `persistent` is the PersistentState of each resource. `failovers` are the times at which the group was moved because of a failure.
+    Invariant: `epoch` grows by exactly one whenever `owner` changes or a move is given up, and `owner` changes only
+    by the owning session itself or after that session is over.
+    `persistent` is the PersistentState of each resource. `failovers` are the times at which the group was moved
+    because of a failure.
     """
 
     spec: GroupSpec

@@ -1,6 +1,7 @@
 """A session: one life of a node, from one start of its PID 1 to its end.
 
-The owner of a group is a session, never a node: a rebooted node owns nothing that its earlier life owned (safety review, finding 1).
+The owner of a group is a session, never a node: a rebooted node owns nothing that its earlier life owned (safety
+review, finding 1).
 """
 
 import re
@@ -13,7 +14,9 @@ _FORM = re.compile(r"(?P<node>[a-z0-9][a-z0-9-]*)@(?P<container>[0-9a-z]+)/(?P<s
 
 @dataclass(frozen=True, slots=True, order=True)
 class Session:
-    """Named by the node, the first digits of the engine's container id, and the engine's StartedAt, as the engine writes it."""
+    """Named by the node, the first digits of the engine's container id, and the engine's StartedAt, as the engine
+    writes it.
+    """
 
     node: str
     container: str

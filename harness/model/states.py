@@ -52,7 +52,9 @@ def may_become(old: ResourceState, new: ResourceState) -> bool:
 
 
 def group_state(states: Iterable[ResourceState]) -> GroupState:
-    """First match wins: any Failed, any pending, some but not all Online, all Online, else Offline (an empty group is Offline)."""
+    """First match wins: any Failed, any pending, some but not all Online, all Online, else Offline (an empty group
+    is Offline).
+    """
     seen = list(states)
     if ResourceState.FAILED in seen:
         return GroupState.FAILED

@@ -1,7 +1,8 @@
 """What a rig consists of, as records: nodes, voters, groups, resources and their properties.
 
 The document that a person writes becomes these records once, at the edge (`harness.rig.topology_document`); inside,
-durations are integer microseconds and names have been checked. The defaults are those of the rules of the cluster, section 4 and 5.
+durations are integer microseconds and names have been checked. The defaults are those of the rules of the cluster,
+section 4 and 5.
 """
 
 from collections.abc import Mapping
@@ -60,7 +61,9 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourcePolicy:
-    """Times in microseconds. `restart_threshold` restarts within `restart_period_us` are tolerated; the next failure escalates."""
+    """Times in microseconds. `restart_threshold` restarts within `restart_period_us` are tolerated; the next failure
+    escalates.
+    """
 
     is_alive_interval_us: int = 5 * SECOND_US
     looks_alive_interval_us: int = 60 * SECOND_US
@@ -75,7 +78,9 @@ class ResourcePolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceSpec:
-    """One resource of a group. `depends_on` is an AND of ORs of resource names; `properties` are the driver's private ones."""
+    """One resource of a group. `depends_on` is an AND of ORs of resource names; `properties` are the driver's
+    private ones.
+    """
 
     name: str
     type: str

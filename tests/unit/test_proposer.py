@@ -37,7 +37,7 @@ def restart(failure: str) -> RecordRestart:
 def formed_voters() -> dict[str, Acceptor]:
     voters = {}
     for name, incarnation in MEMBERS.items():
-        voter = voters[name] = Acceptor(rig=RIG, voter=name)
+        voter = voters[name] = Acceptor()
         to = Address(rig=RIG, voter=name, incarnation=incarnation, set_version=1)
         voter.handle(Form(to=to, members=MEMBERS), clock_us=0)
     return voters
@@ -320,7 +320,9 @@ def _reusing_ballots(proposer: Proposer) -> None:
 
 
 def _random_run(seed: int, plant: Callable[[Proposer], None]) -> tuple[set[str], list[str]]:
-    """Three proposers append under losses and delays; returns what was acknowledged and what the register holds at the end."""
+    """Three proposers append under losses and delays; returns what was acknowledged and what the register holds at
+    the end.
+    """
     rng = random.Random(seed)
     bench = Bench()
     bench.change(bench.proposer("init"), CreateRegister(first=first_record()))
