@@ -1,7 +1,8 @@
 """Database Manager: the only one that knows rounds and ballots.
 
-It learns who the voters are, carries out changes and reads through the proposer, and keeps local copies. A copy is for display and as a hint; a
-change always applies to the record read under its own ballot. Facts leave it as events: VotersKnown, RegisterSeen, Settled.
+It learns who the voters are, carries out changes and reads through the proposer, and keeps local copies. A copy is
+for display and as a hint; a change always applies to the record read under its own ballot. Facts leave it as events:
+VotersKnown, RegisterSeen, Settled.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,9 @@ __all__ = ["COMPONENT", "OPERATION_LIMIT_US", "DatabaseManager"]
 COMPONENT = "database-manager"
 
 OPERATION_LIMIT_US = 4_000_000
-"""How long a change or read is tried. Longer than a lease: a majority that is gone for that long ends the managers first."""
+"""How long a change or read is tried. Longer than a lease: a majority that is gone for that long ends the managers
+first.
+"""
 
 HELLO_INTERVAL_US = 300_000
 """Between two rounds of asking the voters who they are, while no majority of a set has answered."""
@@ -94,7 +97,7 @@ class DatabaseManager:
         """Take a fact in. What comes of it is collected with `collect`."""
         match event:
             case VoterAnswered(reply=HelloAnswer() as told) if event.number in self._hellos:
-                self._heard(now, self._hellos.pop(event.number), told)
+                self._heard(self._hellos.pop(event.number), told)
             case VoterAnswered():
                 self._hellos.pop(event.number, None)
                 if isinstance(event.reply, Refused) and event.reply.why is Why.SET_VERSION:
@@ -150,7 +153,7 @@ class DatabaseManager:
             call = Hello(rig=self._rig, voter=voter)
             actions.append(CallVoter(number=number, voter=voter, call=call, limit_us=HELLO_INTERVAL_US))
 
-    def _heard(self, now: int, voter: str, told: HelloAnswer) -> None:
+    def _heard(self, voter: str, told: HelloAnswer) -> None:
         if told.voter == voter and told.rig == self._rig:
             self._told[voter] = told
 

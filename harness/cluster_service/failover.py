@@ -1,7 +1,8 @@
 """Failover Manager: the owner of each group; choosing who takes a group, and claiming it.
 
-Recovery is a level, not an edge: after every fact it looks at all groups whose owner is not an Up session, and each survivor ranks the
-claimants the same way; the k-th waits k times half a lease. A claim refuses unless the register still holds the owner and epoch that are over.
+Recovery is a level, not an edge: after every fact it looks at all groups whose owner is not an Up session, and each
+survivor ranks the claimants the same way; the k-th waits k times half a lease. A claim refuses unless the register
+still holds the owner and epoch that are over.
 
 | the group's owner | then |
 |---|---|
@@ -65,7 +66,7 @@ class FailoverManager:
                 self._asked.update(unknown)
                 actions += [Refresh(group_key(name)) for name in unknown]
             case Settled() if event.id in self._claims:
-                actions += self._claim_ended(now, event)
+                actions += self._claim_ended(event)
             case _:
                 pass
         return actions + self._claim_orphans(now)
@@ -100,8 +101,6 @@ class FailoverManager:
         return actions
 
     def _is_orphan(self, now: int, cluster: ClusterRecord, record: GroupRecord) -> bool:
-        if not record.wanted:
-            return False
         if record.owner is None:
             seen_us = self._membership.seen_since_us
             complete = len(cluster.up_nodes()) == len(cluster.nodes)
@@ -119,7 +118,7 @@ class FailoverManager:
                 owned[record.owner.node] = owned.get(record.owner.node, 0) + 1
         return owned
 
-    def _claim_ended(self, now: int, event: Settled) -> list[Action]:
+    def _claim_ended(self, event: Settled) -> list[Action]:
         name = self._claims.pop(event.id)
         record = self.groups.get(name)
         if event.result is Result.DONE and record is not None and record.owner == self._session:

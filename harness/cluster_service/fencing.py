@@ -1,13 +1,14 @@
 """Fencing: make sure that nothing of a Down session runs or can ever start, then record it.
 
-Belongs to the Membership Manager's duties and logs under its name; a module of its own because it has stages of its own.
+Belongs to the Membership Manager's duties and logs under its name; a module of its own because it has stages of its
+own.
 
 | facts | then |
 |---|---|
-| session Down, not fenced, `power`, my turn | Fence: the node's power is cut and every machine container of the session removed, at once |
-| that ended without error | PowerOn, unless held; then MarkFenced (its voter is missed, so it comes back before anything is claimed) |
-| that ended with an error or not at all | not off: again with back-off; the turn has passed to the next candidate meanwhile |
-| session Down, not fenced, `self` | after (lease + grace) x 1.05 since this node knows that the Down is committed: MarkFenced |
+| session Down, not fenced, `power`, my turn | Fence: cut the node's power, remove all its machine containers |
+| that ended without error | PowerOn, unless held: its voter is missed; then MarkFenced |
+| that ended with an error | not off: again with back-off; meanwhile the turn passes on |
+| session Down, not fenced, `self` | MarkFenced (lease + grace) x 1.05 after this node saw the Down committed |
 | session Down and fenced, node still off | PowerOn again once per lease: a level, not an edge |
 """
 

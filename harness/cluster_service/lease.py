@@ -1,11 +1,13 @@
 """Leases, as seen by one node: when its own ends, and which others have run out.
 
-The own lease: each counted renewal is worth its send time; the end is the q-th newest of them plus the lease, q a majority of the voter set.
-Counting from before the send and on the node's own boot-time clock makes it independent of every voter's clock.
+The own lease: each counted renewal is worth its send time; the end is the q-th newest of them plus the lease, q a
+majority of the voter set. Counting from before the send and on the node's own boot-time clock makes it independent
+of every voter's clock.
 
 The others': each voter tells how long ago a session renewed, by its own clock. That clock may step, so the time is held
-between the two polls of this node that it must lie between. Only voters that have answered this node without a break for
-a whole lease are believed: after a common stall everybody looks expired to whoever wakes first (safety review, finding 7).
+between the two polls of this node that it must lie between. Only voters that have answered this node without a break
+for a whole lease are believed: after a common stall everybody looks expired to whoever wakes first (safety review,
+finding 7).
 """
 
 from dataclasses import dataclass, field
@@ -76,7 +78,9 @@ class LeaseView:
             peer.renewed_us = min(now, max(now - lease.age_us, previous_poll_us))
 
     def failed(self, voter: str) -> None:
-        """A voter did not answer a beat: what it says counts for nothing until it has answered for a whole lease again."""
+        """A voter did not answer a beat: what it says counts for nothing until it has answered for a whole lease
+        again.
+        """
         self._voters[voter].unbroken_since_us = None
 
     def may_judge(self, now: int) -> bool:

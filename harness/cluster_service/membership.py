@@ -186,7 +186,9 @@ class MembershipManager:
 
 
 class Ids:
-    """Counters within the session: the ids of changes, requests and calls. Never random, so that a run can be repeated."""
+    """Counters within the session: the ids of changes, requests and calls. Never random, so that a run can be
+    repeated.
+    """
 
     def __init__(self) -> None:
         self._last = 0

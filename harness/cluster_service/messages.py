@@ -1,7 +1,7 @@
 """What goes into the managers and what comes out: events are facts, actions are wishes.
 
-A list of actions may be cut anywhere by a crash, so a manager puts changes of the database before effects. Effects carry session, epoch and the end of the lease,
-and whoever carries them out nearest to the engine checks them again.
+A list of actions may be cut anywhere by a crash, so a manager puts changes of the database before effects. Effects
+carry session, epoch and the end of the lease, and whoever carries them out nearest to the engine checks them again.
 """
 
 from collections.abc import Mapping
@@ -49,7 +49,9 @@ class Tick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VoterAnswered:
-    """The answer to a CallVoter. `connection` counts the connections made to that voter: a new one means that it may have restarted."""
+    """The answer to a CallVoter. `connection` counts the connections made to that voter: a new one means that it may
+    have restarted.
+    """
 
     number: int
     voter: str
@@ -82,7 +84,9 @@ class RegisterNoticed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterSeen:
-    """What a register held at some moment after it was asked for: committed, and never older than what was seen before."""
+    """What a register held at some moment after it was asked for: committed, and never older than what was seen
+    before.
+    """
 
     key: str
     record: Record | None

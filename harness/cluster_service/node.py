@@ -1,8 +1,9 @@
 """Node Manager: this node's beats and lease, the others' leases, and what PID 1 is told.
 
-One call per voter and beat renews the own lease and brings the others' leases and notices of changed registers. A renewal counts
-only if the same answer shows no newer cluster register than the one in which this node has read itself Up: a majority of such
-renewals cannot exist once a majority has accepted that the session is Down (safety review, finding 12).
+One call per voter and beat renews the own lease and brings the others' leases and notices of changed registers. A
+renewal counts only if the same answer shows no newer cluster register than the one in which this node has read
+itself Up: a majority of such renewals cannot exist once a majority has accepted that the session is Down (safety
+review, finding 12).
 """
 
 from collections.abc import Callable
@@ -27,10 +28,17 @@ from harness.model.topology import SECOND_US, Settings
 __all__ = ["BOOT_GRACE_US", "NodeManager"]
 
 BOOT_GRACE_US = 60 * SECOND_US
-"""How long PID 1 waits for a service that is alive but has no lease; it pets with every beat, so only a dead one uses this up."""
+"""How long PID 1 waits for a service that is alive but has no lease; it pets with every beat, so only a dead one
+uses this up.
+"""
 
 EXTRA_BEAT_US = 50_000
 """The least time between two beats, when something makes an extra one worth while."""
+
+RECOVERY_US = 10 * SECOND_US
+"""How long a lost session makes every beat an extra one: a survivor learns of fence and claim at once and not a beat
+later.
+"""
 
 
 class NodeManager:
@@ -54,6 +62,8 @@ class NodeManager:
         self._leases: LeaseView | None = None
         self._up = False
         self._peers: tuple[str, ...] = ()
+        self._fence_pending = False
+        self._recovery_since_us: int | None = None
         self._last_beat_us = -EXTRA_BEAT_US
         self._next_beat_us = 0
         self._beats: dict[int, tuple[str, int]] = {}
@@ -115,12 +125,21 @@ class NodeManager:
 
     def _due_us(self) -> int:
         due = self._next_beat_us
-        if self._leases is not None:
-            for peer in self._peers:
-                expires = self._leases.expires_us(peer)
-                if expires is not None and expires > self._last_beat_us:
-                    due = min(due, expires)
-        return max(due, self._last_beat_us + EXTRA_BEAT_US)
+        lost = self._fence_pending
+        for peer in self._peers if self._leases is not None else ():
+            expires = self._leases.expires_us(peer) if self._leases is not None else None
+            if expires is not None and expires > self._last_beat_us:
+                due = min(due, expires)
+            elif expires is not None:
+                lost = True
+        extra = self._last_beat_us + EXTRA_BEAT_US
+        if not lost:
+            self._recovery_since_us = None
+        elif self._recovery_since_us is None:
+            self._recovery_since_us = self._last_beat_us
+        if lost and self._recovery_since_us is not None and extra < self._recovery_since_us + RECOVERY_US:
+            return extra
+        return max(due, extra)
 
     def _beat(self, now: int, voter_set: VoterSet) -> list[Action]:
         self._last_beat_us = now
@@ -162,6 +181,9 @@ class NodeManager:
             str(entry.session)
             for entry in record.nodes
             if entry.state is SessionState.UP and entry.session is not None and entry.session != self._session
+        )
+        self._fence_pending = any(
+            entry.state is SessionState.DOWN and not entry.fenced for entry in record.nodes
         )
         # The renewals that showed this newer register did not count: renew again at once.
         self._next_beat_us = min(self._next_beat_us, now)

@@ -1,8 +1,8 @@
 """Placement: which node takes which group. Pure, and the same on every survivor that knows the same facts.
 
-After a node's death: group by group by priority; the most preferred candidate, else the one with the fewest groups, ties by
-the order of the node list (the rules of the cluster, section 5). After a resource failure: the next in the cyclic list of preferred owners
-followed by all other nodes.
+After a node's death: group by group by priority; the most preferred candidate, else the one with the fewest groups,
+ties by the order of the node list (the rules of the cluster, section 5). After a resource failure: the next in the
+cyclic list of preferred owners followed by all other nodes.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,8 @@
 """Resource Control Manager: brings the resources of the groups that this session owns to their PersistentState.
 
-It keeps facts (what the register says, what the resource host reported) and decides anew after each of them, one resource at a
-time, what single request brings the group nearer to what is wanted. The comparison of wanted and reported state that the
-article gives to the resource host is made here, because only the service holds lease and epoch.
+It keeps facts (what the register says, what the resource host reported) and decides anew after each of them, one
+resource at a time, what single request brings the group nearer to what is wanted. The comparison of wanted and
+reported state that the article gives to the resource host is made here, because only the service holds lease and epoch.
 
 What is done for one resource of an owned group that is not being moved, first match wins:
 
@@ -152,6 +152,10 @@ class ResourceControlManager:
 
     # Facts
 
+    def _owns(self, record: GroupRecord) -> bool:
+        """A group is this session's, never this node's: a rebooted node owns nothing that its earlier life owned."""
+        return record.owner == self._session
+
     def _forget_states(self) -> None:
         for facts in self._groups.values():
             for name, old in list(facts.resources.items()):
@@ -173,7 +177,7 @@ class ResourceControlManager:
         resource = facts.resources.get(report.resource) if facts else None
         if facts is None or resource is None:
             return []
-        owned = facts.record.owner == self._session
+        owned = self._owns(facts.record)
         before, resource.state = resource.state, report.state
         asked = resource.request
         if asked is not None and report.number == asked.number:
@@ -228,7 +232,7 @@ class ResourceControlManager:
     def _next_step(self, now: int, facts: _GroupFacts) -> list[Action]:
         if facts.change is not None:
             return []
-        if facts.record.owner != self._session:
+        if not self._owns(facts.record):
             return self._stand_ready(now, facts)
         if facts.record.move is not None:
             return self._go_on_moving(now, facts)

@@ -1,8 +1,8 @@
 """The cluster service: routes facts to the managers in a fixed order, and hands their actions out. No I/O, no clock.
 
-Order of each step: the lease deadline first; then the Database Manager; then Node, Membership, Fencing, Failover and Resource Control. When the lease lapses
-all managers are thrown away and new ones learn every fact afresh: nothing that was believed under the old lease can act under the next.
-PID 1 ends the guests at that moment by itself.
+Order of each step: the lease deadline first; then the Database Manager; then Node, Membership, Fencing, Failover and
+Resource Control. When the lease lapses all managers are thrown away and new ones learn every fact afresh: nothing
+that was believed under the old lease can act under the next. PID 1 ends the guests at that moment by itself.
 """
 
 from collections import deque
@@ -41,7 +41,9 @@ STEP_LIMIT = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceConfiguration:
-    """What a node knows from its environment. `process` must be unique per start of the service's process, everywhere and for ever."""
+    """What a node knows from its environment. `process` must be unique per start of the service's process,
+    everywhere and for ever.
+    """
 
     rig: str
     session: Session
@@ -65,7 +67,9 @@ class _Managers:
 
 
 class ClusterService:
-    """One process of the service: `handle` each fact, carry the actions out in order, call again by `next_wake` at the latest."""
+    """One process of the service: `handle` each fact, carry the actions out in order, call again by `next_wake` at
+    the latest.
+    """
 
     def __init__(
         self, *, configuration: ServiceConfiguration, codec: Codec, jitter: Callable[[], float]

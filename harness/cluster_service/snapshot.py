@@ -1,6 +1,7 @@
 """What one node believes, as plain JSON values, for people and for the harness. Decides nothing.
 
-The states of a group's resources are known on its owner only; elsewhere they read "Unknown", and whoever asks merges the answers of all nodes.
+The states of a group's resources are known on its owner only; elsewhere they read "Unknown", and whoever asks merges
+the answers of all nodes.
 """
 
 from typing import Any

@@ -17,7 +17,9 @@ class _Turn:
 
 
 class Turns:
-    """When this node may act on each subject of each kind. A subject that is no longer kept is forgotten, and its turn starts anew."""
+    """When this node may act on each subject of each kind. A subject that is no longer kept is forgotten, and its
+    turn starts anew.
+    """
 
     def __init__(self, *, lease_us: int) -> None:
         self._lease_us = lease_us

@@ -1,0 +1,102 @@
+"""Own leases and other nodes' leases, as a node reckons them."""
+
+from harness.cluster_service.lease import LeaseView
+from harness.database.protocol import NO_BALLOT, Address, BeatAnswer, LeaseSeen, VoterSet
+
+LEASE = 2_000_000
+BEAT = 500_000
+VOTERS = ("v1", "v2", "v3")
+
+
+def view() -> LeaseView:
+    return LeaseView(voter_set=VoterSet(version=1, members=dict.fromkeys(VOTERS, "i")), lease_us=LEASE)
+
+
+def answer(voter: str, **peers: tuple[int, int]) -> BeatAnswer:
+    return BeatAnswer(
+        of=Address(rig="r", voter=voter, incarnation="i", set_version=1),
+        session="me",
+        revision=0,
+        cluster=NO_BALLOT,
+        leases=tuple(
+            LeaseSeen(session=name, renewals=renewals, age_us=age) for name, (renewals, age) in peers.items()
+        ),
+        changed=(),
+    )
+
+
+def beat(leases: LeaseView, now: int, voters: tuple[str, ...] = VOTERS, **peers: tuple[int, int]) -> None:
+    for voter in voters:
+        leases.answered(now, voter, now, 1, answer(voter, **peers), True)
+
+
+def test_the_lease_counts_from_the_send_time_that_a_majority_has_acknowledged() -> None:
+    leases = view()
+    leases.answered(150, "v1", 100, 1, answer("v1"), True)
+    assert leases.end_us() is None
+
+    leases.answered(290, "v2", 200, 1, answer("v2"), True)
+
+    assert leases.end_us() == 100 + LEASE
+
+
+def test_a_renewal_that_does_not_count_does_not_move_the_end() -> None:
+    leases = view()
+    beat(leases, 0)
+
+    for voter in VOTERS:
+        leases.answered(BEAT, voter, BEAT, 1, answer(voter), False)
+
+    assert leases.end_us() == LEASE
+
+
+def test_a_silent_peer_expires_a_whole_lease_after_its_last_renewal() -> None:
+    leases = view()
+    for step in range(9):
+        beat(leases, step * BEAT, peer=(step if step < 5 else 4, 0 if step < 5 else (step - 4) * BEAT))
+
+    assert leases.expired(8 * BEAT, "peer")
+    assert leases.expires_us("peer") == 4 * BEAT + LEASE
+
+
+def test_a_peer_that_renews_is_not_expired_whatever_the_voters_clock_says() -> None:
+    leases = view()
+    for step in range(12):
+        # The voter's clock jumped by an hour: the age is held between two polls of this node.
+        beat(leases, step * BEAT, peer=(step, 3_600_000_000))
+
+    assert not leases.expired(11 * BEAT, "peer")
+
+
+def test_nobody_is_judged_after_a_common_stall_until_a_whole_lease_has_passed() -> None:
+    leases = view()
+    for step in range(6):
+        beat(leases, step * BEAT, peer=(step, 0))
+    for voter in VOTERS:
+        leases.failed(voter)
+    wake = 6 * BEAT + 5 * LEASE
+
+    beat(leases, wake, peer=(5, 5 * LEASE))
+
+    assert not leases.expired(wake, "peer")
+
+
+def test_a_voter_that_was_restarted_is_no_witness_for_a_whole_lease() -> None:
+    leases = view()
+    for step in range(9):
+        beat(leases, step * BEAT, voters=("v1",), peer=(4, step * BEAT))
+        for voter in ("v2", "v3"):
+            leases.answered(step * BEAT, voter, step * BEAT, step, answer(voter, peer=(4, step * BEAT)), True)
+
+    assert not leases.expired(8 * BEAT, "peer")
+
+
+def test_only_who_has_held_its_own_lease_for_a_whole_lease_may_judge() -> None:
+    leases = view()
+    beat(leases, 0)
+    early = leases.may_judge(BEAT)
+    for step in range(1, 5):
+        beat(leases, step * BEAT)
+
+    assert not early
+    assert leases.may_judge(4 * BEAT)
