@@ -1,0 +1,1 @@
+"""The resource drivers that come with Blackstart: machines and addresses."""

@@ -1,0 +1,75 @@
+"""The properties of a virtual-machine resource, which are strings, as a `MachineSpec`."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from harness.model.machine import MachineSpec
+from harness.model.topology import ResourceSpec
+from harness.resource_host.driver import DriverError
+
+__all__ = ["machine_spec"]
+
+FIRST_GUEST_UID = 10_000
+_KNOWN = frozenset({"image", "address", "user", "memory", "pids", "command", "environment"})
+
+
+def machine_spec(resource: ResourceSpec, *, group: str) -> MachineSpec:
+    """What the machine's container is made from. Raises DriverError naming the property that is missing or wrong."""
+    given = resource.properties
+    unknown = sorted(given.keys() - _KNOWN)
+    if unknown:
+        raise DriverError(
+            f"{resource.name}: no such property: {', '.join(unknown)}; there are: {', '.join(sorted(_KNOWN))}"
+        )
+    if not given.get("image"):
+        raise DriverError(f"{resource.name}: the property image is missing")
+    user = _number(resource, "user", default=FIRST_GUEST_UID)
+    if user < FIRST_GUEST_UID:
+        raise DriverError(
+            f"{resource.name}: user {user}: guests run as {FIRST_GUEST_UID} or above, the node's own processes below"
+        )
+    return MachineSpec(
+        name=resource.name,
+        group=group,
+        image=given["image"],
+        address=given.get("address") or None,
+        user=user,
+        command=_command(resource),
+        environment=_environment(resource),
+        memory_bytes=_number(resource, "memory", default=128 << 20),
+        pids=_number(resource, "pids", default=64),
+    )
+
+
+def _number(resource: ResourceSpec, name: str, *, default: int) -> int:
+    text = resource.properties.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdecimal()):
+        raise DriverError(f"{resource.name}: {name} is {text!r}, a decimal number is expected")
+    return int(text)
+
+
+def _command(resource: ResourceSpec) -> tuple[str, ...]:
+    value = _json(resource, "command", default=[])
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise DriverError(f"{resource.name}: command must be a JSON list of strings")
+    return tuple(value)
+
+
+def _environment(resource: ResourceSpec) -> Mapping[str, str]:
+    value = _json(resource, "environment", default={})
+    if not isinstance(value, dict) or not all(isinstance(entry, str) for entry in value.values()):
+        raise DriverError(f"{resource.name}: environment must be a JSON object of strings")
+    return value
+
+
+def _json(resource: ResourceSpec, name: str, *, default: Any) -> Any:
+    text = resource.properties.get(name, "")
+    if not text:
+        return default
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise DriverError(f"{resource.name}: {name} is not JSON: {error}") from error

@@ -1,0 +1,5 @@
+"""VMMS: a node's view of its engine, and the only process that calls the engine for machines."""
+
+from harness.vmms.vmms import Vmms
+
+__all__ = ["Vmms"]

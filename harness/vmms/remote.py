@@ -1,0 +1,104 @@
+"""The `Hypervisor` port for those who are not VMMS itself: each call becomes a message, with a limit of its own.
+
+The limits bound how long a caller waits, never what VMMS does: when one passes, EngineUnanswered is raised and the call
+may still be carried out. How messages travel is the subclass's business: a socket live, a killable hand-over in the
+simulation.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from harness.model.machine import MachineNotice, MachineSpec, MachineView, Order, Proof
+from harness.model.session import Session
+from harness.model.topology import SECOND_US
+
+__all__ = ["CALLS", "RemoteHypervisor"]
+
+CALLS: Mapping[str, Mapping[str, Any]] = {
+    "identity": {"return": Session},
+    "clear_earlier_sessions": {"return": int},
+    "prepare": {"spec": MachineSpec, "epoch": int, "adopt": bool, "return": MachineView},
+    "start": {"machine": str, "order": Order, "return": MachineView},
+    "shut_down": {"machine": str, "grace_us": int, "return": Proof},
+    "terminate": {"machine": str, "return": Proof},
+    "close": {"machine": str, "epoch": int, "return": Proof},
+    "view": {"machine": str, "return": MachineView},
+    "machines": {"return": tuple[MachineView, ...]},
+    "fence": {"session": Session, "not_after_us": int, "return": None},
+    "power_on": {"node": str, "return": bool},
+}
+"""Each call's arguments and result with their types: what both ends of a connection need to turn them into plain values
+and back.
+"""
+
+ENGINE_CALL_US = 5 * SECOND_US
+"""The engine client's own limit for one call; the limits below are how many a call of VMMS makes one after the other,
+and a second.
+"""
+
+
+class RemoteHypervisor:
+    """Implements `Hypervisor` on one primitive, `_call`."""
+
+    async def _call(self, call: str, arguments: dict[str, Any], limit_us: int) -> Any:
+        """Carry one call out. Raises EngineUnanswered when the answer is lost or late, else what VMMS raised."""
+        raise NotImplementedError
+
+    async def identity(self) -> Session:
+        """The session of this life of the node."""
+        session: Session = await self._call("identity", {}, ENGINE_CALL_US + SECOND_US)
+        return session
+
+    async def clear_earlier_sessions(self) -> int:
+        """Remove what earlier sessions of this node left; returns how many containers."""
+        cleared: int = await self._call("clear_earlier_sessions", {}, 6 * ENGINE_CALL_US)
+        return cleared
+
+    async def prepare(self, spec: MachineSpec, *, epoch: int, adopt: bool) -> MachineView:
+        """Have a container that can be started."""
+        arguments = {"spec": spec, "epoch": epoch, "adopt": adopt}
+        view: MachineView = await self._call("prepare", arguments, 4 * ENGINE_CALL_US)
+        return view
+
+    async def start(self, machine: str, *, order: Order) -> MachineView:
+        """Start a prepared machine."""
+        view: MachineView = await self._call("start", {"machine": machine, "order": order}, 4 * ENGINE_CALL_US)
+        return view
+
+    async def shut_down(self, machine: str, *, grace_us: int) -> Proof:
+        """End gracefully, conclusively."""
+        arguments = {"machine": machine, "grace_us": grace_us}
+        proof: Proof = await self._call("shut_down", arguments, grace_us + 4 * ENGINE_CALL_US)
+        return proof
+
+    async def terminate(self, machine: str) -> Proof:
+        """End at once, conclusively."""
+        proof: Proof = await self._call("terminate", {"machine": machine}, 3 * ENGINE_CALL_US)
+        return proof
+
+    async def close(self, machine: str, *, epoch: int) -> Proof:
+        """End conclusively and forget."""
+        proof: Proof = await self._call("close", {"machine": machine, "epoch": epoch}, 3 * ENGINE_CALL_US)
+        return proof
+
+    async def view(self, machine: str) -> MachineView:
+        """The machine as VMMS knows it; needs no engine, so a second is plenty."""
+        view: MachineView = await self._call("view", {"machine": machine}, SECOND_US)
+        return view
+
+    async def machines(self) -> list[MachineView]:
+        """Every machine of this session."""
+        return list(await self._call("machines", {}, SECOND_US))
+
+    async def fence(self, session: Session, *, not_after_us: int) -> None:
+        """Make sure that nothing of the session runs or can still start."""
+        await self._call("fence", {"session": session, "not_after_us": not_after_us}, 6 * ENGINE_CALL_US)
+
+    async def power_on(self, node: str) -> bool:
+        """Start the node's container unless it is held off."""
+        on: bool = await self._call("power_on", {"node": node}, 3 * ENGINE_CALL_US)
+        return on
+
+    def notices(self) -> AsyncIterator[MachineNotice]:
+        """Every machine as it is, then every change. Raises EngineUnanswered when VMMS is lost: then ask again."""
+        raise NotImplementedError

@@ -1,0 +1,406 @@
+"""The machines of one node: prepares, starts and ends their containers, and proves the end.
+
+Implements the `Hypervisor` port for one session. It decides nothing: it carries out orders whose session, epoch and
+time still hold, checked just before the engine's call, and refuses the rest. The safety of the whole cluster leans on
+two of its habits: a failed start is never believed to be without effect, and an end is only told when it is conclusive
+(safety review, findings 2 and 3).
+"""
+
+from harness.coordination import all_of
+from harness.errors import EngineError, EngineUnanswered, NoSuchContainer
+from harness.model import labels as label
+from harness.model.labels import Role
+from harness.model.machine import MachineNotice, MachineSpec, MachineState, MachineView, Order, Proof
+from harness.model.session import Session
+from harness.ports import Container, Engine, Log, OrderRefused, Runtime
+from harness.vmms.book import Book, MachineContainer, MachineRecord
+from harness.vmms.evidence import SIGKILL, SIGTERM
+from harness.vmms.notices import Notices, Subscription
+from harness.vmms.power import Power
+from harness.vmms.watch import Watch
+
+__all__ = ["Vmms"]
+
+IDENTITY_RETRY_US = 200_000
+DIE_EVENT_US = 1_000_000
+"""After a SIGKILL that the engine has acknowledged, its `die` event took at most 0.6 s."""
+REMOVAL_ROUNDS = 5
+REMOVAL_PAUSE_US = 100_000
+
+
+class Vmms:
+    """One process's life. `run` must be spawned once; every call waits until it has learned its session and listed the
+    machines.
+    """
+
+    def __init__(
+        self, *, runtime: Runtime, engine: Engine, rig: str, node: str, log: Log, container: str | None = None
+    ) -> None:
+        """`container` is the id, or its beginning, of this node's container; None: found by the rig's labels."""
+        self._runtime = runtime
+        self._engine = engine
+        self._rig = rig
+        self._node = node
+        self._log = log
+        self._container = container
+        self._book = Book(runtime)
+        self._notices = Notices(runtime)
+        self._power = Power(runtime=runtime, engine=engine, rig=rig, log=log)
+        self._ready = runtime.pending()
+        self._session: Session | None = None
+        self._watch: Watch
+
+    async def run(self) -> None:
+        """Learn the session, then follow the engine for ever."""
+        own, self._session = await self._learn_session()
+        watch = self._watch = Watch(
+            runtime=self._runtime,
+            engine=self._engine,
+            book=self._book,
+            publish=self._notices.publish,
+            log=self._log,
+            labels={label.RIG: self._rig, label.NODE: self._node},
+            session_label=str(self._session),
+            own_container=own,
+        )
+
+        async def open_doors() -> None:
+            await watch.ready
+            self._ready.set_result(None)
+
+        self._runtime.spawn(open_doors(), name="vmms ready")
+        await watch.serve()
+
+    # The session.
+
+    async def identity(self) -> Session:
+        """The session of this life of the node."""
+        return await self._own_session()
+
+    async def clear_earlier_sessions(self) -> int:
+        """Remove what earlier sessions of this node left; returns how many containers. Raises EngineError unless none
+        is left.
+        """
+        return await self._power.clear(self._node, keep=await self._own_session())
+
+    async def fence(self, session: Session, *, not_after_us: int) -> None:
+        """See `Power.fence`. Raises EngineError also when asked to fence this very session."""
+        if session == await self._own_session():
+            raise EngineError(f"fencing of {session}: that is this node's own session")
+        await self._power.fence(session, not_after_us=not_after_us)
+
+    async def power_on(self, node: str) -> bool:
+        """See `Power.power_on`."""
+        await self._ready
+        return await self._power.power_on(node)
+
+    # Machines.
+
+    async def prepare(self, spec: MachineSpec, *, epoch: int, adopt: bool) -> MachineView:
+        """Have a container that can be started; keep what runs if `adopt`, else end it conclusively. Raises
+        EngineError.
+        """
+        await self._ready
+        self._book.raise_floor(spec.group, epoch)
+        record = self._book.record(spec.name, spec.group)
+        record.group = spec.group
+        async with record.calls:
+            await self._no_end_under_way(record)
+            record.spec = spec
+            if record.current is not None and record.current.running and adopt:
+                return record.view()
+            if record.current is not None and record.current.running:
+                await self._end(record, remove=False)
+            turn = record.turn
+            await self._startable(record, turn)
+            return record.view()
+
+    async def start(self, machine: str, *, order: Order) -> MachineView:
+        """Start a prepared machine; one that runs already is left alone. Raises OrderRefused or EngineError."""
+        await self._ready
+        record = self._book.machines.get(machine)
+        if record is None or record.spec is None:
+            raise self._refused(machine, order, "it is not prepared here")
+        async with record.calls:
+            await self._no_end_under_way(record)
+            turn = record.turn
+            self._check(record, order, turn)
+            if record.current is not None and record.current.running:
+                return record.view()
+            box = await self._startable(record, turn)
+            self._check(record, order, turn)
+            return await self._start(record, box, turn)
+
+    async def shut_down(self, machine: str, *, grace_us: int) -> Proof:
+        """End gracefully: TERM, then after `grace_us` microseconds KILL. Both leave no `stop` event. Raises EngineError
+        without proof.
+        """
+        await self._ready
+        record = self._book.machines.get(machine)
+        if record is None:
+            return await self._remove_unknown(machine)
+        async with record.calls:
+            box = record.current
+            if box is not None and box.running and not box.start_unanswered:
+                box.evidence.asked = True
+                runs = box.runs
+                try:
+                    await self._engine.kill(box.id, signal=SIGTERM)
+                except EngineError as error:
+                    self._log("shut-down-failed", f"TERM for {machine}: {error}; killing it", machine=machine)
+                else:
+                    await record.changed.wait_until(
+                        lambda: not box.running or box.runs != runs or record.current is not box, limit_us=grace_us
+                    )
+            return await self._end(record, remove=False)
+
+    async def terminate(self, machine: str) -> Proof:
+        """End at once and conclusively, overtaking any call under way. Raises EngineError without proof."""
+        await self._ready
+        record = self._book.machines.get(machine)
+        if record is None:
+            return await self._remove_unknown(machine)
+        return await self._end(record, remove=False)
+
+    async def close(self, machine: str, *, epoch: int) -> Proof:
+        """End conclusively and forget; orders up to `epoch` no longer hold. Raises EngineError unless no container is
+        left.
+        """
+        await self._ready
+        record = self._book.machines.get(machine)
+        if record is None:
+            return await self._remove_unknown(machine)
+        self._book.raise_floor(record.group, epoch + 1)
+        proof = await self._end(record, remove=True)
+        if record.current is None and not record.creates_under_way:
+            self._book.machines.pop(machine, None)
+        return proof
+
+    async def view(self, machine: str) -> MachineView:
+        """The machine as known now; ABSENT when it is not known."""
+        await self._ready
+        record = self._book.machines.get(machine)
+        if record is None:
+            return MachineView(name=machine, group="", state=MachineState.ABSENT)
+        return record.view()
+
+    async def machines(self) -> list[MachineView]:
+        """Every machine of this session."""
+        await self._ready
+        return [record.view() for record in self._book.machines.values()]
+
+    def notices(self) -> Subscription:
+        """From now on every change, after one notice (not live) of each machine as it is."""
+        now = self._runtime.now()
+        known = [MachineNotice(view=record.view(), live=False, at_us=now) for record in self._book.machines.values()]
+        return self._notices.subscribe(known)
+
+    def drop_notices(self, subscription: Subscription) -> None:
+        """The reader of the subscription is gone."""
+        self._notices.unsubscribe(subscription)
+
+    # Orders and starts.
+
+    def _check(self, record: MachineRecord, order: Order, turn: int) -> None:
+        floor = self._book.floors.get(record.group, 0)
+        if order.session != self._session:
+            raise self._refused(record.name, order, f"the session here is {self._session}")
+        if order.epoch < floor:
+            raise self._refused(record.name, order, f"epochs below {floor} no longer hold")
+        if self._runtime.now() > order.not_after_us:
+            raise self._refused(record.name, order, "its time has passed")
+        if record.turn != turn:
+            raise self._refused(record.name, order, "the machine was ended meanwhile")
+
+    def _refused(self, machine: str, order: Order, reason: str) -> OrderRefused:
+        text = f"start of {machine} by {order.session} in epoch {order.epoch} refused: {reason}"
+        self._log("order-refused", text, machine=machine, epoch=order.epoch, session=str(order.session))
+        return OrderRefused(text)
+
+    async def _start(self, record: MachineRecord, box: MachineContainer, turn: int) -> MachineView:
+        # Until the engine has answered, and for ever if it does not, this container may start at any time.
+        box.start_unanswered = True
+        box.awaited_starts += 1
+        box.version += 1
+        record.starts_under_way += 1
+        try:
+            await self._start_and_look(record, box)
+        finally:
+            record.starts_under_way -= 1
+            record.changed.notify()
+        if record.turn != turn:
+            raise EngineError(f"start of {record.name}: it was ended while it started")
+        return record.view()
+
+    async def _start_and_look(self, record: MachineRecord, box: MachineContainer) -> None:
+        failure: EngineError | None = None
+        runs = box.runs
+        try:
+            await self._engine.start(box.id)
+            box.start_unanswered = False
+        except EngineError as error:
+            failure = error
+        seen = await self._engine.inspect(box.id)
+        if seen is None:
+            if record.current is box:
+                self._watch.container_gone(record)
+            raise NoSuchContainer(f"start of {record.name}: its container was removed meanwhile")
+        if box.runs == runs and (seen.running or failure is None) and not box.running:
+            # The answer came before the event.
+            box.begin_run()
+            box.evidence.asked = record.ends_under_way > 0
+        if box.runs != runs and not box.run:
+            box.name_run(seen)
+            if box.running or box.ending is not None:
+                self._watch.tell(record)
+        if failure is not None and not seen.running:
+            self._log(
+                "start-failed", f"start of {record.name} failed and may still happen: {failure}", machine=record.name
+            )
+            raise failure
+
+    async def _startable(self, record: MachineRecord, turn: int) -> MachineContainer:
+        """A stopped container that no earlier order can start behind our back, made from the machine's present spec."""
+        box = record.current
+        if box is not None and not box.start_unanswered and box.spec == record.spec:
+            return box
+        if box is not None or record.create_unanswered:
+            await self._remove_all(record)
+        return await self._create(record, turn)
+
+    async def _create(self, record: MachineRecord, turn: int) -> MachineContainer:
+        spec = record.spec
+        if spec is None:
+            raise EngineError(f"creation of {record.name}: it is not prepared here")
+        session = await self._own_session()
+        record.create_unanswered = True
+        record.creates_under_way += 1
+        try:
+            made = await self._engine.create_machine(
+                spec, session=session, labels=self._labels_of(record.name, record.group)
+            )
+        finally:
+            record.creates_under_way -= 1
+        if record.turn != turn:
+            await self._engine.remove(made)
+            raise EngineError(f"creation of {record.name}: it was ended meanwhile")
+        record.create_unanswered = False
+        record.current = MachineContainer(id=made, spec=spec)
+        return record.current
+
+    # Ends.
+
+    async def _end(self, record: MachineRecord, *, remove: bool) -> Proof:
+        record.turn += 1
+        record.ends_under_way += 1
+        try:
+            box = record.current
+            if box is not None and box.running:
+                box.evidence.asked = True
+            if not remove and box is not None and not box.start_unanswered and await self._stopped(record, box):
+                return Proof.STOPPED
+            await self._remove_all(record)
+            return Proof.REMOVED
+        finally:
+            record.ends_under_way -= 1
+            record.changed.notify()
+
+    async def _stopped(self, record: MachineRecord, box: MachineContainer) -> bool:
+        """Whether the stream has shown its end. A stop that only a call has seen does not do: its late event would be
+        taken for a later run's.
+        """
+        if not box.running:
+            return True
+        runs = box.runs
+        try:
+            await self._engine.kill(box.id, signal=SIGKILL)
+        except EngineError as error:
+            self._log("kill-failed", f"kill of {record.name}: {error}; looking, then removing it", machine=record.name)
+            if isinstance(error, EngineUnanswered | NoSuchContainer):
+                return False
+        ended = await record.changed.wait_until(lambda: not box.running, limit_us=DIE_EVENT_US)
+        return ended and box.runs == runs and record.current is box and not box.start_unanswered
+
+    async def _remove_all(self, record: MachineRecord) -> None:
+        """Until the engine shows no container of this machine and session, also none from a creation whose answer was
+        lost.
+        """
+        await self._remove_by_label(record.name)
+        box = record.current
+        if box is not None:
+            self._watch.container_gone(record)
+        record.create_unanswered = record.creates_under_way > 0
+
+    async def _remove_unknown(self, machine: str) -> Proof:
+        await self._remove_by_label(machine)
+        return Proof.REMOVED
+
+    async def _remove_by_label(self, machine: str) -> None:
+        labels = {
+            label.RIG: self._rig,
+            label.NODE: self._node,
+            label.ROLE: Role.MACHINE.value,
+            label.RESOURCE: machine,
+            label.SESSION: str(self._session),
+        }
+        errors: list[Exception] = []
+        for _ in range(REMOVAL_ROUNDS):
+            left = await self._engine.containers(labels=labels)
+            if not left:
+                return
+            removals = [self._engine.remove(box.id) for box in left]
+            errors = await all_of(self._runtime, removals, name=f"remove {machine}")
+            for error in errors:
+                if isinstance(error, EngineUnanswered):
+                    raise error
+            if errors:
+                await self._runtime.sleep(REMOVAL_PAUSE_US)
+        told = "; ".join(str(error) for error in errors)
+        raise EngineError(
+            f"removal of {machine}: containers are left after {REMOVAL_ROUNDS} rounds; last errors: {told}"
+        )
+
+    async def _no_end_under_way(self, record: MachineRecord) -> None:
+        while record.ends_under_way:
+            await record.changed.wait()
+
+    # Identity.
+
+    async def _own_session(self) -> Session:
+        await self._ready
+        assert self._session is not None  # set before `ready`
+        return self._session
+
+    async def _learn_session(self) -> tuple[str, Session]:
+        while True:
+            try:
+                found = await self._own_container()
+            except EngineError as error:
+                self._log("engine-unanswered", f"cannot find this node's own container, trying again: {error}")
+                await self._runtime.sleep(IDENTITY_RETRY_US)
+                continue
+            return found.id, Session(self._node, found.id[:12], found.started)
+
+    async def _own_container(self) -> Container:
+        if self._container is not None:
+            found = await self._engine.inspect(self._container)
+            if found is None:
+                raise EngineError(f"no container {self._container}: is this node's hostname not the engine's default?")
+            return found
+        labels = {label.RIG: self._rig, label.ROLE: Role.NODE.value, label.NODE: self._node}
+        running = [box for box in await self._engine.containers(labels=labels) if box.running]
+        if len(running) != 1:
+            raise EngineError(
+                f"{len(running)} running containers have the labels of node {self._node}, one is expected"
+            )
+        return running[0]
+
+    def _labels_of(self, machine: str, group: str) -> dict[str, str]:
+        return {
+            label.RIG: self._rig,
+            label.NODE: self._node,
+            label.ROLE: Role.MACHINE.value,
+            label.GROUP: group,
+            label.RESOURCE: machine,
+            label.SESSION: str(self._session),
+        }

@@ -1,0 +1,101 @@
+"""The drivers' properties, and where drivers come from."""
+
+from importlib import metadata
+
+import pytest
+
+from harness.drivers import registry
+from harness.drivers.ip_address import interface_address
+from harness.drivers.machine_properties import machine_spec
+from harness.errors import UsageError
+from harness.model.machine import MachineSpec
+from harness.model.topology import ResourceSpec
+from harness.resource_host.driver import DriverError
+
+
+def resource(**properties: str) -> ResourceSpec:
+    return ResourceSpec(name="web", type="any", properties=properties)
+
+
+def test_machine_is_made_from_string_properties() -> None:
+    given = resource(
+        image="blackstart/guest",
+        address="10.87.1.4",
+        user="10007",
+        memory="67108864",
+        command='["guest", "--loud"]',
+        environment='{"COLOUR": "blue"}',
+    )
+
+    assert machine_spec(given, group="g") == MachineSpec(
+        name="web",
+        group="g",
+        image="blackstart/guest",
+        address="10.87.1.4",
+        user=10007,
+        command=("guest", "--loud"),
+        environment={"COLOUR": "blue"},
+        memory_bytes=64 << 20,
+    )
+
+
+@pytest.mark.parametrize(
+    ("properties", "named"),
+    [
+        ({}, "image"),
+        ({"image": "i", "memory": "64M"}, "memory"),
+        ({"image": "i", "user": "900"}, "user 900"),
+        ({"image": "i", "command": "guest"}, "command"),
+        ({"image": "i", "command": '["guest", 1]'}, "command"),
+        ({"image": "i", "environment": "[]"}, "environment"),
+        ({"image": "i", "colour": "blue"}, "colour"),
+    ],
+)
+def test_wrong_machine_property_is_refused_by_name(properties: dict[str, str], named: str) -> None:
+    with pytest.raises(DriverError, match=named):
+        machine_spec(resource(**properties), group="g")
+
+
+@pytest.mark.parametrize(
+    ("properties", "expected"),
+    [
+        ({"address": "10.87.1.4/24"}, "10.87.1.4/24"),
+        ({"address": "10.87.1.4", "prefix": "16"}, "10.87.1.4/16"),
+        ({"address": "10.87.1.4"}, "10.87.1.4/32"),
+    ],
+)
+def test_address_is_taken_with_or_without_its_length(properties: dict[str, str], expected: str) -> None:
+    assert interface_address(resource(**properties)) == expected
+
+
+@pytest.mark.parametrize("text", ["", "10.87.1", "10.87.1.4/40", "web.example"])
+def test_wrong_address_is_refused(text: str) -> None:
+    with pytest.raises(DriverError, match="address"):
+        interface_address(resource(address=text))
+
+
+class TestThirdParties:
+    """Drivers of installed packages, by entry point."""
+
+    def install(self, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+        found = [metadata.EntryPoint(name=name, value=value, group=registry.ENTRY_POINT_GROUP)]
+        monkeypatch.setattr(registry, "entry_points", lambda *, group: found if group == "blackstart.drivers" else [])
+
+    def test_installed_driver_serves_its_type(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.install(monkeypatch, "tape-robot", "harness.drivers.ip_address:IpAddressDriver")
+
+        drivers = registry.installed_drivers()
+
+        assert set(drivers) == {"virtual-machine", "ip-address", "tape-robot"}
+
+    def test_built_in_type_cannot_be_claimed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.install(monkeypatch, "ip-address", "harness.drivers.ip_address:IpAddressDriver")
+
+        with pytest.raises(UsageError, match="ip-address"):
+            registry.installed_drivers()
+
+    def test_driver_that_cannot_be_loaded_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.install(monkeypatch, "tape-robot", "no_such_package:Driver")
+
+        with pytest.raises(UsageError, match="tape-robot"):
+            registry.installed_drivers()
