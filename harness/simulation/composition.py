@@ -1,0 +1,70 @@
+"""The composition root of a simulated world: which parts a node is made of.
+
+The default is the production code. Controls that show that the search finds broken clusters replace single parts here
+(`harness.simulation.plants`), so that no production path knows of them.
+"""
+
+from collections.abc import Callable, Mapping
+
+from harness.cluster_service.service import ClusterService, ServiceConfiguration
+from harness.database.acceptor import Acceptor
+from harness.database.register import Codec, JsonCodec
+from harness.drivers.registry import built_in_drivers
+from harness.model.host import HostReport
+from harness.model.session import Session
+from harness.ports import Addresses, Engine, Hypervisor, Log, Runtime
+from harness.resource_host.host import ResourceHost
+from harness.simulation.storage import SimulatedStorage
+from harness.vmms.vmms import Vmms
+
+__all__ = ["Composition"]
+
+
+class Composition:
+    """Makes the parts. Subclasses make one of them differently."""
+
+    def __init__(self) -> None:
+        self.codec: Codec = JsonCodec()
+        self.storage = SimulatedStorage()
+
+    def acceptor(self) -> Acceptor:
+        """A voter's rules, and its empty disk."""
+        return Acceptor()
+
+    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
+        """A cluster service."""
+        return ClusterService(configuration=configuration, codec=self.codec, jitter=jitter)
+
+    def vmms(
+        self, *, runtime: Runtime, engine: Engine, rig: str, node: str, log: Log, container: str
+    ) -> Vmms:
+        """A VMMS process."""
+        return Vmms(runtime=runtime, engine=engine, rig=rig, node=node, log=log, container=container)
+
+    def resource_host(
+        self,
+        *,
+        runtime: Runtime,
+        hypervisor: Hypervisor,
+        addresses: Addresses,
+        report: Callable[[HostReport], None],
+        log: Log,
+    ) -> ResourceHost:
+        """A resource host with the built-in drivers."""
+        return ResourceHost(
+            runtime=runtime,
+            hypervisor=hypervisor,
+            addresses=addresses,
+            storage=self.storage,
+            drivers=built_in_drivers(),
+            report=report,
+            log=log,
+        )
+
+    async def clear_earlier_sessions(self, hypervisor: Hypervisor) -> None:
+        """What a joining node does before it reads a register."""
+        await hypervisor.clear_earlier_sessions()
+
+    async def fence(self, hypervisor: Hypervisor, session: Session, not_after_us: int) -> None:
+        """What a survivor does to a Down session."""
+        await hypervisor.fence(session, not_after_us=not_after_us)

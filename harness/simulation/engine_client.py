@@ -1,0 +1,224 @@
+"""The way from one process to the simulated engine: latency, stalls, lost answers, the event stream. Implements the
+`Engine` port.
+
+A client gives up after five seconds; the engine does not know that, and carries the call out whenever it gets to it, in
+the rebooted node too. That is the real engine's most dangerous habit (safety review, finding 2), so it is this module's
+main purpose.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from harness.errors import EngineError, EngineUnanswered
+from harness.model.machine import MachineSpec
+from harness.model.session import Session
+from harness.ports import Container, EngineEvent, EventGap
+from harness.simulation.engine import MS_US, Answer, SimulatedEngine
+from harness.simulation.runtime import SimulatedRuntime
+
+__all__ = ["CALL_LIMIT_US", "SimulatedEngineClient"]
+
+CALL_LIMIT_US = 5_000_000
+"""The time-out of the live adapter's client."""
+QUEUE_LIMIT = 4096
+
+
+class SimulatedEngineClient:
+    """The `Engine` port as one caller has it. Faults set here concern this caller only."""
+
+    def __init__(self, engine: SimulatedEngine) -> None:
+        self.engine = engine
+        self._clock = engine.clock
+        self._results = SimulatedRuntime(engine.clock, on_error=lambda _task, error: _raise(error))
+        self._stalled_until_us = 0
+        self._lost_answers: deque[str] = deque()
+        self._lost_requests: deque[str] = deque()
+        self._deaf_until_us = -1
+        self._streams: list[_Stream] = []
+        engine.listeners.append(self._hear)
+
+    # Faults.
+
+    def stall(self, until_us: int) -> None:
+        """Until then nothing is carried out and nothing answered; afterwards all that was asked is carried out, in a
+        drawn order.
+        """
+        self._stalled_until_us = max(self._stalled_until_us, until_us)
+
+    def lose_next_answer(self, call: str) -> None:
+        """The next `start`, `create`, `kill`, `remove` or `list` is carried out, but its caller learns nothing."""
+        self._lost_answers.append(call)
+
+    def lose_next_request(self, call: str) -> None:
+        """The next such call never reaches the engine, and its caller cannot tell."""
+        self._lost_requests.append(call)
+
+    def lose_events(self, until_us: int) -> None:
+        """Events until then are lost; the stream then says that it has a gap."""
+        self._deaf_until_us = until_us
+        self._clock.at(until_us, self.inject_gap)
+
+    def inject_gap(self) -> None:
+        """The stream was interrupted just now."""
+        for stream in self._streams:
+            stream.deliver_after(EventGap(), 0)
+
+    # The port.
+
+    async def containers(self, *, labels: Mapping[str, str]) -> list[Container]:
+        """All containers, running or not, that carry these labels."""
+
+        def operation(answer: Answer) -> None:
+            found = [box.listed() for box in self.engine.boxes.values() if labels.items() <= box.labels.items()]
+            answer.succeed(found)
+
+        found: list[Container] = await self._call("list", operation, 2, 6)
+        return found
+
+    async def inspect(self, container: str) -> Container | None:
+        """One container, by id or a prefix of it; None when it does not exist."""
+
+        def operation(answer: Answer) -> None:
+            found = [box for box in self.engine.boxes.values() if box.id.startswith(container)]
+            answer.succeed(found[0].listed() if found else None)
+
+        found: Container | None = await self._call("inspect", operation, 1, 4)
+        return found
+
+    async def create_machine(self, spec: MachineSpec, *, session: Session, labels: Mapping[str, str]) -> str:
+        """Create a machine's container in the session's node; returns its id."""
+        created: str = await self._call(
+            "create",
+            lambda answer: self.engine.create(spec, host=session.container, labels=labels, answer=answer),
+            6,
+            12,
+        )
+        return created
+
+    async def start(self, container: str) -> None:
+        """Start by id."""
+        await self._call("start", lambda answer: self.engine.start(container, answer), 1, 4)
+
+    async def kill(self, container: str, *, signal: int = 9) -> None:
+        """Send a signal; SIGKILL waits for the end."""
+        await self._call("kill", lambda answer: self.engine.kill(container, signal, answer), 1, 4)
+
+    async def remove(self, container: str) -> None:
+        """Force-remove by id."""
+        await self._call("remove", lambda answer: self.engine.remove(container, answer), 1, 4)
+
+    async def holds(self, rig: str) -> frozenset[str]:
+        """The nodes of the rig that are held off."""
+        held: frozenset[str] = await self._call(
+            "list", lambda answer: answer.succeed(frozenset(self.engine.held.get(rig, set()))), 1, 4
+        )
+        return held
+
+    def events(self, *, labels: Mapping[str, str]) -> "_Stream":
+        """Events from now on of containers that carry these labels. A client is one process's: an earlier stream of it
+        is dropped.
+        """
+        stream = _Stream(self, labels)
+        self._streams = [stream]
+        return stream
+
+    # How a call travels.
+
+    async def _call(self, call: str, operation: Callable[[Answer], None], least_ms: int, most_ms: int) -> Any:
+        result = self._results.pending()
+
+        def settle(value: object, error: EngineError | None) -> None:
+            if result.done():
+                return
+            if call in self._lost_answers:
+                self._lost_answers.remove(call)
+                error = EngineUnanswered(f"{call}: the connection broke before the answer")
+            if error is not None:
+                result.set_exception(error)
+            else:
+                result.set_result(value)
+
+        answer = Answer(
+            lambda value: self._deliver(lambda: settle(value, None)),
+            lambda error: self._deliver(lambda: settle(None, error)),
+        )
+        limit = EngineUnanswered(f"{call}: no answer within {CALL_LIMIT_US // 1_000_000} s")
+        self._clock.after(CALL_LIMIT_US, lambda: None if result.done() else result.set_exception(limit))
+        if call in self._lost_requests:
+            self._lost_requests.remove(call)
+        else:
+            self._clock.after(self.draw(least_ms, most_ms), lambda: self._carry_out(operation, answer))
+        return await result
+
+    def _carry_out(self, operation: Callable[[Answer], None], answer: Answer) -> None:
+        if self._clock.now_us < self._gate_us:
+            self._clock.at(self._gate_us + self.draw(0, 20), lambda: self._carry_out(operation, answer))
+        else:
+            operation(answer)
+
+    def _deliver(self, settle: Callable[[], None]) -> None:
+        # The way back takes time as well, so that an answer may be older than what is known when it arrives; and an
+        # answer that is ready during a stall waits for its end.
+        self._clock.at(max(self._clock.now_us + self.engine.rng.randint(100, 1_500), self._gate_us), settle)
+
+    @property
+    def _gate_us(self) -> int:
+        return max(self._stalled_until_us, self.engine.stalled_until_us)
+
+    def draw(self, least_ms: int, most_ms: int) -> int:
+        """A latency in microseconds."""
+        return self.engine.rng.randint(least_ms * MS_US, most_ms * MS_US)
+
+    def _hear(self, event: EngineEvent | EventGap) -> None:
+        if self._clock.now_us < self._deaf_until_us:
+            return
+        delay_us = max(self._gate_us - self._clock.now_us, 0) + self.draw(1, 4)
+        for stream in self._streams:
+            stream.deliver_after(event, delay_us)
+
+    def forget(self, stream: "_Stream") -> None:
+        """The reader is gone, or hopelessly behind."""
+        if stream in self._streams:
+            self._streams.remove(stream)
+
+
+class _Stream:
+    """One subscription: events in the order in which they happened."""
+
+    def __init__(self, client: SimulatedEngineClient, labels: Mapping[str, str]) -> None:
+        self._client = client
+        self._clock = client.engine.clock
+        self._labels = dict(labels)
+        self._queue: deque[EngineEvent | EventGap] = deque()
+        self._results = SimulatedRuntime(self._clock, on_error=lambda _task, error: _raise(error))
+        self._arrived = self._results.pending()
+        self._last_us = 0
+
+    def deliver_after(self, event: EngineEvent | EventGap, delay_us: int) -> None:
+        """Put it into the reader's queue then, but never before an earlier one."""
+        if isinstance(event, EngineEvent) and not self._labels.items() <= event.labels.items():
+            return
+        self._last_us = max(self._last_us, self._clock.now_us + delay_us)
+        self._clock.at(self._last_us, lambda: self._put(event))
+
+    def _put(self, event: EngineEvent | EventGap) -> None:
+        self._queue.append(event)
+        if len(self._queue) > QUEUE_LIMIT:  # its reader was killed long ago
+            self._client.forget(self)
+        if not self._arrived.done():
+            self._arrived.set_result(None)
+
+    def __aiter__(self) -> "_Stream":
+        return self
+
+    async def __anext__(self) -> EngineEvent | EventGap:
+        while not self._queue:
+            if self._arrived.done():
+                self._arrived = self._results.pending()
+            await self._arrived
+        return self._queue.popleft()
+
+
+def _raise(error: Exception) -> None:
+    raise error

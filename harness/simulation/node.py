@@ -1,0 +1,457 @@
+"""One hypervisor node of a simulated world: its PID 1, voter, VMMS, resource host and cluster service, each a
+process that can die, hang or be slow.
+
+The cluster service, VMMS, resource host and drivers are the real ones. PID 1 is a twin of the image's init, with its
+two deadlines and its habit of looking at the clock before it listens.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from harness.cluster_service.messages import (
+    Action,
+    CallHost,
+    CallVoter,
+    Event,
+    Fence,
+    FenceEnded,
+    HostConnected,
+    HostLost,
+    HostReported,
+    Log,
+    Pet,
+    PowerOn,
+    PowerOnEnded,
+    Reset,
+    Tick,
+)
+from harness.cluster_service.service import ClusterService, ServiceConfiguration
+from harness.errors import EngineError
+from harness.model.host import HostReport
+from harness.model.session import Session
+from harness.model.topology import Topology
+from harness.resource_host.host import ResourceHost
+from harness.simulation.addresses import SimulatedAddresses
+from harness.simulation.composition import Composition
+from harness.simulation.engine import SimulatedEngine
+from harness.simulation.engine_client import SimulatedEngineClient
+from harness.simulation.network import SimulatedNetwork
+from harness.simulation.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
+from harness.simulation.vmms_link import VmmsLink, VmmsProcess
+from harness.simulation.voters import SimulatedVoter, VoterConnections
+
+__all__ = ["Record", "SimulatedNode"]
+
+MS_US = 1_000
+BOOT_GRACE_US = 60_000_000
+WATCHDOG_EXIT = 87
+
+Record = Callable[[str, str, str, Mapping[str, Any]], None]
+"""Writes one line of the world's trace: node, component, event, fields."""
+
+
+class _Init:
+    """PID 1's deadlines. The first ends the guests, the second the node; both are looked at before any pet is read."""
+
+    def __init__(self, clock: VirtualClock, *, kill_guests: Callable[[], None], reset: Callable[[], None]) -> None:
+        self._clock = clock
+        self._kill_guests = kill_guests
+        self._reset = reset
+        self._guests_end_us = 0
+        self._node_ends_us = clock.now_us + BOOT_GRACE_US
+        self._held = False
+        self._over = False
+        self._guests_ended = False
+        self._arm(self._node_ends_us)
+
+    def pet(self, guests_end_us: int, node_ends_us: int) -> None:
+        """The service writes to the pipe; read only after the deadlines were looked at."""
+        if self._over or self._held:
+            return
+        self._look()
+        if self._over or (guests_end_us == 0 and self._guests_end_us):
+            return
+        self._guests_end_us, self._node_ends_us = guests_end_us, node_ends_us
+        self._guests_ended = False
+        for deadline in (guests_end_us, node_ends_us):
+            if deadline > 0:
+                self._arm(deadline)
+
+    def hold(self) -> None:
+        """Frozen with the node."""
+        self._held = True
+
+    def release(self) -> None:
+        """Thawed: the clock first."""
+        self._held = False
+        self._look()
+
+    def end(self) -> None:
+        """The node is gone."""
+        self._over = True
+
+    def _arm(self, deadline_us: int) -> None:
+        self._clock.at(deadline_us, self._look)
+
+    def _look(self) -> None:
+        if self._over or self._held:
+            return
+        now = self._clock.now_us
+        if now >= self._node_ends_us:
+            self._over = True
+            self._reset()
+        elif 0 < self._guests_end_us <= now and not self._guests_ended:
+            self._guests_ended = True
+            self._kill_guests()
+
+
+class SimulatedNode:
+    """A node through all its lives. Faults are methods; every process comes back by itself, as PID 1 would bring it
+    back.
+    """
+
+    def __init__(
+        self,
+        clock: VirtualClock,
+        rng: random.Random,
+        *,
+        name: str,
+        topology: Topology,
+        engine: SimulatedEngine,
+        network: SimulatedNetwork,
+        voters: Mapping[str, SimulatedVoter],
+        composition: Composition,
+        record: Record,
+    ) -> None:
+        self.name = name
+        self.client = SimulatedEngineClient(engine)
+        self.service: ClusterService | None = None
+        self.frozen = False
+        self._clock = clock
+        self._rng = rng
+        self._topology = topology
+        self._engine = engine
+        self._network = network
+        self._voters = voters
+        self._composition = composition
+        self._record = record
+        self._life = 0
+        self._up = False
+        self._starts = 0
+        self._init: _Init | None = None
+        self._vmms = VmmsProcess()
+        self._host: ResourceHost | None = None
+        self._runtimes: dict[str, SimulatedRuntime] = {}
+        self._voter_calls: VoterConnections | None = None
+        self._addresses: SimulatedAddresses | None = None
+        self._deferred: list[Callable[[], None]] = []
+        self._held: set[str] = set()
+        self._wake_us: int | None = None
+
+    # Lives of the node, as the engine tells them.
+
+    def booted(self) -> None:
+        """PID 1 has started: everything else follows by itself."""
+        self._life += 1
+        self._up = True
+        self.frozen = False
+        self._held.clear()
+        self._deferred.clear()
+        self._addresses = SimulatedAddresses(self._runtime("addresses"))
+        self._init = _Init(
+            self._clock,
+            kill_guests=lambda: self._engine.kill_guests(self.name),
+            reset=lambda: self._engine.end_node(self.name, WATCHDOG_EXIT),
+        )
+        self._soon(100, 300, self._start_voter)
+        self._soon(100, 250, self._start_vmms)
+        self._soon(100, 250, self._start_host)
+        self._soon(150, 400, self._start_service)
+
+    def died(self) -> None:
+        """PID 1 is gone and everything with it."""
+        self._up = False
+        if self._init is not None:
+            self._init.end()
+        for name in ("service", "host", "vmms"):
+            self._end(name)
+        if self.name in self._voters:
+            self._voters[self.name].stop()
+
+    # Faults.
+
+    def kill_process(self, name: str) -> None:
+        """SIGKILL to `service`, `host`, `vmms` or `voter`; PID 1 starts it again."""
+        if not self._up or self.frozen:
+            return
+        again = {
+            "service": self._start_service,
+            "host": self._start_host,
+            "vmms": self._start_vmms,
+            "voter": self._start_voter,
+        }[name]
+        if name == "voter":
+            if self.name in self._voters:
+                self._voters[self.name].stop()
+        else:
+            self._end(name)
+        self._record(self.name, "init", "process-killed", {"process": name})
+        self._soon(250, 600, again)
+
+    def hang_service(self, duration_us: int) -> None:
+        """SIGSTOP to the service, SIGCONT later."""
+        self._hold("service")
+        life = self._life
+        self._clock.after(duration_us, lambda: self._release("service") if self._life == life else None)
+
+    def freeze(self) -> None:
+        """Everything of the node stops, guests included; the engine and the network do not."""
+        if not self._up or self.frozen:
+            return
+        self.frozen = True
+        if self._init is not None:
+            self._init.hold()
+        for name in ("service", "host", "vmms"):
+            self._hold(name)
+        if self.name in self._voters:
+            self._voters[self.name].hold()
+        for box in [self._engine.node(self.name), *self._engine.guests(self.name)]:
+            self._engine.pause(box.id)
+
+    def thaw(self) -> None:
+        """Everything goes on, in a drawn order of guests and node."""
+        if not self.frozen:
+            return
+        self.frozen = False
+        boxes = [self._engine.node(self.name), *self._engine.guests(self.name)]
+        self._rng.shuffle(boxes)
+        for box in boxes:
+            if box.id in self._engine.boxes:
+                self._engine.unpause(box.id)
+        if not self._up:
+            return
+        if self._init is not None:
+            self._init.release()
+        if self.name in self._voters:
+            self._voters[self.name].release()
+        for name in ("vmms", "host", "service"):
+            self._release(name)
+
+    # Processes.
+
+    def _runtime(self, name: str) -> SimulatedRuntime:
+        runtime = SimulatedRuntime(self._clock, on_error=self._task_failed)
+        self._runtimes[name] = runtime
+        return runtime
+
+    def _task_failed(self, task: SimulatedTask, error: Exception) -> None:
+        raise AssertionError(f"{self.name}: task {task.name} failed: {error!r}") from error
+
+    def _soon(self, least_ms: int, most_ms: int, step: Callable[[], None]) -> None:
+        life = self._life
+
+        def go() -> None:
+            if self._life != life or not self._up:
+                return
+            if self.frozen:
+                self._deferred.append(go)
+            else:
+                step()
+
+        self._clock.after(self._rng.randint(least_ms, most_ms) * MS_US, go)
+
+    def _hold(self, name: str) -> None:
+        self._held.add(name)
+        if name in self._runtimes:
+            self._runtimes[name].hold()
+
+    def _release(self, name: str) -> None:
+        if self.frozen:
+            return
+        self._held.discard(name)
+        if name in self._runtimes:
+            self._runtimes[name].release()
+        waiting, self._deferred = self._deferred, []
+        for go_on in waiting:
+            self._clock.at(self._clock.now_us, go_on)
+
+    def _end(self, name: str) -> None:
+        runtime = self._runtimes.pop(name, None)
+        if runtime is not None:
+            runtime.kill()
+        self._held.discard(name)
+        if name == "vmms":
+            self._vmms.ended()
+        elif name == "host":
+            self._host = None
+            self._tell_service(HostLost())
+        elif name == "service":
+            self.service = None
+            if self._voter_calls is not None:
+                self._voter_calls.close()
+
+    def _start_voter(self) -> None:
+        voter = self._voters.get(self.name)
+        if voter is not None and not voter.running:
+            voter.start()
+
+    def _start_vmms(self) -> None:
+        runtime = self._runtime("vmms")
+        vmms = self._composition.vmms(
+            runtime=runtime,
+            engine=self.client,
+            rig=self._topology.rig,
+            node=self.name,
+            log=self._log_of("vmms"),
+            container=self._engine.node(self.name).id[:12],
+        )
+        runtime.spawn(vmms.run(), name="vmms")
+        self._vmms.started(runtime, vmms)
+
+    def _start_host(self) -> None:
+        assert self._addresses is not None
+        runtime = self._runtime("host")
+        self._host = self._composition.resource_host(
+            runtime=runtime,
+            hypervisor=VmmsLink(self._clock, self._vmms, runtime),
+            addresses=self._addresses,
+            report=self._host_reports,
+            log=self._log_of("resource-host"),
+        )
+        runtime.spawn(self._host.run(), name="resource host")
+        self._tell_service(HostConnected())
+
+    def _host_reports(self, report: HostReport) -> None:
+        life, host = self._life, self._host
+
+        def arrive() -> None:
+            if self._life == life and self._host is host:
+                self._tell_service(HostReported(report))
+
+        self._clock.after(self._rng.randint(80, 300), arrive)
+
+    def _start_service(self) -> None:
+        self._starts += 1
+        runtime = self._runtime("service")
+        link = VmmsLink(self._clock, self._vmms, runtime)
+        process = f"{self.name}.{self._life}.{self._starts}"
+
+        async def start() -> None:
+            while True:
+                try:
+                    session = await link.identity()
+                    await self._composition.clear_earlier_sessions(link)
+                except EngineError:
+                    await runtime.sleep(100 * MS_US)
+                    continue
+                break
+            self._serve(session, process)
+
+        runtime.spawn(start(), name="service start")
+
+    def _serve(self, session: Session, process: str) -> None:
+        self._voter_calls = VoterConnections(
+            self._clock, self._network, node=self.name, voters=self._voters, deliver=self._deliver
+        )
+        self.service = self._composition.service(
+            configuration=ServiceConfiguration(
+                rig=self._topology.rig,
+                session=session,
+                voters=tuple(self._voters),
+                settings=self._topology.settings,
+                process=process,
+            ),
+            jitter=self._rng.random,
+        )
+        self._wake_us = None
+        self._deliver(HostConnected() if self._host is not None else HostLost())
+
+    # The service's shell.
+
+    def _tell_service(self, event: Event) -> None:
+        if self.service is not None:
+            self._deliver(event)
+
+    def _deliver(self, event: Event) -> None:
+        service = self.service
+        if service is None:
+            return
+        if "service" in self._held:
+            self._deferred.append(lambda: self._deliver(event) if self.service is service else None)
+            return
+        now = self._clock.now_us
+        for action in service.handle(now, event):
+            if self.service is not service:
+                return
+            self._carry_out(action, service)
+        self._schedule(service)
+
+    def _schedule(self, service: ClusterService) -> None:
+        wake = service.next_wake()
+        if wake is None:
+            return
+        wake = max(wake, self._clock.now_us + MS_US)
+        if self._wake_us is not None and self._clock.now_us < self._wake_us <= wake:
+            return
+        self._wake_us = wake
+
+        def tick() -> None:
+            if self.service is service and self._wake_us == wake:
+                self._wake_us = None
+                self._deliver(Tick())
+
+        self._clock.at(wake, tick)
+
+    def _carry_out(self, action: Action, service: ClusterService) -> None:
+        match action:
+            case CallVoter():
+                assert self._voter_calls is not None
+                self._voter_calls.call(action)
+            case CallHost(request):
+                host = self._host
+                if host is not None:
+                    delay = self._rng.randint(80, 300)
+                    self._clock.after(delay, lambda: host.take(request) if self._host is host else None)
+            case Pet(guests_end_us=guests_end_us, node_ends_us=node_ends_us):
+                assert self._init is not None
+                self._init.pet(guests_end_us, node_ends_us)
+            case Fence():
+                self._spawn(self._fence(action, service), "fence")
+            case PowerOn(node):
+                self._spawn(self._power_on(node, service), "power on")
+            case Reset(reason):
+                self._record(self.name, "membership-manager", "reset", {"reason": reason})
+                self._engine.end_node(self.name, WATCHDOG_EXIT)
+            case Log():
+                self._record(self.name, action.component, action.event, {"message": action.message, **action.fields})
+            case _:
+                raise AssertionError(f"the service let {action!r} out")
+
+    def _spawn(self, coroutine: Any, name: str) -> None:
+        self._runtimes["service"].spawn(coroutine, name=name)
+
+    async def _fence(self, action: Fence, service: ClusterService) -> None:
+        link = VmmsLink(self._clock, self._vmms, self._runtimes["service"])
+        error: str | None = None
+        try:
+            await self._composition.fence(link, action.session, action.not_after_us)
+        except EngineError as failure:
+            error = str(failure)
+        if self.service is service:
+            self._deliver(FenceEnded(session=action.session, error=error))
+
+    async def _power_on(self, node: str, service: ClusterService) -> None:
+        link = VmmsLink(self._clock, self._vmms, self._runtimes["service"])
+        try:
+            ended = PowerOnEnded(node=node, held=not await link.power_on(node))
+        except EngineError as failure:
+            ended = PowerOnEnded(node=node, error=str(failure))
+        if self.service is service:
+            self._deliver(ended)
+
+    def _log_of(self, component: str) -> Callable[..., None]:
+        def log(event: str, message: str, /, *, number: int | None = None, **fields: str | int | None) -> None:
+            self._record(self.name, component, event, {"message": message, "id": number, **fields})
+
+        return log

@@ -1,0 +1,347 @@
+"""Broken clusters: each weakens one rule of the design, to show that the search finds what the rule prevents.
+
+They exist only here, as compositions of a simulated world; no production path knows of them. Each names the finding
+of the safety review that it brings back.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from harness.cluster_service.database import DatabaseManager
+from harness.cluster_service.membership import MembershipManager
+from harness.cluster_service.messages import Action, ChangeRegister, Event, Reset
+from harness.cluster_service.node import NodeManager
+from harness.cluster_service.resource_control import ResourceControlManager
+from harness.cluster_service.service import ClusterService, ServiceConfiguration
+from harness.database.proposer import Proposer
+from harness.database.protocol import CLUSTER_KEY, Ballot
+from harness.errors import EngineError
+from harness.model import labels as label
+from harness.model.changes import Record, Refusal
+from harness.model.machine import Proof
+from harness.model.records import ClusterRecord, GroupRecord, SessionState
+from harness.model.session import Session
+from harness.model.topology import Fencing
+from harness.ports import Container, Engine, Hypervisor, Log, Runtime
+from harness.simulation.composition import Composition
+from harness.simulation.vmms_link import VmmsLink
+from harness.vmms.book import MachineRecord
+from harness.vmms.power import Power
+from harness.vmms.vmms import Vmms
+
+__all__ = ["PLANTS", "Plant"]
+
+
+class Plant(Composition):
+    """A composition with one weak rule. `fencing` is the mode in which the rule matters."""
+
+    fencing = Fencing.POWER
+
+
+# Managers
+
+
+class _Service(ClusterService):
+    """A service some of whose managers are replaced after they were built."""
+
+    def __init__(self, change: Callable[[Any], Any], **named: Any) -> None:
+        self._change = change
+        super().__init__(**named)
+
+    def _build(self) -> Any:
+        return self._change(super()._build())
+
+
+class _OwnsByNode(ResourceControlManager):
+    def _owns(self, record: GroupRecord) -> bool:
+        return record.owner is not None and record.owner.node == self._session.node
+
+
+class OwnerIsANode(Plant):
+    """A rebooted node starts what its dead session owned, while a survivor claims it (finding 1)."""
+
+    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
+        def weaken(managers: Any) -> Any:
+            managers.resource_control.__class__ = _OwnsByNode
+            return managers
+
+        return _Service(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
+
+
+class _NeverDown(MembershipManager):
+    """Renews whatever the register says, and does not mind to be declared Down."""
+
+    def handle(self, now: int, event: Event) -> list[Action]:
+        return [action for action in super().handle(now, event) if not isinstance(action, Reset)]
+
+    def is_member(self) -> bool:
+        return self._was_member
+
+
+class ExpiredSessionIsRenewed(Plant):
+    """Voters renew a session that was declared Down, and it goes on (finding 12 a)."""
+
+    fencing = Fencing.SELF
+
+    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
+        def weaken(managers: Any) -> Any:
+            managers.membership.__class__ = _NeverDown
+            node: NodeManager = managers.node
+            node._seen_cluster = lambda: Ballot(1 << 60, "")
+            learn = node._learn_peers
+
+            def stay_up(now: int, record: ClusterRecord) -> None:
+                learn(now, record)
+                node._up = True
+
+            node._learn_peers = stay_up  # type: ignore[method-assign]
+            return managers
+
+        return _Service(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
+
+
+class _DownAndFencedAtOnce:
+    """The change that a cluster without the declaration makes: only after the wait, in one step."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def apply(self, record: Record | None) -> Record | Refusal:
+        if not isinstance(record, ClusterRecord) or not record.is_up(self.session):
+            return Refusal("not Up")
+        entry = record.node(self.session.node)
+        assert entry is not None
+        return record.with_node(replace(entry, state=SessionState.DOWN, fenced=True))
+
+
+class _DeclaresLate(MembershipManager):
+    """Waits first and writes Down afterwards: nothing bars the session meanwhile."""
+
+    _first_seen_us: dict[str, int]
+
+    def _declare_lost(self, now: int) -> list[Action]:
+        suspects: dict[str, int] = self.__dict__.setdefault("_first_seen_us", {})
+        if self.cluster is None or not self.may_act(now):
+            return []
+        for entry in self.cluster.up_nodes():
+            if entry.session is None or entry.session == self._session:
+                continue
+            if self._node.may_judge(now) and self._node.expired(now, entry.session):
+                suspects.setdefault(str(entry.session), now)
+        actions: list[Action] = []
+        for name, since_us in list(suspects.items()):
+            session = Session.parse(name)
+            if now - since_us >= 3_150_000 and self.cluster.is_up(session):
+                change = ChangeRegister(
+                    id=self._ids.next(), key=CLUSTER_KEY, change=_DownAndFencedAtOnce(session)
+                )
+                actions.append(change)
+                del suspects[name]
+        return actions
+
+
+class NotDeclaredBeforeTheFence(Plant):
+    """The fence begins without a recorded Down, so that its victim can renew and go on (finding 12, and section 4)."""
+
+    fencing = Fencing.SELF
+
+    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
+        def weaken(managers: Any) -> Any:
+            managers.membership.__class__ = _DeclaresLate
+            return managers
+
+        return _Service(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
+
+
+class _ReusesBallots(DatabaseManager):
+    def handle(self, now: int, event: Event) -> None:
+        if self._proposer is not None and not hasattr(self._proposer, "_weak"):
+            _keep_failed_ballots(self._proposer)
+        super().handle(now, event)
+
+
+def _keep_failed_ballots(proposer: Proposer) -> None:
+    propose, retry = proposer._propose, proposer._retry
+    bases: dict[int, Any] = {}
+
+    def remember(now: int, operation: Any, chosen: Any, **names: Any) -> None:
+        bases[operation.number] = (operation.ballot, chosen, names["under"])
+        propose(now, operation, chosen, **names)
+
+    def give_up_and_keep(now: int, operation: Any, *, at_once: bool = False) -> None:
+        failed_in_accept = operation.accept_sent and operation.phase == "accept"
+        if failed_in_accept:
+            operation.deadline_us = now
+        retry(now, operation, at_once=at_once)
+        if failed_in_accept:
+            proposer._fast[operation.key] = bases[operation.number]
+
+    proposer._propose = remember  # type: ignore[method-assign]
+    proposer._retry = give_up_and_keep  # type: ignore[method-assign]
+    proposer._weak = True  # type: ignore[attr-defined]
+
+
+class BallotIsReused(Plant):
+    """After an accept that was not clean the next change takes the same ballot (section 3)."""
+
+    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
+        def weaken(managers: Any) -> Any:
+            managers.database.__class__ = _ReusesBallots
+            return managers
+
+        return _Service(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
+
+
+# VMMS
+
+
+async def _stop_only(engine: Engine, box: Container) -> None:
+    if box.running:
+        try:
+            await engine.kill(box.id)
+        except EngineError:
+            return
+
+
+class StoppedNotRemovedAtJoin(Plant):
+    """A joining node stops what its earlier sessions left, and a late start runs it again (finding 2)."""
+
+    async def clear_earlier_sessions(self, hypervisor: Hypervisor) -> None:
+        assert isinstance(hypervisor, VmmsLink)
+        vmms = hypervisor._process.vmms
+        if vmms is None:
+            raise EngineError("VMMS is not there")
+        await vmms.identity()
+        for box in await vmms._power._guests(vmms._node):
+            if box.labels.get(label.SESSION) != str(vmms._session):
+                await _stop_only(vmms._engine, box)
+
+
+class _StopsInsteadOfRemoving(Power):
+    """Cuts the power and stops the machines, but leaves their containers."""
+
+    async def fence(self, session: Session, *, not_after_us: int) -> None:
+        del not_after_us
+        boxes = await self._node_containers(session.node)
+        guests = await self._guests(session.node)
+        for box in [*guests, *boxes]:
+            await _stop_only(self._engine, box)
+        await self._wait_node_off(session, {box.id: box.started for box in boxes})
+
+    async def _wait_node_off(self, session: Session, killed: dict[str, str]) -> None:
+        for _ in range(100):
+            boxes = await self._node_containers(session.node)
+            if not any(box.running and killed.get(box.id) == box.started for box in boxes):
+                return
+            await self._runtime.sleep(30_000)
+        raise EngineError(f"{session.node} is still on")
+
+
+class _FencesTheNodeAlone(_StopsInsteadOfRemoving):
+    """Kills the node only; what its guests do is not looked at."""
+
+    async def fence(self, session: Session, *, not_after_us: int) -> None:
+        del not_after_us
+        boxes = await self._node_containers(session.node)
+        for box in boxes:
+            await _stop_only(self._engine, box)
+        await self._wait_node_off(session, {box.id: box.started for box in boxes})
+
+
+def _with_power(power: type[Power]) -> Callable[..., Vmms]:
+    def make(
+        self: Composition, *, runtime: Runtime, engine: Engine, rig: str, node: str, log: Log, container: str
+    ) -> Vmms:
+        vmms = Composition.vmms(
+            self, runtime=runtime, engine=engine, rig=rig, node=node, log=log, container=container
+        )
+        vmms._power.__class__ = power
+        return vmms
+
+    return make
+
+
+class StoppedNotRemovedAtFence(Plant):
+    """A fenced session's containers stay, and a late start runs one in the node's next life (finding 2)."""
+
+    vmms = _with_power(_StopsInsteadOfRemoving)
+
+
+class FenceWithoutGuests(Plant):
+    """The fence kills the node alone: a frozen guest keeps it alive, and containers stay (findings 2 and 4)."""
+
+    vmms = _with_power(_FencesTheNodeAlone)
+
+
+class _StopsAtRelease(Vmms):
+    """Takes "not seen running" for the end: no removal while a start is unanswered."""
+
+    async def close(self, machine: str, *, epoch: int) -> Proof:
+        record = self._book.machines.get(machine)
+        if record is not None and record.current is not None:
+            listed = await self._engine.inspect(record.current.id)
+            if listed is not None:
+                await _stop_only(self._engine, listed)
+        self._book.raise_floor(record.group if record is not None else "", epoch + 1)
+        self._book.machines.pop(machine, None)
+        return Proof.STOPPED
+
+    async def terminate(self, machine: str) -> Proof:
+        record = self._book.machines.get(machine)
+        if record is not None and record.current is not None:
+            listed = await self._engine.inspect(record.current.id)
+            if listed is not None:
+                await _stop_only(self._engine, listed)
+        return Proof.STOPPED
+
+
+class StoppedNotRemovedAtRelease(Plant):
+    """An owner releases a group whose start is unanswered, without removing the container (finding 3)."""
+
+    def vmms(
+        self, *, runtime: Runtime, engine: Engine, rig: str, node: str, log: Log, container: str
+    ) -> Vmms:
+        return _StopsAtRelease(
+            runtime=runtime, engine=engine, rig=rig, node=node, log=log, container=container
+        )
+
+
+class _IgnoresTheOrder(Vmms):
+    """Carries every order out, whatever its session, epoch and time, and makes a container for it if there is none."""
+
+    def _check(self, record: MachineRecord, order: Any, turn: int) -> None:
+        del record, order, turn
+
+    async def close(self, machine: str, *, epoch: int) -> Proof:
+        record = self._book.machines.get(machine)
+        spec = record.spec if record is not None else None
+        proof = await super().close(machine, epoch=epoch)
+        if record is not None and spec is not None:
+            kept = self._book.record(machine, spec.group)
+            kept.spec = spec
+        return proof
+
+
+class OrderNotCheckedAtTheExecutor(Plant):
+    """Late orders are carried out: session, epoch and time are not checked (section 2, convention 5)."""
+
+    def vmms(
+        self, *, runtime: Runtime, engine: Engine, rig: str, node: str, log: Log, container: str
+    ) -> Vmms:
+        return _IgnoresTheOrder(
+            runtime=runtime, engine=engine, rig=rig, node=node, log=log, container=container
+        )
+
+
+PLANTS: tuple[type[Plant], ...] = (
+    OwnerIsANode,
+    ExpiredSessionIsRenewed,
+    NotDeclaredBeforeTheFence,
+    BallotIsReused,
+    StoppedNotRemovedAtJoin,
+    StoppedNotRemovedAtFence,
+    StoppedNotRemovedAtRelease,
+    FenceWithoutGuests,
+    OrderNotCheckedAtTheExecutor,
+)

@@ -1,0 +1,247 @@
+"""A heap of virtual time that drives coroutines and callbacks: the simulated twin of asyncio and the boot-time clock.
+
+Deterministic: things that are due at one time run in the order in which they were scheduled, and nothing here
+depends on hashes, threads or the wall clock. A coroutine may await only what this module hands out (`pending`,
+`sleep`, `within`), or other coroutines.
+"""
+
+import heapq
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Generic, TypeVar
+
+from harness.ports import DeadlinePassed
+
+__all__ = ["Cancelled", "SimulatedRuntime", "SimulatedTask", "VirtualClock"]
+
+T = TypeVar("T")
+
+
+class Cancelled(BaseException):
+    """Thrown into a coroutine whose task was cancelled, at the point where it waits."""
+
+
+class VirtualClock:
+    """Time in microseconds and the heap of what is due. Shared by every runtime of one world."""
+
+    def __init__(self, *, start_us: int = 0) -> None:
+        self.now_us = start_us
+        self._heap: list[tuple[int, int, Callable[[], None]]] = []
+        self._scheduled = 0
+
+    def at(self, when_us: int, callback: Callable[[], None]) -> None:
+        """Run `callback` at `when_us`, or as soon as possible if that has passed."""
+        self._scheduled += 1
+        heapq.heappush(self._heap, (max(when_us, self.now_us), self._scheduled, callback))
+
+    def after(self, delay_us: int, callback: Callable[[], None]) -> None:
+        """Run `callback` `delay_us` microseconds from now."""
+        self.at(self.now_us + delay_us, callback)
+
+    def run_until(self, end_us: int) -> None:
+        """Carry out everything that is due up to and including `end_us`, then set the clock there."""
+        heap = self._heap
+        while heap and heap[0][0] <= end_us:
+            when, _, callback = heapq.heappop(heap)
+            self.now_us = when
+            callback()
+        self.now_us = max(self.now_us, end_us)
+
+
+class _Result(Generic[T]):
+    """A result set once; waiting tasks are resumed through the clock, so that setting it never runs foreign code."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        self._done = False
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._waiters: list[Callable[[], None]] = []
+
+    def done(self) -> bool:
+        return self._done
+
+    def set_result(self, value: T, /) -> None:
+        self._value = value
+        self._settle()
+
+    def set_exception(self, error: BaseException, /) -> None:
+        self._error = error
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._done:
+            raise RuntimeError("a pending result was set twice")
+        self._done = True
+        for waiter in self._waiters:
+            self._clock.at(self._clock.now_us, waiter)
+        self._waiters.clear()
+
+    def on_done(self, waiter: Callable[[], None]) -> None:
+        if self._done:
+            self._clock.at(self._clock.now_us, waiter)
+        else:
+            self._waiters.append(waiter)
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        if not self._done:
+            yield self
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[no-any-return]
+
+
+class SimulatedTask:
+    """One coroutine on the heap. `on_error` gets whatever it raises that is not its own cancellation."""
+
+    def __init__(
+        self,
+        clock: VirtualClock,
+        coroutine: Coroutine[Any, Any, Any],
+        *,
+        name: str,
+        on_error: Callable[["SimulatedTask", Exception], None],
+        gate: "_Gate",
+    ) -> None:
+        self.name = name
+        self._gate = gate
+        self._coroutine = coroutine
+        self._on_error = on_error
+        self._finished = False
+        self._waiting_for: object | None = None
+        clock.at(clock.now_us, self._resume_if(None))
+
+    def done(self) -> bool:
+        """Whether the coroutine has ended, in whatever way."""
+        return self._finished
+
+    def cancel(self) -> None:
+        """End the coroutine where it waits; its `finally` blocks run now, and may not wait."""
+        if self._finished:
+            return
+        self._finished = True
+        self._waiting_for = None
+        try:
+            self._coroutine.throw(Cancelled())
+        except (Cancelled, StopIteration):
+            return
+        except RuntimeError:
+            # It is running right now, in this very stack: it ends at its next wait because it is marked finished.
+            return
+        self._coroutine.close()
+
+    def _resume_if(self, expected: object | None) -> Callable[[], None]:
+        def resume() -> None:
+            if self._finished or self._waiting_for is not expected:
+                return
+            if self._gate.held:
+                self._gate.waiting.append(resume)
+            else:
+                self._step()
+
+        return resume
+
+    def _step(self) -> None:
+        self._waiting_for = None
+        try:
+            awaited = self._coroutine.send(None)
+        except StopIteration:
+            self._finished = True
+            return
+        except Cancelled:
+            self._finished = True
+            return
+        except Exception as error:  # noqa: BLE001 - the root of a task: the world decides what a failure means
+            self._finished = True
+            self._on_error(self, error)
+            return
+        if self._finished:
+            self._coroutine.close()
+            return
+        if not isinstance(awaited, _Result):
+            raise TypeError(f"task {self.name} awaited {awaited!r}, which no port handed out")
+        self._waiting_for = awaited
+        awaited.on_done(self._resume_if(awaited))
+
+
+class _Gate:
+    """Whether a process is held, and what shall go on when it is released."""
+
+    def __init__(self) -> None:
+        self.held = False
+        self.waiting: list[Callable[[], None]] = []
+
+
+class SimulatedRuntime:
+    """The `Runtime` port of one simulated process.
+
+    All its tasks can be ended together, as a kill does, or held, as a hang does: what becomes due meanwhile runs at
+    the release.
+    """
+
+    def __init__(self, clock: VirtualClock, *, on_error: Callable[[SimulatedTask, Exception], None]) -> None:
+        self._gate = _Gate()
+        self._clock = clock
+        self._on_error = on_error
+        self._tasks: list[SimulatedTask] = []
+
+    def now(self) -> int:
+        """Microseconds of virtual time."""
+        return self._clock.now_us
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> SimulatedTask:
+        """Start a coroutine; it first runs when the heap gets to it."""
+        task = SimulatedTask(self._clock, coroutine, name=name, on_error=self._on_error, gate=self._gate)
+        self._tasks = [kept for kept in self._tasks if not kept.done()]
+        self._tasks.append(task)
+        return task
+
+    def pending(self) -> _Result[Any]:
+        """A result to be set once."""
+        return _Result(self._clock)
+
+    async def sleep(self, duration_us: int) -> None:
+        """Wait for `duration_us` microseconds of virtual time."""
+        result: _Result[None] = _Result(self._clock)
+        self._clock.after(duration_us, lambda: result.set_result(None))
+        await result
+
+    async def within(self, limit_us: int, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The coroutine's result; cancels it and raises DeadlinePassed when it takes longer than `limit_us`."""
+        outcome: _Result[T] = _Result(self._clock)
+
+        async def run() -> None:
+            try:
+                value = await coroutine
+            except Exception as error:  # noqa: BLE001 - handed on to the one who waits
+                if not outcome.done():
+                    outcome.set_exception(error)
+                return
+            if not outcome.done():
+                outcome.set_result(value)
+
+        task = self.spawn(run(), name="within")
+
+        def expire() -> None:
+            if not outcome.done():
+                task.cancel()
+                outcome.set_exception(DeadlinePassed(f"nothing within {limit_us / 1e6:g} s"))
+
+        self._clock.after(limit_us, expire)
+        return await outcome
+
+    def hold(self) -> None:
+        """Freeze the process."""
+        self._gate.held = True
+
+    def release(self) -> None:
+        """Let it go on with all that became due meanwhile."""
+        self._gate.held = False
+        waiting, self._gate.waiting = self._gate.waiting, []
+        for resume in waiting:
+            self._clock.at(self._clock.now_us, resume)
+
+    def kill(self) -> None:
+        """End every task of this process at once."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()

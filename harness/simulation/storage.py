@@ -1,0 +1,17 @@
+"""The simulated cluster shared volume, as far as a driver checks it."""
+
+__all__ = ["SimulatedStorage"]
+
+
+class SimulatedStorage:
+    """The `Storage` port of all nodes: everything is there but what a test or a fault took away."""
+
+    def __init__(self) -> None:
+        self.lost: dict[str, tuple[str, ...]] = {}
+        self.unreachable = False
+
+    async def missing(self, machine: str) -> tuple[str, ...]:
+        """The files of the machine that are gone. Raises OSError while the volume does not answer."""
+        if self.unreachable:
+            raise OSError("the cluster shared volume does not answer")
+        return self.lost.get(machine, ())

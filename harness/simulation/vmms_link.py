@@ -1,0 +1,141 @@
+"""The socket between VMMS and its callers, simulated: either end may be killed at any point.
+
+A call runs in VMMS's process and its answer travels back; when VMMS dies or is not there, the caller gets
+EngineUnanswered, and what it asked for may have happened. When the caller dies, VMMS goes on with what it was asked
+for.
+"""
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, TypeVar
+
+from harness.errors import EngineUnanswered
+from harness.model.machine import MachineNotice, MachineSpec, MachineView, Order, Proof
+from harness.model.session import Session
+from harness.ports import Pending
+from harness.simulation.runtime import SimulatedRuntime, VirtualClock
+from harness.vmms.vmms import Vmms
+
+__all__ = ["VmmsLink", "VmmsProcess"]
+
+T = TypeVar("T")
+
+HOP_US = 150
+
+
+class VmmsProcess:
+    """The place of a node's VMMS process: empty while it is down."""
+
+    def __init__(self) -> None:
+        self.runtime: SimulatedRuntime | None = None
+        self.vmms: Vmms | None = None
+        self._unanswered: list[Pending[Any]] = []
+        self._started: list[Callable[[], None]] = []
+
+    def started(self, runtime: SimulatedRuntime, vmms: Vmms) -> None:
+        """A new process is there."""
+        self.runtime, self.vmms = runtime, vmms
+        waiting, self._started = self._started, []
+        for go_on in waiting:
+            go_on()
+
+    def ended(self) -> None:
+        """The process is gone; everybody who waits for an answer learns that there will be none."""
+        self.runtime = self.vmms = None
+        waiting, self._unanswered = self._unanswered, []
+        for pending in waiting:
+            if not pending.done():
+                pending.set_exception(EngineUnanswered("VMMS is gone; what it was asked for may have happened"))
+
+    def wait_for_answer(self, pending: Pending[Any]) -> None:
+        """To be told when the process ends."""
+        self._unanswered = [kept for kept in self._unanswered if not kept.done()]
+        self._unanswered.append(pending)
+
+    def wait_for_start(self, go_on: Callable[[], None]) -> None:
+        """To be told when a process starts."""
+        self._started.append(go_on)
+
+
+class VmmsLink:
+    """The `Hypervisor` port as one caller on the node has it."""
+
+    def __init__(self, clock: VirtualClock, process: VmmsProcess, caller: SimulatedRuntime) -> None:
+        self._clock = clock
+        self._process = process
+        self._caller = caller
+
+    async def identity(self) -> Session:
+        """See the port, as for all that follow."""
+        return await self._ask(lambda vmms: vmms.identity())
+
+    async def clear_earlier_sessions(self) -> int:
+        return await self._ask(lambda vmms: vmms.clear_earlier_sessions())
+
+    async def prepare(self, spec: MachineSpec, *, epoch: int, adopt: bool) -> MachineView:
+        return await self._ask(lambda vmms: vmms.prepare(spec, epoch=epoch, adopt=adopt))
+
+    async def start(self, machine: str, *, order: Order) -> MachineView:
+        return await self._ask(lambda vmms: vmms.start(machine, order=order))
+
+    async def shut_down(self, machine: str, *, grace_us: int) -> Proof:
+        return await self._ask(lambda vmms: vmms.shut_down(machine, grace_us=grace_us))
+
+    async def terminate(self, machine: str) -> Proof:
+        return await self._ask(lambda vmms: vmms.terminate(machine))
+
+    async def close(self, machine: str, *, epoch: int) -> Proof:
+        return await self._ask(lambda vmms: vmms.close(machine, epoch=epoch))
+
+    async def view(self, machine: str) -> MachineView:
+        return await self._ask(lambda vmms: vmms.view(machine))
+
+    async def machines(self) -> list[MachineView]:
+        return await self._ask(lambda vmms: vmms.machines())
+
+    async def fence(self, session: Session, *, not_after_us: int) -> None:
+        await self._ask(lambda vmms: vmms.fence(session, not_after_us=not_after_us))
+
+    async def power_on(self, node: str) -> bool:
+        return await self._ask(lambda vmms: vmms.power_on(node))
+
+    async def notices(self) -> AsyncIterator[MachineNotice]:
+        """Notices of the process that is there; ends when that process ends."""
+        vmms = self._process.vmms
+        if vmms is None:
+            raise EngineUnanswered("VMMS is not there")
+        subscription = vmms.notices()
+        while True:
+            yield await self._ask(lambda _: anext(subscription), of=vmms)
+
+    async def _ask(self, call: Callable[[Vmms], Coroutine[Any, Any, T]], *, of: Vmms | None = None) -> T:
+        answer: Pending[T] = self._caller.pending()
+
+        def settle(value: T) -> None:
+            if not answer.done():
+                answer.set_result(value)
+
+        def fail(error: Exception) -> None:
+            if not answer.done():
+                answer.set_exception(error)
+
+        async def run(vmms: Vmms) -> None:
+            try:
+                value = await call(vmms)
+            except StopAsyncIteration:
+                self._clock.after(HOP_US, lambda: fail(EngineUnanswered("the stream of notices ended")))
+            except Exception as error:  # noqa: BLE001 - every answer travels, errors too
+                failure = error
+                self._clock.after(HOP_US, lambda: fail(failure))
+            else:
+                self._clock.after(HOP_US, lambda: settle(value))
+
+        def arrive() -> None:
+            vmms, runtime = self._process.vmms, self._process.runtime
+            if vmms is None or runtime is None or (of is not None and vmms is not of):
+                fail(EngineUnanswered("VMMS is not there"))
+            else:
+                self._process.wait_for_answer(answer)
+                runtime.spawn(run(vmms), name="call of VMMS")
+
+        self._clock.after(HOP_US, arrive)
+        return await answer

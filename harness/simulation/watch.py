@@ -1,0 +1,113 @@
+"""Watchers of a simulated world: fed with every event, never sampled; they know what nobody inside can know.
+
+- One instance: among all containers of a machine, at most one main process is alive at any moment of the kernel's
+  truth.
+- Chosen values: a ballot carries one value; what a majority has accepted is built upon by everything that is chosen
+  later, so that no acknowledged change is lost.
+- Owners: the epoch grows by one with each change of owner.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from harness.database.protocol import Accept, Accepted, Ballot, Call, Reply
+from harness.database.register import Codec, Stored
+from harness.model import labels as label
+from harness.model.records import GroupRecord
+from harness.simulation.engine import SimulatedContainer
+from harness.simulation.voters import SimulatedVoter
+
+__all__ = ["ChosenValues", "OneInstance", "Violation"]
+
+
+class Violation(AssertionError):
+    """An invariant broke. The text says which, and what was seen."""
+
+
+class OneInstance:
+    """Hook its methods to the engine's starts and ends. `foreign` names containers that were started by hand,
+    outside the cluster.
+    """
+
+    def __init__(self, *, told: Callable[[str], None]) -> None:
+        self.foreign: set[str] = set()
+        self._alive: dict[str, list[SimulatedContainer]] = {}
+        self._told = told
+
+    def started(self, box: SimulatedContainer, at_us: int) -> None:
+        """A container's main process runs."""
+        machine = box.labels.get(label.RESOURCE)
+        if box.is_node or machine is None or box.id in self.foreign:
+            return
+        alive = self._alive.setdefault(machine, [])
+        alive.append(box)
+        if len(alive) > 1:
+            where = " and ".join(f"{one.node} ({one.name}, since {one.started_us / 1e6:.6f} s)" for one in alive)
+            self._told(f"machine {machine} runs twice at {at_us / 1e6:.6f} s: on {where}")
+
+    def ended(self, box: SimulatedContainer, at_us: int) -> None:
+        """A container's main process is gone."""
+        del at_us
+        alive = self._alive.get(box.labels.get(label.RESOURCE, ""), [])
+        if box in alive:
+            alive.remove(box)
+
+    def running(self, machine: str) -> list[SimulatedContainer]:
+        """What is alive of a machine right now."""
+        return list(self._alive.get(machine, []))
+
+
+@dataclass(slots=True)
+class _Register:
+    accepted_by: dict[Ballot, set[str]] = field(default_factory=dict)
+    values: dict[Ballot, str] = field(default_factory=dict)
+    chosen: dict[Ballot, Stored] = field(default_factory=dict)
+
+
+class ChosenValues:
+    """Hook `saw` to every voter."""
+
+    def __init__(self, *, voters: int, codec: Codec, told: Callable[[str], None]) -> None:
+        self._majority = voters // 2 + 1
+        self._codec = codec
+        self._told = told
+        self._registers: dict[str, _Register] = {}
+
+    def saw(self, voter: SimulatedVoter, call: Call, reply: Reply) -> None:
+        """A voter carried a call out."""
+        if not isinstance(call, Accept) or not isinstance(reply, Accepted):
+            return
+        register = self._registers.setdefault(call.key, _Register())
+        known = register.values.setdefault(call.ballot, call.value)
+        if known != call.value:
+            self._told(f"register {call.key}: ballot {call.ballot} carries two values")
+            return
+        voters = register.accepted_by.setdefault(call.ballot, set())
+        voters.add(voter.node)
+        if len(voters) == self._majority:
+            self._choose(call.key, register, call.ballot, self._codec.decode(call.value))
+
+    def _choose(self, key: str, register: _Register, ballot: Ballot, stored: Stored) -> None:
+        register.chosen[ballot] = stored
+        for other, theirs in register.chosen.items():
+            if other == ballot:
+                continue
+            older, newer = (theirs, stored) if other < ballot else (stored, theirs)
+            self._compare(key, older, newer)
+        if len(register.chosen) > 64:
+            for old in sorted(register.chosen)[:32]:
+                del register.chosen[old]
+                register.values.pop(old, None)
+                register.accepted_by.pop(old, None)
+
+    def _compare(self, key: str, older: Stored, newer: Stored) -> None:
+        grown = newer.version - older.version
+        if grown < 0 or (grown == 0 and newer != older):
+            self._told(f"register {key}: version {older.version} was chosen, and later another version {newer.version}")
+        elif 0 < grown < len(newer.ids) and older.ids and older.ids[-1] not in newer.ids:
+            self._told(f"register {key}: the acknowledged change {older.ids[-1]} of version {older.version} is lost")
+        before, after = older.record, newer.record
+        if isinstance(before, GroupRecord) and isinstance(after, GroupRecord):
+            changed = before.owner != after.owner
+            if after.epoch < before.epoch or (changed and after.epoch == before.epoch):
+                self._told(f"register {key}: owner {before.owner} became {after.owner} in epoch {after.epoch}")

@@ -1,0 +1,181 @@
+"""A seeded world: nodes, voters, engine and network on one virtual clock, formed like a rig, watched from outside.
+
+One seed, one trace. The seed of the simulator arena: what is missing from that is width (more faults, experiment
+files), not another design.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.database.acceptor import Acceptor
+from harness.database.proposer import Proposer, Result
+from harness.database.protocol import Address, Form, VoterSet
+from harness.model import labels as label
+from harness.model.changes import CreateRegister
+from harness.model.first_records import first_registers
+from harness.model.topology import Topology
+from harness.simulation.composition import Composition
+from harness.simulation.engine import SimulatedContainer, SimulatedEngine
+from harness.simulation.network import SimulatedNetwork
+from harness.simulation.node import SimulatedNode
+from harness.simulation.runtime import VirtualClock
+from harness.simulation.voters import SimulatedVoter
+from harness.simulation.watch import ChosenValues, OneInstance
+
+__all__ = ["TraceLine", "World"]
+
+
+@dataclass(frozen=True, slots=True)
+class TraceLine:
+    """One thing that happened, in simulated microseconds."""
+
+    at_us: int
+    node: str
+    component: str
+    event: str
+    fields: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        told = " ".join(f"{key}={value}" for key, value in self.fields.items() if value is not None)
+        return f"{self.at_us / 1e6:10.6f} {self.node:8} {self.component:24} {self.event:22} {told}"
+
+
+class World:
+    """A formed cluster whose nodes are switched on at time zero. `violations` holds what the watchers told."""
+
+    def __init__(self, topology: Topology, *, seed: int, composition: Composition | None = None) -> None:
+        self.topology = topology
+        self.composition = composition or Composition()
+        self.clock = VirtualClock()
+        self.rng = random.Random(seed)
+        self.trace: list[TraceLine] = []
+        self.violations: list[str] = []
+        self.engine = SimulatedEngine(self.clock, self.rng)
+        self.network = SimulatedNetwork(self.clock, self.rng)
+        self.instances = OneInstance(told=self._violated)
+        self.chosen = ChosenValues(
+            voters=len(topology.voters), codec=self.composition.codec, told=self._violated
+        )
+        self.voters = self._make_voters()
+        self._form()
+        self.nodes = {spec.name: self._make_node(spec.name) for spec in topology.nodes}
+        self.engine.on_node_up.append(lambda name: self._node_up(name))
+        self.engine.on_node_down.append(lambda name: self._node_down(name))
+        self.engine.on_started.append(self._started)
+        self.engine.on_ended.append(self._ended)
+        for spec in topology.nodes:
+            self.engine.start_node(spec.name)
+
+    def run(self, duration_us: int) -> None:
+        """Let time pass; stops early at the first violation."""
+        end = self.clock.now_us + duration_us
+        while self.clock.now_us < end and not self.violations:
+            self.clock.run_until(min(end, self.clock.now_us + 100_000))
+
+    def run_until_settled(self, limit_us: int) -> list[str]:
+        """Let time pass until everything wanted is Online; returns what is still missing at the limit, nothing when
+        all is well.
+        """
+        end = self.clock.now_us + limit_us
+        while self.clock.now_us < end and not self.violations:
+            self.run(250_000)
+            if not self.unsettled():
+                return []
+        return self.unsettled()
+
+    def unsettled(self) -> list[str]:
+        """What keeps the world from rest: nodes that are not members, machines that do not run, sentences."""
+        missing = []
+        for name, node in self.nodes.items():
+            told = node.service.snapshot(self.clock.now_us) if node.service is not None else None
+            if told is None or not told["member"] or not told["quorum"]:
+                missing.append(f"{name} is not a member with a lease")
+                continue
+            for group in told["groups"]:
+                if group["owner"] == name and group["state"] != "Online":
+                    missing.append(f"group {group['name']} on {name} is {group['state']}")
+        for group_spec in self.topology.groups:
+            for resource in group_spec.resources:
+                if resource.type == "virtual-machine" and not self.instances.running(resource.name):
+                    missing.append(f"machine {resource.name} does not run")
+        return missing
+
+    def record(self, node: str, component: str, event: str, fields: Mapping[str, Any]) -> None:
+        """Write one line of the trace."""
+        self.trace.append(TraceLine(self.clock.now_us, node, component, event, dict(fields)))
+
+    # Making
+
+    def _make_voters(self) -> dict[str, SimulatedVoter]:
+        voters = {}
+        for spec in self.topology.voters:
+            voter = SimulatedVoter(self.clock, self.composition.acceptor(), node=spec.name)
+            voter.watch.append(self.chosen.saw)
+            voters[spec.name] = voter
+        return voters
+
+    def _form(self) -> None:
+        """What `up` does: one explicit form, then the first registers, the cluster's last."""
+        members = {name: f"{name}-1" for name in self.voters}
+        acceptors: dict[str, Acceptor] = {name: voter.acceptor for name, voter in self.voters.items()}
+        for name, acceptor in acceptors.items():
+            to = Address(rig=self.topology.rig, voter=name, incarnation=members[name], set_version=1)
+            acceptor.handle(Form(to=to, members=members), clock_us=0)
+        numbers = iter(range(1, 1_000_000))
+        proposer = Proposer(
+            identity="up",
+            rig=self.topology.rig,
+            voter_set=VoterSet(version=1, members=members),
+            codec=self.composition.codec,
+            jitter=lambda: 0.0,
+            numbers=lambda: next(numbers),
+        )
+        for operation, (key, first) in enumerate(first_registers(self.topology)):
+            proposer.change(0, operation=operation, key=key, change=CreateRegister(first=first), limit_us=10**6)
+            while proposer.sends:
+                send = proposer.sends.pop(0)
+                reply = acceptors[send.voter].handle(send.call, clock_us=0)
+                self.chosen.saw(self.voters[send.voter], send.call, reply)
+                proposer.answered(0, send.number, reply)
+            assert proposer.settlements.pop().result is Result.DONE, f"{key} was not created"
+
+    def _make_node(self, name: str) -> SimulatedNode:
+        self.engine.add_node(name, {label.RIG: self.topology.rig})
+        return SimulatedNode(
+            self.clock,
+            self.rng,
+            name=name,
+            topology=self.topology,
+            engine=self.engine,
+            network=self.network,
+            voters=self.voters,
+            composition=self.composition,
+            record=self.record,
+        )
+
+    # Watching
+
+    def _node_up(self, name: str) -> None:
+        self.record(name, "engine", "node-up", {})
+        self.nodes[name].booted()
+
+    def _node_down(self, name: str) -> None:
+        self.record(name, "engine", "node-down", {})
+        self.nodes[name].died()
+
+    def _started(self, box: SimulatedContainer, at_us: int) -> None:
+        if not box.is_node:
+            self.record(box.node, "engine", "machine-started", {"machine": box.labels.get(label.RESOURCE)})
+        self.instances.started(box, at_us)
+
+    def _ended(self, box: SimulatedContainer, at_us: int) -> None:
+        if not box.is_node:
+            self.record(box.node, "engine", "machine-ended", {"machine": box.labels.get(label.RESOURCE)})
+        self.instances.ended(box, at_us)
+
+    def _violated(self, text: str) -> None:
+        self.record("", "watch", "violation", {"message": text})
+        self.violations.append(text)
+
