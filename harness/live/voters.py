@@ -1,7 +1,9 @@
-"""The way to the voters over Redis: one connection each, no retries, an answer or a failure for every call within its limit.
+"""The way to the voters over Redis: one connection each, no retries, an answer or a failure for every call within
+its limit.
 
-A cancelled or timed-out call closes its connection: an answer that comes late must never be taken for the answer to the next call (safety
-review, finding 11). The client library's own retries are off: a blind second try would run under another ballot's assumptions.
+A cancelled or timed-out call closes its connection: an answer that comes late must never be taken for the answer to
+the next call (safety review, finding 11). The client library's own retries are off: a blind second try would run
+under another ballot's assumptions.
 """
 
 import asyncio

@@ -1,0 +1,1 @@
+"""The live adapters of the ports, and the processes of a node."""

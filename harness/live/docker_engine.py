@@ -1,0 +1,268 @@
+"""The `Engine` port on Docker: the SDK's low-level client, its blocking calls on a few threads, its errors as ours.
+
+It judges nothing: what a failed start or kill means is its callers' business. A call is given up after five seconds,
+and the engine may carry it out all the same; a call that waits in vain for a free thread is never sent, so that no
+order leaves this process long after it was given.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
+from typing import Any, TypeVar
+
+import docker
+import docker.errors
+import docker.types
+import requests
+import urllib3.exceptions
+
+from harness.errors import EngineError, EngineUnanswered, NoSuchContainer
+from harness.live.docker_events import API_VERSION, EventStream
+from harness.model import labels as label
+from harness.model.labels import Role
+from harness.model.machine import MachineSpec
+from harness.model.session import Session
+from harness.ports import Container
+
+__all__ = ["ENGINE_SOCKET", "DockerEngine", "parse_time_ns"]
+
+ENGINE_SOCKET = "/var/run/docker.sock"
+CALL_LIMIT_S = 5
+"""For each answer of the engine. A kill answers when the container is dead: a second for a node with thirty guests."""
+THREADS = 8
+"""The engine gains nothing from more than four calls at once; the others are for calls that only wait, such as a kill
+of a frozen node.
+"""
+BULK_THREADS = 6
+"""Of these at most so many look and remove, so that a start never waits behind a large listing or fence."""
+MACHINE_PORT = "8080"
+LOG_OPTIONS = {"max-size": "1m", "max-file": "2"}
+
+T = TypeVar("T")
+
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
+_NEVER = "0001-01-01T00:00:00Z"
+
+
+class DockerEngine:
+    """Made on a running loop and used on it only. `close` when done."""
+
+    def __init__(self, *, socket: str = ENGINE_SOCKET) -> None:
+        """`socket` is the path of the engine's. Talks to nobody yet."""
+        self._socket = socket
+        self._client = docker.APIClient(
+            base_url=f"unix://{socket}", version=API_VERSION, timeout=CALL_LIMIT_S, max_pool_size=THREADS
+        )
+        # Neither proxies nor credentials of an environment have to do with a local socket, and looking for them costs a
+        # millisecond a call.
+        self._client.trust_env = False
+        self._loop = asyncio.get_running_loop()
+        self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="engine")
+        self._free = asyncio.Semaphore(THREADS)
+        self._bulk = asyncio.Semaphore(BULK_THREADS)
+        self._shared_volumes: dict[str, str] = {}
+
+    def close(self) -> None:
+        """Does not wait for calls under way."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._client.close()
+
+    async def containers(self, *, labels: Mapping[str, str]) -> list[Container]:
+        """All containers, running or not, that carry these labels. The engine's listing lacks StartedAt: what ever ran
+        is inspected.
+        """
+        filters = {"label": [f"{name}={value}" for name, value in labels.items()]}
+        listed = await self._call("list containers", lambda: self._client.containers(all=True, filters=filters))
+        looks = [self._look(entry) for entry in listed]
+        return [found for found in await asyncio.gather(*looks) if found is not None]
+
+    async def inspect(self, container: str) -> Container | None:
+        """One container, by id or a prefix of it; None when it does not exist."""
+        try:
+            found = await self._call(
+                f"inspect {container[:12]}", lambda: self._client.inspect_container(container), container=True
+            )
+        except NoSuchContainer:
+            return None
+        return _inspected(found)
+
+    async def create_machine(self, spec: MachineSpec, *, session: Session, labels: Mapping[str, str]) -> str:
+        """Create a machine's container in the namespaces of the session's node; returns its id.
+
+        It belongs to one session: no restart policy, the user forced, no capability, and nothing of the shared volume
+        but its own disk.
+        """
+        disk = f"{await self._shared_volume(labels[label.RIG])}/{spec.name}/disk"
+        name = f"{labels[label.RIG]}-{session.node}-{spec.name}-{os.urandom(3).hex()}"
+        node = f"container:{session.container}"
+        host_config = self._client.create_host_config(
+            network_mode=node,
+            pid_mode=node,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges:true"],
+            mem_limit=spec.memory_bytes,
+            memswap_limit=spec.memory_bytes,
+            pids_limit=spec.pids,
+            init=False,
+            restart_policy={"Name": "no"},
+            # A mount, not a bind: that would make a missing directory, owned by root.
+            mounts=[docker.types.Mount(target="/disk", source=disk, type="bind")],
+            log_config=docker.types.LogConfig(type="json-file", config=LOG_OPTIONS),
+        )
+        made = await self._call(
+            f"create machine {spec.name}",
+            lambda: self._client.create_container(
+                image=spec.image,
+                command=list(spec.command) or None,
+                name=name,
+                user=f"{spec.user}:{spec.user}",
+                environment=_environment(spec, session),
+                labels=dict(labels),
+                host_config=host_config,
+                # How a run ended is judged by this: no other signal can be the beginning of a stop.
+                stop_signal="SIGTERM",
+                healthcheck={"test": ["NONE"]},
+                tty=False,
+                stdin_open=False,
+                detach=True,
+            ),
+        )
+        return str(made["Id"])
+
+    async def start(self, container: str) -> None:
+        """Start by id. Harmless when it runs."""
+        await self._call(f"start {container[:12]}", lambda: self._client.start(container), container=True)
+
+    async def kill(self, container: str, *, signal: int = 9) -> None:
+        """Send a signal; SIGKILL waits for the end."""
+        await self._call(
+            f"kill {container[:12]} with signal {signal}", lambda: self._client.kill(container, signal), container=True
+        )
+
+    async def remove(self, container: str) -> None:
+        """Kill and remove by id, with its anonymous volumes."""
+        async with self._bulk:
+            await self._call(
+                f"remove {container[:12]}",
+                lambda: self._client.remove_container(container, v=True, force=True),
+                container=True,
+            )
+
+    async def holds(self, rig: str) -> frozenset[str]:
+        """The nodes of the rig that are held off."""
+        filters = {"label": [f"{label.RIG}={rig}", f"{label.ROLE}={Role.HOLD.value}"]}
+        answer = await self._call("list holds", lambda: self._client.volumes(filters=filters))
+        marks = [mark.get("Labels") or {} for mark in answer.get("Volumes") or []]
+        return frozenset(mark[label.NODE] for mark in marks if label.NODE in mark)
+
+    def events(self, *, labels: Mapping[str, str]) -> EventStream:
+        """Events from now on of containers that carry these labels."""
+        return EventStream(self._socket, labels=labels)
+
+    async def _look(self, entry: Mapping[str, Any]) -> Container | None:
+        if entry["State"] == "created":
+            return _listed(entry)
+        async with self._bulk:
+            return await self.inspect(entry["Id"])
+
+    async def _shared_volume(self, rig: str) -> str:
+        if rig not in self._shared_volumes:
+            name = f"{rig}_csv"
+            found = await self._call(f"inspect volume {name}", lambda: self._client.inspect_volume(name))
+            self._shared_volumes[rig] = str(found["Mountpoint"])
+        return self._shared_volumes[rig]
+
+    # How a call travels.
+
+    async def _call(self, what: str, call: Callable[[], T], *, container: bool = False) -> T:
+        """`call` on a thread. `container`: a 404 is about the container that was named, and not about something that
+        it needs.
+        """
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(CALL_LIMIT_S):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise EngineUnanswered(
+                f"{what}: not sent: {THREADS} earlier calls are still unanswered after {CALL_LIMIT_S} s"
+            ) from error
+        try:
+            work = self._threads.submit(call)
+        except BaseException:
+            self._free.release()
+            raise
+        work.add_done_callback(self._give_back)
+        try:
+            # The SDK's own limit is for each read: an answer that trickles in would have none.
+            async with asyncio.timeout(2 * CALL_LIMIT_S):
+                return await asyncio.wrap_future(work)
+        except docker.errors.NotFound as error:
+            kind = NoSuchContainer if container else EngineError
+            raise kind(f"{what}: {error.explanation or error}") from error
+        except docker.errors.APIError as error:
+            raise EngineError(f"{what}: the engine refused: {error.explanation or error}") from error
+        except (
+            docker.errors.DockerException,
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            OSError,
+        ) as error:
+            took_s = time.monotonic() - began
+            raise EngineUnanswered(
+                f"{what}: no answer after {took_s:.1f} s: {error or type(error).__name__}"
+            ) from error
+
+    def _give_back(self, _: Future[Any]) -> None:
+        """The thread is free again, however its caller fared. Called on that thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and the process with it
+            self._loop.call_soon_threadsafe(self._free.release)
+
+
+def parse_time_ns(text: str) -> int:
+    """Unix nanoseconds of a time as the engine writes it. Raises ValueError on anything else."""
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise ValueError(f"not a time of the engine: {text!r}")
+    seconds, fraction, zone = match.groups()
+    moment = datetime.fromisoformat(seconds + ("+00:00" if zone == "Z" else zone))
+    return int(moment.timestamp()) * 1_000_000_000 + int((fraction or "").ljust(9, "0"))
+
+
+def _environment(spec: MachineSpec, session: Session) -> dict[str, str]:
+    return {
+        "BLACKSTART_PORT": MACHINE_PORT,
+        **spec.environment,
+        "BLACKSTART_MACHINE": spec.name,
+        "BLACKSTART_NODE": session.node,
+        "BLACKSTART_ADDRESS": spec.address or "",
+        "BLACKSTART_DISK": "/disk",
+    }
+
+
+def _listed(entry: Mapping[str, Any]) -> Container:
+    """Of a container that never ran."""
+    names = entry.get("Names") or [""]
+    return Container(
+        id=str(entry["Id"]), name=str(names[0]).lstrip("/"), running=False, labels=dict(entry.get("Labels") or {})
+    )
+
+
+def _inspected(found: Mapping[str, Any]) -> Container:
+    state = found["State"]
+    started = str(state["StartedAt"])
+    ran = not started.startswith(_NEVER[:-1])
+    return Container(
+        id=str(found["Id"]),
+        name=str(found["Name"]).lstrip("/"),
+        running=bool(state["Running"]) and not state["Restarting"],
+        paused=bool(state["Paused"]),
+        started=started if ran else "",
+        started_ns=parse_time_ns(started) if ran else 0,
+        exit_code=int(state["ExitCode"]),
+        labels=dict(found["Config"].get("Labels") or {}),
+    )

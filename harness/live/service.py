@@ -1,0 +1,260 @@
+"""The cluster service's process on a node: feeds the managers from Redis, the resource host and VMMS, and carries
+their actions out.
+
+Started by PID 1 as `python3 -I -m harness.live.service --pet-fd N`. It decides nothing. Everything runs on one
+asyncio loop: a fact is handled to its end before the next one is looked at, so the order of actions is the managers'
+order.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import random
+import struct
+import sys
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from harness.cluster_service.event_log import EventLogProcessor
+from harness.cluster_service.messages import (
+    Action,
+    CallHost,
+    CallVoter,
+    Event,
+    Fence,
+    FenceEnded,
+    HostConnected,
+    HostLost,
+    HostReported,
+    Log,
+    Pet,
+    PowerOn,
+    PowerOnEnded,
+    Reset,
+    Tick,
+    VoterAnswered,
+    VoterFailed,
+)
+from harness.cluster_service.service import ClusterService, ServiceConfiguration
+from harness.database.register import JsonCodec
+from harness.errors import BlackstartError, EngineError
+from harness.live.cluster_log import LineWriter
+from harness.live.framed_socket import FramedConnection, serve_frames
+from harness.live.node_environment import NodeEnvironment, read_environment
+from harness.live.runtime import boot_time_us
+from harness.live.vmms_client import VmmsClient
+from harness.live.voters import RedisVoters, VoterUnanswered
+from harness.model.host import HostReport
+from harness.model.plain import from_plain, to_plain
+from harness.model.session import Session
+from harness.ports import Hypervisor
+
+__all__ = ["ServiceProcess", "main"]
+
+SOCKET = Path("/run/blackstart/service.sock")
+PASSWORD_FILE = Path("/run/secrets/voter-password")
+PET = struct.Struct("<qq")
+LEAST_WAKE_US = 1_000
+JOIN_RETRY_S = 0.1
+
+
+class ServiceProcess:
+    """One run of the service."""
+
+    def __init__(
+        self, environment: NodeEnvironment, *, voters: RedisVoters, hypervisor: Hypervisor, pet_fd: int
+    ) -> None:
+        self._environment = environment
+        self._voters = voters
+        self._hypervisor = hypervisor
+        self._pet_fd = pet_fd
+        self._log = EventLogProcessor(node=environment.node)
+        self._lines = LineWriter(node=environment.node)
+        self._core: ClusterService | None = None
+        self._host: FramedConnection | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wake: asyncio.TimerHandle | None = None
+        self._failed: asyncio.Future[None] | None = None
+
+    async def run(self) -> None:
+        """Until something that must not fail fails: then the process ends, and PID 1 starts the next."""
+        self._failed = asyncio.get_running_loop().create_future()
+        session = await self._learn_session()
+        self._core = ClusterService(
+            configuration=ServiceConfiguration(
+                rig=self._environment.rig,
+                session=session,
+                voters=tuple(self._environment.voters),
+                settings=self._environment.settings,
+                process=f"{session.node}.{os.urandom(8).hex()}",
+            ),
+            codec=JsonCodec(),
+            jitter=random.SystemRandom().random,
+        )
+        self._say("cluster-service", "service-started", f"cluster service of {session}", session=str(session))
+        server = await serve_frames(SOCKET, self._connected)
+        self._deliver(HostLost())
+        try:
+            async with server:
+                await self._failed
+        finally:
+            self._lines.flush()
+
+    async def _learn_session(self) -> Session:
+        """The session, once everything that earlier sessions of this node left is removed: before any register is
+        read.
+        """
+        told = ""
+        while True:
+            try:
+                session = await self._hypervisor.identity()
+                removed = await self._hypervisor.clear_earlier_sessions()
+            except EngineError as error:
+                if str(error) != told:
+                    told = str(error)
+                    self._say("cluster-service", "waiting-for-vmms", f"cannot join yet: {error}")
+                await asyncio.sleep(JOIN_RETRY_S)
+                continue
+            if removed:
+                message = f"removed {removed} machine containers of earlier sessions"
+                self._say("cluster-service", "earlier-sessions-cleared", message, removed=removed)
+            return session
+
+    # Facts in, actions out.
+
+    def _deliver(self, event: Event) -> None:
+        assert self._core is not None
+        now = boot_time_us()
+        for action in self._core.handle(now, event):
+            self._carry_out(action)
+        wake = self._core.next_wake()
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        if wake is not None:
+            delay = max(wake - boot_time_us(), LEAST_WAKE_US) / 1e6
+            self._wake = asyncio.get_running_loop().call_later(delay, self._guarded, Tick())
+
+    def _guarded(self, event: Event) -> None:
+        """A defect of the managers ends the process; the watchdog's deadline runs on meanwhile."""
+        try:
+            self._deliver(event)
+        except Exception as error:  # noqa: BLE001 - the root of every fact: handed to `run`, which raises it
+            if self._failed is not None and not self._failed.done():
+                self._failed.set_exception(error)
+
+    def _carry_out(self, action: Action) -> None:
+        match action:
+            case CallVoter():
+                self._spawn(self._call_voter(action))
+            case CallHost(request):
+                if self._host is not None:
+                    self._host.send({"request": to_plain(request)})
+            case Pet(guests_end_us=guests_end_us, node_ends_us=node_ends_us):
+                self._pet(guests_end_us, node_ends_us)
+            case Fence():
+                self._spawn(self._fence(action))
+            case PowerOn(node):
+                self._spawn(self._power_on(node))
+            case Log():
+                self._print(action)
+            case Reset(reason):
+                self._say("membership-manager", "node-reset", f"resetting this node: {reason}")
+                self._pet(1, 1)
+            case _:
+                raise AssertionError(f"the managers let {action!r} out")
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _call_voter(self, wish: CallVoter) -> None:
+        try:
+            reply, connection = await self._voters.call(wish.voter, wish.call, limit_us=wish.limit_us)
+        except VoterUnanswered:
+            self._guarded(VoterFailed(number=wish.number, voter=wish.voter))
+        else:
+            answered = VoterAnswered(number=wish.number, voter=wish.voter, reply=reply, connection=connection)
+            self._guarded(answered)
+
+    async def _fence(self, wish: Fence) -> None:
+        error: str | None = None
+        try:
+            await self._hypervisor.fence(wish.session, not_after_us=wish.not_after_us)
+        except EngineError as failure:
+            error = str(failure)
+        self._guarded(FenceEnded(session=wish.session, error=error))
+
+    async def _power_on(self, node: str) -> None:
+        try:
+            ended = PowerOnEnded(node=node, held=not await self._hypervisor.power_on(node))
+        except EngineError as failure:
+            ended = PowerOnEnded(node=node, error=str(failure))
+        self._guarded(ended)
+
+    def _pet(self, guests_end_us: int, node_ends_us: int) -> None:
+        # A full pipe means that PID 1 does not read: it is frozen, and will look at the clock first.
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._pet_fd, PET.pack(guests_end_us * 1000, node_ends_us * 1000))
+
+    # The resource host and administrators, over one socket.
+
+    async def _connected(self, connection: FramedConnection) -> None:
+        try:
+            async for message in connection:
+                self._heard(connection, message)
+        finally:
+            if self._host is connection:
+                self._host = None
+                self._guarded(HostLost())
+
+    def _heard(self, connection: FramedConnection, message: dict[str, Any]) -> None:
+        if "hello" in message:
+            self._host = connection
+            reports = tuple(from_plain(HostReport, report) for report in message["hello"])
+            self._guarded(HostConnected(reports))
+        elif "report" in message and self._host is connection:
+            self._guarded(HostReported(from_plain(HostReport, message["report"])))
+        elif message.get("call") == "snapshot":
+            assert self._core is not None
+            connection.send({"id": message.get("id"), "result": self._core.snapshot(boot_time_us())})
+        elif "id" in message:
+            connection.send({"id": message["id"], "error": f"no such call: {message.get('call')!r}"})
+
+    # The cluster log.
+
+    def _say(self, component: str, event: str, message: str, **fields: Any) -> None:
+        self._print(Log(component=component, event=event, message=message, fields=fields))
+
+    def _print(self, log: Log) -> None:
+        line = self._log.line(boot_time_us(), time.time(), log)
+        if line is not None:
+            self._lines.put(line)
+
+
+async def _run(environment: NodeEnvironment, pet_fd: int) -> None:
+    os.set_blocking(pet_fd, False)
+    voters = RedisVoters(environment.voters, password=PASSWORD_FILE.read_text().strip())
+    async with VmmsClient() as hypervisor:
+        await ServiceProcess(environment, voters=voters, hypervisor=hypervisor, pet_fd=pet_fd).run()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run until killed. Returns 1 with a sentence on standard error when the node's set-up is wrong."""
+    parser = argparse.ArgumentParser(prog="service", description="the cluster service of a Blackstart node")
+    parser.add_argument("--pet-fd", type=int, required=True, help="where to write the watchdog's deadlines")
+    options = parser.parse_args(arguments)
+    try:
+        asyncio.run(_run(read_environment(os.environ), options.pet_fd))
+    except BlackstartError as error:
+        print(f"cluster service: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""The VMMS process of a node: `harness.vmms` on a real engine, served to the node's other processes.
+
+Started by PID 1 as `python3 -I -m harness.live.vmms`. It is the only process of the node that talks to the engine.
+Each call is a task of its own, and goes on when its caller is gone: an end that was begun is better finished. A
+defect ends the process, and PID 1 starts the next.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from harness.errors import BlackstartError, EngineError, EngineUnanswered
+from harness.live.cluster_log import ClusterLog
+from harness.live.docker_engine import DockerEngine
+from harness.live.framed_socket import FramedConnection, serve_frames
+from harness.live.node_environment import NodeEnvironment, read_environment
+from harness.live.runtime import AsyncioRuntime
+from harness.live.vmms_client import ERRORS, NOTICES_CALL, VMMS_SOCKET
+from harness.model.plain import from_plain, to_plain
+from harness.ports import OrderRefused, Runtime
+from harness.vmms.notices import Subscription
+from harness.vmms.remote import CALLS
+from harness.vmms.vmms import Vmms
+from harness.wire import FrameError
+
+__all__ = ["VmmsServer", "main"]
+
+CALLS_LIMIT = 256
+"""Calls under way for one connection: more machines than a node runs, each with one call."""
+
+
+class VmmsServer:
+    """Turns messages into calls of a `Vmms`, and its results, errors and notices into messages."""
+
+    def __init__(self, vmms: Vmms, runtime: Runtime) -> None:
+        self._vmms = vmms
+        self._runtime = runtime
+
+    async def connected(self, connection: FramedConnection) -> None:
+        """Serve one connection until it ends."""
+        under_way: set[Any] = set()
+        subscriptions: list[Subscription] = []
+        try:
+            async for message in connection:
+                call = message.get("call")
+                if call == NOTICES_CALL and not subscriptions:
+                    subscriptions.append(self._subscribe(connection, message))
+                elif call not in CALLS or "id" not in message:
+                    _refuse(connection, message, f"VMMS knows no call {call!r}")
+                elif len(under_way) >= CALLS_LIMIT:
+                    _refuse(connection, message, f"{CALLS_LIMIT} calls of this connection are under way")
+                else:
+                    task = self._runtime.spawn(self._answer(connection, message), name=f"call {call}")
+                    under_way = {kept for kept in under_way if not kept.done()} | {task}
+        finally:
+            for subscription in subscriptions:
+                self._vmms.drop_notices(subscription)
+
+    async def _answer(self, connection: FramedConnection, message: dict[str, Any]) -> None:
+        call = message["call"]
+        try:
+            arguments = _arguments(call, message.get("arguments"))
+        except ValueError as error:
+            _refuse(connection, message, f"arguments of {call}: {error}")
+            return
+        try:
+            result = await getattr(self._vmms, call)(**arguments)
+        except (EngineError, OrderRefused) as error:
+            _refuse(connection, message, str(error), kind=type(error).__name__)
+            return
+        try:
+            connection.send({"id": message["id"], "result": to_plain(result)})
+        except FrameError as error:
+            _refuse(connection, message, f"the answer is too large: {error}")
+
+    def _subscribe(self, connection: FramedConnection, message: dict[str, Any]) -> Subscription:
+        subscription = self._vmms.notices()
+        connection.send({"id": message.get("id"), "result": None})
+        self._runtime.spawn(_tell(connection, subscription), name="notices")
+        return subscription
+
+
+async def _tell(connection: FramedConnection, subscription: Subscription) -> None:
+    try:
+        async for notice in subscription:
+            if connection.ended:
+                return
+            connection.send({"notice": to_plain(notice)})
+    except EngineUnanswered:
+        connection.close()  # it is hopelessly behind; its reader subscribes anew
+
+
+def _arguments(call: str, given: Any) -> dict[str, Any]:
+    hints = {name: hint for name, hint in CALLS[call].items() if name != "return"}
+    if not isinstance(given, dict) or given.keys() != hints.keys():
+        raise ValueError(f"expected {', '.join(hints) or 'none'}, got {given!r}")
+    return {name: from_plain(hint, given[name]) for name, hint in hints.items()}
+
+
+def _refuse(
+    connection: FramedConnection, message: Mapping[str, Any], text: str, *, kind: str = EngineError.__name__
+) -> None:
+    # A subclass that has no name of its own on the wire travels as what it is one of.
+    name = kind if kind in ERRORS else EngineError.__name__
+    connection.send({"id": message.get("id"), "error": {"kind": name, "text": text}})
+
+
+async def _run(environment: NodeEnvironment) -> None:
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def fail(task: str, error: BaseException) -> None:
+        error.add_note(f"in the task {task!r} of VMMS")
+        if not failed.done():
+            failed.set_exception(error)
+
+    log = ClusterLog(environment.node, "vmms")
+    runtime = AsyncioRuntime(on_failure=fail)
+    engine = DockerEngine()
+    # The engine names a container's host after its id.
+    container = socket.gethostname()
+    vmms = Vmms(
+        runtime=runtime, engine=engine, rig=environment.rig, node=environment.node, log=log, container=container
+    )
+    try:
+        server = await serve_frames(VMMS_SOCKET, VmmsServer(vmms, runtime).connected)
+        runtime.spawn(vmms.run(), name="vmms")
+        log("vmms-started", f"VMMS of {environment.node} in container {container}", container=container)
+        async with server:
+            await failed
+    finally:
+        engine.close()
+        log.writer.flush()
+
+
+def main() -> int:
+    """Run until killed. Returns 1 with a sentence on standard error when the node's set-up is wrong."""
+    try:
+        asyncio.run(_run(read_environment(os.environ)))
+    except BlackstartError as error:
+        print(f"vmms: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
