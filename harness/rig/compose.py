@@ -1,0 +1,158 @@
+"""A topology as a Compose file: nodes, their network and their volumes. Machines are not in it: the cluster makes them.
+
+The text is good for docker-compose 1.29 and for `docker compose` v2, which is why it has neither `version` (v2 warns)
+nor `name` (1.29 refuses). It holds no secret. The topology itself travels as a label of the shared volume, so that a
+rig can be found, compared and formed without any file on this side.
+"""
+
+import json
+from typing import Any
+
+import yaml
+
+from harness.model import labels
+from harness.model.plain import from_plain, to_plain
+from harness.model.topology import NodeSpec, Topology
+from harness.rig.addresses import dynamic_range
+
+__all__ = [
+    "HYPERVISOR_IMAGE",
+    "NODE_CAPABILITIES",
+    "TOPOLOGY_LABEL",
+    "VOTER_PORT",
+    "csv_volume",
+    "network_name",
+    "node_container",
+    "render",
+    "secrets_volume",
+    "topology_from_label",
+    "voter_volume",
+]
+
+HYPERVISOR_IMAGE = "blackstart/hypervisor"
+TOPOLOGY_LABEL = "io.blackstart.topology"
+VOTER_PORT = 637
+ENGINE_SOCKET = "/var/run/docker.sock"
+
+NODE_CAPABILITIES = (
+    "SETUID",
+    "SETGID",
+    "SETPCAP",
+    "CHOWN",
+    "KILL",
+    "NET_ADMIN",
+    "NET_RAW",
+    "NET_BIND_SERVICE",
+)
+"""What PID 1 of a node needs or hands on. Single ones: `ALL` can be refused by a host that lacks one of them itself."""
+
+_HEADER = """\
+# A rig of Blackstart, rendered by `blackstart compose`. Not to be edited: `make compose` renders it anew.
+# How to start it by hand: compose/README.md.
+"""
+
+
+def node_container(rig: str, node: str) -> str:
+    """The name of a node's container."""
+    return f"{rig}-{node}"
+
+
+def network_name(rig: str) -> str:
+    """The name of the rig's network."""
+    return f"{rig}_rig"
+
+
+def csv_volume(rig: str) -> str:
+    """The name of the cluster shared volume."""
+    return f"{rig}_csv"
+
+
+def secrets_volume(rig: str) -> str:
+    """The name of the volume that holds the voters' password."""
+    return f"{rig}_secrets"
+
+
+def voter_volume(rig: str, node: str) -> str:
+    """The name of the volume on which a voter keeps its data."""
+    return f"{rig}_voter-{node}"
+
+
+def render(topology: Topology, *, image: str = HYPERVISOR_IMAGE, socket: str = ENGINE_SOCKET) -> str:
+    """The Compose file of `topology`. `socket` is the path of the engine's socket on the engine's machine."""
+    rig = topology.rig
+    volumes = {
+        "csv": _volume(rig, csv_volume(rig), **{TOPOLOGY_LABEL: _topology_label(topology)}),
+        "secrets": _volume(rig, secrets_volume(rig)),
+    }
+    for node in topology.voters:
+        volumes[f"voter-{node.name}"] = _volume(rig, voter_volume(rig, node.name), **{labels.NODE: node.name})
+    document = {
+        "services": {node.name: _service(topology, node, image=image, socket=socket) for node in topology.nodes},
+        "networks": {
+            "rig": {
+                "name": network_name(rig),
+                "driver": "bridge",
+                "ipam": {"config": [{"subnet": topology.subnet, "ip_range": dynamic_range(topology.subnet)}]},
+                "labels": {labels.RIG: rig, labels.ROLE: str(labels.Role.NETWORK)},
+            }
+        },
+        "volumes": volumes,
+    }
+    return _HEADER + yaml.safe_dump(document, sort_keys=False, default_flow_style=False, width=1_000_000)
+
+
+def topology_from_label(label: str) -> Topology:
+    """The topology that `render` put into a label. Raises ValueError for that of another version."""
+    return from_plain(Topology, json.loads(label))
+
+
+def _topology_label(topology: Topology) -> str:
+    # A dollar sign starts a variable in a Compose file; two are one.
+    return json.dumps(to_plain(topology), separators=(",", ":")).replace("$", "$$")
+
+
+def _volume(rig: str, name: str, **further: str) -> dict[str, Any]:
+    return {"name": name, "labels": {labels.RIG: rig, labels.ROLE: str(labels.Role.VOLUME), **further}}
+
+
+def _service(topology: Topology, node: NodeSpec, *, image: str, socket: str) -> dict[str, Any]:
+    data = [f"voter-{node.name}:/data"] if node.voter else []
+    return {
+        "image": image,
+        "container_name": node_container(topology.rig, node.name),
+        "labels": {
+            labels.RIG: topology.rig,
+            labels.ROLE: str(labels.Role.NODE),
+            labels.NODE: node.name,
+        },
+        # A reset of the node comes back by itself; a node whose power was cut (docker kill) stays off.
+        "restart": "unless-stopped",
+        "stop_grace_period": "1s",
+        "cap_drop": ["ALL"],
+        "cap_add": list(NODE_CAPABILITIES),
+        "security_opt": ["no-new-privileges:true"],
+        # Guests share this network namespace: without this one of them could take the voter's port.
+        "sysctls": {"net.ipv4.ip_unprivileged_port_start": "1024"},
+        "environment": _environment(topology, node),
+        "networks": {"rig": {"ipv4_address": node.address}},
+        "volumes": [
+            f"{socket}:/var/run/docker.sock",
+            "csv:/csv",
+            "secrets:/run/secrets:ro",
+            *data,
+        ],
+        "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
+    }
+
+
+def _environment(topology: Topology, node: NodeSpec) -> dict[str, str]:
+    settings = topology.settings
+    return {
+        "BLACKSTART_RIG": topology.rig,
+        "BLACKSTART_NODE": node.name,
+        "BLACKSTART_VOTERS": ",".join(f"{voter.name}={voter.address}" for voter in topology.voters),
+        "BLACKSTART_BEAT_MS": str(settings.beat_us // 1000),
+        "BLACKSTART_LEASE_MS": str(settings.lease_us // 1000),
+        "BLACKSTART_GRACE_MS": str(settings.grace_us // 1000),
+        "BLACKSTART_FENCING": str(settings.fencing),
+    }

@@ -1,0 +1,96 @@
+"""The Compose tool of this machine: `docker compose` where it exists, else `docker-compose`.
+
+Used to create and start nodes, networks and volumes, and for nothing else: everything is found and removed by its
+labels, so that no file on this side is ever needed again.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import HarnessError
+
+__all__ = ["ComposeFailed", "ComposeTool", "find_compose_tool", "require_compose_tool"]
+
+ASKING_LIMIT_S = 30
+RUN_LIMIT_S = 180
+"""Three nodes take 1.6 s where it was measured; nine on a loaded machine some ten times that."""
+_TAIL_LINES = 20
+
+
+class ComposeFailed(HarnessError):
+    """The tool ended with an error; what it said is in the text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComposeTool:
+    """How to call the tool, and what it calls its version."""
+
+    command: tuple[str, ...]
+    version: str
+
+    def run(self, project: str, file: Path, *arguments: str) -> None:
+        """Raises ComposeFailed with the end of what the tool said, HarnessError when it does not end."""
+        command = [*self.command, "-p", project, "-f", str(file), *arguments]
+        # Machines of the rig are no services: without this each call of v1 would ask to remove "orphans".
+        environment = {**os.environ, "COMPOSE_IGNORE_ORPHANS": "1", "COMPOSE_HTTP_TIMEOUT": str(RUN_LIMIT_S)}
+        shown = " ".join(command)
+        try:
+            done = subprocess.run(
+                command,
+                env=environment,
+                cwd=file.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                timeout=RUN_LIMIT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise HarnessError(f"`{shown}` had not ended after {RUN_LIMIT_S} s and was killed") from error
+        if done.returncode != 0:
+            tail = "\n".join(done.stdout.splitlines()[-_TAIL_LINES:])
+            raise ComposeFailed(f"`{shown}` ended with status {done.returncode}; it said last:\n{tail}")
+
+
+def find_compose_tool() -> ComposeTool | None:
+    """The tool that will be used; None when there is none that works."""
+    for command in (("docker", "compose"), ("docker-compose",)):
+        version = _version(command)
+        if version:
+            return ComposeTool(command=command, version=version)
+    return None
+
+
+def require_compose_tool() -> ComposeTool:
+    """Raises HarnessError, saying what to install, when there is none."""
+    tool = find_compose_tool()
+    if tool is None:
+        raise HarnessError(
+            "neither `docker compose` nor `docker-compose` works here. Install one: on Debian and Ubuntu "
+            "`sudo tools/engine.sh install`, elsewhere Docker Compose"
+        )
+    return tool
+
+
+def _version(command: tuple[str, ...]) -> str:
+    if shutil.which(command[0]) is None:
+        return ""
+    try:
+        done = subprocess.run(
+            [*command, "version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=ASKING_LIMIT_S,
+            check=False,
+        )
+    except (subprocess.TimeoutExpired, OSError):
+        return ""
+    found = re.search(r"\d+\.\d+[^\s,]*", done.stdout) if done.returncode == 0 else None
+    return found[0] if found else ""

@@ -1,0 +1,239 @@
+"""Making a rig: its network, volumes, secrets and nodes, and the one explicit formation of its cluster.
+
+Nothing forms by itself. A mark in the engine says that the cluster of these volumes was formed; it is made last, so
+that a rig without it is known to be half made.
+"""
+
+import json
+from collections.abc import Callable
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import docker
+
+from harness.errors import HarnessError, NoSuchContainer, UsageError
+from harness.model import labels
+from harness.model.plain import to_plain
+from harness.model.topology import Topology
+from harness.rig.addresses import in_pool, moved, pool_subnets
+from harness.rig.compose import TOPOLOGY_LABEL, csv_volume, node_container, render, topology_from_label
+from harness.rig.compose_tool import ComposeFailed, ComposeTool
+from harness.rig.container_exec import run_inside
+from harness.rig.engine import engine_call, socket_on_engine
+from harness.rig.images import find_project_root
+from harness.rig.secret_files import fill_secrets
+from harness.rig.teardown import left_behind, remove_rig
+
+__all__ = [
+    "RIGS_DIRECTORY",
+    "check_machine_images",
+    "create",
+    "form",
+    "make_missing_nodes",
+    "refuse_other",
+    "topology_of",
+]
+
+Say = Callable[[str], None]
+
+FORMING_LIMIT_S = 60.0
+SUBNET_ATTEMPTS = 5
+"""Other rigs that start at the same moment may take the subnet that was free."""
+
+RIGS_DIRECTORY = Path(".blackstart") / "rigs"
+
+
+def topology_of(client: docker.DockerClient, name: str) -> Topology | None:
+    """What the rig of that name was made from; None when there is no such rig.
+
+    Raises UsageError for a rig that is half made or was made by another version: it can only be removed.
+    """
+    remedy = f"`blackstart down --name {name}` removes it"
+    try:
+        with engine_call(f"look for rig {name}"):
+            volume = client.api.inspect_volume(csv_volume(name))
+    except NoSuchContainer:
+        parts = left_behind(client, name)
+        if parts:
+            raise UsageError(f"of rig {name} there are only parts ({', '.join(parts)}): {remedy}") from None
+        return None
+    volume_labels = volume.get("Labels") or {}
+    if volume_labels.get(labels.RIG) != name:
+        raise UsageError(f"the volume {csv_volume(name)} is not a rig's: take another name, or remove that volume")
+    try:
+        topology = topology_from_label(volume_labels.get(TOPOLOGY_LABEL, ""))
+    except ValueError as error:
+        raise UsageError(f"rig {name} was made by another version of Blackstart ({error}): {remedy}") from error
+    return topology
+
+
+def refuse_other(wanted: Topology, standing: Topology) -> None:
+    """Raises UsageError when the rig that stands is not the one that is wanted; its subnet may differ."""
+    placed = moved(wanted, standing.subnet)
+    if placed == standing:
+        return
+    differing = []
+    if placed.nodes != standing.nodes:
+        differing.append(f"it has the nodes {_nodes_shown(standing)}; wanted are {_nodes_shown(placed)}")
+    if placed.groups != standing.groups:
+        differing.append("its groups are others")
+    if placed.settings != standing.settings:
+        differing.append("its settings are others")
+    raise UsageError(
+        f"a rig {wanted.rig!r} stands already and is not the same: {'; '.join(differing)}. "
+        f"`blackstart down --name {wanted.rig}` removes it, --name makes another beside it"
+    )
+
+
+def _nodes_shown(topology: Topology) -> str:
+    return ", ".join(f"{node.name} (voter)" if node.voter else node.name for node in topology.nodes)
+
+
+def check_machine_images(client: docker.DockerClient, topology: Topology) -> None:
+    """Raises UsageError for machines whose image the engine does not have: no node could ever start them."""
+    wanted = {
+        resource.properties["image"]: resource.name
+        for group in topology.groups
+        for resource in group.resources
+        if "image" in resource.properties
+    }
+    missing = []
+    for image, resource in wanted.items():
+        try:
+            with engine_call(f"look for the image {image}"):
+                client.images.get(image)
+        except NoSuchContainer:
+            missing.append(f"{image} (of {resource})")
+    if missing:
+        raise UsageError(f"the engine does not have {', '.join(missing)}: build it, or `docker pull` it")
+
+
+def create(client: docker.DockerClient, tool: ComposeTool, topology: Topology, *, image: str, say: Say) -> Topology:
+    """Volumes, network and nodes of a rig that does not exist; the topology with the addresses that it got.
+
+    The secrets go in before anything starts, because a voter must not run without them. Raises HarnessError,
+    EngineError, UsageError for a subnet that is taken and may not be replaced.
+    """
+    socket = socket_on_engine(client)
+    refused: set[str] = set()
+    for _ in range(SUBNET_ATTEMPTS):
+        placed = _placed(client, topology, refused, say)
+        say(f"making rig {placed.rig}: {_nodes_shown(placed)} on {placed.subnet}")
+        file = _write(placed, image=image, socket=socket)
+        try:
+            tool.run(placed.rig, file, "up", "--no-start")
+        except ComposeFailed as error:
+            if "overlap" not in str(error) or not in_pool(topology.subnet):
+                raise
+            # Another rig has just taken it. The topology is a label of this one's volume, and labels cannot change.
+            refused.add(placed.subnet)
+            remove_rig(client, placed.rig, say=_nobody)
+            continue
+        fill_secrets(client, rig=placed.rig, image=image)
+        tool.run(placed.rig, file, "start")
+        return placed
+    raise HarnessError(f"rig {topology.rig} got no subnet in {SUBNET_ATTEMPTS} attempts, last {', '.join(refused)}")
+
+
+def make_missing_nodes(client: docker.DockerClient, tool: ComposeTool, topology: Topology, *, image: str) -> None:
+    """Makes node containers anew that somebody removed; those that exist are left as they are."""
+    file = _write(topology, image=image, socket=socket_on_engine(client))
+    tool.run(topology.rig, file, "up", "--no-start", "--no-recreate")
+
+
+def form(client: docker.DockerClient, topology: Topology, *, say: Say) -> None:
+    """Provisions the shared volume and forms the cluster, unless that was done with these volumes before.
+
+    Raises HarnessError with what the node said.
+    """
+    if _formed(client, topology.rig):
+        return
+    first = topology.nodes[0].name
+    errors: list[str] = []
+
+    def take(line: str) -> None:
+        try:
+            message = json.loads(line)
+        except ValueError:
+            message = {"say": line}
+        if "error" in message:
+            errors.append(str(message["error"]))
+        elif "say" in message:
+            say(f"{first}: {message['say']}")
+
+    finished = run_inside(
+        client,
+        node_container(topology.rig, first),
+        ["python3", "-I", "-m", "harness.live.provision"],
+        user="0",
+        limit_s=FORMING_LIMIT_S,
+        stdin=json.dumps(to_plain(topology)).encode(),
+        on_line=take,
+    )
+    if finished.exit_code != 0 or errors:
+        said = "; ".join(errors) or finished.stderr.strip()[-1000:] or finished.stdout.strip()[-500:] or "nothing"
+        raise HarnessError(
+            f"forming the cluster of rig {topology.rig} in {first} ended with status {finished.exit_code}: {said}. "
+            f"`blackstart down --name {topology.rig}` removes what was made"
+        )
+    with engine_call("mark the cluster as formed"):
+        marked = {labels.RIG: topology.rig, labels.ROLE: str(labels.Role.VOLUME)}
+        client.api.create_volume(_formed_volume(topology.rig), labels=marked)
+
+
+def _nobody(_: str) -> None:
+    """Takes what need not be said."""
+
+
+def _formed_volume(rig: str) -> str:
+    return f"{rig}_formed"
+
+
+def _formed(client: docker.DockerClient, rig: str) -> bool:
+    try:
+        with engine_call(f"ask whether the cluster of rig {rig} was formed"):
+            client.api.inspect_volume(_formed_volume(rig))
+    except NoSuchContainer:
+        return False
+    return True
+
+
+def _write(topology: Topology, *, image: str, socket: str) -> Path:
+    """The rendered file, for the Compose tool and for a curious person; nothing reads it again."""
+    directory = find_project_root() / RIGS_DIRECTORY / topology.rig
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / "compose.yaml"
+    file.write_text(render(topology, image=image, socket=socket))
+    return file
+
+
+def _placed(client: docker.DockerClient, topology: Topology, refused: set[str], say: Say) -> Topology:
+    """The topology in its own subnet when that is free, else in the next free one of the pool."""
+    taken = _taken_subnets(client)
+    users = [name for subnet, name in taken.items() if _overlap(topology.subnet, subnet)]
+    if topology.subnet not in refused and not users:
+        return topology
+    taker = ", ".join(users) or "another rig"
+    if not in_pool(topology.subnet):
+        raise UsageError(f"the subnet {topology.subnet} of rig {topology.rig} is taken by {taker}, expected a free one")
+    for subnet in pool_subnets():
+        if subnet not in refused and not any(_overlap(subnet, other) for other in taken):
+            say(f"{topology.subnet} is taken by {taker}: using {subnet}")
+            return moved(topology, subnet)
+    raise HarnessError(f"every subnet that rigs take by themselves is in use; {topology.subnet} is taken by {taker}")
+
+
+def _taken_subnets(client: docker.DockerClient) -> dict[str, str]:
+    """Network names by subnet."""
+    with engine_call("list the engine's networks"):
+        networks = client.api.networks()
+    return {
+        entry["Subnet"]: network["Name"]
+        for network in networks
+        for entry in (network.get("IPAM") or {}).get("Config") or ()
+        if ":" not in entry.get("Subnet", ":")
+    }
+
+
+def _overlap(subnet: str, other: str) -> bool:
+    return IPv4Network(subnet).overlaps(IPv4Network(other, strict=False))

@@ -1,0 +1,323 @@
+"""The `groups` of a rig's document: what a person writes about groups and resources, as records.
+
+What a driver reads are its resource's properties, all texts:
+
+    ip-address        address
+    virtual-machine   image; user (its uid, no two machines share one); address, if it depends on an ip-address; and
+                      where the document says so: command (a JSON list), environment (a JSON object), memory (bytes),
+                      pids
+
+Addresses that the document leaves out are given in order, so that the same document always makes the same rig.
+"""
+
+import dataclasses
+import json
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
+
+from harness.model.topology import (
+    SECOND_US,
+    GroupSpec,
+    ResourcePolicy,
+    ResourceSpec,
+)
+from harness.rig.addresses import MACHINES_MAX, machine_address, reserved_for_machines
+from harness.rig.dependency import DEPENDENCY_FORM, Clauses, circle, parse_dependency
+from harness.rig.section import Section
+from harness.rig.yaml_source import nearest, shown
+
+__all__ = ["DEFAULT_GROUPS", "GUEST_IMAGE", "default_groups", "read_groups"]
+
+DEFAULT_GROUPS = 6
+GUEST_IMAGE = "blackstart/guest"
+
+FIRST_USER = 10001
+"""Guests have uids from 10000 up, one each; 10000 is the image's own user."""
+
+RESTARTS_MAX = 50
+"""A group's register remembers 64 restarts; a threshold beyond that could never be reached."""
+
+_HOUR_US = 3600 * SECOND_US
+_MEMORY = re.compile(r"(?P<number>[0-9]{1,6})\s?(?P<unit>Ki|Mi|Gi)B?")
+_UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+_MEMORY_LEAST = 16 << 20
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Draft:
+    """A resource whose dependencies and address are not settled yet."""
+
+    section: Section
+    name: str
+    type: str
+    clauses: Clauses
+    policy: ResourcePolicy
+    properties: dict[str, str] = field(default_factory=dict)
+
+
+def default_groups(count: int, subnet: str) -> tuple[GroupSpec, ...]:
+    """`count` groups web1, web2 ..., each an address and a machine that answers there."""
+    return tuple(_default_group(index, machine_address(subnet, index)) for index in range(count))
+
+
+def read_groups(section: Section, *, nodes: Sequence[str], subnet: str) -> tuple[GroupSpec, ...]:
+    """The groups of a rig. Refusals go to the section: what is returned counts only if there are none."""
+    value = section.raw("groups", DEFAULT_GROUPS)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return default_groups(section.integer("groups", DEFAULT_GROUPS, low=0, high=MACHINES_MAX), subnet)
+    groups = [_read_group(group, nodes) for group in section.sections("groups", what="a group")]
+    drafts = [draft for _, members in groups for draft in members]
+    _refuse_repeated(groups, nodes)
+    for _, members in groups:
+        _check_dependencies(members, drafts)
+    _give_addresses(drafts, subnet)
+    return tuple(
+        dataclasses.replace(group, resources=tuple(_finished(draft) for draft in members)) for group, members in groups
+    )
+
+
+def _default_group(index: int, address: str) -> GroupSpec:
+    name = f"web{index + 1}"
+    machine = {"image": GUEST_IMAGE, "user": str(FIRST_USER + index), "address": address}
+    return GroupSpec(
+        name=name,
+        resources=(
+            ResourceSpec(name=f"{name}-ip", type="ip-address", properties={"address": address}),
+            ResourceSpec(
+                name=f"{name}-vm", type="virtual-machine", depends_on=((f"{name}-ip",),), properties=machine
+            ),
+        ),
+    )
+
+
+def _read_group(section: Section, nodes: Sequence[str]) -> tuple[GroupSpec, list[_Draft]]:
+    default = GroupSpec(name="")
+    threshold = None
+    if "failover-threshold" in section:
+        threshold = section.integer("failover-threshold", 0, low=0, high=100)
+    group = GroupSpec(
+        name=section.name("name"),
+        preferred_owners=_owners(section, "preferred-owners", nodes),
+        possible_owners=_owners(section, "possible-owners", nodes),
+        priority=section.choice("priority", default.priority),
+        failover_threshold=threshold,
+        failover_period_us=section.duration_us(
+            "failover-period", default.failover_period_us, low=SECOND_US, high=720 * _HOUR_US
+        ),
+    )
+    drafts = [_read_resource(resource) for resource in section.sections("resources", what="a resource")]
+    section.finish()
+    section.demand("resources", "a list of at least one resource", bool(drafts))
+    barred = set(group.preferred_owners) - set(group.possible_owners)
+    if group.possible_owners and barred:
+        section.refuse(
+            "preferred-owners", f"{', '.join(sorted(barred))} is preferred and not possible", "possible owners only"
+        )
+    return group, drafts
+
+
+def _owners(section: Section, key: str, nodes: Sequence[str]) -> tuple[str, ...]:
+    names = section.texts(key, what="nodes of the rig")
+    for index, name in enumerate(names):
+        if name not in nodes:
+            section.refuse_item(key, index, f"the rig has no node {name!r}", nearest(name, nodes))
+        elif name in names[:index]:
+            section.refuse_item(key, index, f"{name} is named twice", "each node once")
+    return names
+
+
+def _read_resource(section: Section) -> _Draft:
+    name = section.name("name")
+    kind = section.text("type", "") if "type" in section else ""
+    draft = _Draft(
+        section=section, name=name, type=kind, clauses=_read_clauses(section), policy=_read_policy(section)
+    )
+    reader = _TYPES.get(kind)
+    if "type" not in section:
+        section.demand("type", f"one of {', '.join(_TYPES)}", False)
+    elif reader is None:
+        section.raw("type")
+        section.refuse("type", f"there is no resource type {shown(kind)}", nearest(kind, _TYPES))
+    else:
+        reader(draft)
+        section.finish()
+    return draft
+
+
+def _read_clauses(section: Section) -> Clauses:
+    value = section.raw("depends-on", [])
+    if isinstance(value, list):
+        return tuple((name,) for name in section.texts("depends-on", what="names of resources"))
+    try:
+        return parse_dependency(value if isinstance(value, str) else shown(value))
+    except ValueError as error:
+        section.refuse("depends-on", f"depends-on: {error}", DEPENDENCY_FORM)
+        return ()
+
+
+def _read_policy(section: Section) -> ResourcePolicy:
+    default = ResourcePolicy()
+
+    def duration_us(key: str, default_us: int, low: int, high: int) -> int:
+        return section.duration_us(key, default_us, low=low, high=high)
+
+    return ResourcePolicy(
+        is_alive_interval_us=duration_us("is-alive-interval", default.is_alive_interval_us, 10_000, _HOUR_US),
+        looks_alive_interval_us=duration_us(
+            "looks-alive-interval", default.looks_alive_interval_us, 10_000, 24 * _HOUR_US
+        ),
+        pending_timeout_us=duration_us("pending-timeout", default.pending_timeout_us, 100_000, 24 * _HOUR_US),
+        deadlock_timeout_us=duration_us("deadlock-timeout", default.deadlock_timeout_us, SECOND_US, 24 * _HOUR_US),
+        restart_action=section.choice("restart-action", default.restart_action),
+        restart_threshold=section.integer("restart-threshold", default.restart_threshold, low=0, high=RESTARTS_MAX),
+        restart_period_us=duration_us("restart-period", default.restart_period_us, SECOND_US, 168 * _HOUR_US),
+        restart_delay_us=duration_us("restart-delay", default.restart_delay_us, 0, _HOUR_US),
+        separate_monitor=section.boolean("separate-monitor", default.separate_monitor),
+    )
+
+
+def _read_ip_address(draft: _Draft) -> None:
+    if "address" in draft.section:
+        draft.properties["address"] = str(draft.section.raw("address"))
+
+
+def _read_virtual_machine(draft: _Draft) -> None:
+    section = draft.section
+    draft.properties["image"] = section.text("image", GUEST_IMAGE)
+    if "address" in section:
+        section.raw("address")
+        section.refuse("address", "a virtual-machine has no address of its own", "an ip-address that it depends on")
+    _read_command(draft)
+    _read_environment(draft)
+    if "memory" in section:
+        draft.properties["memory"] = str(_memory_bytes(section))
+    if "pids" in section:
+        draft.properties["pids"] = str(section.integer("pids", 64, low=1, high=10_000))
+
+
+_TYPES: dict[str, Callable[[_Draft], None]] = {
+    "ip-address": _read_ip_address,
+    "virtual-machine": _read_virtual_machine,
+}
+
+
+def _read_command(draft: _Draft) -> None:
+    """A list of words, or one line split as a shell splits it."""
+    section = draft.section
+    value = section.raw("command", [])
+    words: Sequence[str] = ()
+    if isinstance(value, str):
+        try:
+            words = shlex.split(value)
+        except ValueError as error:
+            section.refuse("command", f"command: {error}", "words with their quotes closed")
+    else:
+        words = section.texts("command", what="words (numbers in quotes)")
+    if words:
+        draft.properties["command"] = json.dumps(list(words))
+
+
+def _read_environment(draft: _Draft) -> None:
+    variables: dict[str, str] = {}
+    environment = draft.section.section("environment", what="an environment")
+    for name, value in environment.items():
+        if not _VARIABLE.fullmatch(name) or name.startswith("BLACKSTART_"):
+            environment.refuse(name, f"the variable {name!r}", "a name of letters, digits and _, not from BLACKSTART_")
+        elif isinstance(value, bool) or not isinstance(value, str | int | float):
+            environment.refuse(name, f"{name} is {shown(value)}", "text (in quotes) or a number")
+        else:
+            variables[name] = str(value)
+    if variables:
+        draft.properties["environment"] = json.dumps(variables, sort_keys=True)
+
+
+def _memory_bytes(section: Section) -> int:
+    value = section.raw("memory")
+    match = _MEMORY.fullmatch(value.strip()) if isinstance(value, str) else None
+    size = int(match["number"]) * _UNITS[match["unit"]] if match else 0
+    if size < _MEMORY_LEAST:
+        section.refuse("memory", f"memory is {shown(value)}", "a size of at least 16MiB, such as 128MiB or 1GiB")
+    return size
+
+
+def _refuse_repeated(groups: Sequence[tuple[GroupSpec, list[_Draft]]], nodes: Sequence[str]) -> None:
+    """Resource names are unique in the whole rig: each names a directory of the shared volume and a container."""
+    seen_groups: set[str] = set()
+    seen_resources: set[str] = set()
+    for group, members in groups:
+        if group.name and group.name in seen_groups and members:
+            members[0].section.refuse_parent("name", f"there is another group {group.name!r}", "names that differ")
+        seen_groups.add(group.name)
+        for draft in members:
+            if draft.name and draft.name in seen_resources:
+                draft.section.refuse("name", f"there is another resource {draft.name!r}", "names that differ")
+            elif draft.name in nodes:
+                draft.section.refuse("name", f"{draft.name!r} is a node's name", "another name: both name containers")
+            seen_resources.add(draft.name)
+
+
+def _check_dependencies(members: Sequence[_Draft], everywhere: Sequence[_Draft]) -> None:
+    names = [draft.name for draft in members]
+    for draft in members:
+        for provider in (name for clause in draft.clauses for name in clause):
+            if provider in names:
+                continue
+            elsewhere = any(other.name == provider for other in everywhere)
+            problem = f"{provider!r} is in another group" if elsewhere else f"the group has no resource {provider!r}"
+            others = [name for name in names if name != draft.name]
+            draft.section.refuse("depends-on", f"depends-on: {problem}", nearest(provider, others))
+    found = circle({draft.name: draft.clauses for draft in members})
+    if found:
+        first = next(draft for draft in members if draft.name == found[0])
+        first.section.refuse("depends-on", f"depends-on runs in a circle: {' -> '.join(found)}", "no circle")
+
+
+def _give_addresses(drafts: Sequence[_Draft], subnet: str) -> None:
+    """Written addresses first, then the others in order; then each machine gets that of its first ip-address."""
+    taken: set[str] = set()
+    addresses = [draft for draft in drafts if draft.type == "ip-address"]
+    for draft in addresses:
+        if "address" in draft.properties:
+            address = _written_address(draft, subnet)
+            if address and address in taken:
+                draft.section.refuse("address", f"{address} is given to another resource", "an address of its own")
+            taken.add(address)
+            draft.properties["address"] = address
+    free = (address for index in range(MACHINES_MAX) if (address := machine_address(subnet, index)) not in taken)
+    for draft in addresses:
+        if "address" not in draft.properties:
+            draft.properties["address"] = next(free, "")
+            if not draft.properties["address"]:
+                draft.section.refuse(None, "the rig has no address left", f"at most {MACHINES_MAX} ip-addresses")
+    by_name = {draft.name: draft.properties["address"] for draft in addresses}
+    for index, draft in enumerate(draft for draft in drafts if draft.type == "virtual-machine"):
+        draft.properties["user"] = str(FIRST_USER + index)
+        providers = (name for clause in draft.clauses for name in clause if name in by_name)
+        address = by_name.get(next(providers, ""), "")
+        if address:
+            draft.properties["address"] = address
+
+
+def _written_address(draft: _Draft, subnet: str) -> str:
+    written = draft.properties["address"]
+    first, last = machine_address(subnet, 0), machine_address(subnet, MACHINES_MAX - 1)
+    short = first.rpartition(".")[2]
+    try:
+        address = str(IPv4Network(subnet)[int(written)] if written.isdecimal() else IPv4Address(written))
+        if reserved_for_machines(subnet, address):
+            return address
+        problem = f"{written} lies outside of the machines' range"
+    except (AddressValueError, IndexError):
+        problem = f"{shown(written)} is no address"
+    draft.section.refuse("address", problem, f"one from {first} to {last}, or its last number, such as {short}")
+    return ""
+
+
+def _finished(draft: _Draft) -> ResourceSpec:
+    return ResourceSpec(
+        name=draft.name, type=draft.type, depends_on=draft.clauses, properties=draft.properties, policy=draft.policy
+    )

@@ -1,0 +1,309 @@
+"""A rig that stands: made from a topology, found again by its labels, and taken away.
+
+    rig = Rig.up(topology, say=print)        # images, volumes, secrets, nodes, the cluster formed, everything Online
+    rig = Rig.find("blackstart")             # nothing but the engine is asked; no file is needed
+    rig.power_off("node2"); rig.power_on("node2")
+    rig.down(say=print)
+
+It starts and forms; from then on the cluster runs itself, and no call here is needed for it to live. Calls block,
+each with a limit.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+
+from harness.errors import EngineError, NoSuchContainer, UsageError, WaitTimeout
+from harness.model import labels
+from harness.model.topology import Topology
+from harness.rig.compose import node_container
+from harness.rig.compose_tool import ComposeTool, require_compose_tool
+from harness.rig.container_exec import run_inside
+from harness.rig.creation import (
+    check_machine_images,
+    create,
+    form,
+    make_missing_nodes,
+    refuse_other,
+    topology_of,
+)
+from harness.rig.engine import connect, engine_call, in_parallel
+from harness.rig.images import ensure_images, find_project_root
+from harness.rig.standing import Power, Standing, merge
+from harness.rig.teardown import remove_rig, rig_names
+
+__all__ = ["UP_LIMIT_S", "Machine", "Rig"]
+
+Say = Callable[[str], None]
+
+UP_LIMIT_S = 120.0
+"""From formed to everything Online. It takes some seconds; a loaded machine with nine nodes needs more."""
+SNAPSHOT_LIMIT_S = 10.0
+POWER_LIMIT_S = 30.0
+LOOK_INTERVAL_S = 0.5
+"""A look costs a Python start in each node; the nodes announce nothing to the outside that could be awaited."""
+ENGINE_LOOK_INTERVAL_S = 0.05
+
+SERVICE_USER = "900:910"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """A machine's container as the engine lists it. `state` is the engine's word: running, exited, created, paused."""
+
+    name: str
+    group: str
+    node: str
+    session: str
+    state: str
+    status: str
+    container: str
+
+
+class Rig:
+    """One rig of one engine. `topology` is what it was made from, with the addresses that it really has."""
+
+    def __init__(self, client: docker.DockerClient, topology: Topology) -> None:
+        """Only `up` and `find` make these."""
+        self.client = client
+        self.topology = topology
+        self.name = topology.rig
+
+    @classmethod
+    def up(
+        cls,
+        topology: Topology,
+        *,
+        say: Say,
+        limit_s: float = UP_LIMIT_S,
+        client: docker.DockerClient | None = None,
+        project_root: Path | None = None,
+    ) -> "Rig":
+        """Makes the rig, or completes one that stands already and is the same; returns when everything is Online.
+
+        Raises UsageError when a rig of that name differs, WaitTimeout when it does not get Online within `limit_s`,
+        HarnessError, EngineError. What was made stays for a look: `down` removes it.
+        """
+        client = client or connect()
+        tool = require_compose_tool()
+        images = ensure_images(client, project_root=project_root or find_project_root(), say=say)
+        check_machine_images(client, topology)
+        standing = topology_of(client, topology.rig)
+        if standing is None:
+            rig = cls(client, create(client, tool, topology, image=images.hypervisor.tag, say=say))
+        else:
+            refuse_other(topology, standing)
+            rig = cls(client, standing)
+            rig._complete(tool, image=images.hypervisor.tag, say=say)
+        form(client, rig.topology, say=say)
+        rig.wait_online(limit_s=limit_s, say=say)
+        return rig
+
+    @classmethod
+    def find(cls, name: str, *, client: docker.DockerClient | None = None) -> "Rig":
+        """The rig of that name. Raises UsageError when the engine has none, or only parts of it."""
+        client = client or connect()
+        topology = topology_of(client, name)
+        if topology is None:
+            others = ", ".join(rig_names(client)) or "none at all"
+            raise UsageError(f"there is no rig {name!r} on this engine, which has: {others}. `blackstart up` makes one")
+        return cls(client, topology)
+
+    def down(self, *, say: Say) -> None:
+        """Removes everything that carries the rig's label. Raises CleanupError, naming what is left."""
+        remove_rig(self.client, self.name, say=say)
+
+    def standing(self) -> Standing:
+        """What the engine and the nodes say now. A node that does not answer is Unknown, not an error."""
+        powers = self.powers()
+        running = [name for name, power in powers.items() if power is Power.ON]
+        answers = in_parallel(self.snapshot, running)
+        snapshots = {name: answer for name, answer in zip(running, answers, strict=True) if answer is not None}
+        return merge(self.topology, powers, snapshots)
+
+    def snapshot(self, node: str) -> dict[str, Any] | None:
+        """What `node` says of the cluster; None when it does not answer in time, or not yet."""
+        command = ["python3", "-I", "-m", "harness.live.ask", "snapshot"]
+        try:
+            finished = run_inside(
+                self.client,
+                node_container(self.name, node),
+                command,
+                user=SERVICE_USER,
+                limit_s=SNAPSHOT_LIMIT_S,
+            )
+            answer = json.loads(finished.stdout) if finished.exit_code == 0 else None
+        except (EngineError, WaitTimeout, ValueError):
+            return None
+        return answer if isinstance(answer, dict) else None
+
+    def powers(self) -> dict[str, Power]:
+        """Each node as the engine sees it, in the topology's order."""
+        held = self.holds()
+        states = {found["Labels"][labels.NODE]: found["State"] for found in self._containers(labels.Role.NODE)}
+        powers = {}
+        for node in self.topology.nodes:
+            power = _POWERS.get(states.get(node.name, ""), Power.OFF if node.name in states else Power.MISSING)
+            powers[node.name] = Power.HELD_OFF if power is Power.OFF and node.name in held else power
+        return powers
+
+    def machines(self) -> list[Machine]:
+        """Every machine's container that the engine has, running or not, by node and name."""
+        found = [
+            Machine(
+                name=container["Labels"].get(labels.RESOURCE, "?"),
+                group=container["Labels"].get(labels.GROUP, "?"),
+                node=container["Labels"].get(labels.NODE, "?"),
+                session=container["Labels"].get(labels.SESSION, ""),
+                state=container["State"],
+                status=container["Status"],
+                container=container["Id"],
+            )
+            for container in self._containers(labels.Role.MACHINE)
+        ]
+        return sorted(found, key=lambda machine: (machine.node, machine.name))
+
+    def holds(self) -> frozenset[str]:
+        """The nodes whose power is held off."""
+        marks = {"label": [f"{labels.RIG}={self.name}", f"{labels.ROLE}={labels.Role.HOLD}"]}
+        with engine_call(f"list the hold marks of rig {self.name}"):
+            found = self.client.api.volumes(filters=marks).get("Volumes") or []
+        return frozenset(volume["Labels"][labels.NODE] for volume in found)
+
+    def power_off(self, node: str, *, hold: bool = True) -> None:
+        """Cuts the power of `node`: its machines go with it. Off means that the engine reports none of them running.
+
+        With `hold`, nobody powers it on again before `power_on`; without, a survivor does as soon as it has fenced
+        it. Raises WaitTimeout when something withstands, UsageError for an unknown node.
+        """
+        self._check_node(node)
+        if hold:
+            self._hold(node)
+        deadline = time.monotonic() + POWER_LIMIT_S
+        while True:
+            alive = [found for found in self._of_node(node) if found["State"] not in _NOT_RUNNING]
+            if not alive:
+                return
+            if time.monotonic() > deadline:
+                saw = ", ".join(f"{found['Names'][0].lstrip('/')} {found['State']}" for found in alive)
+                raise WaitTimeout(waited_for=f"the power of {node} to go", saw=saw, limit_s=POWER_LIMIT_S)
+            if any(in_parallel(self._kill, [found["Id"] for found in alive])):
+                time.sleep(ENGINE_LOOK_INTERVAL_S)  # the engine refused a kill: between two lives, or already dying
+
+    def power_on(self, node: str) -> None:
+        """Removes the hold mark and gives `node` its power; returns when the engine has started it."""
+        self._check_node(node)
+        try:
+            with engine_call(f"remove the hold mark of {node}"):
+                self.client.api.remove_volume(_hold_volume(self.name, node))
+        except NoSuchContainer:
+            pass  # it was not held
+        with engine_call(f"power on {node}"):
+            self.client.api.start(node_container(self.name, node))
+
+    def logs(self, node: str, *, lines: int = 20) -> str:
+        """The end of the log of `node`, a line `component: message` each; empty when the engine does not say."""
+        try:
+            with engine_call(f"read the log of {node}"):
+                text = self.client.api.logs(node_container(self.name, node), tail=lines)
+        except EngineError:
+            return ""
+        return "\n".join(_log_line(line) for line in bytes(text).decode(errors="replace").splitlines())
+
+    def wait_online(self, *, limit_s: float = UP_LIMIT_S, say: Say) -> None:
+        """Returns when every node is Up and every group Online. Raises WaitTimeout with what is missing."""
+        deadline = time.monotonic() + limit_s
+        told = ""
+        while True:
+            standing = self.standing()
+            missing = standing.missing(self.topology)
+            if not missing:
+                return
+            waiting = f"waiting for {', '.join(missing)}"
+            if waiting != told:
+                say(waiting)
+                told = waiting
+            if time.monotonic() > deadline:
+                culprit = standing.culprit() or self.topology.nodes[0].name
+                raise WaitTimeout(
+                    waited_for="every node to be Up and every group Online",
+                    saw=", ".join(missing),
+                    limit_s=limit_s,
+                    advice=f"`blackstart down --name {self.name}` removes what was made. "
+                    f"The log of {culprit} ends with:\n{self.logs(culprit)}",
+                )
+            time.sleep(LOOK_INTERVAL_S)
+
+    def _complete(self, tool: ComposeTool, *, image: str, say: Say) -> None:
+        """Powers on what is off, and makes anew what is missing, of a rig that stands."""
+        off = {name: power for name, power in self.powers().items() if power is not Power.ON}
+        if not off:
+            say(f"rig {self.name} stands already")
+            return
+        say(f"rig {self.name} stands already, without {', '.join(off)}: powering on")
+        make_missing_nodes(self.client, tool, self.topology, image=image)
+        for name, power in off.items():
+            if power is Power.PAUSED:
+                with engine_call(f"unpause {name}"):
+                    self.client.api.unpause(node_container(self.name, name))
+            else:
+                self.power_on(name)
+
+    def _hold(self, node: str) -> None:
+        mark = {labels.RIG: self.name, labels.ROLE: str(labels.Role.HOLD), labels.NODE: node}
+        with engine_call(f"make the hold mark of {node}"):
+            self.client.api.create_volume(_hold_volume(self.name, node), labels=mark)
+
+    def _kill(self, container: str) -> bool:
+        """Whether the engine refused."""
+        try:
+            with engine_call(f"kill {container[:12]}"):
+                self.client.api.kill(container)
+        except NoSuchContainer:
+            return False
+        except EngineError:
+            return True
+        return False
+
+    def _of_node(self, node: str) -> list[Any]:
+        return [
+            found
+            for role in (labels.Role.NODE, labels.Role.MACHINE)
+            for found in self._containers(role)
+            if found["Labels"].get(labels.NODE) == node
+        ]
+
+    def _containers(self, role: labels.Role) -> list[Any]:
+        filters = {"label": [f"{labels.RIG}={self.name}", f"{labels.ROLE}={role}"]}
+        with engine_call(f"list the containers of rig {self.name}"):
+            found: list[Any] = self.client.api.containers(all=True, filters=filters)
+        return found
+
+    def _check_node(self, node: str) -> None:
+        names = [known.name for known in self.topology.nodes]
+        if node not in names:
+            raise UsageError(f"rig {self.name} has no node {node!r}, expected one of {', '.join(names)}")
+
+
+_POWERS = {
+    "running": Power.ON,
+    "paused": Power.PAUSED,
+    "restarting": Power.RESTARTING,
+}
+_NOT_RUNNING = ("exited", "created", "dead", "removing")
+
+
+def _log_line(line: str) -> str:
+    try:
+        entry = json.loads(line)
+        return f"  {entry['component']}: {entry['message']}"
+    except (ValueError, KeyError, TypeError):
+        return f"  {line}"
+
+
+def _hold_volume(rig: str, node: str) -> str:
+    return f"{rig}_hold_{node}"

@@ -1,0 +1,64 @@
+"""The files of the secrets volume: the voters' password for the service, and the voters' access list with its hash.
+
+Made anew for every rig, and known to nobody else: not in the Compose file, not in an environment, not on this side's
+disk. They get into the volume through a container that is created and never started.
+"""
+
+import hashlib
+import io
+import secrets
+import tarfile
+
+import docker
+
+from harness.model import labels
+from harness.rig.compose import secrets_volume
+from harness.rig.engine import engine_call
+
+__all__ = ["DIRECTORY", "access_list", "fill_secrets"]
+
+DIRECTORY = "/run/secrets"
+_PASSWORD_BYTES = 32
+_SERVICE_ID = 900
+_VOTER_ID = 901
+
+
+def access_list(password: str) -> str:
+    """The line for the voters' `aclfile`: one user, by its password's hash, without the commands that can lose data.
+
+    A voter needs scripts, hashes and sorted sets, and INFO for people; no FLUSHALL, CONFIG, DEBUG, SHUTDOWN or
+    REPLICAOF.
+    """
+    digest = hashlib.sha256(password.encode()).hexdigest()
+    return f"user default on sanitize-payload #{digest} ~* resetchannels +@all -@dangerous -@admin +info\n"
+
+
+def fill_secrets(client: docker.DockerClient, *, rig: str, image: str) -> None:
+    """Puts a new password into the rig's secrets volume, which must exist and be mounted by no running voter yet."""
+    password = secrets.token_urlsafe(_PASSWORD_BYTES)
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        _add(tar, "voter-password", password, owner=_SERVICE_ID)
+        _add(tar, "voter.acl", access_list(password), owner=_VOTER_ID)
+    with engine_call("create a container that carries the secrets into their volume"):
+        carrier = client.containers.create(
+            image,
+            labels={labels.RIG: rig, labels.ROLE: str(labels.Role.CLIENT)},
+            network_mode="none",
+            volumes={secrets_volume(rig): {"bind": DIRECTORY, "mode": "rw"}},
+        )
+    try:
+        with engine_call(f"put the secrets into {secrets_volume(rig)}"):
+            carrier.put_archive(DIRECTORY, archive.getvalue())
+    finally:
+        with engine_call("remove the container that carried the secrets"):
+            carrier.remove(force=True)
+
+
+def _add(tar: tarfile.TarFile, name: str, text: str, *, owner: int) -> None:
+    data = text.encode()
+    entry = tarfile.TarInfo(name)
+    entry.size = len(data)
+    entry.mode = 0o400
+    entry.uid = entry.gid = owner
+    tar.addfile(entry, io.BytesIO(data))

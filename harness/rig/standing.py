@@ -1,0 +1,158 @@
+"""How a rig stands: what the engine says of its nodes, and what the cluster says of nodes and groups.
+
+Each node tells what it knows; a group's states are known on its owner only. `merge` puts the answers together,
+without any I/O, and says Unknown where nobody knows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from harness.model.states import GroupState
+from harness.model.topology import Priority, Topology
+
+__all__ = ["UNKNOWN", "GroupStanding", "NodeStanding", "Power", "ResourceStanding", "Standing", "merge"]
+
+UNKNOWN = "Unknown"
+
+
+class Power(StrEnum):
+    """A node as the engine sees it."""
+
+    ON = "on"
+    OFF = "off"
+    HELD_OFF = "held off"
+    PAUSED = "paused"
+    RESTARTING = "restarting"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStanding:
+    """One node. `state` is the cluster's word (Up, Paused, Joining, Down) or Unknown.
+
+    `quorum` is whether the node itself holds its lease; None when it did not answer.
+    """
+
+    name: str
+    address: str
+    voter: bool
+    power: Power
+    state: str
+    session: str
+    quorum: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceStanding:
+    """One resource: its reported state, and its PersistentState (1: wanted online; None: nobody told)."""
+
+    name: str
+    type: str
+    state: str
+    persistent_state: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupStanding:
+    """One group; `owner` is empty when nobody owns it or nobody knows."""
+
+    name: str
+    owner: str
+    epoch: int
+    state: str
+    resources: tuple[ResourceStanding, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """The whole rig at one look."""
+
+    rig: str
+    subnet: str
+    nodes: tuple[NodeStanding, ...]
+    groups: tuple[GroupStanding, ...]
+
+    def missing(self, topology: Topology) -> list[str]:
+        """What is not yet as it should be after `up`: each node Up, each group Online that starts by itself."""
+        idle = {group.name for group in topology.groups if group.priority is Priority.NO_AUTO_START}
+        idle |= {group.name for group in topology.groups if not group.resources}
+        nodes = [
+            f"{node.name} ({node.state if node.power is Power.ON else node.power})"
+            for node in self.nodes
+            if node.state != "Up" or node.power is not Power.ON
+        ]
+        groups = [
+            f"{group.name} ({group.state})"
+            for group in self.groups
+            if group.name not in idle and group.state != GroupState.ONLINE
+        ]
+        return nodes + groups
+
+    def culprit(self) -> str:
+        """The node whose log is worth a look: the first that is not Up, else the owner of the first group that is not
+        Online; empty when there is none.
+        """
+        nodes = (node.name for node in self.nodes if node.state != "Up" or node.power is not Power.ON)
+        owners = (group.owner for group in self.groups if group.state != GroupState.ONLINE and group.owner)
+        return next(nodes, next(owners, ""))
+
+
+def merge(topology: Topology, powers: Mapping[str, Power], snapshots: Mapping[str, Mapping[str, Any]]) -> Standing:
+    """`powers` and `snapshots` by node; a node that did not answer has no snapshot."""
+    quorate = [snapshots[node.name] for node in topology.nodes if snapshots.get(node.name, {}).get("quorum")]
+    told = {entry["name"]: entry for entry in quorate[0]["nodes"]} if quorate else {}
+    nodes = []
+    for node in topology.nodes:
+        own = snapshots.get(node.name)
+        entry = told.get(node.name, {})
+        nodes.append(
+            NodeStanding(
+                name=node.name,
+                address=node.address,
+                voter=node.voter,
+                power=powers.get(node.name, Power.MISSING),
+                state=str(entry.get("state", UNKNOWN)),
+                session=str(entry.get("session") or (own or {}).get("session") or ""),
+                quorum=bool(own["quorum"]) if own is not None else None,
+            )
+        )
+    groups = tuple(_group(group.name, topology, snapshots) for group in topology.groups)
+    return Standing(rig=topology.rig, subnet=topology.subnet, nodes=tuple(nodes), groups=groups)
+
+
+def _group(name: str, topology: Topology, snapshots: Mapping[str, Mapping[str, Any]]) -> GroupStanding:
+    """The freshest record anybody has, and the states as its owner tells them."""
+    views = [
+        (view["session"], entry)
+        for view in snapshots.values()
+        for entry in view.get("groups", ())
+        if entry["name"] == name
+    ]
+    spec = next(group for group in topology.groups if group.name == name)
+    if not views:
+        resources = tuple(
+            ResourceStanding(name=resource.name, type=resource.type, state=UNKNOWN, persistent_state=None)
+            for resource in spec.resources
+        )
+        return GroupStanding(name=name, owner="", epoch=0, state=UNKNOWN, resources=resources)
+    epoch = max(entry["epoch"] for _, entry in views)
+    freshest = [(session, entry) for session, entry in views if entry["epoch"] == epoch]
+    of_owner = [entry for session, entry in freshest if entry["owner_session"] == session]
+    entry = of_owner[0] if of_owner else freshest[0][1]
+    return GroupStanding(
+        name=name,
+        owner=str(entry["owner"] or ""),
+        epoch=epoch,
+        state=str(entry["state"]) if of_owner else UNKNOWN,
+        resources=tuple(
+            ResourceStanding(
+                name=resource["name"],
+                type=resource["type"],
+                state=str(resource["state"]) if of_owner else UNKNOWN,
+                persistent_state=resource["persistent_state"],
+            )
+            for resource in entry["resources"]
+        ),
+    )

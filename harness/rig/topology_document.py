@@ -1,0 +1,178 @@
+"""The `rig:` mapping of an experiment, or a topology file, as a `Topology`.
+
+Everything that a person can get wrong is refused here, with file, line and the expected form, all errors of a file at
+once; behind this module a topology is sound. It does not look at any engine.
+
+    nodes: 3                      # 1 to 9, or a list of names
+    voters: 3                     # odd, counted from the top; by default as many as possible up to five
+    subnet: 10.87.0.0/24          # a wish: inside of 10.87.0.0/16 a rig takes the next free one
+    settings: {beat: 500ms, lease: 2s, grace: 1s, fencing: power}
+    groups:                       # or a number of like groups; by default six
+      - name: web
+        preferred-owners: [node2]
+        resources:
+          - {name: web-ip, type: ip-address}
+          - {name: web-vm, type: virtual-machine, depends-on: "[web-ip]", is-alive-interval: 1s}
+"""
+
+from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
+from typing import Any
+
+from harness.errors import UsageError
+from harness.model.topology import SECOND_US, NodeSpec, Settings, Topology
+from harness.rig.addresses import DEFAULT_SUBNET, NODES_MAX, node_address
+from harness.rig.duration import format_duration
+from harness.rig.group_document import DEFAULT_GROUPS, default_groups, read_groups
+from harness.rig.section import NAME_FORM, Section, is_name
+from harness.rig.yaml_source import Path, Source, refuse, shown
+
+__all__ = ["DEFAULT_RIG", "default_topology", "read_topology"]
+
+DEFAULT_RIG = "blackstart"
+DEFAULT_NODES = 3
+VOTERS_MAX = 5
+"""More voters than five make every change slower and survive nothing that happens."""
+
+_MILLISECOND_US = 1_000
+_UNREAD: Any = object()
+
+
+def default_topology(*, rig: str = DEFAULT_RIG, nodes: int = DEFAULT_NODES) -> Topology:
+    """A rig of `nodes` nodes with six machines. Raises UsageError for a count or a name that no rig can have."""
+    if not 1 <= nodes <= NODES_MAX:
+        raise UsageError(f"--nodes is {nodes}, expected a whole number from 1 to {NODES_MAX}")
+    _check_rig_name(rig)
+    names = _node_names(nodes)
+    return Topology(
+        rig=rig,
+        subnet=DEFAULT_SUBNET,
+        nodes=_nodes(names, voters=_default_voters(nodes), subnet=DEFAULT_SUBNET),
+        groups=default_groups(DEFAULT_GROUPS, DEFAULT_SUBNET),
+    )
+
+
+def read_topology(source: Source, *, path: Path = (), data: Any = _UNREAD, rig: str | None = None) -> Topology:
+    """The topology at `path` of `source`; at the top of a file it may stand under the key `rig`.
+
+    `data` replaces what the source has there (values with their variables put in); `rig` is the rig's name, which
+    wins over the document's own. Raises one UsageError with every refusal.
+    """
+    if data is _UNREAD:
+        data = source.data
+        for step in path:
+            data = data[step]
+        if not path and isinstance(data, dict) and isinstance(data.get("rig"), dict):
+            path, data = ("rig",), data["rig"]
+    refusals: list[str] = []
+    section = Section(data, source=source, path=path, refusals=refusals, what="a rig")
+    name = section.name("name") if "name" in section else DEFAULT_RIG
+    section.known("name")
+    if rig is not None:
+        _check_rig_name(rig)
+        name = rig
+    subnet = _read_subnet(section)
+    names = _read_node_names(section)
+    topology = Topology(
+        rig=name,
+        subnet=subnet,
+        nodes=_nodes(names, voters=_read_voters(section, len(names)), subnet=subnet),
+        groups=read_groups(section, nodes=names, subnet=subnet),
+        settings=_read_settings(section.section("settings", what="settings")),
+    )
+    section.finish()
+    refuse(sorted(refusals, key=_line))
+    return topology
+
+
+def _check_rig_name(name: str) -> None:
+    if not is_name(name):
+        raise UsageError(f"the rig's name is {name!r}, expected {NAME_FORM}")
+
+
+def _line(refusal: str) -> int:
+    """The number in `FILE:LINE: ...`, so that refusals stand in the order of the file."""
+    for part in refusal.split(":"):
+        if part.isdigit():
+            return int(part)
+    return 0
+
+
+def _read_subnet(section: Section) -> str:
+    value = section.raw("subnet", DEFAULT_SUBNET)
+    try:
+        network = IPv4Network(value)
+        if network.prefixlen == 24 and network.is_private:
+            return str(network)
+    except (AddressValueError, NetmaskValueError, ValueError, TypeError):
+        pass
+    section.refuse("subnet", f"subnet is {shown(value)}", f"a private network with 24 bits, such as {DEFAULT_SUBNET}")
+    return DEFAULT_SUBNET
+
+
+def _node_names(count: int) -> tuple[str, ...]:
+    return tuple(f"node{number}" for number in range(1, count + 1))
+
+
+def _read_node_names(section: Section) -> tuple[str, ...]:
+    value = section.raw("nodes", DEFAULT_NODES)
+    if not isinstance(value, list):
+        return _node_names(section.integer("nodes", DEFAULT_NODES, low=1, high=NODES_MAX))
+    names: list[str] = []
+    for index, name in enumerate(value):
+        if not is_name(name):
+            section.refuse_item("nodes", index, f"a node's name is {shown(name)}", NAME_FORM)
+        elif name in names:
+            section.refuse_item("nodes", index, f"there is another node {name!r}", "names that differ")
+        else:
+            names.append(name)
+    if not 1 <= len(value) <= NODES_MAX:
+        section.refuse("nodes", f"{len(value)} nodes", f"1 to {NODES_MAX} nodes")
+    return tuple(names[:NODES_MAX]) or _node_names(DEFAULT_NODES)
+
+
+def _default_voters(nodes: int) -> int:
+    """As many as there may be, made odd: an even number survives no more failures than the odd one below it."""
+    voters = min(VOTERS_MAX, nodes)
+    return voters if voters % 2 else voters - 1
+
+
+def _read_voters(section: Section, nodes: int) -> int:
+    default = _default_voters(nodes)
+    voters = section.integer("voters", default, low=1, high=min(nodes, NODES_MAX))
+    if voters % 2 == 0:
+        section.refuse("voters", f"{voters} voters", f"an odd number, such as {voters - 1}")
+        return default
+    return voters
+
+
+def _nodes(names: tuple[str, ...], *, voters: int, subnet: str) -> tuple[NodeSpec, ...]:
+    return tuple(
+        NodeSpec(name=name, address=node_address(subnet, index), voter=index < voters)
+        for index, name in enumerate(names)
+    )
+
+
+def _read_settings(section: Section) -> Settings:
+    default = Settings()
+
+    def milliseconds_us(key: str, default_us: int, low: int, high: int) -> int:
+        duration_us = section.duration_us(key, default_us, low=low, high=high)
+        if duration_us % _MILLISECOND_US:
+            section.refuse(key, f"{key} is {format_duration(duration_us)}", "whole milliseconds")
+        return duration_us
+
+    settings = Settings(
+        beat_us=milliseconds_us("beat", default.beat_us, 10 * _MILLISECOND_US, 10 * SECOND_US),
+        lease_us=milliseconds_us("lease", default.lease_us, 20 * _MILLISECOND_US, 300 * SECOND_US),
+        grace_us=milliseconds_us("grace", default.grace_us, 0, 60 * SECOND_US),
+        fencing=section.choice("fencing", default.fencing),
+    )
+    section.finish()
+    if settings.lease_us < 2 * settings.beat_us:
+        beat, lease = format_duration(settings.beat_us), format_duration(settings.lease_us)
+        section.refuse(
+            "lease" if "lease" in section else "beat",
+            f"the lease of {lease} is under twice the beat of {beat}: one lost beat would end it",
+            f"a lease of at least {format_duration(2 * settings.beat_us)}",
+        )
+    return settings

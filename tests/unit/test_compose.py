@@ -1,0 +1,122 @@
+"""The Compose file: what it holds, what it must not hold, and that the checked-in ones are what `up` would use."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.rig.compose import (
+    TOPOLOGY_LABEL,
+    csv_volume,
+    render,
+    secrets_volume,
+    topology_from_label,
+    voter_volume,
+)
+from harness.rig.secret_files import access_list
+from harness.rig.topology_document import default_topology, read_topology
+from harness.rig.yaml_source import load
+
+COMPOSE = Path(__file__).parents[2] / "compose"
+
+
+def document(text: str = "nodes: 3\n") -> dict[str, Any]:
+    rendered = yaml.safe_load(render(read_topology(load(text, name="rig.yaml"))))
+    assert isinstance(rendered, dict)
+    return rendered
+
+
+@pytest.mark.parametrize(("file", "nodes"), [("three-nodes.yaml", 3), ("five-nodes.yaml", 5)])
+def test_checked_in_file_is_what_would_be_rendered(file: str, nodes: int) -> None:
+    rendered = render(default_topology(nodes=nodes))
+
+    assert (COMPOSE / file).read_text() == rendered, "run `make compose`"
+
+
+def test_both_compose_tools_read_it() -> None:
+    assert not {"version", "name"} & document().keys()
+
+
+def test_node_is_not_privileged_and_has_single_capabilities() -> None:
+    node = document()["services"]["node1"]
+
+    assert node["cap_drop"] == ["ALL"]
+    assert "ALL" not in node["cap_add"]
+    assert "privileged" not in node
+    assert node["security_opt"] == ["no-new-privileges:true"]
+    assert node["sysctls"] == {"net.ipv4.ip_unprivileged_port_start": "1024"}
+
+
+def test_only_voters_have_a_voters_volume() -> None:
+    services = document("nodes: 4\nvoters: 3\n")["services"]
+
+    assert "voter-node1:/data" in services["node1"]["volumes"]
+    assert not any(volume.endswith(":/data") for volume in services["node4"]["volumes"])
+
+
+def test_environment_names_voters_and_times_and_nothing_secret() -> None:
+    environment = document("nodes: 2\nvoters: 1\nsettings: {beat: 100ms, lease: 300ms}\n")["services"]["node2"][
+        "environment"
+    ]
+
+    assert environment == {
+        "BLACKSTART_RIG": "blackstart",
+        "BLACKSTART_NODE": "node2",
+        "BLACKSTART_VOTERS": "node1=10.87.0.11",
+        "BLACKSTART_BEAT_MS": "100",
+        "BLACKSTART_LEASE_MS": "300",
+        "BLACKSTART_GRACE_MS": "1000",
+        "BLACKSTART_FENCING": "power",
+    }
+
+
+def test_every_object_carries_the_rigs_label() -> None:
+    rendered = document("name: mine\n")
+    objects = [*rendered["services"].values(), *rendered["networks"].values(), *rendered["volumes"].values()]
+
+    assert objects
+    assert all(entry["labels"]["io.blackstart.rig"] == "mine" for entry in objects)
+    assert all(entry["labels"]["io.blackstart.role"] in ("node", "network", "volume") for entry in objects)
+
+
+def test_volumes_and_containers_have_the_agreed_names() -> None:
+    rendered = document("name: mine\nnodes: 1\n")
+
+    assert rendered["services"]["node1"]["container_name"] == "mine-node1"
+    assert [volume["name"] for volume in rendered["volumes"].values()] == [
+        csv_volume("mine"),
+        secrets_volume("mine"),
+        voter_volume("mine", "node1"),
+    ]
+    assert (csv_volume("mine"), secrets_volume("mine"), voter_volume("mine", "node1")) == (
+        "mine_csv",
+        "mine_secrets",
+        "mine_voter-node1",
+    )
+
+
+def test_addresses_that_the_engine_hands_out_are_nobody_elses() -> None:
+    (config,) = document()["networks"]["rig"]["ipam"]["config"]
+
+    assert config == {"subnet": "10.87.0.0/24", "ip_range": "10.87.0.224/27"}
+
+
+def test_topology_comes_back_from_its_label_dollar_signs_and_all() -> None:
+    text = "groups:\n  - name: g\n    resources:\n      - {name: vm, type: virtual-machine, command: [echo, $HOME]}\n"
+    topology = read_topology(load(text, name="rig.yaml"))
+
+    label = yaml.safe_load(render(topology))["volumes"]["csv"]["labels"][TOPOLOGY_LABEL]
+
+    assert "$$HOME" in label
+    assert topology_from_label(label.replace("$$", "$")) == topology
+
+
+def test_access_list_holds_a_hash_and_no_password() -> None:
+    line = access_list("sesame")
+
+    assert line == (
+        "user default on sanitize-payload "
+        "#d0c04f4b1951e4aeaaec8223ed2039e542f3aae805a6fa7f6d794e5afff5d272 ~* resetchannels "
+        "+@all -@dangerous -@admin +info\n"
+    )
