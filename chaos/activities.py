@@ -1,0 +1,179 @@
+"""Carrying out one activity: pause, ask or inject, compare, register; and writing down how it ended.
+
+One activity at a time, in the order of the file. What an outcome means for the run is the runner's business; here it is
+only said: a probe that does not hold is a broken expectation, unless the machine stood still meanwhile and the bound is
+one of time.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from chaos.arena import Arena
+from chaos.experiment import Activity, FaultCall, ProbeCall
+from chaos.history import FaultMoment, FaultRecord, Stall, StepEnded
+from chaos.injection import Injector, NotInjected
+from chaos.probes import Reply, ask
+from chaos.targets import FromRegister
+from chaos.terminal import Terminal
+from chaos.verdict import Finding, FindingKind
+from harness.model.topology import Topology
+
+__all__ = ["Activities", "Phase", "Sleep"]
+
+Sleep = Callable[[int], Awaitable[None]]
+
+
+class Phase(StrEnum):
+    """The part of a run that an activity belongs to."""
+
+    GATE = "gate"
+    METHOD = "method"
+    DURING = "during"
+    AFTER = "after"
+    ROLLBACKS = "rollbacks"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    outcome: str
+    output: Any = None
+    reason: str = ""
+    finding: Finding | None = None
+
+
+class Activities:
+    """The activities of one run, and the registers that they write."""
+
+    def __init__(self, *, arena: Arena, topology: Topology, injector: Injector, terminal: Terminal) -> None:
+        self.registers: dict[str, Any] = {}
+        self._arena = arena
+        self._topology = topology
+        self._injector = injector
+        self._terminal = terminal
+
+    async def run(self, activity: Activity, phase: Phase, *, sleep: Sleep, patient: bool = True) -> Finding | None:
+        """Carry out one activity.
+
+        `patient` False: no pauses and no second asking. Answers what stands against a pass, if anything.
+        """
+        began_ns = self._arena.unix_ns()
+        if activity.pause_before_us and patient:
+            self._terminal.waiting(f"{activity.name}: pause of {activity.pause_before_us / 1e6:g} s")
+            await sleep(activity.pause_before_us)
+        if isinstance(activity.call, FaultCall):
+            ended = await self._inject(activity, activity.call, phase)
+        else:
+            ended = await self._probe(activity, activity.call, phase, sleep=sleep, patient=patient)
+        self.note(activity, phase, began_ns, ended.outcome, output=ended.output, reason=ended.reason)
+        if activity.pause_after_us and patient and ended.finding is None:
+            self._terminal.waiting(f"{activity.name}: pause of {activity.pause_after_us / 1e6:g} s")
+            await sleep(activity.pause_after_us)
+        return ended.finding
+
+    async def hold(self, activity: Activity, *, sleep: Sleep) -> Finding:
+        """Ask a probe of `during` again and again; answers once it does not hold."""
+        assert isinstance(activity.call, ProbeCall)
+        while True:
+            began_ns = self._arena.unix_ns()
+            reply = await self._ask(activity.call)
+            if activity.tolerance is not None and not activity.tolerance.holds(reply.value):
+                finding = self._broken(activity, reply, began_ns, timed=activity.call.timed)
+                self.note(activity, Phase.DURING, began_ns, "failed", output=reply.value, reason=finding.reason)
+                return finding
+            await sleep(activity.interval_us)
+
+    def note(
+        self, activity: Activity, phase: Phase, began_ns: int, outcome: str, *, output: Any = None, reason: str = ""
+    ) -> None:
+        """Write down how an activity ended, and show it."""
+        now_ns = self._arena.unix_ns()
+        self._arena.history.append(
+            StepEnded(
+                at_ns=now_ns,
+                began_ns=began_ns,
+                phase=phase.value,
+                name=activity.name,
+                outcome=outcome,
+                output=output,
+                reason=reason,
+            )
+        )
+        self._terminal.step(activity.name, outcome, reason, (now_ns - began_ns) / 1e9)
+
+    async def _inject(self, activity: Activity, call: FaultCall, phase: Phase) -> _Outcome:
+        if isinstance(call.target, FromRegister) and call.target.register not in self.registers:
+            return self._not_injected(
+                phase, f"${{{call.target.register}}} was never written: that step was not reached"
+            )
+        self._terminal.waiting(f"{activity.name}: {call.fault} on {call.target}")
+        try:
+            injected = await self._injector.inject(call, self.registers)
+        except NotInjected as error:
+            return self._not_injected(phase, str(error))
+        if activity.register:
+            self.registers[activity.register] = injected.target
+        receipt = injected.receipt
+        if receipt.outcome is FaultMoment.CONFIRMED:
+            return _Outcome(outcome="succeeded", output=injected.target, reason=f"{injected.target}: {receipt.seen}")
+        reason = f"{activity.name}: the fault {call.fault} is not confirmed ({receipt.outcome}): {receipt.seen}"
+        finding = Finding(kind=FindingKind.INCONCLUSIVE, reason=reason)
+        return _Outcome(outcome="failed", output=injected.target, reason=receipt.seen, finding=finding)
+
+    @staticmethod
+    def _not_injected(phase: Phase, reason: str) -> _Outcome:
+        """A cure that finds nothing to cure is fine; a missing fault of the method makes the run prove nothing."""
+        if phase is Phase.ROLLBACKS:
+            return _Outcome(outcome="skipped", reason=reason)
+        finding = Finding(kind=FindingKind.INCONCLUSIVE, reason=f"not injected: {reason}")
+        return _Outcome(outcome="failed", reason=reason, finding=finding)
+
+    async def _probe(
+        self, activity: Activity, call: ProbeCall, phase: Phase, *, sleep: Sleep, patient: bool
+    ) -> _Outcome:
+        missing = [
+            value.register
+            for value in call.arguments.values()
+            if isinstance(value, FromRegister) and value.register not in self.registers
+        ]
+        if missing:
+            return _Outcome(outcome="skipped", reason=f"${{{missing[0]}}} was never written: that step was not reached")
+        began_us, began_ns = self._arena.runtime.now(), self._arena.unix_ns()
+        while True:
+            reply = await self._ask(call)
+            if activity.tolerance is None or activity.tolerance.holds(reply.value):
+                if activity.register:
+                    self.registers[activity.register] = reply.value
+                return _Outcome(outcome="succeeded", output=reply.value, reason=reply.reason)
+            waited_us = self._arena.runtime.now() - began_us
+            if activity.until is None or not patient or waited_us >= activity.until.timeout_us:
+                break
+            left_us = activity.until.timeout_us - waited_us
+            self._terminal.waiting(activity.name, f"{waited_us / 1e6:.0f} s, {reply.reason}")
+            await sleep(min(activity.until.interval_us, left_us))
+        finding = self._broken(activity, reply, began_ns, timed=call.timed or activity.until is not None)
+        if phase is Phase.GATE:
+            finding = Finding(kind=FindingKind.NO_STEADY_STATE, reason=finding.reason)
+        return _Outcome(outcome="failed", output=reply.value, reason=finding.reason, finding=finding)
+
+    async def _ask(self, call: ProbeCall) -> Reply:
+        return await ask(call, arena=self._arena, topology=self._topology, registers=self.registers)
+
+    def _broken(self, activity: Activity, reply: Reply, began_ns: int, *, timed: bool) -> Finding:
+        """A bound of time that fails while this machine stands still says nothing about the system under test."""
+        limit = f" within {activity.until.timeout_us / 1e6:g} s" if activity.until else ""
+        seen = f"last answer {reply.value!r}" + (f" ({reply.reason})" if reply.reason else "")
+        reason = f"{activity.name}: expected {activity.tolerance}{limit}, {seen}"
+        stalls = self._stalls_since(began_ns) if timed else []
+        if stalls:
+            longest_s = max(stall.length_us for stall in stalls) / 1e6
+            reason = f"{reason}; but this machine stood still for {longest_s:.1f} s meanwhile"
+            return Finding(kind=FindingKind.INCONCLUSIVE, reason=reason)
+        return Finding(kind=FindingKind.BROKEN, reason=reason)
+
+    def _stalls_since(self, began_ns: int) -> Sequence[Stall]:
+        """Those that a time measured now may have in it: since the last fault, or since the asking began."""
+        faults = [fault.at_ns for fault in self._arena.history.of(FaultRecord) if fault.moment is FaultMoment.INJECTED]
+        since_ns = min([began_ns, *faults[-1:]])
+        return [stall for stall in self._arena.history.of(Stall) if stall.at_ns >= since_ns]

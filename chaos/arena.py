@@ -1,0 +1,156 @@
+"""The port between an experiment and the world: what a runner, a fault, a probe and a checker's feed may do.
+
+One experiment runs unchanged in every arena (containers today, the simulation later), so nothing above this page names
+an engine, a socket or a thread. What is done to the world is an `Effect`, a plain record: an arena carries out those
+that it can and says which. What happens in the world is appended to `Arena.history`, by as many independent witnesses
+as the arena has. Coroutines here await calls of the arena and of its `runtime` only.
+"""
+
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from chaos.history import ClusterSeen, ContainerSeen, History, Record
+from harness.model.topology import Topology
+from harness.ports import DeadlinePassed, Runtime
+
+__all__ = ["Arena", "CrashMachine", "Effect", "PowerOff", "PowerOn", "wait_record", "wait_until"]
+
+LOOK_INTERVAL_US = 100_000
+"""Between two looks at something that announces nothing: an engine's list takes 5 ms, 5 % of this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrashMachine:
+    """SIGKILL to the main process of a machine's container, past the engine: nobody asked for it."""
+
+    machine: str
+    node: str
+    container: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerOff:
+    """Cut a node's power and hold it off.
+
+    The node and its machines are gone at once, and nobody powers it on but who removes the hold.
+    """
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerOn:
+    """Remove the hold and give a node its power back."""
+
+    node: str
+
+
+Effect = CrashMachine | PowerOff | PowerOn
+
+
+class Arena(Protocol):
+    """A world that an experiment can run in.
+
+    Every call raises a BlackstartError when it could not be carried out, and has a limit of its own.
+    """
+
+    history: History
+
+    @property
+    def runtime(self) -> Runtime: ...
+
+    def unix_ns(self) -> int:
+        """The time with which the arena's records are stamped."""
+        ...
+
+    def supports(self, effect: type[Effect]) -> str:
+        """Empty when the arena can carry out such an effect, else a sentence that says why not."""
+        ...
+
+    def facts(self) -> Mapping[str, Any]:
+        """What a reader of the journal needs to run it again: versions, image digests."""
+        ...
+
+    async def up(self, topology: Topology, *, say: Callable[[str], None]) -> None:
+        """Open the feeds, bring the rig up, start the client.
+
+        `say` is told what is being waited for; raising ends it.
+        """
+        ...
+
+    async def cluster(self) -> ClusterSeen:
+        """The cluster as one of its nodes tells it now."""
+        ...
+
+    async def containers(self) -> tuple[ContainerSeen, ...]:
+        """The rig's nodes and machines as the engine lists them now; all records carry one time."""
+        ...
+
+    async def held(self, node: str) -> bool:
+        """Whether the node's power is held off."""
+        ...
+
+    async def apply(self, effect: Effect) -> int:
+        """Carry out an effect. Answers the earliest time at which it acted, in Unix nanoseconds."""
+        ...
+
+    async def settle(self) -> None:
+        """Before the rig goes: compare list and events, read the guests' journals, into the history."""
+        ...
+
+    async def collect(self, directory: Path) -> None:
+        """Write evidence below `directory`: the logs of nodes, voters and guests, and the engine's events."""
+        ...
+
+    async def down(self, *, keep: bool) -> None:
+        """Close the feeds and take the rig down, or leave it standing; append what is left.
+
+        Safe after a failed or missing `up`.
+        """
+        ...
+
+
+T = TypeVar("T", bound=Record)
+
+
+async def wait_record(arena: Arena, kind: type[T], accept: Callable[[T], bool], *, limit_us: int) -> T | None:
+    """The first record of that kind, already there or still to come, that `accept` likes; None after `limit_us`."""
+    found = next((record for record in arena.history.of(kind) if accept(record)), None)
+    if found is not None:
+        return found
+    arrived = arena.runtime.pending()
+
+    def listener(record: Record) -> None:
+        if isinstance(record, kind) and accept(record) and not arrived.done():
+            arrived.set_result(record)
+
+    async def arrival() -> T:
+        record: T = await arrived
+        return record
+
+    end = arena.history.listen(listener)
+    try:
+        return await arena.runtime.within(limit_us, arrival())
+    except DeadlinePassed:
+        return None
+    finally:
+        end()
+
+
+async def wait_until(
+    arena: Arena, look: Callable[[], Coroutine[Any, Any, str]], *, limit_us: int, interval_us: int = LOOK_INTERVAL_US
+) -> tuple[bool, str]:
+    """Look until the coroutine that `look` makes answers an empty sentence (it holds), at most `limit_us`.
+
+    Answers whether, and the last sentence.
+    """
+    end_us = arena.runtime.now() + limit_us
+    while True:
+        missing = await look()
+        if not missing:
+            return True, ""
+        if arena.runtime.now() >= end_us:
+            return False, missing
+        await arena.runtime.sleep(interval_us)

@@ -1,0 +1,362 @@
+"""The arena of real containers: the rig, its engine, real kills.
+
+Everything that an experiment may do to a world (`chaos.arena.Arena`) on a `harness.rig.Rig`. Calls of the engine block
+and so run in threads; what the feeds' threads hear is handed to the loop's own thread before it enters the history. It
+decides nothing about the run.
+"""
+
+import asyncio
+import json
+import platform
+import signal as signals
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import chaos.crash_probe
+from chaos.arena import CrashMachine, Effect, PowerOff, PowerOn
+from chaos.client import Client, machine_addresses
+from chaos.engine_stream import EngineStream
+from chaos.evidence import collect_evidence, read_journals
+from chaos.history import (
+    CleanUp,
+    ClusterSeen,
+    ContainerSeen,
+    EngineEvent,
+    GroupSeen,
+    History,
+    LogLine,
+    NodeSeen,
+    Reconciled,
+    Record,
+    ResourceSeen,
+    Role,
+)
+from chaos.interrupt import Interrupt
+from chaos.listing import differences, list_containers
+from chaos.log_stream import LogStream
+from harness.errors import CleanupError, EngineError, HarnessError, UsageError
+from harness.live.runtime import AsyncioRuntime
+from harness.model.topology import Topology
+from harness.ports import Runtime
+from harness.rig.build_context import GUEST, HYPERVISOR
+from harness.rig.compose import node_container
+from harness.rig.container_exec import run_inside
+from harness.rig.creation import refuse_other
+from harness.rig.engine import connect, engine_call
+from harness.rig.rig import Rig
+from harness.rig.standing import Standing
+from harness.rig.teardown import left_behind, remove_rig, rig_names
+
+__all__ = ["DockerArena", "cluster_seen", "drive", "log_line"]
+
+CRASH_LIMIT_S = 10.0
+"""Starting Python in a node took 0.1 s; a node that hangs answers never."""
+COMPARE_ATTEMPTS = 4
+COMPARE_INTERVAL_S = 0.5
+"""An event comes up to half a second after the list shows what it tells."""
+
+T = TypeVar("T")
+
+
+def drive(main: Callable[[AsyncioRuntime, Interrupt], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine on a loop of its own, with SIGINT and SIGTERM as requests to stop.
+
+    Raises HarnessError when a task that nobody awaits has failed.
+    """
+
+    failures: list[str] = []
+
+    async def run() -> T:
+        runtime = AsyncioRuntime(on_failure=lambda name, error: failures.append(f"{name}: {error!r}"))
+        interrupt = Interrupt(runtime)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signals.SIGINT, signals.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, interrupt.request, int(number))
+        return await main(runtime, interrupt)
+
+    result = asyncio.run(run())
+    if failures:
+        raise HarnessError(f"a part of the runner failed, so its verdict counts for nothing: {'; '.join(failures)}")
+    return result
+
+
+class DockerArena:
+    """One rig of one engine. Made on the loop's thread; its coroutines run there."""
+
+    def __init__(self, runtime: Runtime, *, on_rig: str | None = None) -> None:
+        """`on_rig` names a rig that stands: it is used, and left standing.
+
+        Raises HarnessError when no engine answers.
+        """
+        self.history = History()
+        self.runtime = runtime
+        self._on_rig = on_rig
+        self._client = connect()
+        self._loop = asyncio.get_running_loop()
+        self._name = ""
+        self._topology: Topology | None = None
+        self._rig: Rig | None = None
+        self._events: EngineStream | None = None
+        self._logs: dict[str, LogStream] = {}
+        self._outside: Client | None = None
+        self._began_ns = 0
+        self._facts: dict[str, Any] = {}
+
+    def unix_ns(self) -> int:
+        """Now, on the clock with which the engine stamps its events."""
+        return time.time_ns()
+
+    def supports(self, effect: type[Effect]) -> str:
+        """Every effect that there is so far."""
+        return "" if effect in (CrashMachine, PowerOff, PowerOn) else "not available with real containers"
+
+    def facts(self) -> Mapping[str, Any]:
+        """Versions and image ids; complete once the rig is up."""
+        return self._facts
+
+    async def up(self, topology: Topology, *, say: Callable[[str], None]) -> None:
+        """The feeds first, so that not even the rig's first start is missed."""
+        self._name = self._on_rig or topology.rig
+        self._topology = topology
+        self._began_ns = self.unix_ns()
+        self._facts.update(await self._in_thread(self._learn_facts))
+        if self._on_rig is None:
+            await self._in_thread(self._refuse_standing)
+        self._events = EngineStream(self._client, rig=self._name, sink=self._from_thread)
+        await self._in_thread(self._events.open)
+        if self._on_rig is not None:
+            self._rig = await self._in_thread(lambda: self._find(topology))
+            for seen in await self._in_thread(lambda: self._list(with_start=True)):
+                self.history.append(seen)
+                if seen.role is Role.NODE:
+                    self._follow(seen.node)
+        else:
+            self._rig = await self._in_thread(lambda: Rig.up(topology, say=say, client=self._client))
+        self._facts.update(await self._in_thread(self._learn_images))
+        outside = Client(
+            self._client, rig=self._name, addresses=machine_addresses(self._rig.topology), sink=self._from_thread
+        )
+        await self._in_thread(outside.start)
+        self._outside = outside
+
+    async def cluster(self) -> ClusterSeen:
+        """Asks every running node. Raises EngineError when the engine does not answer."""
+        return cluster_seen(await self._in_thread(self._standing_rig().standing), at_ns=self.unix_ns())
+
+    async def containers(self) -> tuple[ContainerSeen, ...]:
+        """One call of the engine."""
+        return await self._in_thread(lambda: self._list(with_start=False))
+
+    async def held(self, node: str) -> bool:
+        """Whether the node's hold mark is there."""
+        return node in await self._in_thread(self._standing_rig().holds)
+
+    async def apply(self, effect: Effect) -> int:
+        """Carry out an effect."""
+        rig = self._standing_rig()
+        match effect:
+            case CrashMachine():
+                return await self._in_thread(lambda: self._crash(effect))
+            case PowerOff(node=node):
+                return await self._timed(lambda: rig.power_off(node, hold=True))
+            case PowerOn(node=node):
+                return await self._timed(lambda: rig.power_on(node))
+
+    async def settle(self) -> None:
+        """Compare list and events, then read the journals."""
+        found: list[str] = []
+        for _ in range(COMPARE_ATTEMPTS):
+            listed = await self._in_thread(lambda: self._list(with_start=True))
+            await asyncio.sleep(COMPARE_INTERVAL_S)
+            found = differences(listed, self.history.of(EngineEvent), since_ns=self._began_ns)
+            if not found:
+                break
+        self.history.append(Reconciled(at_ns=self.unix_ns(), differences=tuple(found)))
+        for journal in await self._in_thread(self._read_journals):
+            self.history.append(journal)
+
+    async def collect(self, directory: Path) -> None:
+        """Logs, states, events, journals."""
+        if not self._name:
+            return
+        events = self.history.of(EngineEvent)
+        await self._in_thread(
+            lambda: collect_evidence(
+                self._client, rig=self._name, directory=directory, events=events, journals=self._machines()
+            )
+        )
+
+    async def down(self, *, keep: bool) -> None:
+        """Close the feeds; take the rig away, or only what this run added to it."""
+        kept = keep or self._on_rig is not None
+        left: list[str] = []
+        if self._outside is not None:
+            try:
+                await self._in_thread(self._outside.stop)
+            except EngineError as error:
+                left.append(str(error))
+        for log in self._logs.values():
+            await self._in_thread(log.close)
+        if self._events is not None:
+            await self._in_thread(self._events.close)
+        if self._events is not None and not kept:
+            left = await self._in_thread(self._remove)
+        self.history.append(CleanUp(at_ns=self.unix_ns(), left=tuple(left), kept=kept))
+
+    def _standing_rig(self) -> Rig:
+        if self._rig is None:
+            raise HarnessError(f"rig {self._name or '(none)'} is not up")
+        return self._rig
+
+    def _machines(self) -> list[str]:
+        groups = self._topology.groups if self._topology else ()
+        return [entry.name for group in groups for entry in group.resources if entry.type == "virtual-machine"]
+
+    def _refuse_standing(self) -> None:
+        if self._name in rig_names(self._client):
+            raise UsageError(
+                f"there is a rig {self._name!r} already, of a person or of a run that was killed. "
+                f"`blackstart run --on-rig {self._name}` uses it, `blackstart down --name {self._name}` removes it"
+            )
+
+    def _find(self, topology: Topology) -> Rig:
+        rig = Rig.find(self._name, client=self._client)
+        refuse_other(topology, rig.topology)
+        return rig
+
+    def _list(self, *, with_start: bool) -> tuple[ContainerSeen, ...]:
+        return list_containers(self._client, rig=self._name, at_ns=self.unix_ns(), with_start=with_start)
+
+    def _read_journals(self) -> list[Any]:
+        nodes = [node_container(self._name, node.name) for node in self._standing_rig().topology.nodes]
+        return read_journals(self._client, nodes=nodes, machines=self._machines(), at_ns=self.unix_ns())
+
+    def _remove(self) -> list[str]:
+        try:
+            remove_rig(self._client, self._name, say=lambda _: None)
+        except CleanupError as error:
+            return left_behind(self._client, self._name) or [str(error)]
+        return left_behind(self._client, self._name)
+
+    def _crash(self, effect: CrashMachine) -> int:
+        source = Path(chaos.crash_probe.__file__).read_text(encoding="utf-8")
+        node = node_container(self._name, effect.node)
+        command = ["python3", "-I", "-c", source, effect.container]
+        finished = run_inside(self._client, node, command, user="0", limit_s=CRASH_LIMIT_S)
+        try:
+            return int(json.loads(finished.stdout)["at_ns"])
+        except (ValueError, KeyError, TypeError) as error:
+            said = (finished.stdout + finished.stderr).strip()[-500:]
+            raise HarnessError(f"{effect.machine} was not crashed: the killer in {node} said: {said!r}") from error
+
+    def _learn_facts(self) -> dict[str, Any]:
+        with engine_call("ask the engine for its version"):
+            version = self._client.version()
+        return {
+            "arena": "docker",
+            "blackstart": metadata.version("blackstart"),
+            "python": platform.python_version(),
+            "engine": version.get("Version", ""),
+            "engine_api": version.get("ApiVersion", ""),
+            "kernel": version.get("KernelVersion", ""),
+        }
+
+    def _learn_images(self) -> dict[str, Any]:
+        wanted = {HYPERVISOR.tag, GUEST.tag}
+        if self._topology is not None:
+            resources = [entry for group in self._topology.groups for entry in group.resources]
+            wanted |= {entry.properties["image"] for entry in resources if "image" in entry.properties}
+        digests = {}
+        for tag in sorted(wanted):
+            with engine_call(f"look at the image {tag}"):
+                digests[tag] = str(self._client.images.get(tag).id)
+        return {"images": digests, "subnet": self._standing_rig().topology.subnet}
+
+    def _follow(self, node: str) -> None:
+        """Begin to follow a node's log, or tell its follower that the node has started."""
+        if node in self._logs:
+            self._logs[node].container_started()
+            return
+
+        def take(text: str) -> None:
+            line = log_line(text)
+            if line is not None:
+                self._from_thread(line)
+
+        self._logs[node] = LogStream(self._client, node_container(self._name, node), sink=take, since_ns=self._began_ns)
+        self._logs[node].open()
+
+    def _from_thread(self, record: Record) -> None:
+        """What a feed heard, on the loop's thread. After the loop has ended nobody wants to know."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._take, record)
+
+    def _take(self, record: Record) -> None:
+        self.history.append(record)
+        if isinstance(record, EngineEvent) and record.role is Role.NODE and record.action == "start":
+            self._follow(record.node)
+
+    async def _timed(self, call: Callable[[], None]) -> int:
+        at_ns = self.unix_ns()
+        await self._in_thread(call)
+        return at_ns
+
+    @staticmethod
+    def _in_thread(call: Callable[[], T]) -> Awaitable[T]:
+        return asyncio.to_thread(call)
+
+
+def cluster_seen(standing: Standing, *, at_ns: int) -> ClusterSeen:
+    """The rig's view as a record."""
+    return ClusterSeen(
+        at_ns=at_ns,
+        quorum=any(node.quorum for node in standing.nodes),
+        nodes=tuple(
+            NodeSeen(
+                name=node.name,
+                state="Up" if node.state == "Paused" else node.state,
+                paused=node.state == "Paused",
+                session=node.session,
+            )
+            for node in standing.nodes
+        ),
+        groups=tuple(
+            GroupSeen(
+                name=group.name,
+                owner=group.owner,
+                state=group.state,
+                epoch=group.epoch,
+                resources=tuple(
+                    ResourceSeen(
+                        name=resource.name,
+                        type=resource.type,
+                        state=resource.state,
+                        wanted=bool(resource.persistent_state),
+                    )
+                    for resource in group.resources
+                ),
+            )
+            for group in standing.groups
+        ),
+    )
+
+
+def log_line(text: str) -> LogLine | None:
+    """One line of a node's output as a record; None for what is no line of the cluster log."""
+    try:
+        line: Any = json.loads(text)
+        return LogLine(
+            at_ns=int(line["time"] * 1e9),
+            node=str(line["node"]),
+            component=str(line["component"]),
+            event=str(line["event"]),
+            message=str(line["message"]),
+            id=line["id"],
+            fields=dict(line["fields"]),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None

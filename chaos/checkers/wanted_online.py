@@ -1,0 +1,56 @@
+"""Everything that is wanted is online at the end, and the engine agrees.
+
+Wanted means PersistentState 1. The runner waits for it, with a limit, before it takes the last snapshot; this only
+reads that snapshot. Online as the cluster says it is not enough: a machine that the cluster calls Online must also run
+in the engine's eyes.
+"""
+
+from chaos.history import ClusterSeen, ContainerSeen, GroupSeen, History, Moment, Role
+from chaos.instances import read_instances
+from chaos.verdict import Ruling, Verdict
+
+__all__ = ["NAME", "check"]
+
+NAME = "wanted online at the end"
+
+MACHINE_TYPE = "virtual-machine"
+
+
+def check(history: History) -> Verdict:
+    """BROKEN when a wanted resource is not Online, or an Online one does not run; INCONCLUSIVE without a snapshot."""
+    snapshots = [seen for seen in history.of(ClusterSeen) if seen.moment is Moment.END]
+    if not snapshots:
+        return Verdict(
+            checker=NAME, ruling=Ruling.INCONCLUSIVE, reasons=("no node told the cluster's state at the end",)
+        )
+    end = snapshots[-1]
+    reasons = [] if end.quorum else ["the cluster has no quorum at the end"]
+    reasons += [reason for group in end.groups for reason in _not_online(group)]
+    running = _running_at_end(history)
+    for group in end.groups:
+        for resource in group.resources:
+            believed = resource.wanted and resource.state == "Online" and resource.type == MACHINE_TYPE
+            if believed and resource.name not in running:
+                reasons.append(f"{resource.name} is Online to the cluster, but no container of it runs")
+    if reasons:
+        return Verdict(checker=NAME, ruling=Ruling.BROKEN, reasons=tuple(reasons))
+    wanted = sum(resource.wanted for group in end.groups for resource in group.resources)
+    return Verdict(checker=NAME, ruling=Ruling.HOLDS, notes=(f"{wanted} wanted resources of {len(end.groups)} groups",))
+
+
+def _not_online(group: GroupSeen) -> list[str]:
+    owner = group.owner or "no node"
+    return [
+        f"{resource.name} of group {group.name} (owner: {owner}) is {resource.state}, wanted Online"
+        for resource in group.resources
+        if resource.wanted and resource.state != "Online"
+    ]
+
+
+def _running_at_end(history: History) -> set[str]:
+    """By the engine's last list if there is one, else by its events."""
+    listed = history.of(ContainerSeen)
+    if listed and listed[-1].at_ns >= max((seen.at_ns for seen in history.of(ClusterSeen)), default=0):
+        last_ns = listed[-1].at_ns
+        return {seen.machine for seen in listed if seen.at_ns == last_ns and seen.role is Role.MACHINE and seen.running}
+    return {instance.machine for instance in read_instances(history).all if instance.ended_ns is None}

@@ -1,0 +1,212 @@
+"""The commands about a rig and this machine: doctor, up, status, down, images, compose."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from harness.model.topology import Topology
+
+__all__ = ["as_json", "compose", "doctor", "down", "images", "rig_name", "status", "up"]
+
+DEFAULT_RIG = "blackstart"
+
+rig_name = click.option("--name", "name", default=DEFAULT_RIG, show_default=True, help="The rig's name.")
+as_json = click.option("--json", "json_wanted", is_flag=True, help="Print JSON for scripts.")
+_nodes = click.option("--nodes", type=int, help="This many nodes, with six machines.  [default: 3]")
+_topology = click.option(
+    "--topology",
+    "topology_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The rig that this file describes; an experiment's `rig:` will do.",
+)
+
+
+@click.command(epilog="\b\nExamples:\n  blackstart doctor\n  blackstart doctor --json | jq '.faults'")
+@as_json
+def doctor(json_wanted: bool) -> int:
+    """What this machine can and cannot do, per fault, and why.
+
+    Ends with 4 when something that every rig needs is missing.
+    """
+    from chaos.cli.output import coloured, print_json, print_table
+    from harness.rig.doctor import Health, examine
+
+    report = examine()
+    code = 4 if report.health is Health.FAIL else 0
+    if json_wanted:
+        print_json({"health": report.health, "checks": report.checks, "faults": report.faults})
+        return code
+    print_table(
+        ("check", "", "seen", "what to do"),
+        [(check.name, coloured(check.health), _escaped(check.saw), _escaped(check.advice)) for check in report.checks],
+        empty="",
+    )
+    click.echo()
+    print_table(
+        ("fault", "", "what it does", "why not"),
+        [
+            (
+                ability.fault,
+                coloured("available" if ability.available else "not available"),
+                _escaped(ability.effect),
+                _escaped(ability.why_not),
+            )
+            for ability in report.faults
+        ],
+        empty="",
+    )
+    return code
+
+
+@click.command(
+    epilog="\b\nExamples:\n  blackstart up\n  blackstart up --nodes 5 --name big\n"
+    "  blackstart up --topology chaos/experiments/node-power-cut.yaml"
+)
+@_nodes
+@_topology
+@click.option("--name", "name", help=f"The rig's name.  [default: the file's, else {DEFAULT_RIG}]")
+@click.option("--timeout", "limit_s", type=click.FloatRange(min=1), default=120.0, show_default=True, help="Seconds.")
+def up(nodes: int | None, topology_file: Path | None, name: str | None, limit_s: float) -> None:
+    """Make a rig and wait until every node is Up and every group Online.
+
+    A rig that stands already and is the same is completed; one that differs is refused. If it does not get Online in
+    time, what was made stays for a look.
+    """
+    from chaos.cli.output import Progress
+    from harness.rig.engine import connect
+    from harness.rig.rig import Rig
+    from harness.rig.teardown import remove_rig, rig_names
+
+    topology = _read_topology(nodes, topology_file, name)
+    say = Progress()
+    client = connect()
+    stood = topology.rig in rig_names(client)
+    try:
+        rig = Rig.up(topology, say=say, limit_s=limit_s, client=client)
+    except KeyboardInterrupt:
+        if not stood:
+            say(f"interrupted: removing what was made of rig {topology.rig}")
+            remove_rig(client, topology.rig, say=say)
+        raise
+    made = rig.topology
+    say(f"rig {rig.name} is up: {len(made.nodes)} nodes, {len(made.groups)} groups, {len(rig.machines())} machines")
+
+
+@click.command(epilog="\b\nExamples:\n  blackstart status\n  blackstart status --json | jq '.groups[].owner'")
+@rig_name
+@as_json
+def status(name: str, json_wanted: bool) -> None:
+    """How a rig stands: nodes, groups and their resources."""
+    from chaos.cli.cluster_commands import group_rows, node_rows
+    from chaos.cli.output import print_json, print_table
+    from harness.rig.rig import Rig
+
+    standing = Rig.find(name).standing()
+    if json_wanted:
+        print_json(standing)
+        return
+    click.echo(f"rig {standing.rig}, {standing.subnet}\n")
+    print_table(*node_rows(standing), empty="no nodes")
+    click.echo()
+    print_table(*group_rows(standing), empty="no groups")
+
+
+@click.command(epilog="\b\nExamples:\n  blackstart down\n  blackstart down --name big\n  blackstart down --all")
+@rig_name
+@click.option("--all", "every", is_flag=True, help="Every rig on this engine.")
+def down(name: str, every: bool) -> None:
+    """Remove a rig: everything that carries its label, and nothing else. Twice is harmless."""
+    from chaos.cli.output import Progress
+    from harness.errors import CleanupError
+    from harness.rig.engine import connect
+    from harness.rig.teardown import remove_rig, rig_names
+
+    say = Progress()
+    client = connect()
+    left = []
+    for rig in rig_names(client) if every else [name]:
+        try:
+            if not remove_rig(client, rig, say=say) and not every:
+                say(f"there is no rig {rig}: nothing to remove")
+        except CleanupError as error:
+            left.append(str(error))
+    if left:
+        raise CleanupError("\n".join(left))
+
+
+@click.group()
+def images() -> None:
+    """The images of nodes and machines."""
+
+
+@images.command("build")
+def build_images() -> None:
+    """Build what is missing or was built from other sources; nothing otherwise."""
+    from chaos.cli.output import Progress
+    from harness.rig.engine import connect
+    from harness.rig.images import ensure_images, find_project_root
+
+    say = Progress()
+    built = ensure_images(connect(), project_root=find_project_root(), say=say)
+    say(f"images: {built.hypervisor.tag} and {built.guest.tag} are built from what is here")
+
+
+@images.command("list")
+@as_json
+def list_images(json_wanted: bool) -> None:
+    """The images, and whether they were built from what is here."""
+    from chaos.cli.output import print_json, print_table
+    from harness.rig.engine import connect
+    from harness.rig.images import find_project_root, image_status
+
+    found = image_status(connect(), project_root=find_project_root())
+    if json_wanted:
+        print_json([{"tag": image.tag, "state": image.state.name.lower(), "id": image.id} for image in found])
+        return
+    rows = [(_escaped(image.tag), image.state.value, image.id.removeprefix("sha256:")[:12]) for image in found]
+    print_table(("image", "state", "id"), rows, empty="no images")
+
+
+@click.command(
+    epilog="\b\nExamples:\n  blackstart compose --nodes 5 > compose.yaml\n"
+    "  blackstart compose --topology my-rig.yaml --output my-rig.compose.yaml"
+)
+@_nodes
+@_topology
+@click.option("--name", "name", help=f"The rig's name.  [default: the file's, else {DEFAULT_RIG}]")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of standard output.")
+def compose(nodes: int | None, topology_file: Path | None, name: str | None, output: Path | None) -> None:
+    """Print a rig's Compose file, for a start by hand (compose/README.md)."""
+    from harness.rig.compose import render
+
+    text = render(_read_topology(nodes, topology_file, name))
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        output.write_text(text)
+
+
+def _read_topology(nodes: int | None, topology_file: Path | None, name: str | None) -> "Topology":
+    from harness.errors import UsageError
+    from harness.rig.topology_document import DEFAULT_NODES, default_topology, read_topology
+    from harness.rig.yaml_source import load
+
+    if topology_file is None:
+        return default_topology(rig=name or DEFAULT_RIG, nodes=DEFAULT_NODES if nodes is None else nodes)
+    if nodes is not None:
+        raise UsageError("--nodes and --topology exclude each other: the file says how many nodes there are")
+    try:
+        text = topology_file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{topology_file}: cannot be read: {error.strerror}, expected a file with a rig") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{topology_file}: not UTF-8 text, expected a file with a rig in YAML or JSON") from error
+    return read_topology(load(text, name=str(topology_file)), rig=name)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,117 @@
+"""The client outside: a container of its own on the rig's network that measures whether machines answer.
+
+It is no part of the cluster and shares nothing with it but the network, so its ARP cache and its time-outs are a real
+client's. This starts it and reads what it says; what it does is in `client_probe`.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import docker
+
+import chaos.client_probe
+from chaos.history import Answer, ClientBeat
+from chaos.log_stream import LogStream
+from harness.errors import EngineError, NoSuchContainer
+from harness.model import labels
+from harness.model.topology import Topology
+from harness.rig.compose import HYPERVISOR_IMAGE, network_name
+from harness.rig.engine import engine_call
+
+__all__ = ["Client", "client_record", "machine_addresses"]
+
+Sink = Callable[[Answer | ClientBeat], None]
+
+NOBODY = "65534:65534"
+MEMORY_BYTES = 64 << 20
+
+
+def machine_addresses(topology: Topology) -> dict[str, str]:
+    """The machines that have an address, and where they answer."""
+    return {
+        resource.name: resource.properties["address"]
+        for group in topology.groups
+        for resource in group.resources
+        if resource.type == "virtual-machine" and resource.properties.get("address")
+    }
+
+
+def client_record(text: str) -> Answer | ClientBeat | None:
+    """One line of the client as a record; None for anything else."""
+    try:
+        line: Any = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(line, dict) or not isinstance(line.get("at_ns"), int):
+        return None
+    if "machine" not in line:
+        return ClientBeat(at_ns=line["at_ns"], asked=int(line["asked"]), answered=int(line["answered"]))
+    return Answer(
+        at_ns=line["at_ns"],
+        machine=str(line["machine"]),
+        ok=bool(line["ok"]),
+        boot=str(line.get("boot", "")),
+        node=str(line.get("node", "")),
+        error=str(line.get("error", "")),
+    )
+
+
+class Client:
+    """The client of one rig. It carries the rig's label, so whoever removes the rig removes it as well."""
+
+    def __init__(self, client: docker.DockerClient, *, rig: str, addresses: Mapping[str, str], sink: Sink) -> None:
+        """`sink` is called on a thread of its own."""
+        self._client = client
+        self._rig = rig
+        self._addresses = addresses
+        self._sink = sink
+        self._name = f"{rig}-client"
+        self._log = LogStream(client, self._name, sink=self._take)
+
+    def start(self) -> None:
+        """Make the container, start it and begin to read.
+
+        Raises EngineError. One that an earlier run left is replaced.
+        """
+        self._remove()
+        source = Path(chaos.client_probe.__file__).read_text(encoding="utf-8")
+        targets = [f"{machine}={address}" for machine, address in sorted(self._addresses.items())]
+        with engine_call(f"start the client {self._name}"):
+            self._client.containers.run(
+                HYPERVISOR_IMAGE,
+                entrypoint=["python3", "-I", "-c", source],
+                command=targets,
+                name=self._name,
+                labels={labels.RIG: self._rig, labels.ROLE: str(labels.Role.CLIENT)},
+                network=network_name(self._rig),
+                user=NOBODY,
+                cap_drop=["ALL"],
+                security_opt=["no-new-privileges"],
+                read_only=True,
+                mem_limit=MEMORY_BYTES,
+                init=False,
+                detach=True,
+            )
+        self._log.open()
+
+    def stop(self) -> None:
+        """Stop reading and remove the container. Raises EngineError."""
+        self._log.close()
+        self._remove()
+
+    def _remove(self) -> None:
+        try:
+            with engine_call(f"remove the client {self._name}"):
+                self._client.api.remove_container(self._name, force=True, v=True)
+        except NoSuchContainer:
+            return
+        except EngineError as error:
+            if "is already in progress" not in str(error):
+                raise
+
+    def _take(self, text: str) -> None:
+        record = client_record(text)
+        if record is not None:
+            self._sink(record)

@@ -1,0 +1,108 @@
+"""The client outside: asks every machine again and again and tells what changed. Runs inside the client's container.
+
+    python3 -I -c SOURCE web-vm=10.87.0.100 db-vm=10.87.0.101 ...
+
+One thread a machine, a GET on port 8080 every 50 ms, 300 ms for the whole exchange, a new connection each time: it is
+the client's own ARP entry that decides whether a moved address is reached. Prints one JSON line when a machine begins
+to answer, stops answering, or another boot or node answers; and each second how often it asked and how often it was
+answered. Standard library only: its source travels as an argument, and nothing of the project is installed where it
+runs.
+"""
+
+import json
+import socket
+import sys
+import threading
+import time
+
+PORT = 8080
+INTERVAL_S = 0.05
+LIMIT_S = 0.3
+BEAT_S = 1.0
+ANSWER_MAX = 65536
+
+
+class Tally:
+    """What all threads together have asked since the last beat, and the one output that they share."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked = 0
+        self._answered = 0
+
+    def count(self, answered: bool) -> None:
+        """One question was asked."""
+        with self._lock:
+            self._asked += 1
+            self._answered += answered
+
+    def tell(self, line: dict[str, object]) -> None:
+        """One line, whole."""
+        text = json.dumps(line) + "\n"
+        with self._lock:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    def beat(self) -> None:
+        """The line of this second."""
+        with self._lock:
+            asked, answered, self._asked, self._answered = self._asked, self._answered, 0, 0
+        self.tell({"at_ns": time.time_ns(), "asked": asked, "answered": answered})
+
+
+def ask(address: str) -> dict[str, object]:
+    """One exchange: the answer's boot and node, or the error.
+
+    The limit is for all of it, however slowly the bytes come.
+    """
+    ends = time.monotonic() + LIMIT_S
+    try:
+        with socket.create_connection((address, PORT), timeout=LIMIT_S) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: machine\r\nConnection: close\r\n\r\n")
+            data = b""
+            while len(data) < ANSWER_MAX:
+                connection.settimeout(max(0.001, ends - time.monotonic()))
+                part = connection.recv(ANSWER_MAX)
+                if not part:
+                    break
+                data += part
+        head, _, body = data.partition(b"\r\n\r\n")
+        if b" 200 " not in head.split(b"\r\n", 1)[0]:
+            return {"ok": False, "error": "not a good answer"}
+        said = json.loads(body)
+        return {"ok": True, "boot": str(said["boot"]), "node": str(said["node"])}
+    except TimeoutError:
+        return {"ok": False, "error": "no answer in time"}
+    except OSError as error:
+        return {"ok": False, "error": error.strerror or str(error)}
+    except (ValueError, KeyError, TypeError):
+        return {"ok": False, "error": "not a good answer"}
+
+
+def watch(machine: str, address: str, tally: Tally) -> None:
+    """Ask for ever; tell what changed. Why a machine is silent changes too often to be told each time."""
+    last: object = None
+    while True:
+        began = time.monotonic()
+        answer = ask(address)
+        tally.count(bool(answer["ok"]))
+        now = (answer["ok"], answer.get("boot"), answer.get("node"))
+        if now != last:
+            tally.tell({"at_ns": time.time_ns(), "machine": machine, **answer})
+            last = now
+        time.sleep(max(0.0, began + INTERVAL_S - time.monotonic()))
+
+
+def main() -> None:
+    """One thread a machine, and the beat."""
+    tally = Tally()
+    for argument in sys.argv[1:]:
+        machine, _, address = argument.partition("=")
+        threading.Thread(target=watch, args=(machine, address, tally), daemon=True).start()
+    while True:
+        time.sleep(BEAT_S)
+        tally.beat()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""An experiment: what one YAML (or JSON) file says, as frozen records.
+
+A Chaos Toolkit document (title, steady-state-hypothesis, method, rollbacks, activities with provider, tolerance and
+pauses) plus our keys: `rig`, the providers `fault`, `cluster` and `client`, `register`, `until` and `during`. Reading
+is strict: whatever cannot be carried out is refused here with file, line and the expected form, all of it at once and
+before anything starts; behind this module an experiment makes sense.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chaos.targets import Target
+from chaos.tolerance import Tolerance
+from harness.errors import UsageError
+from harness.model.topology import Topology
+
+__all__ = ["Activity", "Experiment", "FaultCall", "ProbeCall", "Until", "load_experiment", "read_experiment"]
+
+FILE_LIMIT_BYTES = 1 << 20
+"""An experiment of that size is no experiment; reading it as one would take minutes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultCall:
+    """Inject a fault. `fault` is a name of `chaos.faults.FAULTS`."""
+
+    fault: str
+    target: Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeCall:
+    """Ask a probe. `arguments` may hold `FromRegister` in place of a name."""
+
+    provider: str
+    probe: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    timed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Until:
+    """Ask again every `interval_us` until the tolerance holds, for `timeout_us` at most."""
+
+    timeout_us: int
+    interval_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activity:
+    """One step.
+
+    `line` is where the file has it; `register` is empty if nothing is kept; `interval_us` is for `during` only.
+    """
+
+    name: str
+    line: int
+    call: FaultCall | ProbeCall
+    tolerance: Tolerance | None = None
+    register: str = ""
+    until: Until | None = None
+    pause_before_us: int = 0
+    pause_after_us: int = 0
+    interval_us: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """A whole file. `document` is its plain content, for the journal."""
+
+    file: str
+    title: str
+    topology: Topology
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    hypothesis_title: str = ""
+    hypothesis: tuple[Activity, ...] = ()
+    during: tuple[Activity, ...] = ()
+    method: tuple[Activity, ...] = ()
+    rollbacks: tuple[Activity, ...] = ()
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_experiment(path: Path, *, rig: str | None = None) -> Experiment:
+    """The experiment in a file.
+
+    `rig` is the rig's name and wins over the document's. Raises UsageError with everything that is wrong.
+    """
+    try:
+        if path.stat().st_size > FILE_LIMIT_BYTES:
+            raise UsageError(f"{path}: larger than {FILE_LIMIT_BYTES} bytes, expected an experiment")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}, expected an experiment file") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path}: not UTF-8 text (byte {error.start}), expected an experiment in YAML or JSON"
+        ) from error
+    return read_experiment(text, name=str(path), rig=rig)
+
+
+def read_experiment(text: str, *, name: str, rig: str | None = None) -> Experiment:
+    """The experiment in `text`; messages call the file `name`. Raises UsageError with everything that is wrong."""
+    # The reader builds these records, so it imports this module.
+    from chaos.experiment_reader import ExperimentReader
+
+    return ExperimentReader(text, name=name, rig=rig).read()

@@ -1,0 +1,116 @@
+"""The reader of experiment files: a document with line numbers to records, every refusal collected.
+
+Reads top-down and carries what earlier steps register, so that a `${name}` of a register that no earlier step writes is
+refused like any unknown word. What the words are is in `schema`; how a rig is described is the rig's business
+(`harness.rig.topology_document`).
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import PurePath
+
+from chaos.activity_reader import ActivityReader, Place
+from chaos.experiment import Activity, Experiment
+from chaos.schema import EXPERIMENT_FORM, LATER_KEYS
+from harness.errors import UsageError
+from harness.model.topology import Topology
+from harness.rig.section import NAME_FORM, Section, is_name
+from harness.rig.topology_document import read_topology
+from harness.rig.yaml_source import Source, load, refuse, shown
+
+__all__ = ["ExperimentReader", "rig_name"]
+
+_RIG_NAME_LENGTH = 24
+
+
+class ExperimentReader:
+    """One reading of one document. Invariant: `read` returns an experiment only if nothing was refused."""
+
+    def __init__(self, text: str, *, name: str, rig: str | None) -> None:
+        """Raises UsageError when `text` is not one well-formed document."""
+        self._source: Source = load(text, name=name)
+        self._rig = rig
+        self._refusals: list[str] = []
+
+    def read(self) -> Experiment:
+        """The experiment. Raises one UsageError with every refusal, in the order of the file."""
+        data = self._source.data
+        if not isinstance(data, dict):
+            raise self._source.error((), f"the file holds {shown(data)}", EXPERIMENT_FORM)
+        section = Section(data, source=self._source, path=(), refusals=self._refusals, what="an experiment")
+        title = section.text("title", "untitled")
+        section.demand("title", "a sentence that says what must hold", "title" in section)
+        topology = self._read_topology(section)
+        activities = ActivityReader(self._source, topology=topology)
+        hypothesis_title, hypothesis = self._read_hypothesis(section, activities)
+        during = self._read_list(section, "during", Place.DURING, activities)
+        section.demand("method", "a list of activities, which may be empty", "method" in section)
+        experiment = Experiment(
+            file=self._source.name,
+            title=title,
+            description=str(section.raw("description", "")),
+            tags=section.texts("tags", what="words"),
+            topology=topology or _NO_TOPOLOGY,
+            hypothesis_title=hypothesis_title,
+            hypothesis=hypothesis,
+            during=during,
+            method=self._read_list(section, "method", Place.METHOD, activities),
+            rollbacks=self._read_list(section, "rollbacks", Place.ROLLBACKS, activities),
+            document=data,
+        )
+        for key in ("version", "contributions"):
+            section.raw(key)
+        for key in LATER_KEYS:
+            if section.raw(key):
+                section.refuse(key, f"{key} is not available yet", "a file without it")
+        section.finish()
+        refuse(sorted(self._refusals, key=self._line))
+        return experiment
+
+    def _read_topology(self, section: Section) -> Topology | None:
+        """None when it was refused: then names cannot be checked against it."""
+        section.demand("rig", "the rig to run on, such as {nodes: 3}", "rig" in section)
+        document = section.raw("rig")
+        if not isinstance(document, dict):
+            if "rig" in section:
+                section.refuse("rig", f"rig is {shown(document)}", "a mapping such as {nodes: 3}")
+            return None
+        name = self._rig or (None if "name" in document else rig_name(self._source.name))
+        try:
+            return read_topology(self._source, path=("rig",), rig=name)
+        except UsageError as error:
+            self._refusals.extend(str(error).splitlines())
+            return None
+
+    def _read_hypothesis(self, section: Section, activities: ActivityReader) -> tuple[str, tuple[Activity, ...]]:
+        if "steady-state-hypothesis" not in section:
+            section.known("steady-state-hypothesis")
+            return "", ()
+        inner = section.section("steady-state-hypothesis", what="a steady-state hypothesis")
+        title = inner.text("title", "the steady state")
+        inner.demand("title", "a sentence that says what must hold", "title" in inner)
+        inner.demand("probes", "a list of probes", "probes" in inner)
+        probes = self._read_list(inner, "probes", Place.HYPOTHESIS, activities)
+        inner.finish()
+        return title, probes
+
+    def _read_list(self, section: Section, key: str, place: Place, activities: ActivityReader) -> tuple[Activity, ...]:
+        sections = section.sections(key, what="an activity")
+        found: Iterable[Activity | None] = [activities.read(inner, place) for inner in sections]
+        return tuple(activity for activity in found if activity is not None)
+
+    def _line(self, refusal: str) -> int:
+        match = re.match(re.escape(self._source.name) + r":(\d+):", refusal)
+        return int(match[1]) if match else 0
+
+
+def rig_name(file: str) -> str:
+    """The rig of a file that names none: named after the file, so that no run touches a rig that a person keeps."""
+    stem = re.sub(r"[^a-z0-9]+", "-", PurePath(file).stem.lower()).strip("-")
+    name = re.sub(r"^[^a-z]+", "", stem)[:_RIG_NAME_LENGTH].rstrip("-")
+    if name and not is_name(name):
+        raise UsageError(f"{file}: no rig can be named after this file, expected rig: {{name: ...}} of {NAME_FORM}")
+    return name or "experiment"
+
+
+_NO_TOPOLOGY = Topology(rig="refused", subnet="10.87.0.0/24", nodes=(), groups=())

@@ -1,0 +1,69 @@
+"""`vm.crash`: a machine's main process dies of SIGKILL, and nobody asked the engine for it.
+
+A crash and not a kill: the engine reports `die` without a `kill` before it, so whoever keeps the machine alive must
+treat it as a failure and not as an administrator's wish. The machine's node, and every other machine, are untouched.
+There is nothing to undo: bringing it back is what is being tested.
+"""
+
+from chaos.arena import Arena, CrashMachine, Effect, wait_record
+from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, lost_events
+from chaos.history import EngineEvent, FaultMoment, Role
+from chaos.targets import TargetKind
+
+__all__ = ["VmCrash"]
+
+CRASH_EXIT_CODE = 137
+
+
+class VmCrash:
+    """The fault. Stateless."""
+
+    name = "vm.crash"
+    target = TargetKind.MACHINE
+    effect: type[Effect] = CrashMachine
+    undo = ""
+    heals: frozenset[str] = frozenset()
+
+    async def plan(self, arena: Arena, target: str) -> Plan:
+        """The machine must run, once, and not be frozen: a frozen process dies only when it is thawed."""
+        mine = [seen for seen in await arena.containers() if seen.role is Role.MACHINE and seen.machine == target]
+        running = [seen for seen in mine if seen.running]
+        if len(running) != 1:
+            seen_as = f"{len(running)} running containers" if running else f"{len(mine)} containers, none running"
+            raise FaultRefused(f"machine {target} has {seen_as}; exactly one must run to be crashed")
+        if running[0].paused:
+            raise FaultRefused(f"machine {target} is paused: a crash would take effect only after it is unpaused")
+        effect = CrashMachine(machine=target, node=running[0].node, container=running[0].container)
+        return Plan(target=target, effect=effect, affected=(target,))
+
+    async def receipt(self, arena: Arena, plan: Plan, *, at_ns: int) -> Receipt:
+        """Confirmed by a die event with status 137 and neither kill nor stop of that container around it."""
+        assert isinstance(plan.effect, CrashMachine)
+        container = plan.effect.container
+
+        def is_death(event: EngineEvent) -> bool:
+            return event.container == container and event.action == "die" and event.at_ns >= at_ns
+
+        death = await wait_record(arena, EngineEvent, is_death, limit_us=RECEIPT_LIMIT_US)
+        if death is None:
+            why = lost_events(arena, since_ns=at_ns) or f"no die event within {RECEIPT_LIMIT_US / 1e6:g} s"
+            return Receipt(outcome=FaultMoment.INCONCLUSIVE, seen=f"{plan.target}: {why}")
+        asked = [
+            event.action
+            for event in arena.history.of(EngineEvent)
+            if event.container == container and event.action in ("kill", "stop") and at_ns <= event.at_ns <= death.at_ns
+        ]
+        if asked:
+            return Receipt(
+                outcome=FaultMoment.MISMATCH, seen=f"{plan.target} died after {asked[0]} through the engine: no crash"
+            )
+        if death.exit_code != CRASH_EXIT_CODE:
+            return Receipt(
+                outcome=FaultMoment.MISMATCH,
+                seen=f"{plan.target} died with status {death.exit_code}, not {CRASH_EXIT_CODE}",
+            )
+        after_ms = (death.at_ns - at_ns) / 1e6
+        return Receipt(
+            outcome=FaultMoment.CONFIRMED,
+            seen=f"die event of {plan.target} after {after_ms:.0f} ms, status 137, no kill before it",
+        )

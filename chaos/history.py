@@ -1,0 +1,375 @@
+"""Everything that happened in a run, as one ordered list of frozen records.
+
+Checkers read this and nothing else, so it stands alone: it imports neither harness nor engine, and what it holds comes
+from several witnesses that do not know each other (the engine's events, the nodes' cluster logs, a client outside, the
+guests' own journals). It concludes nothing. All times are Unix time in integer nanoseconds, as the engine stamps its
+events; the guests' own stamps are nanoseconds of the boot-time clock.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import Any, TypeVar
+
+__all__ = [
+    "Answer",
+    "CleanUp",
+    "ClientBeat",
+    "ClusterSeen",
+    "ContainerSeen",
+    "EngineEvent",
+    "FaultMoment",
+    "FaultRecord",
+    "GroupSeen",
+    "GuestJournal",
+    "GuestRun",
+    "History",
+    "LogLine",
+    "Moment",
+    "NodeSeen",
+    "Reconciled",
+    "Record",
+    "ResourceSeen",
+    "Role",
+    "Stall",
+    "StepEnded",
+    "StreamGap",
+    "to_plain",
+]
+
+
+class Role(StrEnum):
+    """The part a container plays in the rig, from its label."""
+
+    NODE = "node"
+    MACHINE = "machine"
+    CLIENT = "client"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineEvent:
+    """One event of the engine about a container of the rig.
+
+    `machine` and `group` are empty unless `role` is MACHINE; `action` is the engine's word.
+    """
+
+    at_ns: int
+    action: str
+    container: str
+    role: Role
+    node: str
+    machine: str = ""
+    group: str = ""
+    session: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSeen:
+    """One container of the rig as the engine listed it. `started_ns` is StartedAt, None if it never ran."""
+
+    at_ns: int
+    container: str
+    role: Role
+    node: str
+    running: bool
+    paused: bool = False
+    started_ns: int | None = None
+    exit_code: int | None = None
+    machine: str = ""
+    group: str = ""
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamGap:
+    """The engine's event stream was interrupted from `since_ns` to `at_ns`.
+
+    `complete` says that the replay after it certainly has every event.
+    """
+
+    at_ns: int
+    since_ns: int
+    complete: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciled:
+    """The engine's list was compared with what its events had said.
+
+    `differences` are sentences; none means that no event was lost until `at_ns`.
+    """
+
+    at_ns: int
+    differences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """One line of a node's cluster log. `event` is its stable name."""
+
+    at_ns: int
+    node: str
+    component: str
+    event: str
+    message: str
+    id: int | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The client's view of one machine changed: `ok` or not, and which boot on which node answered."""
+
+    at_ns: int
+    machine: str
+    ok: bool
+    boot: str = ""
+    node: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientBeat:
+    """The client lives: how often it asked in the last second and how many answers it got, over all machines."""
+
+    at_ns: int
+    asked: int
+    answered: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestRun:
+    """Neighbouring lines of one boot in a machine's journal, in the order of the file.
+
+    `first_boottime_ns` and `last_boottime_ns` are on the boot-time clock.
+    """
+
+    machine: str
+    boot: str
+    node: str
+    first_line: int
+    lines: int
+    first_boottime_ns: int | None
+    last_boottime_ns: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestJournal:
+    """A machine's journal as it was read at `at_ns`.
+
+    `error` is empty if it could be read; `unreadable_lines` were torn by a crash or a full disk.
+    """
+
+    at_ns: int
+    machine: str
+    runs: tuple[GuestRun, ...] = ()
+    lines: int = 0
+    unreadable_lines: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSeen:
+    """One node as the cluster sees it: `state` is Up, Down or Joining."""
+
+    name: str
+    state: str
+    paused: bool = False
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceSeen:
+    """One resource as the cluster sees it. `wanted` is PersistentState."""
+
+    name: str
+    type: str
+    state: str
+    wanted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSeen:
+    """One group as the cluster sees it. `owner` is a node's name, empty if there is none."""
+
+    name: str
+    owner: str
+    state: str
+    epoch: int = 0
+    owner_session: str = ""
+    resources: tuple[ResourceSeen, ...] = ()
+
+
+class Moment(StrEnum):
+    """At which point of a run something was looked at."""
+
+    BEFORE = "before"
+    DURING = "during"
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSeen:
+    """A snapshot of the cluster as one of its nodes told it."""
+
+    at_ns: int
+    quorum: bool
+    nodes: tuple[NodeSeen, ...]
+    groups: tuple[GroupSeen, ...]
+    moment: Moment = Moment.DURING
+
+    def group(self, name: str) -> GroupSeen | None:
+        """The group of that name."""
+        return next((group for group in self.groups if group.name == name), None)
+
+    def group_of(self, resource: str) -> GroupSeen | None:
+        """The group that has that resource."""
+        for group in self.groups:
+            if any(entry.name == resource for entry in group.resources):
+                return group
+        return None
+
+
+class FaultMoment(StrEnum):
+    """A fault's life. INTENDED is written before anything is done."""
+
+    INTENDED = "intended"
+    INJECTED = "injected"
+    CONFIRMED = "confirmed"
+    MISMATCH = "mismatch"
+    INCONCLUSIVE = "inconclusive"
+    FAILED = "failed"
+    HEALED = "healed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultRecord:
+    """One moment of a fault's life.
+
+    `number` counts the run's faults from 1; `target` is a node or a machine; `seen` is the receipt's sentence.
+
+    `affected` names the machines that ran on the target, or were it, when the fault was injected.
+    """
+
+    at_ns: int
+    number: int
+    fault: str
+    target: str
+    moment: FaultMoment
+    seen: str = ""
+    affected: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepEnded:
+    """An activity of the experiment ended.
+
+    `phase` is gate, method, during, after or rollbacks; `outcome` is succeeded, failed, skipped.
+    """
+
+    at_ns: int
+    began_ns: int
+    phase: str
+    name: str
+    outcome: str
+    output: Any = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stall:
+    """The runner's machine stood still for `length_us` until `at_ns`: times measured over it mean little."""
+
+    at_ns: int
+    length_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CleanUp:
+    """What was left when the rig had been taken down. `kept` means that nobody took it down, on request."""
+
+    at_ns: int
+    left: tuple[str, ...] = ()
+    kept: bool = False
+
+
+Record = (
+    EngineEvent
+    | ContainerSeen
+    | StreamGap
+    | Reconciled
+    | LogLine
+    | Answer
+    | ClientBeat
+    | GuestJournal
+    | ClusterSeen
+    | FaultRecord
+    | StepEnded
+    | Stall
+    | CleanUp
+)
+
+R = TypeVar("R")
+
+
+class History:
+    """The records of one run.
+
+    Invariant: append-only; `of` gives them by time, whatever the order in which the witnesses spoke.
+    """
+
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        self._records: list[Record] = list(records)
+        self._listeners: list[Callable[[Record], None]] = []
+
+    def append(self, record: Record) -> None:
+        """Add a record and tell whoever listens. Only ever called from the runner's own thread."""
+        self._records.append(record)
+        for listener in tuple(self._listeners):
+            listener(record)
+
+    def listen(self, listener: Callable[[Record], None]) -> Callable[[], None]:
+        """Have `listener` called with every later record; the answer ends that."""
+        self._listeners.append(listener)
+
+        def end() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return end
+
+    def of(self, kind: type[R]) -> list[R]:
+        """All records of one kind, by time; records of one time keep the order in which they came."""
+        found: list[Any] = [record for record in self._records if isinstance(record, kind)]
+        return sorted(found, key=lambda record: record.at_ns)
+
+    def last(self, kind: type[R]) -> R | None:
+        """The record of one kind that was appended last."""
+        for record in reversed(self._records):
+            if isinstance(record, kind):
+                return record
+        return None
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+
+def to_plain(value: Any) -> Any:
+    """A record, or any part of one, as JSON values. A record says its kind under `record`."""
+    if isinstance(value, Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        plain = {entry.name: to_plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
+        return {"record": type(value).__name__, **plain} if "at_ns" in plain else plain
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [to_plain(entry) for entry in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return repr(value)

@@ -1,0 +1,168 @@
+"""Injecting faults and healing them: resolve, check, write down, do, measure, and undo newest first.
+
+The order is the point. Nothing is done before the ledger has it on disk, and nothing that was done leaves the ledger
+before its healing was seen. An injection is never cut in two: a request to stop waits until it is through.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from chaos.arena import Arena
+from chaos.experiment import FaultCall
+from chaos.faults import FAULTS, Fault, FaultRefused, Plan, Receipt
+from chaos.history import ClusterSeen, FaultMoment, FaultRecord
+from chaos.ledger import Ledger, OpenFault
+from chaos.probes import look_at_cluster
+from chaos.targets import Surroundings, TargetKind, Unresolved, needs_cluster, resolve
+from harness.errors import BlackstartError
+from harness.ports import DeadlinePassed
+
+__all__ = ["Injected", "Injector", "NotInjected"]
+
+APPLY_LIMIT_US = 60_000_000
+"""How long an effect may take: an engine takes 12 s to refuse the kill of a frozen container."""
+
+DEADLINE_NS = 15 * 60 * 1_000_000_000
+"""How long a fault may stay when nobody is left to heal it: longer than any step of an experiment should wait."""
+
+
+class NotInjected(Exception):
+    """The fault was not injected: nothing fits its target, or it would do nothing. The world is as it was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Injected:
+    """A fault that was carried out.
+
+    `target` is the name that a register keeps; `receipt` says whether it took effect.
+    """
+
+    target: str
+    receipt: Receipt
+
+
+class Injector:
+    """The faults of one run. Invariant: whatever may be in the world is open in the ledger."""
+
+    def __init__(self, arena: Arena, ledger: Ledger) -> None:
+        self._arena = arena
+        self._ledger = ledger
+        self._touched: set[str] = set()
+
+    async def inject(self, call: FaultCall, registers: Mapping[str, Any]) -> Injected:
+        """Carry out one fault.
+
+        Raises NotInjected before anything was done; another error after it leaves the ledger's entry open.
+        """
+        fault = FAULTS[call.fault]
+        try:
+            target = await self._resolve(call, fault, registers)
+            plan = await fault.plan(self._arena, target)
+        except (Unresolved, FaultRefused) as refusal:
+            raise NotInjected(f"{call.fault} on {call.target}: {refusal}") from refusal
+        if fault.target is TargetKind.NODE:
+            self._touched.add(target)
+        entry = self._intend(fault, target, plan)
+        try:
+            at_ns = await self._arena.runtime.within(APPLY_LIMIT_US, self._arena.apply(plan.effect))
+        except (BlackstartError, DeadlinePassed) as error:
+            self._record(entry, FaultMoment.FAILED, seen=str(error), plan=plan)
+            raise
+        self._record(entry, FaultMoment.INJECTED, at_ns=at_ns, plan=plan)
+        receipt = await fault.receipt(self._arena, plan, at_ns=at_ns)
+        self._record(entry, receipt.outcome, seen=receipt.seen, plan=plan)
+        if not fault.undo:
+            self._heal(entry, "nothing to undo")
+        if receipt.outcome is FaultMoment.CONFIRMED:
+            self._heal_others(fault, target)
+        return Injected(target=target, receipt=receipt)
+
+    async def undo_all(self) -> list[str]:
+        """Undo what is open, newest first, each on its own. Answers what could not be undone, as sentences."""
+        problems = []
+        for entry in self._ledger.open_faults():
+            try:
+                problem = await self._undo(entry)
+            except (BlackstartError, DeadlinePassed) as error:
+                problem = str(error)
+            if problem:
+                problems.append(f"{entry.fault} on {entry.target} could not be undone by {entry.undo}: {problem}")
+        return problems
+
+    def open_faults(self) -> list[OpenFault]:
+        """What is not healed, newest first."""
+        return self._ledger.open_faults()
+
+    async def _resolve(self, call: FaultCall, fault: Fault, registers: Mapping[str, Any]) -> str:
+        if needs_cluster(call.target):
+            cluster = await look_at_cluster(self._arena)
+        else:
+            cluster = ClusterSeen(at_ns=self._arena.unix_ns(), quorum=False, nodes=(), groups=())
+        around = Surroundings(
+            cluster=cluster,
+            containers=await self._arena.containers(),
+            registers=registers,
+            touched=self._touched,
+        )
+        return resolve(call.target, fault.target, around)
+
+    async def _undo(self, entry: OpenFault) -> str:
+        """Empty when the fault is healed, else a sentence."""
+        cure = FAULTS.get(entry.undo)
+        if cure is None:
+            self._heal(entry, "nothing to undo")
+            return ""
+        try:
+            plan = await cure.plan(self._arena, entry.target)
+        except FaultRefused as refusal:
+            self._heal(entry, str(refusal))
+            return ""
+        at_ns = await self._arena.runtime.within(APPLY_LIMIT_US, self._arena.apply(plan.effect))
+        receipt = await cure.receipt(self._arena, plan, at_ns=at_ns)
+        if receipt.outcome is not FaultMoment.CONFIRMED:
+            return receipt.seen
+        self._heal(entry, receipt.seen)
+        return ""
+
+    def _intend(self, fault: Fault, target: str, plan: Plan) -> OpenFault:
+        at_ns = self._arena.unix_ns()
+        entry = self._ledger.intend(
+            fault=fault.name, target=target, undo=fault.undo, at_ns=at_ns, deadline_ns=at_ns + DEADLINE_NS
+        )
+        self._record(entry, FaultMoment.INTENDED, at_ns=at_ns, plan=plan, in_ledger=False)
+        return entry
+
+    def _heal_others(self, cure: Fault, target: str) -> None:
+        for entry in self._ledger.open_faults():
+            if entry.fault in cure.heals and entry.target == target:
+                self._heal(entry, f"by {cure.name}")
+
+    def _heal(self, entry: OpenFault, how: str) -> None:
+        self._record(entry, FaultMoment.HEALED, seen=how, in_ledger=False)
+        self._ledger.heal(entry, at_ns=self._arena.unix_ns(), how=how)
+
+    def _record(
+        self,
+        entry: OpenFault,
+        moment: FaultMoment,
+        *,
+        seen: str = "",
+        at_ns: int | None = None,
+        plan: Plan | None = None,
+        in_ledger: bool = True,
+    ) -> None:
+        at_ns = self._arena.unix_ns() if at_ns is None else at_ns
+        self._arena.history.append(
+            FaultRecord(
+                at_ns=at_ns,
+                number=entry.number,
+                fault=entry.fault,
+                target=entry.target,
+                moment=moment,
+                seen=seen,
+                affected=plan.affected if plan else (),
+            )
+        )
+        if in_ledger:
+            self._ledger.note(entry, at_ns=at_ns, what=moment.value, seen=seen)

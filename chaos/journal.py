@@ -1,0 +1,78 @@
+"""The journal of a run: lines appended as things happen, and one document made of them at the end.
+
+`journal.jsonl` is flushed line by line, so that a run that is killed leaves its evidence; `journal.json` is a superset
+of the Chaos Toolkit's journal and is written under another name first, so that it is either the old one or a whole new
+one.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from chaos.history import History, Record, to_plain
+from harness.errors import HarnessError
+
+__all__ = ["Journal", "about_this_machine"]
+
+
+class Journal:
+    """The two files of one run, in one directory.
+
+    Invariant: what was written is in the file at once, unless `error` says so.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Makes the directory and empties the lines of an earlier run. Raises HarnessError when it cannot."""
+        self.lines_path = directory / "journal.jsonl"
+        self.path = directory / "journal.json"
+        self.error = ""
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self.path.unlink(missing_ok=True)
+            self._file = self.lines_path.open("wb", buffering=0)
+        except OSError as error:
+            raise HarnessError(f"the journal {self.lines_path} cannot be written: {error}") from error
+
+    def follow(self, history: History) -> None:
+        """Write every record that is appended to the history from now on."""
+        history.listen(self._write_record)
+
+    def write(self, kind: str, content: Mapping[str, Any]) -> None:
+        """One line that is no record of the history."""
+        self._append({"record": kind, **to_plain(content)})
+
+    def assemble(self, document: Mapping[str, Any]) -> Path:
+        """Write the document of the whole run. Raises HarnessError when it cannot."""
+        unfinished = self.path.with_suffix(".json.new")
+        try:
+            with unfinished.open("w", encoding="utf-8") as file:
+                json.dump(to_plain(document), file, indent=2)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(self.path)
+        except OSError as error:
+            raise HarnessError(f"the journal {self.path} cannot be written: {error}") from error
+        return self.path
+
+    def close(self) -> None:
+        """No more lines."""
+        self._file.close()
+
+    def _write_record(self, record: Record) -> None:
+        self._append(to_plain(record))
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        """A full disk must not end a run in the middle of a fault: the first error is kept, and told at the end."""
+        try:
+            self._file.write(json.dumps(line).encode() + b"\n")
+        except OSError as error:
+            self.error = self.error or f"the journal {self.lines_path} is incomplete: {error}"
+
+
+def about_this_machine() -> dict[str, str]:
+    """What the Chaos Toolkit's journal says of the machine that ran it."""
+    return {"platform": platform.platform(), "node": platform.node()}

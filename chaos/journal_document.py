@@ -1,0 +1,128 @@
+"""The journal's final document: the Chaos Toolkit's keys under its names, and our own under `blackstart`.
+
+Pure: facts of a run in, plain data out. `status` and `deviated` follow the Chaos Toolkit's words, the verdict follows
+ours.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+from chaos.activities import Phase
+from chaos.experiment import Experiment
+from chaos.history import CleanUp, FaultRecord, GuestJournal, History, Stall, StepEnded, StreamGap, to_plain
+from chaos.journal import about_this_machine
+from chaos.recovery import Phase as RecoveryPhase
+from chaos.recovery import Recovery
+from chaos.verdict import ExitCode, Finding, Verdict, exit_meaning
+
+__all__ = ["RunFacts", "journal_document"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """Everything that the document is made of."""
+
+    experiment: Experiment
+    history: History
+    arena: Mapping[str, Any]
+    began_ns: int
+    ended_ns: int
+    code: ExitCode
+    findings: Sequence[Finding]
+    verdicts: Sequence[Verdict]
+    recoveries: Sequence[Recovery]
+
+
+def journal_document(facts: RunFacts) -> dict[str, Any]:
+    """The document, as plain data."""
+    steps = facts.history.of(StepEnded)
+    version = metadata.version("blackstart")
+    return {
+        "chaoslib-version": f"blackstart {version}",
+        **about_this_machine(),
+        "experiment": facts.experiment.document,
+        "start": _time(facts.began_ns),
+        "end": _time(facts.ended_ns),
+        "duration": round((facts.ended_ns - facts.began_ns) / 1e9, 3),
+        "status": _status(facts.code),
+        "deviated": facts.code is ExitCode.BROKEN,
+        "steady_states": {
+            "before": _steady_state(steps, Phase.GATE),
+            "after": _steady_state(steps, Phase.AFTER),
+            "during": _runs(steps, Phase.DURING),
+        },
+        "run": _runs(steps, Phase.METHOD),
+        "rollbacks": _runs(steps, Phase.ROLLBACKS),
+        "blackstart": {
+            "version": version,
+            "file": facts.experiment.file,
+            "rig": facts.experiment.topology.rig,
+            "exit_code": facts.code.value,
+            "verdict": exit_meaning(facts.code),
+            "findings": [to_plain(finding) for finding in facts.findings],
+            "checkers": [to_plain(verdict) for verdict in facts.verdicts],
+            "recovery": [_recovery(row) for row in facts.recoveries],
+            "faults": [to_plain(record) for record in facts.history.of(FaultRecord)],
+            "stalls": [to_plain(record) for record in facts.history.of(Stall)],
+            "gaps": [to_plain(record) for record in facts.history.of(StreamGap)],
+            "guest_journals": [to_plain(record) for record in facts.history.of(GuestJournal)],
+            "clean_up": [to_plain(record) for record in facts.history.of(CleanUp)],
+            "records": len(facts.history),
+            "arena": to_plain(dict(facts.arena)),
+        },
+    }
+
+
+def _status(code: ExitCode) -> str:
+    if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
+        return "interrupted"
+    if code is ExitCode.HARNESS:
+        return "aborted"
+    return "failed" if code is ExitCode.NO_STEADY_STATE else "completed"
+
+
+def _steady_state(steps: Sequence[StepEnded], phase: Phase) -> dict[str, Any] | None:
+    asked = [step for step in steps if step.phase == phase]
+    if not asked:
+        return None
+    return {
+        "steady_state_met": all(step.outcome == "succeeded" for step in asked),
+        "probes": [_run(step) for step in asked],
+    }
+
+
+def _runs(steps: Sequence[StepEnded], phase: Phase) -> list[dict[str, Any]]:
+    return [_run(step) for step in steps if step.phase == phase]
+
+
+def _run(step: StepEnded) -> dict[str, Any]:
+    return {
+        "activity": {"name": step.name},
+        "output": to_plain(step.output),
+        "status": step.outcome,
+        "reason": step.reason,
+        "start": _time(step.began_ns),
+        "end": _time(step.at_ns),
+        "duration": round((step.at_ns - step.began_ns) / 1e9, 3),
+    }
+
+
+def _recovery(row: Recovery) -> dict[str, Any]:
+    phases = {f"{phase}_s": row.after_s(phase) for phase in RecoveryPhase if phase is not RecoveryPhase.FAULT}
+    return {
+        "fault": row.fault,
+        "target": row.target,
+        "machine": row.machine,
+        "group": row.group,
+        "from": row.from_node,
+        "to": row.to_node,
+        "at": _time(row.fault_ns),
+        **phases,
+    }
+
+
+def _time(at_ns: int) -> str:
+    return datetime.fromtimestamp(at_ns / 1e9, tz=UTC).isoformat(timespec="milliseconds")

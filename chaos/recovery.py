@@ -1,0 +1,150 @@
+"""Recovery as data: for each fault and each machine that it hit, when each phase was reached.
+
+Read from the history by one rule, so that the probe `recovery-time`, the checker and the table at the end cannot
+disagree. It judges nothing.
+
+| phase | witness |
+|---|---|
+| fault | the arena: the moment of the kill, or just before it was asked for |
+| detected | cluster log: `resource-failed` of the machine; `node-lease-expired`, `node-declared-down` of its node |
+| claimed | cluster log: `group-claimed`; none after a restart in place |
+| started | engine: the machine's start event |
+| answering | client: the first good answer of a boot that had not answered before |
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from chaos.history import Answer, EngineEvent, FaultMoment, FaultRecord, History, LogLine, Role
+
+__all__ = ["Phase", "Recovery", "read_recoveries"]
+
+
+class Phase(StrEnum):
+    """The phases of one machine's recovery, in order."""
+
+    FAULT = "fault"
+    DETECTED = "detected"
+    CLAIMED = "claimed"
+    STARTED = "started"
+    ANSWERING = "answering"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """One machine after one fault.
+
+    Times are None for a phase that was not reached, or not needed (`claimed` after a restart in place).
+    """
+
+    number: int
+    fault: str
+    target: str
+    machine: str
+    group: str
+    from_node: str
+    fault_ns: int
+    detected_ns: int | None = None
+    claimed_ns: int | None = None
+    started_ns: int | None = None
+    answering_ns: int | None = None
+    to_node: str = ""
+
+    def at_ns(self, phase: Phase) -> int | None:
+        """When the phase was reached."""
+        times = {
+            Phase.FAULT: self.fault_ns,
+            Phase.DETECTED: self.detected_ns,
+            Phase.CLAIMED: self.claimed_ns,
+            Phase.STARTED: self.started_ns,
+            Phase.ANSWERING: self.answering_ns,
+        }
+        return times[phase]
+
+    def after_s(self, phase: Phase) -> float | None:
+        """Seconds from the fault to the phase; None if it was not reached."""
+        at_ns = self.at_ns(phase)
+        return None if at_ns is None else max(0, at_ns - self.fault_ns) / 1e9
+
+
+def read_recoveries(history: History) -> list[Recovery]:
+    """One row for each fault and machine that it hit, in the order of the faults, machines by name.
+
+    Faults that were not confirmed and faults that hit no machine have none.
+    """
+    faults = history.of(FaultRecord)
+    confirmed = {record.number for record in faults if record.moment is FaultMoment.CONFIRMED}
+    injected = [
+        record
+        for record in faults
+        if record.moment is FaultMoment.INJECTED and record.affected and record.number in confirmed
+    ]
+    reader = _Reader(history)
+    rows: list[Recovery] = []
+    for index, fault in enumerate(injected):
+        # A machine's recovery belongs to the last fault that hit it.
+        for machine in sorted(fault.affected):
+            later = [other.at_ns for other in injected[index + 1 :] if machine in other.affected]
+            rows.append(reader.row(fault, machine, until_ns=min(later, default=None)))
+    return rows
+
+
+class _Reader:
+    def __init__(self, history: History) -> None:
+        self._log = history.of(LogLine)
+        self._answers = history.of(Answer)
+        self._events = [event for event in history.of(EngineEvent) if event.role is Role.MACHINE]
+
+    def row(self, fault: FaultRecord, machine: str, *, until_ns: int | None) -> Recovery:
+        began_ns = fault.at_ns
+        end_ns = until_ns if until_ns is not None else 1 << 63
+        before = [event for event in self._events if event.machine == machine and event.at_ns < began_ns]
+        start = next(
+            (e for e in self._events if e.machine == machine and e.action == "start" and began_ns <= e.at_ns < end_ns),
+            None,
+        )
+        group = start.group if start else next((event.group for event in reversed(before)), "")
+        from_node = next((e.node for e in reversed(before) if e.action == "start"), "")
+        lost_node = "" if fault.target == machine else fault.target
+        return Recovery(
+            number=fault.number,
+            fault=fault.fault,
+            target=fault.target,
+            machine=machine,
+            group=group,
+            from_node=from_node or lost_node,
+            fault_ns=fault.at_ns,
+            detected_ns=self._detected(machine, lost_node, began_ns, end_ns),
+            claimed_ns=self._claimed(group, began_ns, end_ns),
+            started_ns=start.at_ns if start else None,
+            answering_ns=self._answering(machine, began_ns, end_ns),
+            to_node=start.node if start else "",
+        )
+
+    def _lines(self, began_ns: int, end_ns: int, *events: str) -> Iterator[LogLine]:
+        return (line for line in self._log if line.event in events and began_ns <= line.at_ns < end_ns)
+
+    def _detected(self, machine: str, lost_node: str, began_ns: int, end_ns: int) -> int | None:
+        for line in self._lines(began_ns, end_ns, "resource-failed", "node-lease-expired", "node-declared-down"):
+            about_machine = line.event == "resource-failed" and line.fields.get("resource") == machine
+            about_node = line.event != "resource-failed" and bool(lost_node) and _names(line, lost_node)
+            if about_machine or about_node:
+                return line.at_ns
+        return None
+
+    def _claimed(self, group: str, began_ns: int, end_ns: int) -> int | None:
+        lines = self._lines(began_ns, end_ns, "group-claimed")
+        return next((line.at_ns for line in lines if line.fields.get("group") == group), None)
+
+    def _answering(self, machine: str, began_ns: int, end_ns: int) -> int | None:
+        mine = [answer for answer in self._answers if answer.machine == machine and answer.ok]
+        old_boots = {answer.boot for answer in mine if answer.at_ns < began_ns}
+        new = (answer for answer in mine if began_ns <= answer.at_ns < end_ns and answer.boot not in old_boots)
+        return next((answer.at_ns for answer in new), None)
+
+
+def _names(line: LogLine, node: str) -> bool:
+    """Whether the line is about that node: it names it, or a session of it."""
+    about = [str(line.fields.get(key, "")) for key in ("node", "session", "lost", "target")]
+    return any(value == node or value.startswith(f"{node}@") for value in about)

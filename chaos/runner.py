@@ -1,0 +1,441 @@
+"""One run of one experiment: from the rig's first container to the verdict, whatever happens in between.
+
+    up, gate, method (with `during`), steady state after, rollbacks, undo, last look, checkers, evidence, down, verdict
+
+A coroutine that awaits its arena and nothing else, so the same run goes through containers or through the simulation.
+Every part has one root, where an error becomes a finding; no error skips what cleans up. It judges nothing by itself:
+probes, receipts and checkers do, and `verdict` adds up.
+"""
+
+import shutil
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from chaos.activities import Activities, Phase
+from chaos.arena import Arena, wait_until
+from chaos.checkers import AFTER_CLEAN_UP, CHECKERS, Checker, run_check
+from chaos.experiment import Activity, Experiment, FaultCall, load_experiment
+from chaos.faults import FAULTS
+from chaos.history import ClusterSeen, Moment
+from chaos.injection import Injector
+from chaos.interrupt import Interrupt, Interrupted
+from chaos.journal import Journal
+from chaos.journal_document import RunFacts, journal_document
+from chaos.ledger import Ledger
+from chaos.options import RunOptions
+from chaos.recovery import read_recoveries
+from chaos.stall_watch import watch_stalls
+from chaos.terminal import Terminal
+from chaos.verdict import ExitCode, Finding, FindingKind, Ruling, Verdict, exit_code, exit_meaning
+from harness.errors import BlackstartError, HarnessError, UsageError
+from harness.ports import DeadlinePassed, Runtime
+
+__all__ = ["RunResult", "load_all", "run_experiment", "run_files"]
+
+SETTLE_LIMIT_US = 60_000_000
+"""How long wanted resources may take to be online at the end: a node boots, joins and starts in some five seconds."""
+
+SETTLE_INTERVAL_US = 500_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended. `findings` are everything that stands against a pass."""
+
+    experiment: Experiment
+    code: ExitCode
+    findings: tuple[Finding, ...]
+    verdicts: tuple[Verdict, ...]
+    journal: Path
+
+
+def run_files(paths: Sequence[Path], *, options: RunOptions, console: Console | None = None) -> int:
+    """Run the experiments in those files, one after another, and answer the exit code of them all.
+
+    Every file is read before anything starts; one that is refused refuses them all (2), with every refusal on standard
+    error. A signal ends the run under way, cleans it up, and starts no further one.
+    """
+    terminal = Terminal(console)
+    try:
+        if options.arena != "docker":
+            raise UsageError(f"--arena is {options.arena!r}, expected docker: no other arena is available yet")
+        experiments = load_all(paths, rig=options.on_rig or options.rig)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return ExitCode.USAGE.value
+    if options.dry:
+        for experiment in experiments:
+            terminal.plan(experiment)
+        return ExitCode.PASSED.value
+    # The engine's client is imported only by a run that needs an engine.
+    from chaos.arena_docker import DockerArena, drive
+
+    async def main(runtime: Runtime, interrupt: Interrupt) -> int:
+        def arena() -> Arena:
+            return DockerArena(runtime, on_rig=options.on_rig)
+
+        return await _run_all(experiments, arena=arena, interrupt=interrupt, terminal=terminal, options=options)
+
+    try:
+        return drive(main)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return ExitCode.USAGE.value
+    except HarnessError as error:
+        print(error, file=sys.stderr)
+        return ExitCode.HARNESS.value
+
+
+def load_all(paths: Sequence[Path], *, rig: str | None = None) -> list[Experiment]:
+    """The experiments of all files. Raises one UsageError with what is wrong in any of them."""
+    experiments, refusals = [], []
+    for path in paths:
+        try:
+            experiments.append(load_experiment(path, rig=rig))
+        except UsageError as error:
+            refusals.append(str(error))
+    if not paths:
+        refusals.append("no file was named, expected at least one experiment")
+    if refusals:
+        raise UsageError("\n".join(refusals))
+    return experiments
+
+
+async def _run_all(
+    experiments: Sequence[Experiment],
+    *,
+    arena: Callable[[], Arena],
+    interrupt: Interrupt,
+    terminal: Terminal,
+    options: RunOptions,
+) -> int:
+    """One arena a file. Several files have a directory each below `out`."""
+    findings: list[Finding] = []
+    for experiment in experiments:
+        if interrupt.signal is not None:
+            break
+        world = arena()
+        refusals = _unsupported(experiment, world)
+        if refusals:
+            raise UsageError("\n".join(refusals))
+        out = options.out if len(experiments) == 1 else options.out / Path(experiment.file).stem
+        result = await run_experiment(
+            experiment,
+            arena=world,
+            interrupt=interrupt,
+            terminal=terminal,
+            out=out,
+            ledger_path=options.state / "ledgers" / f"{experiment.topology.rig}-{world.unix_ns()}.jsonl",
+            keep_rig=options.keep_rig,
+        )
+        outputs = [f"journal: {result.journal}"]
+        if options.journal is not None:
+            options.journal.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(result.journal, options.journal)
+            outputs.append(f"journal: {options.journal}")
+        terminal.verdict(result.code, result.findings, outputs)
+        findings += result.findings
+    code = exit_code(findings)
+    if len(experiments) > 1:
+        terminal.note(f"{len(experiments)} experiments: {exit_meaning(code)} (exit code {code.value})")
+    return code.value
+
+
+def _unsupported(experiment: Experiment, arena: Arena) -> list[str]:
+    """The refusals of faults that this arena cannot carry out, with file and line."""
+    refusals = []
+    for activity in (*experiment.method, *experiment.rollbacks):
+        if isinstance(activity.call, FaultCall):
+            why = arena.supports(FAULTS[activity.call.fault].effect)
+            if why:
+                refusals.append(f"{experiment.file}:{activity.line}: {activity.call.fault}: {why}")
+    return refusals
+
+
+async def run_experiment(
+    experiment: Experiment,
+    *,
+    arena: Arena,
+    interrupt: Interrupt,
+    terminal: Terminal,
+    out: Path,
+    ledger_path: Path,
+    keep_rig: bool = False,
+) -> RunResult:
+    """Run one experiment to its end.
+
+    Raises HarnessError only when journal or ledger cannot even be opened: then nothing was started.
+    """
+    journal = Journal(out)
+    try:
+        ledger = Ledger(ledger_path, rig=experiment.topology.rig)
+    except HarnessError:
+        journal.close()
+        raise
+    run = _Run(experiment, arena, interrupt, terminal, journal, ledger, keep_rig=keep_rig)
+    return await run.execute()
+
+
+class _Run:
+    """The state of one run. Invariant: once `up` was begun, `_take_down` is reached."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        arena: Arena,
+        interrupt: Interrupt,
+        terminal: Terminal,
+        journal: Journal,
+        ledger: Ledger,
+        *,
+        keep_rig: bool,
+    ) -> None:
+        self._experiment = experiment
+        self._arena = arena
+        self._interrupt = interrupt
+        self._terminal = terminal
+        self._journal = journal
+        self._ledger = ledger
+        self._keep_rig = keep_rig
+        self._injector = Injector(arena, ledger)
+        self._activities = Activities(
+            arena=arena, topology=experiment.topology, injector=self._injector, terminal=terminal
+        )
+        self._findings: list[Finding] = []
+        self._verdicts: list[Verdict] = []
+        self._began_ns = arena.unix_ns()
+        self._reached: set[str] = set()
+
+    async def execute(self) -> RunResult:
+        self._journal.follow(self._arena.history)
+        self._terminal.begin(self._experiment.title, self._experiment.file, self._experiment.topology.rig)
+        self._journal.write("run-began", {"at_ns": self._began_ns, "experiment": self._experiment.document})
+        watch = self._arena.runtime.spawn(watch_stalls(self._arena), name="stall watch")
+        if await self._part("up", self._bring_up):
+            if await self._part("gate", self._gate) and not self._findings:
+                await self._part("method", self._method)
+                await self._part("rollbacks", self._roll_back)
+            await self._part("undo", self._undo)
+            await self._part("last look", self._last_look)
+        else:
+            await self._part("undo", self._undo)
+        watch.cancel()
+        self._check(CHECKERS)
+        await self._part("evidence", self._collect)
+        await self._part("down", self._take_down)
+        self._check(AFTER_CLEAN_UP)
+        return self._conclude()
+
+    async def _part(self, name: str, part: Callable[[], Awaitable[None]]) -> bool:
+        """One part of the run, and the root of its errors. Answers whether it came to its end."""
+        self._journal.write("part-began", {"part": name, "at_ns": self._arena.unix_ns()})
+        try:
+            await part()
+        except Interrupted:
+            # The finding is made at the end: a signal may also come while nobody waits.
+            return False
+        except UsageError as error:
+            self._find(FindingKind.USAGE, str(error))
+            return False
+        except (BlackstartError, DeadlinePassed) as error:
+            self._find(FindingKind.HARNESS, f"{name}: {error}")
+            return False
+        except Exception as error:  # noqa: BLE001 - the root: a defect of the harness must not skip the clean-up
+            self._journal.write("traceback", {"part": name, "text": traceback.format_exc()})
+            self._find(
+                FindingKind.HARNESS, f"{name}: {type(error).__name__}: {error} (a defect; traceback in the journal)"
+            )
+            return False
+        self._reached.add(name)
+        return True
+
+    async def _bring_up(self) -> None:
+        self._terminal.phase(f"Rig {self._experiment.topology.rig}")
+        self._interrupt.check()
+        await self._arena.up(self._experiment.topology, say=self._say)
+        self._journal.write("facts", self._arena.facts())
+        self._terminal.note("up")
+        self._interrupt.check()
+
+    def _say(self, text: str) -> None:
+        """What the rig waits for. Raising here, in the middle of the bring-up, is how a signal ends it."""
+        self._interrupt.check()
+        self._terminal.waiting(text)
+
+    async def _gate(self) -> None:
+        self._terminal.phase(f"Steady state before: {self._experiment.hypothesis_title or 'nothing is asked'}")
+        await self._ask_hypothesis(Phase.GATE)
+
+    async def _method(self) -> None:
+        self._terminal.phase("Method")
+        holds = [
+            self._arena.runtime.spawn(self._hold(activity), name=f"during {activity.name}")
+            for activity in self._experiment.during
+        ]
+        try:
+            for activity in self._experiment.method:
+                self._interrupt.check()
+                # A broken expectation or an unconfirmed fault ends the method: what follows would be injected into an
+                # unknown state.
+                if not await self._step(activity, Phase.METHOD) or self._findings:
+                    return
+        finally:
+            for hold in holds:
+                hold.cancel()
+        self._terminal.phase("Steady state after")
+        await self._ask_hypothesis(Phase.AFTER)
+
+    async def _ask_hypothesis(self, phase: Phase) -> None:
+        for activity in self._experiment.hypothesis:
+            self._interrupt.check()
+            if not await self._step(activity, phase):
+                return
+
+    async def _step(self, activity: Activity, phase: Phase) -> bool:
+        finding = await self._activities.run(activity, phase, sleep=self._interrupt.sleep)
+        if finding is not None:
+            self._findings.append(finding)
+        return finding is None
+
+    async def _hold(self, activity: Activity) -> None:
+        """The root of one probe of `during`."""
+        try:
+            self._findings.append(await self._activities.hold(activity, sleep=self._arena.runtime.sleep))
+        except Exception as error:  # noqa: BLE001 - a task's root: nobody awaits it
+            self._find(FindingKind.HARNESS, f"during, {activity.name}: {type(error).__name__}: {error}")
+
+    async def _roll_back(self) -> None:
+        """Rollbacks run whatever happened, and a signal does not end them; after one they do not wait."""
+        if not self._experiment.rollbacks:
+            return
+        self._terminal.phase("Rollbacks")
+        for activity in self._experiment.rollbacks:
+            try:
+                finding = await self._activities.run(
+                    activity, Phase.ROLLBACKS, sleep=self._arena.runtime.sleep, patient=self._interrupt.signal is None
+                )
+            except (BlackstartError, DeadlinePassed) as error:
+                finding = Finding(kind=FindingKind.HARNESS, reason=f"rollback {activity.name}: {error}")
+            if finding is not None:
+                self._findings.append(finding)
+
+    async def _undo(self) -> None:
+        if not self._injector.open_faults():
+            return
+        self._terminal.phase("Undo what is still injected")
+        for problem in await self._injector.undo_all():
+            # Whether it is a clean-up problem shows when the rig is gone: a fault cannot outlive its rig.
+            self._find(FindingKind.HARNESS, problem)
+
+    async def _last_look(self) -> None:
+        """Wait until what is wanted is online; then snapshot, list and journals for the checkers."""
+        self._terminal.phase("Last look")
+        if "gate" in self._reached and self._interrupt.signal is None and not self._gate_failed:
+            self._terminal.waiting("everything that is wanted to be online")
+            await wait_until(self._arena, self._missing, limit_us=SETTLE_LIMIT_US, interval_us=SETTLE_INTERVAL_US)
+        try:
+            seen = await self._arena.cluster()
+            self._arena.history.append(replace(seen, moment=Moment.END))
+        except BlackstartError as error:
+            self._terminal.note(f"the cluster does not answer: {error}")
+        self._terminal.waiting("the engine's list and the machines' journals")
+        for container in await self._arena.containers():
+            self._arena.history.append(container)
+        await self._arena.settle()
+        self._terminal.rest()
+
+    async def _missing(self) -> str:
+        """Empty when everything wanted is online; ends early when the run is asked to stop."""
+        if self._interrupt.signal is not None:
+            return ""
+        try:
+            seen: ClusterSeen = await self._arena.cluster()
+        except BlackstartError as error:
+            return str(error)
+        missing = [
+            resource.name
+            for group in seen.groups
+            for resource in group.resources
+            if resource.wanted and resource.state != "Online"
+        ]
+        return f"not online: {', '.join(missing)}" if missing else ""
+
+    @property
+    def _gate_failed(self) -> bool:
+        return any(finding.kind is FindingKind.NO_STEADY_STATE for finding in self._findings)
+
+    def _check(self, checkers: Sequence[Checker]) -> None:
+        """Rule. On a run that did not get to its method only what must never happen counts, and only if it did."""
+        began = "gate" in self._reached and not self._gate_failed
+        for checker in checkers:
+            verdict = run_check(checker, self._arena.history)
+            self._verdicts.append(verdict)
+            self._journal.write("verdict", {"verdict": verdict})
+            reason = f"{verdict.checker}: {'; '.join(verdict.reasons)}"
+            if checker in AFTER_CLEAN_UP:
+                if verdict.ruling is not Ruling.HOLDS:
+                    self._find(FindingKind.CLEANUP, reason)
+            elif verdict.ruling is Ruling.BROKEN and (checker.safety or began):
+                self._find(FindingKind.BROKEN, reason)
+            elif verdict.ruling is Ruling.INCONCLUSIVE and began:
+                self._find(FindingKind.INCONCLUSIVE, reason)
+
+    async def _collect(self) -> None:
+        """Evidence is there before the clean-up takes it away, and only when somebody will want to read it."""
+        if not self._findings and self._interrupt.signal is None:
+            return
+        self._terminal.waiting("collecting evidence")
+        await self._arena.collect(self._journal.path.parent / "evidence")
+        self._terminal.rest()
+
+    async def _take_down(self) -> None:
+        if not self._keep_rig:
+            self._terminal.waiting(f"taking rig {self._experiment.topology.rig} down")
+        await self._arena.down(keep=self._keep_rig)
+        self._terminal.rest()
+
+    def _conclude(self) -> RunResult:
+        if self._interrupt.signal is not None:
+            reason = f"asked to stop by {self._interrupt.name}"
+            self._findings.append(Finding(kind=FindingKind.SIGNAL, reason=reason, signal=self._interrupt.signal))
+        if self._journal.error:
+            self._find(FindingKind.HARNESS, self._journal.error)
+        gone = not self._keep_rig and not any(f.kind is FindingKind.CLEANUP for f in self._findings)
+        self._ledger.close(rig_gone=gone)
+        code = exit_code(self._findings)
+        recoveries = read_recoveries(self._arena.history)
+        facts = RunFacts(
+            experiment=self._experiment,
+            history=self._arena.history,
+            arena=self._arena.facts(),
+            began_ns=self._began_ns,
+            ended_ns=self._arena.unix_ns(),
+            code=code,
+            findings=tuple(self._findings),
+            verdicts=tuple(self._verdicts),
+            recoveries=tuple(recoveries),
+        )
+        self._journal.write("run-ended", {"at_ns": facts.ended_ns, "exit_code": code.value})
+        try:
+            self._journal.assemble(journal_document(facts))
+        except HarnessError as error:
+            self._find(FindingKind.HARNESS, str(error))
+            code = exit_code(self._findings)
+        self._journal.close()
+        self._terminal.recovery(recoveries)
+        self._terminal.verdicts(self._verdicts)
+        return RunResult(
+            experiment=self._experiment,
+            code=code,
+            findings=tuple(self._findings),
+            verdicts=tuple(self._verdicts),
+            journal=self._journal.path,
+        )
+
+    def _find(self, kind: FindingKind, reason: str) -> None:
+        self._findings.append(Finding(kind=kind, reason=reason))

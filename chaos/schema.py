@@ -1,0 +1,102 @@
+"""The vocabulary of experiments: which keys, faults, probes and arguments there are, and what a probe answers.
+
+Tables only. `experiment` reads documents with them; what a word does is said where it is done (`faults`, `probes`). A
+word that is not here is refused before anything starts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+__all__ = [
+    "ACTIVITY_FORM",
+    "EXPERIMENT_FORM",
+    "LATER_KEYS",
+    "LATER_PROVIDERS",
+    "PROBES",
+    "TARGET_FORM",
+    "TOLERANCE_FORM",
+    "Answers",
+    "ArgumentKind",
+    "ProbeForm",
+]
+
+EXPERIMENT_FORM = "a mapping with title, rig, method and, if wanted, steady-state-hypothesis and rollbacks"
+ACTIVITY_FORM = "an activity: type, name, provider"
+TARGET_FORM = "a name, {node: NAME}, {machine: NAME}, {owner-of: GROUP}, {label: KEY=VALUE}, bystander, or ${REGISTER}"
+TOLERANCE_FORM = (
+    "a value to be equal to, [LOW, HIGH], {type: range, range: [LOW, HIGH]} or {type: regex, pattern: TEXT}"
+)
+
+LATER_KEYS = ("configuration", "secrets", "controls", "extensions", "runtime")
+"""Keys of the Chaos Toolkit that are understood and not available yet: refused, unless empty, and never ignored."""
+
+LATER_PROVIDERS = ("process", "http", "python")
+"""Providers that are understood and not available yet."""
+
+
+class Answers(StrEnum):
+    """The kind of value that a probe answers with; what it may be compared with follows."""
+
+    BOOLEAN = "true or false"
+    NUMBER = "a number"
+    TEXT = "text"
+
+
+class ArgumentKind(StrEnum):
+    """What an argument of a probe must be."""
+
+    GROUP = "a group"
+    GROUPS = "a list of groups"
+    MACHINE = "a machine"
+    MACHINES = "a list of machines"
+    PHASE = "a phase"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeForm:
+    """One probe.
+
+    `one_of` names arguments of which exactly one must be given, `at_most_one_of` those that exclude one another.
+    """
+
+    answers: Answers
+    arguments: Mapping[str, ArgumentKind] = field(default_factory=dict)
+    required: frozenset[str] = frozenset()
+    at_most_one_of: frozenset[str] = frozenset()
+    timed: bool = False
+    """Whether the answer is a time measured on a clock, so that a stall of this machine can spoil it."""
+
+
+PROBES: Mapping[str, Mapping[str, ProbeForm]] = {
+    "cluster": {
+        "groups-online": ProbeForm(answers=Answers.BOOLEAN, arguments={"groups": ArgumentKind.GROUPS}),
+        "nodes-up": ProbeForm(answers=Answers.NUMBER),
+        "owner-of": ProbeForm(
+            answers=Answers.TEXT, arguments={"group": ArgumentKind.GROUP}, required=frozenset({"group"})
+        ),
+        "recovery-time": ProbeForm(
+            answers=Answers.NUMBER,
+            arguments={
+                "group": ArgumentKind.GROUP,
+                "machine": ArgumentKind.MACHINE,
+                "phase": ArgumentKind.PHASE,
+            },
+            at_most_one_of=frozenset({"group", "machine"}),
+            timed=True,
+        ),
+        "restarted-in-place": ProbeForm(
+            answers=Answers.BOOLEAN,
+            arguments={"machine": ArgumentKind.MACHINE},
+            required=frozenset({"machine"}),
+        ),
+    },
+    "client": {
+        "answers": ProbeForm(
+            answers=Answers.BOOLEAN,
+            arguments={"groups": ArgumentKind.GROUPS, "machines": ArgumentKind.MACHINES},
+            at_most_one_of=frozenset({"groups", "machines"}),
+        ),
+    },
+}
+"""Provider, probe, form."""

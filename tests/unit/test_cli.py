@@ -1,0 +1,154 @@
+"""The command line: help, exit codes, and messages that a person can act on. No engine is needed."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from chaos.cli import main as command_line
+from chaos.cli.main import cli, run_command
+from chaos.cli.output import print_table
+from harness.errors import BlackstartError, CleanupError, EngineUnanswered, HarnessError, UsageError
+
+COMMANDS = ("compose", "doctor", "down", "group", "images", "node", "run", "status", "up", "validate", "vm")
+
+
+@pytest.fixture(autouse=True)
+def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+
+
+def test_help_names_every_command_examples_and_exit_codes() -> None:
+    shown = CliRunner().invoke(cli, ["--help"]).output
+
+    assert all(f"  {command} " in shown for command in COMMANDS)
+    assert "blackstart run chaos/experiments/node-power-cut.yaml" in shown
+    assert "  5         clean-up is incomplete" in shown
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("group", "images", "node", "vm")])
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    result = CliRunner().invoke(cli, [command, "--help"])
+
+    assert result.exit_code == 0
+    assert f"  blackstart {command}" in result.output
+
+
+def test_help_imports_no_engine_client_and_no_runner() -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "import sys; from chaos.cli.main import run_command; run_command(['--help']); "
+        "print(sorted({'docker', 'rich', 'yaml', 'chaos.runner'} & set(sys.modules)), file=sys.stderr)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["frobnicate"],
+        ["up", "--nodes", "many"],
+        ["up", "--nodes", "0"],
+        ["up", "--nodes", "3", "--topology", "x.yaml"],
+        ["up", "--topology", "missing.yaml"],
+        ["up", "--name", "Not_A_Name"],
+        ["run"],
+        ["validate", "missing.yaml"],
+    ],
+)
+def test_wrong_usage_ends_with_two(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_command(arguments) == 2
+    assert capfd.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["up"], ["status"], ["down"], ["vm", "list"], ["images", "build"]])
+def test_without_an_engine_one_message_says_what_to_install(
+    arguments: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(arguments) == 4
+
+    said = capfd.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert "no container engine answers at unix:///nowhere/docker.sock" in said
+    assert "install" in said
+
+
+def test_doctor_without_an_engine_is_a_finding_for_each_fault(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["doctor", "--json"]) == 4
+
+    report = json.loads(capfd.readouterr().out)
+    assert report["health"] == "fail"
+    assert next(check for check in report["checks"] if check["name"] == "engine")["advice"]
+    assert {fault["fault"] for fault in report["faults"]} == {"vm.crash", "node.power-off", "node.power-on"}
+    assert not any(fault["available"] for fault in report["faults"])
+    assert all(fault["why_not"] for fault in report["faults"])
+
+
+def test_validate_names_file_line_and_the_expected_form(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("title: x\nrig:\n  nodes: 99\nmethod: []\n")
+
+    assert run_command(["validate", str(file)]) == 2
+
+    assert f"{file}:3: nodes is 99, expected a whole number from 1 to 9" in capfd.readouterr().err
+
+
+def test_validate_speaks_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("rig: {nodes: 99}\n")
+
+    assert run_command(["validate", "--json", str(file)]) == 2
+
+    (result,) = json.loads(capfd.readouterr().out)
+    assert not result["valid"]
+    assert any("nodes is 99" in error for error in result["errors"])
+
+
+def test_compose_prints_a_rig_of_ones_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "rig.yaml"
+    file.write_text("nodes: [alpha]\ngroups: []\n")
+
+    assert run_command(["compose", "--topology", str(file), "--name", "mine"]) == 0
+
+    assert "container_name: mine-alpha" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("wrong"), 2),
+        (HarnessError("broken"), 4),
+        (EngineUnanswered("silent"), 4),
+        (CleanupError("left"), 5),
+        (KeyboardInterrupt(), 130),
+        (command_line.Terminated(), 143),
+        (ZeroDivisionError("a defect of ours"), 4),
+    ],
+)
+def test_every_error_has_its_exit_code(
+    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(cli.commands["doctor"], "callback", fail)
+    monkeypatch.setattr(cli.commands["doctor"], "params", [])
+
+    assert run_command(["doctor"]) == code
+
+    said = capfd.readouterr().err
+    assert (str(error) in said) if isinstance(error, BlackstartError) else said
+
+
+def test_tables_have_no_colours_and_are_not_wrapped_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("state", "text"), [("[green]ok[/]", "word " * 60)], empty="")
+
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert len(shown.splitlines()) == 2

@@ -1,0 +1,60 @@
+"""The journal: lines as things happen, a whole document or the old one at the end."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from chaos.history import CleanUp, History, Stall
+from chaos.journal import Journal
+from harness.errors import HarnessError
+
+
+def test_a_record_is_in_the_file_as_soon_as_it_is_in_the_history(tmp_path: Path) -> None:
+    journal, history = Journal(tmp_path / "out"), History()
+    journal.follow(history)
+
+    history.append(Stall(at_ns=1, length_us=2))
+    history.append(CleanUp(at_ns=3, left=("a",)))
+
+    lines = [json.loads(line) for line in journal.lines_path.read_text().splitlines()]
+    assert lines == [
+        {"record": "Stall", "at_ns": 1, "length_us": 2},
+        {"record": "CleanUp", "at_ns": 3, "left": ["a"], "kept": False},
+    ]
+    journal.close()
+
+
+def test_a_new_run_takes_the_place_of_the_last_ones_files(tmp_path: Path) -> None:
+    first = Journal(tmp_path)
+    first.write("run-began", {})
+    first.assemble({"run": 1})
+    first.close()
+
+    second = Journal(tmp_path)
+
+    assert second.lines_path.read_text() == ""
+    assert not second.path.exists(), "a run that is killed must not show an earlier one's verdict"
+    second.assemble({"run": 2})
+    second.close()
+    assert json.loads(second.path.read_text()) == {"run": 2}
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".new"] == []
+
+
+def test_a_disk_that_does_not_take_a_line_ends_no_run_and_is_told(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.close()
+    journal._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115 - the full disk of this test
+
+    journal.write("anything", {"a": 1})
+
+    journal.close()
+    assert "is incomplete" in journal.error
+    assert "No space left" in journal.error
+
+
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+
+    with pytest.raises(HarnessError, match="cannot be written"):
+        Journal(tmp_path / "out")

@@ -1,0 +1,388 @@
+"""The runner in a scripted world: what it does in which order, and what it says of a world that lies to it."""
+
+import io
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from scripted_arena import MS, SECOND, Script, ScriptedArena, failure, gap, interrupt_at
+
+from chaos import checkers, runner
+from chaos.arena import Effect
+from chaos.checkers import Checker
+from chaos.experiment import read_experiment
+from chaos.history import FaultMoment, FaultRecord, History, StepEnded
+from chaos.ledger import read_open
+from chaos.options import RunOptions
+from chaos.runner import RunResult, load_all, run_experiment, run_files
+from chaos.terminal import Terminal
+from chaos.verdict import ExitCode, FindingKind, Verdict
+from harness.errors import UsageError
+
+DOCUMENT = """
+title: A test
+rig:
+  nodes: 3
+  groups:
+    - name: web
+      resources:
+        - {name: web-ip, type: ip-address}
+        - {name: web-vm, type: virtual-machine, depends-on: "[web-ip]"}
+    - {name: data, resources: [{name: data-vm, type: virtual-machine}]}
+steady-state-hypothesis:
+  title: all is well
+  probes:
+    - {type: probe, name: all online, provider: {type: cluster, probe: groups-online}, tolerance: true}
+method:
+  - {type: action, name: crash, provider: {type: fault, fault: vm.crash, target: web-vm}}
+  - type: probe
+    name: crash recovered
+    provider: {type: cluster, probe: recovery-time, group: web}
+    tolerance: [0, 1]
+    until: {timeout: 5s}
+  - type: action
+    name: cut the power
+    provider: {type: fault, fault: node.power-off, target: {owner-of: web}}
+    register: victim
+  - type: probe
+    name: recovered
+    provider: {type: cluster, probe: recovery-time, group: web}
+    tolerance: [0, 5]
+    until: {timeout: 10s}
+rollbacks:
+  - {type: action, name: power on, provider: {type: fault, fault: node.power-on, target: "${victim}"}}
+"""
+
+
+class Ran:
+    """A run that is over: its result, its world, its files."""
+
+    def __init__(self, arena: ScriptedArena, directory: Path, document: str = DOCUMENT, **options: Any) -> None:
+        self.arena = arena
+        self.out = directory / "out"
+        self.ledgers = directory / "ledgers"
+        self.screen = io.StringIO()
+        experiment = read_experiment(document, name="test.yaml")
+        self.result: RunResult = arena.drive(
+            run_experiment(
+                experiment,
+                arena=arena,
+                interrupt=arena.interrupt,
+                terminal=Terminal(Console(file=self.screen, width=200)),
+                out=self.out,
+                ledger_path=self.ledgers / "ledger.jsonl",
+                **options,
+            )
+        )
+
+    @property
+    def code(self) -> ExitCode:
+        return self.result.code
+
+    @property
+    def reasons(self) -> str:
+        return "; ".join(finding.reason for finding in self.result.findings)
+
+    def steps(self, phase: str) -> list[str]:
+        return [f"{step.name}: {step.outcome}" for step in self.arena.history.of(StepEnded) if step.phase == phase]
+
+    def faults(self) -> list[str]:
+        records = self.arena.history.of(FaultRecord)
+        return [f"{record.fault} {record.moment}" for record in records if record.moment is not FaultMoment.INTENDED]
+
+    def journal(self) -> Any:
+        return json.loads((self.out / "journal.json").read_text())
+
+
+def test_a_cluster_that_recovers_passes_and_nothing_is_left(tmp_path: Path) -> None:
+    ran = Ran(ScriptedArena(), tmp_path)
+
+    assert ran.code is ExitCode.PASSED, ran.reasons
+    assert ran.steps("method") == [
+        "crash: succeeded",
+        "crash recovered: succeeded",
+        "cut the power: succeeded",
+        "recovered: succeeded",
+    ]
+    assert ran.steps("rollbacks") == ["power on: succeeded"]
+    assert ran.arena.calls == ["up", "CrashMachine web-vm", "PowerOff node1", "PowerOn node1", "settle", "down"]
+    assert not list(ran.ledgers.iterdir())
+
+
+def test_the_journal_has_the_chaos_toolkit_keys_the_recovery_and_the_verdict(tmp_path: Path) -> None:
+    ran = Ran(ScriptedArena(), tmp_path)
+
+    journal = ran.journal()
+    assert {"experiment", "start", "end", "duration", "status", "deviated", "steady_states", "run", "rollbacks"} <= set(
+        journal
+    )
+    assert journal["status"] == "completed"
+    assert journal["steady_states"]["before"]["steady_state_met"] is True
+    assert [row["machine"] for row in journal["blackstart"]["recovery"]] == ["web-vm", "web-vm"]
+    assert journal["blackstart"]["recovery"][1]["started_s"] == pytest.approx(2.02, abs=0.01)
+    assert journal["blackstart"]["exit_code"] == 0
+    lines = [json.loads(line) for line in (ran.out / "journal.jsonl").read_text().splitlines()]
+    assert lines[0]["record"] == "run-began"
+    assert lines[-1]["record"] == "run-ended"
+    assert {"EngineEvent", "LogLine", "Answer", "FaultRecord", "StepEnded", "verdict"} <= {
+        line["record"] for line in lines
+    }
+
+
+def test_the_screen_has_the_recovery_table(tmp_path: Path) -> None:
+    shown = Ran(ScriptedArena(), tmp_path).screen.getvalue()
+
+    assert "Recovery, seconds after the fault" in shown
+    assert any("web-vm" in line and "node.power-off node1" in line and "2.020" in line for line in shown.splitlines())
+
+
+def test_a_steady_state_that_does_not_hold_injects_nothing(tmp_path: Path) -> None:
+    ran = Ran(ScriptedArena(Script(never_online=True)), tmp_path)
+
+    assert ran.code is ExitCode.NO_STEADY_STATE
+    assert ran.arena.calls == ["up", "settle", "collect", "down"]
+    assert ran.steps("rollbacks") == []
+
+
+def test_a_machine_that_never_comes_back_is_a_broken_expectation(tmp_path: Path) -> None:
+    ran = Ran(ScriptedArena(Script(never_recovers=True)), tmp_path)
+
+    assert ran.code is ExitCode.BROKEN
+    assert "crash recovered: expected 0 to 1 within 5 s" in ran.reasons
+    assert "web-vm was not started again after vm.crash" in ran.reasons
+    assert ran.steps("method")[-1] == "crash recovered: failed", "the method ends with the first broken expectation"
+
+
+def test_a_machine_that_runs_twice_breaks_the_run_whatever_the_file_says(tmp_path: Path) -> None:
+    ran = Ran(ScriptedArena(Script(starts_before_fence=True)), tmp_path)
+
+    assert ran.code is ExitCode.BROKEN
+    assert "web-vm ran twice" in ran.reasons
+
+
+@pytest.mark.parametrize(
+    ("script", "seen"),
+    [
+        (Script(crash_is_a_kill=True), "died after kill through the engine"),
+        (Script(crash_does_nothing=True), "no die event"),
+    ],
+)
+def test_an_unconfirmed_fault_never_passes_and_ends_the_method(tmp_path: Path, script: Script, seen: str) -> None:
+    ran = Ran(ScriptedArena(script), tmp_path)
+
+    assert ran.code is ExitCode.INCONCLUSIVE
+    assert seen in ran.reasons
+    assert ran.steps("method") == ["crash: failed"]
+
+
+def test_a_power_cut_that_did_not_happen_is_not_confirmed_and_its_hold_is_undone(tmp_path: Path) -> None:
+    ran = Ran(ScriptedArena(Script(power_off_does_nothing=True)), tmp_path)
+
+    assert ran.code is ExitCode.INCONCLUSIVE
+    assert "node node1 runs" in ran.reasons
+    assert ran.arena.holds == set()
+
+
+def test_a_fault_that_raises_is_the_harness_and_is_undone(tmp_path: Path) -> None:
+    ran = Ran(ScriptedArena(Script(power_off_raises=failure("the engine hangs"))), tmp_path)
+
+    assert ran.code is ExitCode.HARNESS
+    assert "method: the engine hangs" in ran.reasons
+    # The register was never written, so the rollback finds nothing; the ledger does.
+    assert ran.steps("rollbacks") == ["power on: skipped"]
+    assert ran.arena.calls[2:4] == ["PowerOff node1", "PowerOn node1"]
+    assert ran.arena.holds == set()
+    assert ran.faults()[-1] == "node.power-off healed"
+
+
+def test_a_defect_in_a_fault_skips_no_clean_up(tmp_path: Path) -> None:
+    ran = Ran(ScriptedArena(Script(power_off_raises=ZeroDivisionError("a defect"))), tmp_path)
+
+    assert ran.code is ExitCode.HARNESS
+    assert "ZeroDivisionError" in ran.reasons
+    assert ran.arena.calls[-2:] == ["collect", "down"]
+    assert ran.arena.holds == set()
+    assert "ZeroDivisionError: a defect" in (ran.out / "journal.jsonl").read_text()
+
+
+def test_a_fault_is_on_the_disk_with_its_cure_before_anything_is_done(tmp_path: Path) -> None:
+    found: list[tuple[str, str]] = []
+
+    class Looking(ScriptedArena):
+        async def apply(self, effect: Effect) -> int:
+            entries = read_open(tmp_path / "ledgers" / "ledger.jsonl")
+            found.extend((entry.fault, entry.undo) for entry in entries[:1])
+            return await super().apply(effect)
+
+    ran = Ran(Looking(), tmp_path)
+
+    assert ran.code is ExitCode.PASSED
+    # When the rollback powers the node on, the power cut is still open and the cure itself is the newest entry.
+    assert found == [("vm.crash", ""), ("node.power-off", "node.power-on"), ("node.power-on", "")]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_power_is_off_undoes_it_and_names_itself(tmp_path: Path, number: int, code: int) -> None:
+    ran = Ran(ScriptedArena(Script(at=interrupt_at(1500 * MS, number))), tmp_path)
+
+    assert ran.code.value == code
+    assert ran.steps("method")[-1] == "cut the power: succeeded", "the next probe was not reached"
+    assert "PowerOn node1" in ran.arena.calls
+    assert ran.arena.holds == set()
+    assert ran.arena.calls[-1] == "down"
+
+
+def test_a_signal_in_the_middle_of_an_injection_lets_it_finish_so_that_it_can_be_undone(tmp_path: Path) -> None:
+    # The crash is injected in the first hundred milliseconds.
+    ran = Ran(ScriptedArena(Script(at=interrupt_at(30 * MS, signal.SIGTERM))), tmp_path)
+
+    assert ran.code is ExitCode.TERMINATED
+    assert ran.steps("method") == ["crash: succeeded"]
+    assert ran.faults() == ["vm.crash injected", "vm.crash confirmed", "vm.crash healed"]
+
+
+def test_a_second_signal_does_not_cut_the_clean_up_short(tmp_path: Path) -> None:
+    at = {
+        1500 * MS + after: lambda arena: arena.interrupt.request(signal.SIGINT) for after in range(0, SECOND, 50 * MS)
+    }
+    ran = Ran(ScriptedArena(Script(at=at)), tmp_path)
+
+    assert ran.code is ExitCode.INTERRUPTED
+    assert ran.arena.interrupt.repeats > 3
+    assert ran.arena.holds == set()
+    assert ran.arena.calls[-1] == "down"
+
+
+def test_a_signal_before_the_rig_is_up_takes_down_what_there_is(tmp_path: Path) -> None:
+    arena = ScriptedArena()
+    arena.interrupt.request(signal.SIGINT)
+
+    ran = Ran(arena, tmp_path)
+
+    assert ran.code is ExitCode.INTERRUPTED
+    assert ran.arena.calls == ["collect", "down"] or ran.arena.calls == ["down"]
+
+
+def test_a_rig_that_does_not_come_up_is_the_harness_and_is_taken_down(tmp_path: Path) -> None:
+    ran = Ran(ScriptedArena(Script(up_raises=failure("waited 120 s for every node to be Up"))), tmp_path)
+
+    assert ran.code is ExitCode.HARNESS
+    assert ran.arena.calls == ["up", "collect", "down"]
+
+
+def test_a_rig_that_the_arena_refuses_is_wrong_usage(tmp_path: Path) -> None:
+    ran = Ran(ScriptedArena(Script(up_raises=UsageError("there is a rig 'test' already"))), tmp_path)
+
+    assert ran.code is ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (Script(lost_events=True), "its start was no event"),
+        (Script(at={500 * MS: gap}), "events of the engine may be lost"),
+        (Script(journals_unreadable=True), "could not be read"),
+    ],
+)
+def test_without_evidence_there_is_no_pass(tmp_path: Path, script: Script, reason: str) -> None:
+    ran = Ran(ScriptedArena(script), tmp_path)
+
+    assert ran.code is ExitCode.INCONCLUSIVE
+    assert reason in ran.reasons
+
+
+def test_a_checker_that_crashes_makes_the_run_inconclusive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(history: History) -> Verdict:
+        raise KeyError(len(history))
+
+    broken = Checker(name="a broken checker", check=crash, safety=True)
+    monkeypatch.setattr(runner, "CHECKERS", (*checkers.CHECKERS, broken))
+
+    ran = Ran(ScriptedArena(), tmp_path)
+
+    assert ran.code is ExitCode.INCONCLUSIVE
+    assert "a broken checker: the checker crashed: KeyError" in ran.reasons
+
+
+def test_a_time_bound_that_fails_while_this_machine_stands_still_is_inconclusive(tmp_path: Path) -> None:
+    ran = Ran(ScriptedArena(Script(never_recovers=True, stalls_after_fault=True)), tmp_path)
+
+    late = [finding for finding in ran.result.findings if "crash recovered" in finding.reason]
+    assert [finding.kind for finding in late] == [FindingKind.INCONCLUSIVE]
+    assert "stood still for 3.0 s" in late[0].reason
+
+
+def test_something_left_behind_is_worse_than_a_broken_expectation(tmp_path: Path) -> None:
+    ran = Ran(ScriptedArena(Script(never_recovers=True, leaves=("network test_rig",))), tmp_path)
+
+    assert ran.code is ExitCode.CLEANUP
+    assert "left behind: network test_rig" in ran.reasons
+    assert {finding.kind for finding in ran.result.findings} >= {FindingKind.CLEANUP, FindingKind.BROKEN}
+
+
+def test_a_clean_up_that_fails_is_told_and_the_ledger_stays_if_a_fault_may(tmp_path: Path) -> None:
+    script = Script(down_raises=failure("the engine is gone"), power_on_raises=failure("the engine is gone"))
+    ran = Ran(ScriptedArena(script), tmp_path)
+
+    assert ran.code is ExitCode.CLEANUP
+    assert [path.name for path in ran.ledgers.iterdir()] == ["ledger.jsonl"]
+
+
+def test_a_kept_rig_stands_and_has_no_fault_in_it(tmp_path: Path) -> None:
+    document = DOCUMENT[: DOCUMENT.index("rollbacks:")]
+    ran = Ran(ScriptedArena(), tmp_path, document, keep_rig=True)
+
+    assert ran.code is ExitCode.PASSED, ran.reasons
+    assert ran.arena.calls[-1] == "keep"
+    assert ran.arena.holds == set(), "the power that the method cut was given back from the ledger"
+
+
+def test_a_probe_of_during_that_fails_once_breaks_the_run(tmp_path: Path) -> None:
+    during = """
+during:
+  - type: probe
+    name: web stays online
+    interval: 50ms
+    provider: {type: cluster, probe: groups-online, groups: [web]}
+    tolerance: true
+"""
+    ran = Ran(ScriptedArena(), tmp_path, DOCUMENT + during)
+
+    assert ran.code is ExitCode.BROKEN
+    assert ran.steps("during") == ["web stays online: failed"]
+
+
+def test_evidence_is_collected_only_when_somebody_will_read_it(tmp_path: Path) -> None:
+    assert "collect" not in Ran(ScriptedArena(), tmp_path / "good").arena.calls
+    assert "collect" in Ran(ScriptedArena(Script(never_recovers=True)), tmp_path / "bad").arena.calls
+
+
+def test_a_file_that_is_refused_refuses_them_all_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(DOCUMENT)
+    bad.write_text(DOCUMENT.replace("vm.crash", "vm.crush"))
+
+    code = run_files([good, bad, tmp_path / "none.yaml"], options=RunOptions(out=tmp_path / "out"))
+
+    told = capsys.readouterr().err
+    assert code == 2
+    assert f"{bad}:16: there is no fault 'vm.crush', expected vm.crash" in told
+    assert "none.yaml: cannot be read" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_arena_that_is_not_there_yet_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = run_files([tmp_path / "any.yaml"], options=RunOptions(arena="sim"))
+
+    assert code == 2
+    assert "expected docker" in capsys.readouterr().err
+
+
+def test_no_file_at_all_is_refused() -> None:
+    with pytest.raises(UsageError, match="no file was named"):
+        load_all([])

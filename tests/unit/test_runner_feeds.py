@@ -1,0 +1,250 @@
+"""The feeds without an engine: what the engine, a node and the client say, as records; the client's exchange; the stall
+watch.
+"""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted_arena import MS, SECOND, ScriptedArena
+
+import chaos.client_probe
+import chaos.crash_probe
+from chaos.arena import wait_record
+from chaos.arena_docker import cluster_seen, log_line
+from chaos.client import client_record, machine_addresses
+from chaos.client_probe import ask
+from chaos.engine_stream import engine_event
+from chaos.history import Answer, ClientBeat, Role, Stall
+from chaos.interrupt import Interrupted
+from chaos.listing import differences
+from chaos.log_stream import parse_stamp_ns
+from chaos.stall_watch import watch_stalls
+from harness.rig.standing import GroupStanding, NodeStanding, Power, ResourceStanding, Standing
+from harness.rig.topology_document import default_topology
+
+
+def test_an_engine_event_becomes_a_record() -> None:
+    raw = {
+        "Type": "container",
+        "Action": "die",
+        "timeNano": 1_700_000_000_123_456_789,
+        "Actor": {
+            "ID": "ab" * 32,
+            "Attributes": {
+                "exitCode": "137",
+                "name": "rig-web-vm",
+                "io.blackstart.rig": "rig",
+                "io.blackstart.role": "machine",
+                "io.blackstart.node": "node1",
+                "io.blackstart.resource": "web-vm",
+                "io.blackstart.group": "web",
+                "io.blackstart.session": "node1@ab/1",
+            },
+        },
+    }
+
+    event = engine_event(raw)
+
+    assert (event.at_ns, event.action, event.role) == (1_700_000_000_123_456_789, "die", Role.MACHINE)
+    assert (event.machine, event.group, event.node, event.session) == ("web-vm", "web", "node1", "node1@ab/1")
+    assert (event.exit_code, event.signal) == (137, None)
+
+
+def test_an_event_of_something_without_our_labels_is_no_machine() -> None:
+    event = engine_event({"Action": "kill", "timeNano": 1, "Actor": {"ID": "a", "Attributes": {"signal": "9"}}})
+
+    assert (event.role, event.machine, event.signal) == (Role.OTHER, "", 9)
+
+
+@pytest.mark.parametrize(
+    ("stamp", "at_ns"),
+    [
+        ("2024-01-31T12:00:00.123456789Z", 1706702400123456789),
+        ("2024-01-31T12:00:00.5Z", 1706702400500000000),
+        ("2024-01-31T12:00:00Z", 1706702400000000000),
+        ("0001-01-01T00:00:00Z", None),
+        ("yesterday", None),
+    ],
+)
+def test_the_engines_time_stamps(stamp: str, at_ns: int | None) -> None:
+    assert parse_stamp_ns(stamp) == at_ns
+
+
+def test_a_line_of_the_cluster_log_becomes_a_record_and_anything_else_does_not() -> None:
+    line = {
+        "time": 1.5,
+        "node": "node1",
+        "component": "fm",
+        "id": None,
+        "event": "x",
+        "message": "m",
+        "fields": {"a": 1},
+    }
+
+    record = log_line(json.dumps(line))
+
+    assert record is not None
+    assert (record.at_ns, record.event, record.fields) == (1_500_000_000, "x", {"a": 1})
+    for other in ("Traceback (most recent call last):", "3", "[]", "{}", json.dumps({**line, "fields": None})):
+        assert log_line(other) is None
+
+
+def test_the_clients_lines_become_records() -> None:
+    assert client_record('{"at_ns": 1, "asked": 20, "answered": 19}') == ClientBeat(at_ns=1, asked=20, answered=19)
+    silent = '{"at_ns": 2, "machine": "vm", "ok": false, "error": "no answer in time"}'
+    assert client_record(silent) == Answer(at_ns=2, machine="vm", ok=False, error="no answer in time")
+    assert client_record("Traceback") is None
+    assert client_record("[1]") is None
+
+
+def test_machines_with_an_address_are_asked() -> None:
+    addresses = machine_addresses(default_topology())
+
+    assert len(addresses) == 6
+    assert addresses["web1-vm"].startswith("10.87.0.")
+
+
+@pytest.mark.parametrize("module", [chaos.client_probe, chaos.crash_probe])
+def test_what_travels_as_source_needs_nothing_of_the_project(module: Any) -> None:
+    source = Path(module.__file__).read_text()
+
+    imports = {line.split()[1].split(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))}
+    assert imports <= {"json", "os", "signal", "socket", "sys", "threading", "time"}
+    assert len(source) < 100_000, "one argument of a command holds at most 128 KiB"
+
+
+class Server:
+    """One answer to one connection, on a free port of this machine."""
+
+    def __init__(self, answer: bytes | None) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._answer = answer
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection:
+            connection.recv(4096)
+            if self._answer is None:
+                connection.recv(4096)  # silent until the client goes
+            else:
+                connection.sendall(self._answer)
+
+    def close(self) -> None:
+        self._thread.join(timeout=5)
+        self._listener.close()
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    servers: list[Server] = []
+
+    def start(answer: bytes | None) -> None:
+        servers.append(Server(answer))
+        monkeypatch.setattr(chaos.client_probe, "PORT", servers[0].port)
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def test_the_client_reads_boot_and_node(serve: Any) -> None:
+    serve(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{"boot": "b1", "node": "node1"}\n')
+
+    assert ask("127.0.0.1") == {"ok": True, "boot": "b1", "node": "node1"}
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 503 Busy\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\nhello", b"HTTP/1.1 200 OK\r\n\r\n{}", b""]
+)
+def test_an_answer_that_is_not_a_machines_is_none(serve: Any, answer: bytes) -> None:
+    serve(answer)
+
+    assert ask("127.0.0.1")["ok"] is False
+
+
+def test_a_machine_that_accepts_and_says_nothing_does_not_answer(serve: Any) -> None:
+    serve(None)
+
+    assert ask("127.0.0.1") == {"ok": False, "error": "no answer in time"}
+
+
+def test_a_rigs_standing_becomes_a_snapshot() -> None:
+    node = NodeStanding(
+        name="node1", address="10.0.0.1", voter=True, power=Power.ON, state="Paused", session="s", quorum=True
+    )
+    resource = ResourceStanding(name="vm", type="virtual-machine", state="Online", persistent_state=1)
+    group = GroupStanding(name="web", owner="node1", epoch=4, state="Online", resources=(resource,))
+
+    seen = cluster_seen(Standing(rig="r", subnet="s", nodes=(node,), groups=(group,)), at_ns=7)
+
+    assert (seen.at_ns, seen.quorum) == (7, True)
+    assert (seen.nodes[0].state, seen.nodes[0].paused) == ("Up", True)
+    assert seen.groups[0].resources[0].wanted is True
+
+
+def test_a_list_that_shows_less_than_the_events_contradicts_them() -> None:
+    raw = {
+        "Action": "start",
+        "timeNano": 5,
+        "Actor": {"ID": "a", "Attributes": {"io.blackstart.role": "machine", "io.blackstart.resource": "vm"}},
+    }
+
+    assert differences((), [engine_event(raw)], since_ns=0) == ["vm (a) is gone, and its end was no event"]
+
+
+def test_a_late_tick_is_a_stall_and_a_punctual_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    arena = ScriptedArena()
+    stood_still_us = [0]
+    monkeypatch.setattr(arena.runtime, "now", lambda: arena.clock.now_us + stood_still_us[0])
+
+    async def watch() -> None:
+        watcher = arena.runtime.spawn(watch_stalls(arena), name="watch")
+        await arena.runtime.sleep(5 * SECOND)
+        stood_still_us[0] = 3 * SECOND  # nothing ran, and the clock went on
+        await arena.runtime.sleep(SECOND)
+        watcher.cancel()
+
+    arena.drive(watch())
+
+    (stall,) = arena.history.of(Stall)
+    assert stall.length_us == 3 * SECOND
+
+
+def test_waiting_for_a_record_ends_with_it_or_with_the_limit() -> None:
+    arena = ScriptedArena()
+
+    async def both() -> tuple[Any, Any, int]:
+        arena.clock.after(300 * MS, lambda: arena.history.append(Stall(at_ns=1, length_us=1)))
+        never = await wait_record(arena, Stall, lambda stall: stall.at_ns == 1, limit_us=200 * MS)
+        came = await wait_record(arena, Stall, lambda stall: stall.at_ns == 1, limit_us=200 * MS)
+        there = await wait_record(arena, Stall, lambda stall: stall.at_ns == 1, limit_us=0)
+        assert there is came
+        return never, came, arena.clock.now_us
+
+    never, came, now_us = arena.drive(both())
+
+    assert never is None
+    assert came == Stall(at_ns=1, length_us=1)
+    assert now_us - SECOND == pytest.approx(300 * MS, abs=MS)
+
+
+def test_a_request_to_stop_ends_a_wait_at_once() -> None:
+    arena = ScriptedArena()
+    arena.clock.after(100 * MS, lambda: arena.interrupt.request(15))
+
+    async def wait() -> int:
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            await arena.interrupt.sleep(60 * SECOND)
+        with pytest.raises(Interrupted):
+            arena.interrupt.check()
+        return arena.clock.now_us - SECOND
+
+    assert arena.drive(wait()) == 100 * MS
