@@ -51,8 +51,9 @@ class Woke:
 class Pet:
     """What the service wrote: guests may run until the first, the node may run until the second.
 
-    A first number of 0 says "I live, and hold no lease". It counts only until guests were permitted once: a service that was
-    restarted, or has lost its lease, gets no new grace by it, and takes nothing from guests whose lease runs on.
+    A first number of 0 says "I live, and hold no lease". It counts only until guests were permitted once: a service
+    that was restarted, or has lost its lease, gets no new grace by it, and takes nothing from guests whose lease
+    runs on.
     """
 
     guests_end_at: int

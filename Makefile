@@ -1,0 +1,64 @@
+# The commands of a person who has just cloned this. Nothing is done twice: what is up to date is left alone.
+#
+#   make demo     set up, then run the demonstration: a rig, a power cut, a verdict
+#   make test     set up, then every check and every test, as CI does
+#   make check    what needs no container engine: lint, types, layers, fast tests
+#   make setup    .venv, the container engine, the images
+#   make compose  render compose/*.yaml anew
+#   make clean    remove rigs, .venv and caches; images stay (make clean-images)
+
+VENV := .venv
+BIN := $(VENV)/bin
+MADE := $(VENV)/.made
+
+.PHONY: help setup engine images demo test check lint fast-tests container-tests compose clean clean-images
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(MADE): pyproject.toml tools/python.sh
+	@PYTHON="$(PYTHON)" sh tools/python.sh
+	@touch $@
+
+engine: $(MADE)
+	@sh tools/engine.sh
+
+images: engine
+	@$(BIN)/blackstart images build
+
+setup: images
+
+demo: setup
+	$(BIN)/blackstart run chaos/experiments/node-power-cut.yaml
+
+lint: $(MADE)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fast-tests: $(MADE)
+	$(BIN)/pytest -n 2 -m "not containers" tests
+
+check: lint fast-tests
+
+container-tests: setup
+	$(BIN)/pytest -m containers tests
+
+# In this order whatever -j says: each line needs the one before, and two cores are all that CI has.
+test: setup
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory fast-tests
+	@$(MAKE) --no-print-directory container-tests
+
+compose: $(MADE)
+	@$(BIN)/blackstart compose --nodes 3 --output compose/three-nodes.yaml
+	@$(BIN)/blackstart compose --nodes 5 --output compose/five-nodes.yaml
+
+clean:
+	@if [ -x $(BIN)/blackstart ]; then $(BIN)/blackstart down --all; fi
+	rm -rf $(VENV) .blackstart build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache out
+	find harness chaos tests bench images -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-images:
+	docker image rm -f blackstart/hypervisor blackstart/guest blackstart/base:bookworm

@@ -1,0 +1,137 @@
+"""Nodes without anything in them on a real engine, for tests of what talks to the engine: containers that only sleep,
+and a shared volume.
+
+Not a rig that `up` makes: no network, no voters, no processes. Everything carries the label of one rig with a name of
+its own, by which `close` removes it.
+"""
+
+import contextlib
+import io
+import os
+import tarfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import docker
+import docker.errors
+from docker.models.containers import Container
+
+from harness.model import labels as label
+from harness.model.labels import Role
+from harness.model.machine import MachineSpec
+from harness.model.session import Session
+from harness.rig.images import ensure_images, find_project_root
+
+__all__ = ["SmallRig"]
+
+HYPERVISOR = "blackstart/hypervisor:latest"
+GUEST = "blackstart/guest:latest"
+GUEST_USER = 10_001
+MACHINES = ("web1", "web2", "web3")
+DEATH_LIMIT_S = 5.0
+
+KILL_GUEST = """
+import os, sys
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    if os.stat("/proc/" + pid).st_uid == int(sys.argv[1]):
+        os.kill(int(pid), 9)
+"""
+
+
+class SmallRig:
+    """Machines web1 to web3 have a disk; each runs as a user of its own. `close` when done."""
+
+    def __init__(self) -> None:
+        self.client = docker.from_env(version="1.41", timeout=60)
+        self.name = f"small-{os.urandom(3).hex()}"
+        self.nodes: dict[str, Container] = {}
+        self._ensure_images()
+        self.client.volumes.create(f"{self.name}_csv", labels=self.labels(Role.VOLUME))
+
+    def _ensure_images(self) -> None:
+        try:
+            for tag in (HYPERVISOR, GUEST):
+                self.client.images.get(tag)
+        except docker.errors.ImageNotFound:
+            ensure_images(self.client, project_root=find_project_root(), say=lambda _text: None)
+
+    def labels(self, role: Role, **further: str) -> dict[str, str]:
+        """Those of an object of this rig; `further` by the last part of their names."""
+        return {label.RIG: self.name, label.ROLE: role.value, **{f"io.blackstart.{k}": v for k, v in further.items()}}
+
+    def start_node(self, node: str, *, entrypoint: Sequence[str] = ("sleep", "infinity"), **options: Any) -> Session:
+        """A node that runs; its session."""
+        box = self.client.containers.run(
+            HYPERVISOR,
+            entrypoint=list(entrypoint),
+            command=[],
+            name=f"{self.name}-{node}",
+            labels=self.labels(Role.NODE, node=node),
+            volumes={f"{self.name}_csv": {"bind": "/csv", "mode": "rw"}, **options.pop("volumes", {})},
+            detach=True,
+            **options,
+        )
+        if not self.nodes:
+            box.put_archive("/csv", _places())
+        self.nodes[node] = box
+        return self.session(node)
+
+    def session(self, node: str) -> Session:
+        """The node's present session."""
+        box = self.nodes[node]
+        box.reload()
+        return Session(node, box.id[:12], box.attrs["State"]["StartedAt"])
+
+    def spec(self, machine: str) -> MachineSpec:
+        """What the machine is made from."""
+        user = GUEST_USER + MACHINES.index(machine) if machine in MACHINES else GUEST_USER
+        return MachineSpec(name=machine, group=machine, image=GUEST, address=None, user=user)
+
+    def machine_labels(self, machine: str, session: Session) -> dict[str, str]:
+        """Those that VMMS gives to the machine's container."""
+        return self.labels(Role.MACHINE, node=session.node, group=machine, resource=machine, session=str(session))
+
+    def machines(self, node: str) -> list[Container]:
+        """The node's machine containers, running or not."""
+        labels = self.labels(Role.MACHINE, node=node)
+        found: list[Container] = self.client.containers.list(
+            all=True, filters={"label": [f"{name}={value}" for name, value in labels.items()]}
+        )
+        return found
+
+    def crash(self, container: str) -> None:
+        """The machine's main process dies without the engine's doing; waits until the engine has noticed."""
+        box = self.client.containers.get(container)
+        user = box.attrs["Config"]["User"].partition(":")[0]
+        node = self.nodes[box.labels[label.NODE]]
+        code, output = node.exec_run(["python3", "-c", KILL_GUEST, user], user="0")
+        assert code == 0, output
+        end = time.monotonic() + DEATH_LIMIT_S
+        while self.client.containers.get(container).status == "running":
+            assert time.monotonic() < end, f"{box.name} still runs {DEATH_LIMIT_S} s after its process was killed"
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        """Remove everything that has this rig's label; paused guests first, because they keep their node from dying."""
+        filters = {"label": f"{label.RIG}={self.name}"}
+        boxes = self.client.containers.list(all=True, filters=filters)
+        for box in sorted(boxes, key=lambda box: box.labels.get(label.ROLE, "")):
+            with contextlib.suppress(docker.errors.NotFound):
+                box.remove(force=True, v=True)
+        for volume in self.client.volumes.list(filters=filters):
+            volume.remove(force=True)
+        self.client.close()
+
+
+def _places() -> bytes:
+    """The machines' places on the shared volume, as an archive."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as places:
+        for index, machine in enumerate(MACHINES):
+            for name in (machine, f"{machine}/disk"):
+                entry = tarfile.TarInfo(name)
+                entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+                entry.uid = entry.gid = GUEST_USER + index if name.endswith("/disk") else 0
+                places.addfile(entry)
+    return archive.getvalue()

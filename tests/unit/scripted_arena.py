@@ -1,0 +1,354 @@
+"""An arena in memory, on virtual time: a small cluster that behaves, or misbehaves as its script says.
+
+Real in what a runner can see of it: engine events, cluster-log lines, a client, guests' journals, an engine's list. It
+is no simulation of the cluster service: it plays what one would do, so that the runner, the faults and the checkers can
+be tried in milliseconds, and the virtual clock shows that they await nothing but their arena.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from chaos.arena import CrashMachine, Effect, PowerOff, PowerOn
+from chaos.history import (
+    Answer,
+    CleanUp,
+    ClientBeat,
+    ClusterSeen,
+    ContainerSeen,
+    EngineEvent,
+    GroupSeen,
+    GuestJournal,
+    GuestRun,
+    History,
+    LogLine,
+    NodeSeen,
+    Reconciled,
+    ResourceSeen,
+    Role,
+    Stall,
+    StreamGap,
+)
+from chaos.interrupt import Interrupt
+from harness.errors import HarnessError
+from harness.model.topology import Topology
+from harness.simulation.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
+
+MS = 1_000
+SECOND = 1_000_000
+EPOCH_NS = 1_700_000_000 * 10**9
+
+
+@dataclass
+class Script:
+    """How this world misbehaves; by default it does not."""
+
+    crash_is_a_kill: bool = False
+    crash_does_nothing: bool = False
+    crash_raises: Exception | None = None
+    power_off_raises: Exception | None = None
+    power_off_does_nothing: bool = False
+    power_on_raises: Exception | None = None
+    up_raises: Exception | None = None
+    never_online: bool = False
+    never_recovers: bool = False
+    starts_before_fence: bool = False
+    lost_events: bool = False
+    event_gap: bool = False
+    journals_unreadable: bool = False
+    stalls_after_fault: bool = False
+    leaves: tuple[str, ...] = ()
+    down_raises: Exception | None = None
+    at: Mapping[int, Callable[["ScriptedArena"], None]] = field(default_factory=dict)
+    """Things that happen so many microseconds after the rig is up."""
+
+
+@dataclass
+class _Machine:
+    name: str
+    group: str
+    node: str
+    container: str
+    running: bool = True
+    boots: int = 1
+
+
+class ScriptedArena:
+    """One world. `calls` is what was asked of it, in order."""
+
+    def __init__(self, script: Script | None = None) -> None:
+        self.script = script or Script()
+        self.clock = VirtualClock(start_us=SECOND)
+        self.errors: list[Exception] = []
+        self.runtime = SimulatedRuntime(self.clock, on_error=self._on_error)
+        self.history = History()
+        self.interrupt = Interrupt(self.runtime)
+        self.calls: list[str] = []
+        self.nodes: dict[str, bool] = {}
+        self.holds: set[str] = set()
+        self.machines: dict[str, _Machine] = {}
+        self.stands = False
+        self._number = 0
+        self._runs: list[GuestRun] = []
+
+    def drive(self, coroutine: Any, *, limit_s: int = 600) -> Any:
+        """Run a coroutine in this world's time and answer its result."""
+        outcome: list[Any] = []
+
+        async def run() -> None:
+            outcome.append(await coroutine)
+
+        self.runtime.spawn(run(), name="test")
+        for _ in range(limit_s * 10):
+            self.clock.run_until(self.clock.now_us + SECOND // 10)
+            if outcome or self.errors:
+                break
+        if self.errors:
+            raise self.errors[0]
+        assert outcome, f"nothing came out within {limit_s} virtual seconds"
+        return outcome[0]
+
+    # The port.
+
+    def unix_ns(self) -> int:
+        return EPOCH_NS + self.clock.now_us * 1000
+
+    def supports(self, effect: type[Effect]) -> str:
+        return "" if effect in (CrashMachine, PowerOff, PowerOn) else "not in this world"
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"arena": "scripted"}
+
+    async def up(self, topology: Topology, *, say: Callable[[str], None]) -> None:
+        self.calls.append("up")
+        say("the rig to come up")
+        await self.runtime.sleep(SECOND)
+        self.stands = True
+        if self.script.up_raises:
+            raise self.script.up_raises
+        self.nodes = {node.name: True for node in topology.nodes}
+        names = list(self.nodes)
+        for index, group in enumerate(topology.groups):
+            for resource in group.resources:
+                if resource.type == "virtual-machine":
+                    node = names[index % len(names)]
+                    machine = _Machine(name=resource.name, group=group.name, node=node, container="")
+                    self.machines[resource.name] = machine
+                    self._start(machine, node)
+        self._beat()
+        for after_us, happen in self.script.at.items():
+            self.clock.after(after_us, functools.partial(happen, self))
+
+    async def cluster(self) -> ClusterSeen:
+        await self.runtime.sleep(10 * MS)
+        groups: dict[str, list[_Machine]] = {}
+        for machine in self.machines.values():
+            groups.setdefault(machine.group, []).append(machine)
+        return ClusterSeen(
+            at_ns=self.unix_ns(),
+            quorum=True,
+            nodes=tuple(NodeSeen(name=name, state="Up" if on else "Down") for name, on in self.nodes.items()),
+            groups=tuple(self._group(name, machines) for name, machines in groups.items()),
+        )
+
+    async def containers(self) -> tuple[ContainerSeen, ...]:
+        await self.runtime.sleep(5 * MS)
+        at_ns = self.unix_ns()
+        nodes = [
+            ContainerSeen(at_ns=at_ns, container=f"c-{name}", role=Role.NODE, node=name, running=on)
+            for name, on in self.nodes.items()
+        ]
+        machines = [
+            ContainerSeen(
+                at_ns=at_ns,
+                container=machine.container,
+                role=Role.MACHINE,
+                node=machine.node,
+                running=machine.running,
+                machine=machine.name,
+                group=machine.group,
+                session=f"{machine.node}@1/1",
+            )
+            for machine in self.machines.values()
+        ]
+        return (*nodes, *machines)
+
+    async def held(self, node: str) -> bool:
+        return node in self.holds
+
+    async def apply(self, effect: Effect) -> int:
+        self.calls.append(f"{type(effect).__name__} {getattr(effect, 'machine', '') or effect.node}")
+        at_ns = self.unix_ns()
+        await self.runtime.sleep(20 * MS)
+        match effect:
+            case CrashMachine(machine=machine):
+                self._crash(self.machines[machine])
+            case PowerOff(node=node):
+                self._power_off(node)
+            case PowerOn(node=node):
+                self._power_on(node)
+        if self.script.stalls_after_fault:
+            self.history.append(Stall(at_ns=self.unix_ns(), length_us=3 * SECOND))
+        return at_ns
+
+    async def settle(self) -> None:
+        self.calls.append("settle")
+        lost = ("web-vm runs, and its start was no event",) if self.script.lost_events else ()
+        self.history.append(Reconciled(at_ns=self.unix_ns(), differences=lost))
+        for name in self.machines:
+            runs = tuple(run for run in self._runs if run.machine == name)
+            journal = GuestJournal(at_ns=self.unix_ns(), machine=name, runs=runs, lines=len(runs))
+            if self.script.journals_unreadable:
+                journal = GuestJournal(at_ns=self.unix_ns(), machine=name, error="the volume is gone")
+            self.history.append(journal)
+
+    async def collect(self, directory: Path) -> None:
+        del directory
+        assert self.stands or "down" not in self.calls, "evidence after the clean-up is none"
+        self.calls.append("collect")
+
+    async def down(self, *, keep: bool) -> None:
+        self.calls.append("keep" if keep else "down")
+        await self.runtime.sleep(SECOND)
+        if self.script.down_raises:
+            raise self.script.down_raises
+        self.stands = keep
+        self.history.append(CleanUp(at_ns=self.unix_ns(), left=self.script.leaves, kept=keep))
+
+    # What happens in it.
+
+    def _on_error(self, task: SimulatedTask, error: Exception) -> None:
+        del task
+        self.errors.append(error)
+
+    def _group(self, name: str, machines: list[_Machine]) -> GroupSeen:
+        online = all(machine.running for machine in machines) and not self.script.never_online
+        state = "Online" if online else "Failed"
+        return GroupSeen(
+            name=name,
+            owner=machines[0].node,
+            state=state,
+            resources=tuple(
+                ResourceSeen(name=machine.name, type="virtual-machine", state=state, wanted=True)
+                for machine in machines
+            ),
+        )
+
+    def _beat(self) -> None:
+        if self.stands:
+            self.history.append(ClientBeat(at_ns=self.unix_ns(), asked=20, answered=20))
+            self.clock.after(SECOND, self._beat)
+
+    def _event(self, action: str, machine: _Machine, **more: Any) -> None:
+        self.history.append(
+            EngineEvent(
+                at_ns=self.unix_ns(),
+                action=action,
+                container=machine.container,
+                role=Role.MACHINE,
+                node=machine.node,
+                machine=machine.name,
+                group=machine.group,
+                session=f"{machine.node}@1/1",
+                **more,
+            )
+        )
+
+    def _node_event(self, action: str, node: str) -> None:
+        self.history.append(
+            EngineEvent(at_ns=self.unix_ns(), action=action, container=f"c-{node}", role=Role.NODE, node=node)
+        )
+
+    def _log(self, event: str, **fields: str) -> None:
+        self.history.append(
+            LogLine(at_ns=self.unix_ns(), node="node3", component="test", event=event, message=event, fields=fields)
+        )
+
+    def _start(self, machine: _Machine, node: str) -> None:
+        self._number += 1
+        machine.node, machine.container, machine.running = node, f"c{self._number}", True
+        boot = f"boot{self._number}"
+        self._event("start", machine)
+        self._runs.append(
+            GuestRun(
+                machine=machine.name,
+                boot=boot,
+                node=node,
+                first_line=self._number,
+                lines=1,
+                first_boottime_ns=self.clock.now_us * 1000,
+                last_boottime_ns=self.clock.now_us * 1000 + 1,
+            )
+        )
+        self.clock.after(
+            50 * MS,
+            lambda: self.history.append(
+                Answer(at_ns=self.unix_ns(), machine=machine.name, ok=True, boot=boot, node=node)
+            ),
+        )
+
+    def _crash(self, machine: _Machine) -> None:
+        if self.script.crash_raises:
+            raise self.script.crash_raises
+        if self.script.crash_does_nothing:
+            return
+        if self.script.crash_is_a_kill:
+            self._event("kill", machine, signal=9)
+        machine.running = False
+        self._event("die", machine, exit_code=137)
+        self._log("resource-failed", resource=machine.name, group=machine.group)
+        if not self.script.never_recovers:
+            self.clock.after(90 * MS, lambda: self._start(machine, machine.node))
+
+    def _power_off(self, node: str) -> None:
+        self.holds.add(node)
+        if self.script.power_off_raises:
+            raise self.script.power_off_raises
+        if self.script.power_off_does_nothing:
+            return
+        lost = [machine for machine in self.machines.values() if machine.node == node]
+        if self.script.starts_before_fence:
+            for machine in lost:
+                survivor = next(name for name, on in self.nodes.items() if on and name != node)
+                self._start(replace(machine), survivor)
+        self.nodes[node] = False
+        for machine in lost:
+            machine.running = False
+            self._event("die", machine, exit_code=137)
+        self._node_event("die", node)
+        self.clock.after(2 * SECOND, lambda: self._fail_over(node, lost))
+
+    def _fail_over(self, node: str, lost: list[_Machine]) -> None:
+        self._log("node-lease-expired", node=node, session=f"{node}@1/1")
+        if self.script.never_recovers:
+            return
+        survivor = next(name for name, on in self.nodes.items() if on)
+        for group in {machine.group for machine in lost}:
+            self._log("group-claimed", group=group)
+        for machine in lost:
+            self._start(machine, survivor)
+
+    def _power_on(self, node: str) -> None:
+        if self.script.power_on_raises:
+            raise self.script.power_on_raises
+        self.holds.discard(node)
+        self._node_event("start", node)
+        self.nodes[node] = True
+
+
+def interrupt_at(after_us: int, signal: int) -> Mapping[int, Callable[[ScriptedArena], None]]:
+    """A script's `at`: the signal comes so long after the rig is up."""
+    return {after_us: lambda arena: arena.interrupt.request(signal)}
+
+
+def gap(arena: ScriptedArena) -> None:
+    """A break of the event stream that may have lost events."""
+    now_ns = arena.unix_ns()
+    arena.history.append(StreamGap(at_ns=now_ns, since_ns=now_ns - 10**9, complete=False, reason="the engine was gone"))
+
+
+def failure(text: str) -> HarnessError:
+    """An error of the harness, as an arena raises it."""
+    return HarnessError(text)
