@@ -4,7 +4,7 @@ The default is the production code. Controls that show that the search finds bro
 (`harness.simulation.plants`), so that no production path knows of them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.database.acceptor import Acceptor

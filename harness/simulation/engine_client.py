@@ -32,6 +32,7 @@ class SimulatedEngineClient:
         self._clock = engine.clock
         self._results = SimulatedRuntime(engine.clock, on_error=lambda _task, error: _raise(error))
         self._stalled_until_us = 0
+        self._starts_held_until_us = 0
         self._lost_answers: deque[str] = deque()
         self._lost_requests: deque[str] = deque()
         self._deaf_until_us = -1
@@ -45,6 +46,12 @@ class SimulatedEngineClient:
         drawn order.
         """
         self._stalled_until_us = max(self._stalled_until_us, until_us)
+
+    def hold_starts(self, until_us: int) -> None:
+        """Until then orders to start wait in the engine, while every other call goes through; their callers may be
+        long gone.
+        """
+        self._starts_held_until_us = max(self._starts_held_until_us, until_us)
 
     def lose_next_answer(self, call: str) -> None:
         """The next `start`, `create`, `kill`, `remove` or `list` is carried out, but its caller learns nothing."""
@@ -148,7 +155,9 @@ class SimulatedEngineClient:
         if call in self._lost_requests:
             self._lost_requests.remove(call)
         else:
-            self._clock.after(self.draw(least_ms, most_ms), lambda: self._carry_out(operation, answer))
+            held_us = self._starts_held_until_us - self._clock.now_us if call == "start" else 0
+            delay_us = max(held_us, 0) + self.draw(least_ms, most_ms)
+            self._clock.after(delay_us, lambda: self._carry_out(operation, answer))
         return await result
 
     def _carry_out(self, operation: Callable[[Answer], None], answer: Answer) -> None:

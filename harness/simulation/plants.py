@@ -8,14 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from harness.cluster_service.database import DatabaseManager
 from harness.cluster_service.membership import MembershipManager
-from harness.cluster_service.messages import Action, ChangeRegister, Event, Reset
+from harness.cluster_service.messages import Action, ChangeRegister, Event, Reset, VoterAnswered
 from harness.cluster_service.node import NodeManager
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
-from harness.database.proposer import Proposer
-from harness.database.protocol import CLUSTER_KEY, Ballot
+from harness.database.protocol import CLUSTER_KEY, Ballot, BeatAnswer
 from harness.errors import EngineError
 from harness.model import labels as label
 from harness.model.changes import Record, Refusal
@@ -26,7 +24,6 @@ from harness.model.topology import Fencing
 from harness.ports import Container, Engine, Hypervisor, Log, Runtime
 from harness.simulation.composition import Composition
 from harness.simulation.vmms_link import VmmsLink
-from harness.vmms.book import MachineRecord
 from harness.vmms.power import Power
 from harness.vmms.vmms import Vmms
 
@@ -76,11 +73,12 @@ class _NeverDown(MembershipManager):
         return [action for action in super().handle(now, event) if not isinstance(action, Reset)]
 
     def is_member(self) -> bool:
-        return self._was_member
+        entry = self.cluster.node(self._session.node) if self.cluster is not None else None
+        return entry is not None and entry.session == self._session
 
 
 class ExpiredSessionIsRenewed(Plant):
-    """Voters renew a session that was declared Down, and it goes on (finding 12 a)."""
+    """A voter renews whoever asks, also a session that was declared Down, and tells nothing of it (finding 12 a)."""
 
     fencing = Fencing.SELF
 
@@ -96,6 +94,13 @@ class ExpiredSessionIsRenewed(Plant):
                 node._up = True
 
             node._learn_peers = stay_up  # type: ignore[method-assign]
+            answered = node._answered
+
+            def forget_what_changed(now: int, event: VoterAnswered, answer: BeatAnswer) -> None:
+                answered(now, event, answer)
+                node.noticed.clear()
+
+            node._answered = forget_what_changed  # type: ignore[method-assign]
             return managers
 
         return _Service(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
@@ -149,45 +154,6 @@ class NotDeclaredBeforeTheFence(Plant):
     def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
         def weaken(managers: Any) -> Any:
             managers.membership.__class__ = _DeclaresLate
-            return managers
-
-        return _Service(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
-
-
-class _ReusesBallots(DatabaseManager):
-    def handle(self, now: int, event: Event) -> None:
-        if self._proposer is not None and not hasattr(self._proposer, "_weak"):
-            _keep_failed_ballots(self._proposer)
-        super().handle(now, event)
-
-
-def _keep_failed_ballots(proposer: Proposer) -> None:
-    propose, retry = proposer._propose, proposer._retry
-    bases: dict[int, Any] = {}
-
-    def remember(now: int, operation: Any, chosen: Any, **names: Any) -> None:
-        bases[operation.number] = (operation.ballot, chosen, names["under"])
-        propose(now, operation, chosen, **names)
-
-    def give_up_and_keep(now: int, operation: Any, *, at_once: bool = False) -> None:
-        failed_in_accept = operation.accept_sent and operation.phase == "accept"
-        if failed_in_accept:
-            operation.deadline_us = now
-        retry(now, operation, at_once=at_once)
-        if failed_in_accept:
-            proposer._fast[operation.key] = bases[operation.number]
-
-    proposer._propose = remember  # type: ignore[method-assign]
-    proposer._retry = give_up_and_keep  # type: ignore[method-assign]
-    proposer._weak = True  # type: ignore[attr-defined]
-
-
-class BallotIsReused(Plant):
-    """After an accept that was not clean the next change takes the same ballot (section 3)."""
-
-    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
-        def weaken(managers: Any) -> Any:
-            managers.database.__class__ = _ReusesBallots
             return managers
 
         return _Service(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
@@ -307,41 +273,12 @@ class StoppedNotRemovedAtRelease(Plant):
         )
 
 
-class _IgnoresTheOrder(Vmms):
-    """Carries every order out, whatever its session, epoch and time, and makes a container for it if there is none."""
-
-    def _check(self, record: MachineRecord, order: Any, turn: int) -> None:
-        del record, order, turn
-
-    async def close(self, machine: str, *, epoch: int) -> Proof:
-        record = self._book.machines.get(machine)
-        spec = record.spec if record is not None else None
-        proof = await super().close(machine, epoch=epoch)
-        if record is not None and spec is not None:
-            kept = self._book.record(machine, spec.group)
-            kept.spec = spec
-        return proof
-
-
-class OrderNotCheckedAtTheExecutor(Plant):
-    """Late orders are carried out: session, epoch and time are not checked (section 2, convention 5)."""
-
-    def vmms(
-        self, *, runtime: Runtime, engine: Engine, rig: str, node: str, log: Log, container: str
-    ) -> Vmms:
-        return _IgnoresTheOrder(
-            runtime=runtime, engine=engine, rig=rig, node=node, log=log, container=container
-        )
-
-
 PLANTS: tuple[type[Plant], ...] = (
     OwnerIsANode,
     ExpiredSessionIsRenewed,
     NotDeclaredBeforeTheFence,
-    BallotIsReused,
     StoppedNotRemovedAtJoin,
     StoppedNotRemovedAtFence,
     StoppedNotRemovedAtRelease,
     FenceWithoutGuests,
-    OrderNotCheckedAtTheExecutor,
 )

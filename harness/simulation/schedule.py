@@ -5,10 +5,19 @@ Faults first, then everything is healed and a quiet phase must bring the world t
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from harness.model.topology import SECOND_US, Fencing, GroupSpec, NodeSpec, ResourceSpec, Settings, Topology
+from harness.model.topology import (
+    SECOND_US,
+    Fencing,
+    GroupSpec,
+    NodeSpec,
+    ResourcePolicy,
+    ResourceSpec,
+    Settings,
+    Topology,
+)
 from harness.simulation.composition import Composition
 from harness.simulation.world import World
 
@@ -40,11 +49,27 @@ class FaultKind(StrEnum):
     ENGINE_STALL = "engine.stall"
     VM_CRASH = "vm.crash"
     VM_CRASH_LOOP = "vm.crash-loop"
-    SLOW_START = "engine.lost-answer"
+    LOST_ANSWER = "engine.lost-answer"
+    LATE_START = "engine.late-start"
 
 
-NOT_UNDER_SELF = frozenset({FaultKind.FREEZE, FaultKind.ENGINE_STALL, FaultKind.SLOW_START})
+NOT_UNDER_SELF = frozenset(
+    {FaultKind.FREEZE, FaultKind.ENGINE_STALL, FaultKind.LOST_ANSWER, FaultKind.LATE_START}
+)
 """What fencing `self` cannot cover: a node that freezes with its watchdog, and engine calls that outlive the bound."""
+
+DISTURBS_STARTS = frozenset({FaultKind.ENGINE_STALL, FaultKind.LOST_ANSWER, FaultKind.LATE_START})
+BEFALLS_NODES = frozenset(
+    {
+        FaultKind.POWER_OFF,
+        FaultKind.RESET,
+        FaultKind.FREEZE,
+        FaultKind.ISOLATE,
+        FaultKind.SERVICE_KILL,
+        FaultKind.HOST_KILL,
+        FaultKind.VMMS_KILL,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +114,16 @@ def small_topology(*, nodes: int = 3, groups: int = 4, fencing: Fencing = Fencin
     )
 
 
+def machine_names(topology: Topology) -> list[str]:
+    """Every machine of the rig."""
+    return [
+        resource.name
+        for group in topology.groups
+        for resource in group.resources
+        if resource.type == "virtual-machine"
+    ]
+
+
 def _group(number: int) -> GroupSpec:
     address = f"10.87.0.{100 + number}"
     ip = ResourceSpec(name=f"ip{number}", type="ip-address", properties={"address": f"{address}/24"})
@@ -97,6 +132,7 @@ def _group(number: int) -> GroupSpec:
         type="virtual-machine",
         depends_on=((f"ip{number}",),),
         properties={"image": "blackstart/guest", "address": address, "user": str(10_000 + number)},
+        policy=ResourcePolicy(restart_threshold=1),
     )
     return GroupSpec(name=f"web{number}", resources=(ip, machine), failover_threshold=1000)
 
@@ -104,30 +140,40 @@ def _group(number: int) -> GroupSpec:
 def plan(rng: random.Random, topology: Topology) -> tuple[Planned, ...]:
     """Draw a schedule: bursts of faults, most of each on one node and its machines, because trouble breaks clusters
     where it meets.
+
+    Every third burst is the oldest trouble of them all: something befalls a node while a start is under way in its
+    engine.
     """
     kinds = [kind for kind in FaultKind if topology.settings.fencing is Fencing.POWER or kind not in NOT_UNDER_SELF]
     enabled = [kind for kind in kinds if rng.random() < 0.5] or [rng.choice(kinds)]
     nodes = [node.name for node in topology.nodes]
-    machines = [r.name for group in topology.groups for r in group.resources if r.type == "virtual-machine"]
-    planned = []
+    machines = machine_names(topology)
+    planned: list[Planned] = []
+
+    def add(at_us: int, kind: FaultKind, target: str, duration_us: int) -> None:
+        planned.append(Planned(at_us=at_us, kind=kind, target=target, duration_us=duration_us))
+
     for _ in range(rng.randint(1, 4)):
         begin_us = FORMING_US + rng.randint(0, FAULTS_US)
-        spread_us = rng.choice([300_000, 1_500_000, 5_000_000])
         node, machine = rng.choice(nodes), rng.choice(machines)
+        starts = [kind for kind in enabled if kind in DISTURBS_STARTS]
+        blows = [kind for kind in enabled if kind in BEFALLS_NODES]
+        if starts and blows and rng.random() < 0.35:
+            add(begin_us, rng.choice(starts), node, rng.randint(500_000, 8_000_000))
+            add(begin_us + rng.randint(20_000, 2_000_000), rng.choice(blows), node, _duration(rng))
+            continue
+        spread_us = rng.choice([300_000, 1_500_000, 5_000_000])
         for _ in range(rng.randint(1, 5)):
             kind = rng.choice(enabled)
             about_machine = kind in (FaultKind.VM_CRASH, FaultKind.VM_CRASH_LOOP)
             elsewhere = rng.random() < 0.25
             here, anywhere = (machine, machines) if about_machine else (node, nodes)
-            planned.append(
-                Planned(
-                    at_us=begin_us + rng.randint(0, spread_us),
-                    kind=kind,
-                    target=rng.choice(anywhere) if elsewhere else here,
-                    duration_us=rng.choice(DURATIONS_US) + rng.randint(0, 400_000),
-                )
-            )
+            add(begin_us + rng.randint(0, spread_us), kind, rng.choice(anywhere) if elsewhere else here, _duration(rng))
     return tuple(sorted(planned, key=lambda fault: fault.at_us))
+
+
+def _duration(rng: random.Random) -> int:
+    return rng.choice(DURATIONS_US) + rng.randint(0, 400_000)
 
 
 def run_schedule(
@@ -248,6 +294,18 @@ def _lost_answer(world: World, fault: Planned) -> None:
     world.nodes[fault.target].client.lose_next_answer(calls[fault.duration_us % len(calls)])
 
 
+def _late_start(world: World, fault: Planned) -> None:
+    """The engine carries out starts late; something that must be started comes with it."""
+    world.nodes[fault.target].client.hold_starts(world.clock.now_us + fault.duration_us)
+    here = [
+        name
+        for name in machine_names(world.topology)
+        if any(box.node == fault.target for box in world.instances.running(name))
+    ]
+    for name in here[: fault.duration_us % 3]:
+        _crash(world, replace(fault, target=name))
+
+
 def _kill(process: str) -> Callable[[World, Planned], None]:
     return lambda world, fault: world.nodes[fault.target].kill_process(process)
 
@@ -269,5 +327,6 @@ _INJECTIONS: dict[FaultKind, Callable[[World, Planned], None]] = {
     ),
     FaultKind.VM_CRASH: _crash,
     FaultKind.VM_CRASH_LOOP: _crash_loop,
-    FaultKind.SLOW_START: _lost_answer,
+    FaultKind.LOST_ANSWER: _lost_answer,
+    FaultKind.LATE_START: _late_start,
 }
