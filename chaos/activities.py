@@ -80,7 +80,8 @@ class Activities:
             reply = await self._ask(activity.call)
             if activity.tolerance is not None and not activity.tolerance.holds(reply.value):
                 finding = self._broken(activity, reply, began_ns, timed=activity.call.timed)
-                self.note(activity, Phase.DURING, began_ns, "failed", output=reply.value, reason=finding.reason)
+                reason = finding.reason.removeprefix(f"{activity.name}: ")
+                self.note(activity, Phase.DURING, began_ns, "failed", output=reply.value, reason=reason)
                 return finding
             await sleep(activity.interval_us)
 
@@ -155,7 +156,8 @@ class Activities:
         finding = self._broken(activity, reply, began_ns, timed=call.timed or activity.until is not None)
         if phase is Phase.GATE:
             finding = Finding(kind=FindingKind.NO_STEADY_STATE, reason=finding.reason)
-        return _Outcome(outcome="failed", output=reply.value, reason=finding.reason, finding=finding)
+        reason = finding.reason.removeprefix(f"{activity.name}: ")
+        return _Outcome(outcome="failed", output=reply.value, reason=reason, finding=finding)
 
     async def _ask(self, call: ProbeCall) -> Reply:
         return await ask(call, arena=self._arena, topology=self._topology, registers=self.registers)

@@ -191,7 +191,7 @@ class DockerArena:
         )
 
     async def down(self, *, keep: bool) -> None:
-        """Close the feeds; take the rig away, or only what this run added to it."""
+        """Close the feeds; take the rig away, or only what this run added to it. Nothing can be asked after it."""
         kept = keep or self._on_rig is not None
         left: list[str] = []
         if self._outside is not None:
@@ -206,6 +206,7 @@ class DockerArena:
         if self._events is not None and not kept:
             left = await self._in_thread(self._remove)
         self.history.append(CleanUp(at_ns=self.unix_ns(), left=tuple(left), kept=kept))
+        self._client.close()
 
     def _standing_rig(self) -> Rig:
         if self._rig is None:

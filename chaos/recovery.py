@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from chaos.history import Answer, EngineEvent, FaultMoment, FaultRecord, History, LogLine, Role
+from chaos.instances import read_instances
 
 __all__ = ["Phase", "Recovery", "read_recoveries"]
 
@@ -94,18 +95,18 @@ class _Reader:
     def __init__(self, history: History) -> None:
         self._log = history.of(LogLine)
         self._answers = history.of(Answer)
+        self._instances = read_instances(history)
         self._events = [event for event in history.of(EngineEvent) if event.role is Role.MACHINE]
 
     def row(self, fault: FaultRecord, machine: str, *, until_ns: int | None) -> Recovery:
         began_ns = fault.at_ns
         end_ns = until_ns if until_ns is not None else 1 << 63
-        before = [event for event in self._events if event.machine == machine and event.at_ns < began_ns]
+        before = [run for run in self._instances.of_machine(machine) if run.started_ns < began_ns]
         start = next(
             (e for e in self._events if e.machine == machine and e.action == "start" and began_ns <= e.at_ns < end_ns),
             None,
         )
-        group = start.group if start else next((event.group for event in reversed(before)), "")
-        from_node = next((e.node for e in reversed(before) if e.action == "start"), "")
+        group = start.group if start else (before[-1].group if before else "")
         lost_node = "" if fault.target == machine else fault.target
         return Recovery(
             number=fault.number,
@@ -113,7 +114,7 @@ class _Reader:
             target=fault.target,
             machine=machine,
             group=group,
-            from_node=from_node or lost_node,
+            from_node=before[-1].node if before else lost_node,
             fault_ns=fault.at_ns,
             detected_ns=self._detected(machine, lost_node, began_ns, end_ns),
             claimed_ns=self._claimed(group, began_ns, end_ns),

@@ -336,14 +336,14 @@ class _Run:
         """Wait until what is wanted is online; then snapshot, list and journals for the checkers."""
         self._terminal.phase("Last look")
         if "gate" in self._reached and self._interrupt.signal is None and not self._gate_failed:
-            self._terminal.waiting("everything that is wanted to be online")
+            self._terminal.waiting("waiting until everything wanted is online")
             await wait_until(self._arena, self._missing, limit_us=SETTLE_LIMIT_US, interval_us=SETTLE_INTERVAL_US)
         try:
             seen = await self._arena.cluster()
             self._arena.history.append(replace(seen, moment=Moment.END))
         except BlackstartError as error:
             self._terminal.note(f"the cluster does not answer: {error}")
-        self._terminal.waiting("the engine's list and the machines' journals")
+        self._terminal.waiting("reading the engine's list and the machines' journals")
         for container in await self._arena.containers():
             self._arena.history.append(container)
         await self._arena.settle()
@@ -395,7 +395,7 @@ class _Run:
 
     async def _take_down(self) -> None:
         if not self._keep_rig:
-            self._terminal.waiting(f"taking rig {self._experiment.topology.rig} down")
+            self._terminal.waiting("taking down what this run made")
         await self._arena.down(keep=self._keep_rig)
         self._terminal.rest()
 

@@ -3,6 +3,7 @@
 Groups and nodes are what the cluster says of itself; machines are what the engine says, whatever the cluster believes.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,8 @@ def list_groups(name: str, json_wanted: bool) -> None:
     from chaos.cli.output import print_json, print_table
     from harness.rig.rig import Rig
 
-    standing = Rig.find(name).standing()
+    with contextlib.closing(Rig.find(name)) as rig:
+        standing = rig.standing()
     if json_wanted:
         print_json(standing.groups)
     else:
@@ -51,7 +53,8 @@ def list_nodes(name: str, json_wanted: bool) -> None:
     from chaos.cli.output import print_json, print_table
     from harness.rig.rig import Rig
 
-    standing = Rig.find(name).standing()
+    with contextlib.closing(Rig.find(name)) as rig:
+        standing = rig.standing()
     if json_wanted:
         print_json(standing.nodes)
     else:
@@ -66,18 +69,26 @@ def vm() -> None:
 @vm.command("list", epilog="\b\nExamples:\n  blackstart vm list --node node2\n  blackstart vm list --json")
 @rig_name
 @click.option("--node", "only", help="Only the machines on this node.")
+@click.option("--all", "every", is_flag=True, help="Those too that a node only holds ready for a failover.")
 @as_json
-def list_machines(name: str, only: str | None, json_wanted: bool) -> None:
-    """Every machine's container, running or not, by node."""
+def list_machines(name: str, only: str | None, every: bool, json_wanted: bool) -> None:
+    """The machines' containers by node, running or ended.
+
+    Each possible owner holds a container ready for each machine; those that never ran are left out unless --all.
+    """
     from chaos.cli.output import coloured, print_json, print_table
     from harness.errors import UsageError
     from harness.rig.rig import Rig
 
-    rig = Rig.find(name)
-    names = [known.name for known in rig.topology.nodes]
-    if only is not None and only not in names:
-        raise UsageError(f"rig {name} has no node {only!r}, expected one of {', '.join(names)}")
-    machines = [machine for machine in rig.machines() if only in (None, machine.node)]
+    with contextlib.closing(Rig.find(name)) as rig:
+        names = [known.name for known in rig.topology.nodes]
+        if only is not None and only not in names:
+            raise UsageError(f"rig {name} has no node {only!r}, expected one of {', '.join(names)}")
+        machines = [
+            machine
+            for machine in rig.machines()
+            if only in (None, machine.node) and (every or machine.state != "created")
+        ]
     if json_wanted:
         print_json(machines)
         return

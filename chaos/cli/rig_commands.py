@@ -1,5 +1,6 @@
 """The commands about a rig and this machine: doctor, up, status, down, images, compose."""
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,17 +82,17 @@ def up(nodes: int | None, topology_file: Path | None, name: str | None, limit_s:
 
     topology = _read_topology(nodes, topology_file, name)
     say = Progress()
-    client = connect()
-    stood = topology.rig in rig_names(client)
-    try:
-        rig = Rig.up(topology, say=say, limit_s=limit_s, client=client)
-    except KeyboardInterrupt:
-        if not stood:
-            say(f"interrupted: removing what was made of rig {topology.rig}")
-            remove_rig(client, topology.rig, say=say)
-        raise
-    made = rig.topology
-    say(f"rig {rig.name} is up: {len(made.nodes)} nodes, {len(made.groups)} groups, {len(rig.machines())} machines")
+    with contextlib.closing(connect()) as client:
+        stood = topology.rig in rig_names(client)
+        try:
+            rig = Rig.up(topology, say=say, limit_s=limit_s, client=client)
+        except KeyboardInterrupt:
+            if not stood:
+                say(f"interrupted: removing what was made of rig {topology.rig}")
+                remove_rig(client, topology.rig, say=say)
+            raise
+        running = sum(machine.state == "running" for machine in rig.machines())
+    say(f"rig {rig.name} is up; nodes: {len(topology.nodes)}, groups: {len(topology.groups)}, machines: {running}")
 
 
 @click.command(epilog="\b\nExamples:\n  blackstart status\n  blackstart status --json | jq '.groups[].owner'")
@@ -103,7 +104,8 @@ def status(name: str, json_wanted: bool) -> None:
     from chaos.cli.output import print_json, print_table
     from harness.rig.rig import Rig
 
-    standing = Rig.find(name).standing()
+    with contextlib.closing(Rig.find(name)) as rig:
+        standing = rig.standing()
     if json_wanted:
         print_json(standing)
         return
@@ -124,14 +126,14 @@ def down(name: str, every: bool) -> None:
     from harness.rig.teardown import remove_rig, rig_names
 
     say = Progress()
-    client = connect()
     left = []
-    for rig in rig_names(client) if every else [name]:
-        try:
-            if not remove_rig(client, rig, say=say) and not every:
-                say(f"there is no rig {rig}: nothing to remove")
-        except CleanupError as error:
-            left.append(str(error))
+    with contextlib.closing(connect()) as client:
+        for rig in rig_names(client) if every else [name]:
+            try:
+                if not remove_rig(client, rig, say=say) and not every:
+                    say(f"there is no rig {rig}: nothing to remove")
+            except CleanupError as error:
+                left.append(str(error))
     if left:
         raise CleanupError("\n".join(left))
 
@@ -149,7 +151,8 @@ def build_images() -> None:
     from harness.rig.images import ensure_images, find_project_root
 
     say = Progress()
-    built = ensure_images(connect(), project_root=find_project_root(), say=say)
+    with contextlib.closing(connect()) as client:
+        built = ensure_images(client, project_root=find_project_root(), say=say)
     say(f"images: {built.hypervisor.tag} and {built.guest.tag} are built from what is here")
 
 
@@ -161,7 +164,8 @@ def list_images(json_wanted: bool) -> None:
     from harness.rig.engine import connect
     from harness.rig.images import find_project_root, image_status
 
-    found = image_status(connect(), project_root=find_project_root())
+    with contextlib.closing(connect()) as client:
+        found = image_status(client, project_root=find_project_root())
     if json_wanted:
         print_json([{"tag": image.tag, "state": image.state.name.lower(), "id": image.id} for image in found])
         return

@@ -98,9 +98,10 @@ class ServiceProcess:
         server = await serve_frames(SOCKET, self._connected)
         self._deliver(HostLost())
         try:
-            async with server:
-                await self._failed
+            await self._failed
         finally:
+            # Not `async with`: from Python 3.12 on that waits for every connection to end, and they end with this process.
+            server.close()
             self._lines.flush()
 
     async def _learn_session(self) -> Session:

@@ -124,13 +124,14 @@ async def _run(environment: NodeEnvironment) -> None:
     vmms = Vmms(
         runtime=runtime, engine=engine, rig=environment.rig, node=environment.node, log=log, container=container
     )
+    # Not `async with`: from Python 3.12 on that waits for every connection to end, and they end with this process.
+    server = await serve_frames(VMMS_SOCKET, VmmsServer(vmms, runtime).connected)
     try:
-        server = await serve_frames(VMMS_SOCKET, VmmsServer(vmms, runtime).connected)
         runtime.spawn(vmms.run(), name="vmms")
         log("vmms-started", f"VMMS of {environment.node} in container {container}", container=container)
-        async with server:
-            await failed
+        await failed
     finally:
+        server.close()
         engine.close()
         log.writer.flush()
 

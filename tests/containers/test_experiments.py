@@ -26,6 +26,7 @@ from chaos.log_stream import LogStream
 from harness.model import labels
 from harness.rig.container_exec import Finished, run_inside
 from harness.rig.engine import connect
+from harness.rig.images import ensure_images, find_project_root
 from harness.rig.rig import Rig
 from harness.rig.teardown import left_behind, remove_rig
 
@@ -99,8 +100,11 @@ class HandMade:
 
 
 @pytest.fixture(scope="module")
-def client() -> docker.DockerClient:
-    return connect()
+def client() -> Iterator[docker.DockerClient]:
+    client = connect()
+    ensure_images(client, project_root=find_project_root(), say=print)
+    yield client
+    client.close()
 
 
 @pytest.fixture
@@ -212,7 +216,7 @@ def test_the_client_outside_sees_a_machine_go_and_another_boot_come(
 
 
 def blackstart(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "chaos.cli.main", *arguments]
+    command = [str(Path(sys.executable).with_name("blackstart")), *arguments]
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -261,7 +265,8 @@ def rig(client: docker.DockerClient) -> Iterator[Rig]:
     """A rig that stays: one `up` for all that run on it."""
     name = f"test-chaos-on-{os.getpid()}"
     try:
-        yield Rig.up(load_experiment(EXPERIMENTS / "machine-crash.yaml", rig=name).topology, say=print)
+        topology = load_experiment(EXPERIMENTS / "machine-crash.yaml", rig=name).topology
+        yield Rig.up(topology, say=print, client=client)
     finally:
         remove_rig(client, name, say=print)
 
@@ -272,7 +277,9 @@ def test_a_machine_crash_passes_and_the_rig_stays(tmp_path: Path, rig: Rig) -> N
     code, output = finish(blackstart("run", "--on-rig", rig.name, file, cwd=tmp_path))
 
     assert code == 0, output
-    assert {machine.state for machine in rig.machines()} == {"running"}
+    assert "verdict: passed (exit code 0)" in output
+    running = [machine.name for machine in rig.machines() if machine.state == "running"]
+    assert sorted(running) == ["data-vm", "shop-vm", "web-vm"]
 
 
 def test_an_expectation_that_breaks_is_1_with_evidence(tmp_path: Path, rig: Rig) -> None:
@@ -291,7 +298,6 @@ def test_an_expectation_that_breaks_is_1_with_evidence(tmp_path: Path, rig: Rig)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_while_the_power_is_off_gives_it_back(tmp_path: Path, rig: Rig, number: int, code: int) -> None:
     text = (EXPERIMENTS / "machine-crash.yaml").read_text()
-    method = text.index("method:")
     cut = tmp_path / "cut.yaml"
     cut.write_text(
         text[: text.index("during:")]
@@ -299,7 +305,6 @@ def test_a_signal_while_the_power_is_off_gives_it_back(tmp_path: Path, rig: Rig,
         + "  - {type: action, name: cut, pauses: {after: 60s},\n"
         + "     provider: {type: fault, fault: node.power-off, target: {owner-of: web}}}\n"
     )
-    assert method > 0
     process = blackstart("run", "--on-rig", rig.name, str(cut), cwd=tmp_path)
     try:
         wait_for("the power to be cut", rig.holds, limit_s=60)
@@ -314,3 +319,43 @@ def test_a_signal_while_the_power_is_off_gives_it_back(tmp_path: Path, rig: Rig,
     assert rig.holds() == frozenset()
     assert journal(tmp_path)["blackstart"]["faults"][-1]["moment"] == "healed"
     rig.wait_online(say=print)
+
+
+def test_a_second_instance_is_caught_whoever_started_it_under_the_clusters_labels(
+    tmp_path: Path, rig: Rig, client: docker.DockerClient
+) -> None:
+    text = (EXPERIMENTS / "machine-crash.yaml").read_text()
+    quiet = tmp_path / "quiet.yaml"
+    quiet.write_text(
+        text[: text.index("during:")]
+        + "method:\n  - {type: probe, name: look, pauses: {before: 6s}, provider: {type: cluster, probe: nodes-up}}\n"
+    )
+    process = blackstart("run", "--on-rig", rig.name, str(quiet), cwd=tmp_path)
+    lines = tmp_path / "out" / "journal.jsonl"
+    try:
+        wait_for("the method", lambda: lines.exists() and '"part": "method"' in lines.read_text(), limit_s=60)
+        start_twin(client, rig, "data-vm")
+    finally:
+        code, output = finish(process)
+
+    assert code == 1, output
+    assert "data-vm ran twice" in output
+
+
+def start_twin(client: docker.DockerClient, rig: Rig, name: str) -> None:
+    """A second container of a running machine, on its disk, in another node, under labels as the cluster gives."""
+    machine = next(found for found in rig.machines() if found.name == name and found.state == "running")
+    other = next(node.name for node in rig.topology.nodes if node.name != machine.node)
+    original = client.api.inspect_container(machine.container)
+    disk = next(mount["Source"] for mount in original["Mounts"] if mount["Destination"] == "/disk")
+    client.containers.run(
+        "blackstart/guest",
+        environment={"BLACKSTART_MACHINE": name, "BLACKSTART_NODE": other},
+        labels={**original["Config"]["Labels"], labels.NODE: other, labels.SESSION: f"{other}@0/0"},
+        pid_mode=f"container:{rig.name}-{other}",
+        network_mode=f"container:{rig.name}-{other}",
+        user=original["Config"]["User"],
+        volumes={disk: {"bind": "/disk", "mode": "rw"}},
+        cap_drop=["ALL"],
+        detach=True,
+    )

@@ -400,6 +400,23 @@ class TestRecovery:
         assert row.after_s(Phase.CLAIMED) is None
         assert row.after_s(Phase.STARTED) == pytest.approx(0.1)
 
+    def test_a_machine_that_ran_before_the_run_came_from_where_it_was_listed(self) -> None:
+        listed = ContainerSeen(
+            at_ns=5 * S,
+            container="a",
+            role=Role.MACHINE,
+            node="node3",
+            running=True,
+            started_ns=1 * S,
+            machine="vm",
+            group="web",
+            session="node3@1/1",
+        )
+        records = without(power_cut(), lambda record: isinstance(record, EngineEvent) and record.container == "a")
+        records.append(listed)
+
+        assert read_recoveries(records)[0].from_node == "node3"
+
     def test_a_fault_that_was_not_confirmed_has_no_recovery(self) -> None:
         unconfirmed = without(
             power_cut(), lambda record: isinstance(record, FaultRecord) and record.moment is FaultMoment.CONFIRMED
