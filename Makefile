@@ -5,7 +5,7 @@
 #   make check    what needs no container engine: lint, types, layers, fast tests
 #   make setup    .venv, the container engine, the images
 #   make compose  render compose/*.yaml anew
-#   make clean    remove rigs, .venv and caches; images stay (make clean-images)
+#   make clean    remove the rigs made from here, .venv and caches; images stay (make clean-images)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -56,9 +56,9 @@ compose: $(MADE)
 	@$(BIN)/blackstart compose --nodes 5 --output compose/five-nodes.yaml
 
 clean:
-	@if [ -x $(BIN)/blackstart ]; then $(BIN)/blackstart down --all; fi
+	@for rig in $(notdir $(wildcard .blackstart/rigs/*)); do $(BIN)/blackstart down --name $$rig || exit; done
 	rm -rf $(VENV) .blackstart build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache out
-	find harness chaos tests bench images -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-images:
 	docker image rm -f blackstart/hypervisor blackstart/guest blackstart/base:bookworm

@@ -67,6 +67,8 @@ class ServiceLink:
             finally:
                 self._connection = None
                 connection.close()
+            # A service that closes every connection at once must not be asked without a pause.
+            await asyncio.sleep(RECONNECT_FIRST_S)
 
     @staticmethod
     async def _connect() -> FramedConnection:

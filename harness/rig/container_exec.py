@@ -60,7 +60,7 @@ def run_inside(
             raise WaitTimeout(waited_for=shown, saw=reader.saw(), limit_s=limit_s) from error
         raise
     finally:
-        stream.close()
+        reader.close()
     with engine_call(f"learn how {shown} ended"):
         exit_code = client.api.exec_inspect(exec_id)["ExitCode"]
     if exit_code is None:
@@ -77,7 +77,8 @@ class _Reader:
         self._on_line = on_line
         self._told = 0
         self._buffer = bytearray()
-        self._socket = getattr(stream, "_sock", stream)
+        self._stream = stream
+        self._socket = getattr(stream, "_sock", None) or stream
         # The client reads the answer's head through a buffer, and the first output may already be in it.
         self._buffered = getattr(getattr(getattr(stream, "_response", None), "raw", None), "_fp", None)
 
@@ -99,6 +100,12 @@ class _Reader:
                 return
             self._buffer += data
             self._take_frames()
+
+    def close(self) -> None:
+        """Ends the connection: the stream, its socket and the answer that still refers to both are three objects."""
+        for part in (getattr(self._stream, "_response", None), self._stream, self._socket):
+            if part is not None:
+                part.close()
 
     def saw(self) -> str:
         """The last of what the command wrote."""

@@ -17,15 +17,13 @@ from harness.model.plain import to_plain
 from harness.model.topology import Topology
 from harness.rig.addresses import in_pool, moved, pool_subnets
 from harness.rig.compose import TOPOLOGY_LABEL, csv_volume, node_container, render, topology_from_label
-from harness.rig.compose_tool import ComposeFailed, ComposeTool
+from harness.rig.compose_tool import ComposeFailed, ComposeTool, rendered_file
 from harness.rig.container_exec import run_inside
 from harness.rig.engine import engine_call, socket_on_engine
-from harness.rig.images import find_project_root
 from harness.rig.secret_files import fill_secrets
 from harness.rig.teardown import left_behind, remove_rig
 
 __all__ = [
-    "RIGS_DIRECTORY",
     "check_machine_images",
     "create",
     "form",
@@ -39,8 +37,6 @@ Say = Callable[[str], None]
 FORMING_LIMIT_S = 60.0
 SUBNET_ATTEMPTS = 5
 """Other rigs that start at the same moment may take the subnet that was free."""
-
-RIGS_DIRECTORY = Path(".blackstart") / "rigs"
 
 
 def topology_of(client: docker.DockerClient, name: str) -> Topology | None:
@@ -199,10 +195,9 @@ def _formed(client: docker.DockerClient, rig: str) -> bool:
 
 
 def _write(topology: Topology, *, image: str, socket: str) -> Path:
-    """The rendered file, for the Compose tool and for a curious person; nothing reads it again."""
-    directory = find_project_root() / RIGS_DIRECTORY / topology.rig
-    directory.mkdir(parents=True, exist_ok=True)
-    file = directory / "compose.yaml"
+    """The rendered file; nothing but the Compose tool reads it."""
+    file = rendered_file(topology.rig)
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(render(topology, image=image, socket=socket))
     return file
 

@@ -3,6 +3,7 @@
 It changes nothing that lasts: one container is run and removed. An absent engine is a finding, not an error.
 """
 
+import contextlib
 import platform
 import shutil
 import sys
@@ -89,8 +90,8 @@ def examine() -> Report:
     """Looks at everything; takes about two seconds. Raises nothing that has to do with the engine."""
     checks = [_python()]
     try:
-        client = connect(limit_s=ENGINE_LIMIT_S)
-        checks.extend(_with_engine(client))
+        with contextlib.closing(connect(limit_s=ENGINE_LIMIT_S)) as client:
+            checks.extend(_with_engine(client))
     except HarnessError as error:
         checks.append(_failed("engine", "no engine answers", str(error)))
     checks.append(_compose())

@@ -113,6 +113,10 @@ class Rig:
             raise UsageError(f"there is no rig {name!r} on this engine, which has: {others}. `blackstart up` makes one")
         return cls(client, topology)
 
+    def close(self) -> None:
+        """Ends the connection to the engine; the rig stands on."""
+        self.client.close()
+
     def down(self, *, say: Say) -> None:
         """Removes everything that carries the rig's label. Raises CleanupError, naming what is left."""
         remove_rig(self.client, self.name, say=say)

@@ -5,14 +5,16 @@ itself. Calling it twice is harmless; it needs no topology and no file.
 """
 
 import contextlib
+import shutil
 import time
 from collections.abc import Callable
 from typing import Any
 
 import docker
 
-from harness.errors import CleanupError, EngineError, NoSuchContainer
+from harness.errors import CleanupError, EngineError, HarnessError, NoSuchContainer
 from harness.model import labels
+from harness.rig.compose_tool import rendered_file
 from harness.rig.engine import engine_call, in_parallel
 
 __all__ = ["left_behind", "remove_rig", "rig_names"]
@@ -53,6 +55,8 @@ def remove_rig(client: docker.DockerClient, name: str, *, say: Say) -> int:
         refusals = found.remove(removed)
         if refusals:
             time.sleep(ROUND_INTERVAL_S)  # what refused is in use by something that is just going
+    with contextlib.suppress(HarnessError):  # an installed package has no checkout, and left no file there
+        shutil.rmtree(rendered_file(name).parent, ignore_errors=True)
     if removed:
         parts = [f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in removed.items()]
         say(f"removed rig {name}: {', '.join(parts)}")
