@@ -38,7 +38,7 @@ lint: $(MADE)
 	$(BIN)/lint-imports
 
 fast-tests: $(MADE)
-	$(BIN)/pytest -n 2 -m "not containers" tests
+	$(BIN)/pytest -n 2 --dist worksteal -m "not containers" tests
 
 check: lint fast-tests
 

@@ -40,15 +40,11 @@ class LeaseView:
         self._majority = voter_set.majority
         self._voters = {name: _Voter() for name in voter_set.members}
         self._live_since_us: int | None = None
+        self._end_us: int | None = None
 
     def end_us(self) -> int | None:
         """When the own lease ends; None while a majority has not counted a renewal yet."""
-        counted = sorted(
-            (voter.counted_us for voter in self._voters.values() if voter.counted_us is not None), reverse=True
-        )
-        if len(counted) < self._majority:
-            return None
-        return counted[self._majority - 1] + self.lease_us
+        return self._end_us
 
     def answered(self, now: int, voter: str, sent_us: int, connection: int, answer: BeatAnswer, counts: bool) -> None:
         """A voter answered the beat sent at `sent_us`. `counts` says whether it showed no newer cluster register."""
@@ -58,7 +54,8 @@ class LeaseView:
             seen.unbroken_since_us = sent_us
         if counts and (seen.counted_us is None or sent_us > seen.counted_us):
             seen.counted_us = sent_us
-            if self._live_since_us is None and self.end_us() is not None:
+            self._end_us = self._reckon_end()
+            if self._live_since_us is None and self._end_us is not None:
                 self._live_since_us = now
         previous_poll_us = seen.polled_us
         seen.polled_us = now
@@ -67,6 +64,13 @@ class LeaseView:
             del seen.peers[session]
         for lease in answer.leases:
             self._see_peer(now, seen, lease, previous_poll_us)
+
+    def _reckon_end(self) -> int | None:
+        """The q-th newest counted send time, q a majority, and the lease after it."""
+        counted = sorted(
+            (voter.counted_us for voter in self._voters.values() if voter.counted_us is not None), reverse=True
+        )
+        return counted[self._majority - 1] + self.lease_us if len(counted) >= self._majority else None
 
     @staticmethod
     def _see_peer(now: int, seen: _Voter, lease: LeaseSeen, previous_poll_us: int) -> None:
