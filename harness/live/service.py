@@ -100,7 +100,7 @@ class ServiceProcess:
         try:
             await self._failed
         finally:
-            # Not `async with`: from Python 3.12 on that waits for every connection to end, and they end with the process.
+            # Not `async with`: from Python 3.12 on that waits for every connection to end, and they end with us.
             server.close()
             self._lines.flush()
 
