@@ -189,12 +189,14 @@ class DatabaseManager:
 
     # Registers
 
-    def _read(self, now: int, key: str) -> None:
+    def _read(self, now: int, key: str, *, identity: bool = False) -> None:
         if self._proposer is None or key in self._reading:
             return
         self._reading.add(key)
         self._operations += 1
-        self._proposer.read(now, operation=self._operations, key=key, limit_us=OPERATION_LIMIT_US)
+        self._proposer.read(
+            now, operation=self._operations, key=key, limit_us=OPERATION_LIMIT_US, identity=identity
+        )
 
     def _settle(self, now: int, settlement: Settlement, events: list[Event]) -> None:
         change = self._changes.pop(settlement.operation, None)
@@ -220,5 +222,5 @@ class DatabaseManager:
         if again:
             self._noticed_while_reading.discard(settlement.key)
         if again or not known:
-            # Unknown is settled by reading again: a disagreement among the voters becomes an identity change there.
-            self._read(now, settlement.key)
+            # Unknown is settled by an identity change, never by a majority read (safety review, finding 9).
+            self._read(now, settlement.key, identity=settlement.result is Result.UNKNOWN)

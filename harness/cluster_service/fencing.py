@@ -6,10 +6,11 @@ own.
 | facts | then |
 |---|---|
 | session Down, not fenced, `power`, my turn | Fence: cut the node's power, remove all its machine containers |
-| that ended without error | PowerOn, unless held: its voter is missed; then MarkFenced |
+| that ended without error | MarkFenced; VMMS has begun to switch the node on, because its voter is missed |
 | that ended with an error | not off: again with back-off; meanwhile the turn passes on |
 | session Down, not fenced, `self` | MarkFenced (lease + grace) x 1.05 after this node saw the Down committed |
 | session Down and fenced, node still off | PowerOn again once per lease: a level, not an edge |
+| this node has had no lease for three leases | PowerOn of every other voter's node: the majority may be switched off |
 """
 
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class FencingManager:
         self,
         *,
         session: Session,
+        voters: tuple[str, ...],
         settings: Settings,
         node: NodeManager,
         membership: MembershipManager,
@@ -64,6 +66,7 @@ class FencingManager:
         turns: Turns,
     ) -> None:
         self._session = session
+        self._voters = voters
         self._settings = settings
         self._node = node
         self._membership = membership
@@ -72,6 +75,7 @@ class FencingManager:
         self._attempts: dict[Session, _Attempt] = {}
         self._down_since_us: dict[Session, int] = {}
         self._power_on_at_us: dict[str, int] = {}
+        self._lonely_power_on_us: int | None = None
 
     def handle(self, now: int, event: Event) -> list[Action]:
         """Take a fact in; fence whom it is this node's turn to fence."""
@@ -90,6 +94,7 @@ class FencingManager:
                         attempt.marking = None
             case _:
                 pass
+        actions += self._power_on_without_quorum(now)
         cluster = self._membership.cluster
         if cluster is None or not self._membership.may_act(now):
             return actions
@@ -104,8 +109,22 @@ class FencingManager:
         times = list(self._power_on_at_us.values())
         if self._settings.fencing is Fencing.SELF:
             times += [since + self._wait_us() for since in self._down_since_us.values()]
+        if self._lonely_power_on_us is not None:
+            times.append(self._lonely_power_on_us)
         turn = self._turns.next_wake("fence")
         return min([*times, turn] if turn is not None else times, default=None)
+
+    def _power_on_without_quorum(self, now: int) -> list[Action]:
+        """Needs no register and no quorum: a fence has killed a voter, and whoever fenced may be gone since."""
+        if self._node.lease_live(now):
+            self._lonely_power_on_us = None
+            return []
+        if self._lonely_power_on_us is None:
+            self._lonely_power_on_us = now + 3 * self._settings.lease_us
+        if now < self._lonely_power_on_us:
+            return []
+        self._lonely_power_on_us = now + 2 * self._settings.lease_us
+        return [PowerOn(name) for name in self._voters if name != self._session.node]
 
     def _see_cluster(self, now: int, record: ClusterRecord) -> None:
         down = {
@@ -161,10 +180,7 @@ class FencingManager:
                 attempt.under_way, attempt.off = False, True
             message = f"{name} is off and no machine container of {event.session} exists"
             fields = {"node": name, "session": str(event.session)}
-            return [
-                PowerOn(name),
-                Log(component=COMPONENT, event="node-fenced", message=message, fields=fields),
-            ]
+            return [Log(component=COMPONENT, event="node-fenced", message=message, fields=fields)]
         if attempt is not None:
             attempt.under_way = False
             attempt.failures += 1
@@ -175,7 +191,7 @@ class FencingManager:
 
     def _power_on(self, now: int, entry: NodeEntry) -> list[Action]:
         due = self._power_on_at_us.setdefault(entry.name, now + self._settings.lease_us)
-        if now < due or self._membership.turn_of(now, without=entry.name) != 0:
+        if now < due:
             return []
         self._power_on_at_us[entry.name] = now + self._settings.lease_us
-        return [PowerOn(entry.name)]
+        return [PowerOn(entry.name)] if self._membership.turn_of(now, without=entry.name) == 0 else []

@@ -33,10 +33,15 @@ class _Voter:
 
 
 class LeaseView:
-    """The leases of one voter set. Times in microseconds of the node's boot-time clock."""
+    """The leases of one voter set. Times in microseconds of the node's boot-time clock.
+
+    A session that was never seen to renew since this view was made gets two leases more: after a common cold start
+    it is a node that still boots, and fencing it would only make it boot again.
+    """
 
     def __init__(self, *, voter_set: VoterSet, lease_us: int) -> None:
         self.lease_us = lease_us
+        self._patience_us = 2 * lease_us
         self._majority = voter_set.majority
         self._voters = {name: _Voter() for name in voter_set.members}
         self._live_since_us: int | None = None
@@ -58,7 +63,7 @@ class LeaseView:
             if self._live_since_us is None and self._end_us is not None:
                 self._live_since_us = now
         previous_poll_us = seen.polled_us
-        seen.polled_us = now
+        seen.polled_us = sent_us
         listed = {lease.session for lease in answer.leases}
         for session in [name for name in seen.peers if name not in listed]:
             del seen.peers[session]
@@ -72,11 +77,10 @@ class LeaseView:
         )
         return counted[self._majority - 1] + self.lease_us if len(counted) >= self._majority else None
 
-    @staticmethod
-    def _see_peer(now: int, seen: _Voter, lease: LeaseSeen, previous_poll_us: int) -> None:
+    def _see_peer(self, now: int, seen: _Voter, lease: LeaseSeen, previous_poll_us: int) -> None:
         peer = seen.peers.get(lease.session)
         if peer is None:
-            seen.peers[lease.session] = _PeerAtVoter(lease.renewals, now)
+            seen.peers[lease.session] = _PeerAtVoter(lease.renewals, now + self._patience_us)
         elif peer.renewals != lease.renewals:
             peer.renewals = lease.renewals
             peer.renewed_us = min(now, max(now - lease.age_us, previous_poll_us))
@@ -105,7 +109,7 @@ class LeaseView:
                 continue
             peer = voter.peers.get(session)
             # A session that this voter never heard of since it is watched counts from the start of the watch.
-            renewed_us = peer.renewed_us if peer is not None else voter.unbroken_since_us
+            renewed_us = peer.renewed_us if peer is not None else voter.unbroken_since_us + self._patience_us
             saying += voter.polled_us - renewed_us >= self.lease_us
         return saying >= self._majority
 
@@ -116,7 +120,7 @@ class LeaseView:
             if voter.unbroken_since_us is None:
                 continue
             peer = voter.peers.get(session)
-            renewed_us = peer.renewed_us if peer is not None else voter.unbroken_since_us
+            renewed_us = peer.renewed_us if peer is not None else voter.unbroken_since_us + self._patience_us
             times.append(max(renewed_us, voter.unbroken_since_us) + self.lease_us)
         if len(times) < self._majority:
             return None

@@ -23,8 +23,6 @@ A group that is being moved: OFFLINE or TERMINATE, dependents first; CLOSE each;
 A resource of a group that another session may own: OPEN without adopting, so that its stopped machine stands ready.
 """
 
-from dataclasses import dataclass, field
-
 from harness.cluster_service.failover import FailoverManager, group_key
 from harness.cluster_service.membership import Ids, MembershipManager
 from harness.cluster_service.messages import (
@@ -42,6 +40,7 @@ from harness.cluster_service.messages import (
 )
 from harness.cluster_service.node import NodeManager
 from harness.cluster_service.placement import next_after_failure
+from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
 from harness.database.proposer import Result
 from harness.model.changes import (
     BeginMove,
@@ -58,39 +57,23 @@ from harness.model.session import Session
 from harness.model.states import ResourceState
 from harness.model.topology import ResourceSpec, RestartAction
 
-__all__ = ["COMPONENT", "ResourceControlManager", "ResourceFacts"]
+__all__ = ["COMPONENT", "ResourceControlManager"]
 
 COMPONENT = "resource-control-manager"
 
 RETRY_US = 100_000
 """After a request that ended with an error: how long until the facts are looked at again."""
 
+OPEN_ATTEMPTS = 3
+OPEN_RETRY_LAST_US = 5_000_000
+"""So often OPEN may fail in a row before the group goes elsewhere; where it cannot, it is tried on with this pause
+at most.
+"""
+
+ANSWER_MARGIN_US = 10_000_000
+"""The resource host settles each request within the pending-timeout by itself; one that is this much later hangs."""
+
 _CLEAN = (Ending.STOPPED, Ending.SHUT_DOWN)
-
-
-@dataclass(slots=True)
-class ResourceFacts:
-    """What is known of one resource on this node. `state` is the last report; everything else is about requests."""
-
-    state: ResourceState = ResourceState.INITIALIZING
-    opened_epoch: int | None = None
-    closed_epoch: int | None = None
-    request: HostRequest | None = None
-    change: int | None = None
-    clean_stop: bool = False
-    found_online: bool = False
-    failure: str = ""
-    failed_at_us: int = 0
-    not_before_us: int = 0
-    stuck_since_us: int | None = None
-    told_no_candidate: bool = False
-
-
-@dataclass(slots=True)
-class _GroupFacts:
-    record: GroupRecord
-    resources: dict[str, ResourceFacts] = field(default_factory=dict)
-    change: int | None = None
 
 
 class ResourceControlManager:
@@ -111,9 +94,10 @@ class ResourceControlManager:
         self._failover = failover
         self._ids = ids
         self._host_connected = False
-        self._groups: dict[str, _GroupFacts] = {}
+        self._groups: dict[str, GroupFacts] = {}
         self._changes: dict[int, tuple[str, str | None]] = {}
         self._wakes: dict[str, int] = {}
+        self._now_us = 0
 
     def states(self, group: str) -> dict[str, ResourceState]:
         """The reported state of each resource of a group that this session owns, for display."""
@@ -122,6 +106,7 @@ class ResourceControlManager:
 
     def handle(self, now: int, event: Event) -> list[Action]:
         """Take a fact in; then decide for every group."""
+        self._now_us = now
         actions: list[Action] = []
         match event:
             case HostConnected():
@@ -167,8 +152,14 @@ class ResourceControlManager:
         name = record.spec.name
         facts = self._groups.get(name)
         if facts is None:
-            facts = self._groups[name] = _GroupFacts(record)
+            facts = self._groups[name] = GroupFacts(record)
+        old = facts.record
         facts.record = record
+        if (old.owner, old.epoch) != (record.owner, record.epoch):
+            for resource in facts.resources.values():
+                # What a person did by hand was seen under another right, and counts for nothing under this one.
+                resource.clean_stop = resource.found_online = False
+                resource.stuck_since_us = None
         for spec in record.spec.resources:
             facts.resources.setdefault(spec.name, ResourceFacts())
 
@@ -193,9 +184,9 @@ class ResourceControlManager:
             resource.told_no_candidate = False
             actions.append(_log_failure(report))
         elif report.state is ResourceState.OFFLINE and report.live and report.ending in _CLEAN:
-            resource.clean_stop = report.number is None
+            resource.clean_stop = report.number is None and report.epoch == facts.record.epoch
         elif report.state is ResourceState.ONLINE and before is not ResourceState.ONLINE:
-            resource.found_online = report.live and asked is None
+            resource.found_online = report.live and asked is None and report.epoch == facts.record.epoch
             actions.append(_log_online(report, facts.record.epoch))
         return actions
 
@@ -203,12 +194,21 @@ class ResourceControlManager:
     def _request_ended(now: int, asked: HostRequest, report: HostReport, resource: ResourceFacts) -> None:
         if report.error is not None:
             resource.not_before_us = now + RETRY_US
-        if asked.entry_point is EntryPoint.OPEN and report.error is None:
+            if asked.entry_point is EntryPoint.OPEN:
+                resource.open_errors += 1
+                resource.not_before_us = now + min(RETRY_US << min(resource.open_errors, 10), OPEN_RETRY_LAST_US)
+            elif asked.entry_point is not EntryPoint.ONLINE and resource.stuck_since_us is None:
+                resource.stuck_since_us = now
+            return
+        if asked.entry_point is EntryPoint.OPEN:
             resource.opened_epoch = asked.epoch
-        if asked.entry_point is EntryPoint.CLOSE and report.error is None and report.proof is not None:
+            resource.open_errors = 0
+        elif asked.entry_point is not EntryPoint.ONLINE:
+            resource.stuck_since_us = None
+        if asked.entry_point is EntryPoint.CLOSE and report.proof is not None:
             resource.closed_epoch = asked.epoch
             resource.opened_epoch = None
-        if asked.entry_point is EntryPoint.TERMINATE and report.error is None and report.proof is not None:
+        if asked.entry_point is EntryPoint.TERMINATE and report.proof is not None:
             resource.state = ResourceState.OFFLINE
 
     def _settled(self, now: int, event: Settled) -> list[Action]:
@@ -229,7 +229,10 @@ class ResourceControlManager:
 
     # Decisions
 
-    def _next_step(self, now: int, facts: _GroupFacts) -> list[Action]:
+    def _next_step(self, now: int, facts: GroupFacts) -> list[Action]:
+        hopeless = self._hopeless(now, facts)
+        if hopeless is not None:
+            return [hopeless]
         if facts.change is not None:
             return []
         if not self._owns(facts.record):
@@ -244,7 +247,23 @@ class ResourceControlManager:
                 break
         return actions
 
-    def _stand_ready(self, now: int, facts: _GroupFacts) -> list[Action]:
+    def _hopeless(self, now: int, facts: GroupFacts) -> Reset | None:
+        """This node can neither end a resource nor learn of it: only the end of the session proves anything then."""
+        if not self._owns(facts.record):
+            return None
+        for spec in facts.record.spec.resources:
+            resource, limit_us = facts.resources[spec.name], spec.policy.pending_timeout_us
+            if resource.stuck_since_us is not None and now - resource.stuck_since_us > limit_us:
+                return Reset(f"no proof that {spec.name} has ended within its pending-timeout")
+            if resource.request is None:
+                continue
+            due = resource.asked_us + limit_us + ANSWER_MARGIN_US
+            if now > due:
+                return Reset(f"the resource host has not settled {resource.request.entry_point} of {spec.name}")
+            self._wakes[f"{facts.record.spec.name}/{spec.name}/answer"] = due + 1
+        return None
+
+    def _stand_ready(self, now: int, facts: GroupFacts) -> list[Action]:
         """Open what another session owns or may own, without adopting; end what runs here all the same."""
         possible = facts.record.spec.possible_owners
         if possible and self._session.node not in possible:
@@ -260,7 +279,7 @@ class ResourceControlManager:
                 actions.append(self._call(facts, spec, EntryPoint.TERMINATE, why=Why.RUNDOWN))
         return actions
 
-    def _free(self, now: int, name: str, facts: _GroupFacts, resource: ResourceFacts) -> bool:
+    def _free(self, now: int, name: str, facts: GroupFacts, resource: ResourceFacts) -> bool:
         if resource.request is not None or resource.change is not None:
             return False
         if now < resource.not_before_us:
@@ -268,12 +287,17 @@ class ResourceControlManager:
             return False
         return True
 
-    def _next_for(self, now: int, facts: _GroupFacts, spec: ResourceSpec) -> list[Action]:
+    def _next_for(self, now: int, facts: GroupFacts, spec: ResourceSpec) -> list[Action]:
         record, resource = facts.record, facts.resources[spec.name]
         if not self._free(now, spec.name, facts, resource):
             return []
         wanted = record.persistent.get(spec.name, False)
         if resource.opened_epoch != record.epoch:
+            may_move = spec.policy.restart_action is RestartAction.RESTART_THEN_FAILOVER
+            if resource.open_errors >= OPEN_ATTEMPTS and may_move:
+                leave = self._escalate(now, facts, spec)
+                if any(isinstance(action, ChangeRegister) for action in leave):
+                    return leave
             return [self._call(facts, spec, EntryPoint.OPEN, why=Why.START, adopt=True)]
         if resource.clean_stop and wanted:
             return [self._set_persistent_state(facts, spec.name, wanted=False)]
@@ -281,16 +305,16 @@ class ResourceControlManager:
             return [self._set_persistent_state(facts, spec.name, wanted=True)]
         if resource.state is ResourceState.FAILED:
             return self._next_for_failed(now, facts, spec, wanted)
-        providers_online = self._providers_online(facts, spec)
+        providers_online = facts.providers_online(spec)
         if resource.state is ResourceState.OFFLINE and wanted and providers_online:
             return [self._call(facts, spec, EntryPoint.ONLINE, why=Why.START)]
-        must_end = not wanted or not providers_online
-        if resource.state is ResourceState.ONLINE and must_end and self._dependents_down(facts, spec):
+        must_end = not wanted or facts.providers_gone(spec)
+        if resource.state is ResourceState.ONLINE and must_end and facts.dependents_down(spec):
             return [self._call(facts, spec, EntryPoint.OFFLINE, why=Why.REQUEST)]
         return []
 
     def _next_for_failed(
-        self, now: int, facts: _GroupFacts, spec: ResourceSpec, wanted: bool
+        self, now: int, facts: GroupFacts, spec: ResourceSpec, wanted: bool
     ) -> list[Action]:
         record, resource, policy = facts.record, facts.resources[spec.name], spec.policy
         if not wanted:
@@ -324,7 +348,7 @@ class ResourceControlManager:
             return self._stay_failed(facts, spec, "its restarts are used up and it may not move")
         return self._escalate(now, facts, spec)
 
-    def _escalate(self, now: int, facts: _GroupFacts, spec: ResourceSpec) -> list[Action]:
+    def _escalate(self, now: int, facts: GroupFacts, spec: ResourceSpec) -> list[Action]:
         """Restarts are used up: move the group to the next candidate, as long as its failover threshold lets it."""
         group = facts.record.spec
         cluster = self._membership.cluster
@@ -346,7 +370,7 @@ class ResourceControlManager:
         )
         return [self._change(facts, change)]
 
-    def _stay_failed(self, facts: _GroupFacts, spec: ResourceSpec, reason: str, id: int = 1069) -> list[Action]:
+    def _stay_failed(self, facts: GroupFacts, spec: ResourceSpec, reason: str, id: int = 1069) -> list[Action]:
         resource = facts.resources[spec.name]
         if resource.told_no_candidate:
             return []
@@ -354,7 +378,7 @@ class ResourceControlManager:
         message = f"{spec.name} of group {facts.record.spec.name} stays Failed: {reason}"
         return [_log("resource-stays-failed", message, id=id, group=facts.record.spec.name, resource=spec.name)]
 
-    def _next_target(self, now: int, facts: _GroupFacts) -> str | None:
+    def _next_target(self, now: int, facts: GroupFacts) -> str | None:
         cluster = self._membership.cluster
         assert cluster is not None
         alive = self._membership.candidates(now)
@@ -367,37 +391,31 @@ class ResourceControlManager:
 
     # A move under way
 
-    def _go_on_moving(self, now: int, facts: _GroupFacts) -> list[Action]:
+    def _go_on_moving(self, now: int, facts: GroupFacts) -> list[Action]:
         record = facts.record
         actions: list[Action] = []
         for spec in record.spec.resources:
             resource = facts.resources[spec.name]
             if resource.closed_epoch == record.epoch or not self._free(now, spec.name, facts, resource):
                 continue
-            actions += self._end_resource(now, facts, spec, resource)
+            actions += self._end_resource(facts, spec, resource)
         if all(facts.resources[spec.name].closed_epoch == record.epoch for spec in record.spec.resources):
             actions.append(self._hand_over(now, facts))
         return actions
 
-    def _end_resource(
-        self, now: int, facts: _GroupFacts, spec: ResourceSpec, resource: ResourceFacts
-    ) -> list[Action]:
-        if resource.stuck_since_us is None:
-            resource.stuck_since_us = now
-        elif now - resource.stuck_since_us > spec.policy.pending_timeout_us:
-            return [Reset(f"no proof that {spec.name} has ended within its pending-timeout")]
-        if not self._dependents_closed(facts, spec):
+    def _end_resource(self, facts: GroupFacts, spec: ResourceSpec, resource: ResourceFacts) -> list[Action]:
+        if not facts.dependents_closed(spec):
             return []
-        if resource.opened_epoch is None:
+        if resource.opened_epoch is None and not resource.open_errors:
             # The host has just come back: it must know the resource before it can end it.
             return [self._call(facts, spec, EntryPoint.OPEN, why=Why.MOVE, adopt=True)]
         if resource.state is ResourceState.ONLINE:
             return [self._call(facts, spec, EntryPoint.OFFLINE, why=Why.MOVE)]
-        if resource.state.pending:
+        if resource.state.pending and not resource.open_errors:
             return []
         return [self._call(facts, spec, EntryPoint.CLOSE, why=Why.MOVE)]
 
-    def _hand_over(self, now: int, facts: _GroupFacts) -> Action:
+    def _hand_over(self, now: int, facts: GroupFacts) -> Action:
         record, cluster = facts.record, self._membership.cluster
         assert cluster is not None
         assert record.move is not None
@@ -412,33 +430,13 @@ class ResourceControlManager:
 
     # Parts
 
-    def _providers_online(self, facts: _GroupFacts, spec: ResourceSpec) -> bool:
-        return all(
-            any(facts.resources[name].state is ResourceState.ONLINE for name in alternatives)
-            for alternatives in spec.depends_on
-        )
-
-    def _dependents_down(self, facts: _GroupFacts, spec: ResourceSpec) -> bool:
-        return all(
-            facts.resources[other.name].state in (ResourceState.OFFLINE, ResourceState.FAILED)
-            for other in facts.record.spec.resources
-            if any(spec.name in alternatives for alternatives in other.depends_on)
-        )
-
-    def _dependents_closed(self, facts: _GroupFacts, spec: ResourceSpec) -> bool:
-        return all(
-            facts.resources[other.name].closed_epoch == facts.record.epoch
-            for other in facts.record.spec.resources
-            if any(spec.name in alternatives for alternatives in other.depends_on)
-        )
-
-    def _set_persistent_state(self, facts: _GroupFacts, name: str, *, wanted: bool) -> Action:
+    def _set_persistent_state(self, facts: GroupFacts, name: str, *, wanted: bool) -> Action:
         change = SetPersistentState(
             session=self._session, epoch=facts.record.epoch, resource=name, wanted=wanted
         )
         return self._change(facts, change, resource=name)
 
-    def _change(self, facts: _GroupFacts, change: Change, *, resource: str | None = None) -> ChangeRegister:
+    def _change(self, facts: GroupFacts, change: Change, *, resource: str | None = None) -> ChangeRegister:
         name = facts.record.spec.name
         wish = ChangeRegister(id=self._ids.next(), key=group_key(name), change=change)
         self._changes[wish.id] = (name, resource)
@@ -449,7 +447,7 @@ class ResourceControlManager:
 
     def _call(
         self,
-        facts: _GroupFacts,
+        facts: GroupFacts,
         spec: ResourceSpec,
         entry_point: EntryPoint,
         *,
@@ -472,9 +470,8 @@ class ResourceControlManager:
             adopt=adopt,
             spec=spec if opening else None,
         )
-        facts.resources[spec.name].request = request
-        if entry_point is not EntryPoint.CLOSE and facts.record.move is None:
-            facts.resources[spec.name].stuck_since_us = None
+        resource = facts.resources[spec.name]
+        resource.request, resource.asked_us = request, self._now_us
         return CallHost(request)
 
 

@@ -80,11 +80,13 @@ class ClusterService:
         self._calls = Ids()
         self._ids = Ids()
         self._generation = 0
+        self._now_us = 0
         self._host: HostConnected | None = None
         self._managers = self._build()
 
     def handle(self, now: int, event: Event) -> list[Action]:
         """Take one fact in. Returns what to do, in the order in which it must be done."""
+        self._now_us = now
         actions: list[Action] = []
         events: deque[Event] = deque([event])
         if self._managers.node.lapsed(now):
@@ -104,8 +106,11 @@ class ClusterService:
     def next_wake(self) -> int | None:
         """When the service wants a Tick, if nothing else happens before. May lie in the past."""
         managers = self._managers
-        wakes = [managers.database.next_wake(), *(manager.next_wake() for manager in managers.in_order)]
-        return min((wake for wake in wakes if wake is not None), default=None)
+        wakes = [manager.next_wake() for manager in managers.in_order]
+        # A manager has just looked at all its facts: what was due and was not done waits for a fact, not for time.
+        ahead = [wake for wake in wakes if wake is not None and wake > self._now_us]
+        database = managers.database.next_wake()
+        return min(ahead if database is None else [*ahead, database], default=None)
 
     def snapshot(self, now: int) -> dict[str, Any]:
         """What this node believes, for display."""
@@ -182,6 +187,7 @@ class ClusterService:
             membership=membership,
             fencing=FencingManager(
                 session=session,
+                voters=configuration.voters,
                 settings=settings,
                 node=node,
                 membership=membership,

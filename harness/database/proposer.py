@@ -99,6 +99,7 @@ class _Operation:
     phase_ends_us: int = 0
     attempts: int = 0
     accept_sent: bool = False
+    identity: bool = False
     ballot: Ballot = NO_BALLOT
     promise: Ballot = NO_BALLOT
     proposal: Stored | None = None
@@ -142,9 +143,13 @@ class Proposer:
         """Start a change; it ends with exactly one settlement within about `limit_us`."""
         self._enqueue(now, _Operation(operation, key, change, now + limit_us))
 
-    def read(self, now: int, *, operation: int, key: str, limit_us: int) -> None:
-        """Start a linearizable read; DONE carries what the register holds (None if it was never written)."""
-        self._enqueue(now, _Operation(operation, key, None, now + limit_us))
+    def read(self, now: int, *, operation: int, key: str, limit_us: int, identity: bool = False) -> None:
+        """Start a linearizable read; DONE carries what the register holds (None if it was never written).
+
+        With `identity` it writes what it finds under a ballot of its own, whatever the voters agree on: what that does
+        not show can never appear. That is how an unknown outcome is settled.
+        """
+        self._enqueue(now, _Operation(operation, key, None, now + limit_us, identity=identity))
 
     def answered(self, now: int, number: int, reply: Reply) -> None:
         """A voter answered. Answers to rounds that are over, or that name anything else, count for nothing."""
@@ -201,7 +206,7 @@ class Proposer:
         operation.answers.clear()
         operation.failed.clear()
         operation.refusal = None
-        if operation.change is None and operation.attempts == 1:
+        if operation.change is None and operation.attempts == 1 and not operation.identity:
             self._begin(now, operation, _Phase.READ, NO_BALLOT)
             return
         fast = self._fast.pop(operation.key, None)
@@ -296,8 +301,10 @@ class Proposer:
             else:
                 previous = chosen or Stored(version=0, ids=(), record=record)
                 proposal = previous.after(change_id, record)
-        if proposal is chosen and (committed or chosen is None):
-            # Nothing to write, and what was found is chosen already (or nothing ever was): no accept is needed.
+        unsettled = operation.identity or (operation.accept_sent and not already)
+        if proposal is chosen and (committed or chosen is None) and not (unsettled and chosen is not None):
+            # Nothing to write, and what was found is chosen already (or nothing ever was): no accept is needed. An
+            # accept of this operation that may still be somewhere needs one: under a lower ballot it could be revived.
             self._settle(now, operation, self._end_of(operation), chosen, under)
             return
         assert proposal is not None

@@ -102,6 +102,8 @@ class JoinSession:
             return Refusal(f"{self.session.node} is no member of rig {record.rig}")
         if entry.session == self.session and entry.state is SessionState.DOWN:
             return Refusal(f"{self.session} was declared Down")
+        if self.session in entry.earlier:
+            return Refusal(f"{self.session} was replaced by {entry.session}")
         earlier = entry.earlier
         if entry.session is not None and entry.session != self.session:
             earlier = (*earlier, entry.session)[-EARLIER_KEPT:]
@@ -182,6 +184,8 @@ class RecordRestart:
             for entry in record.restarts
             if entry.session == self.session and self.at_us - entry.at_us <= self.period_us
         ]
+        if any(entry.failure == self.failure and entry.resource == self.resource for entry in recent):
+            return record
         entry = Restart(resource=self.resource, session=self.session, at_us=self.at_us, failure=self.failure)
         return replace(record, restarts=(*recent, entry)[-RESTARTS_KEPT:])
 

@@ -88,6 +88,14 @@ class Vmms:
         if session == await self._own_session():
             raise EngineError(f"fencing of {session}: that is this node's own session")
         await self._power.fence(session, not_after_us=not_after_us)
+        # Its voter is missed, and whoever asked may be gone by now: not left to the caller.
+        self._runtime.spawn(self._power_on_again(session.node), name=f"power on {session.node}")
+
+    async def _power_on_again(self, node: str) -> None:
+        try:
+            await self._power.power_on(node)
+        except EngineError as error:
+            self._log("power-on-failed", f"power-on of {node} after its fence: {error}", node=node)
 
     async def power_on(self, node: str) -> bool:
         """See `Power.power_on`."""
@@ -237,10 +245,12 @@ class Vmms:
         runs = box.runs
         try:
             await self._engine.start(box.id)
-            box.start_unanswered = False
         except EngineError as error:
             failure = error
         seen = await self._engine.inspect(box.id)
+        if failure is None:
+            # Not before this look: an end that comes between answer and event must not take it for stopped.
+            box.start_unanswered = False
         if seen is None:
             if record.current is box:
                 self._watch.container_gone(record)

@@ -37,7 +37,7 @@ from node_watchdog import (
     Machines,
     Watchdog,
     Woke,
-    last_pet,
+    pets_of,
 )
 
 SECOND = 1_000_000_000
@@ -125,13 +125,14 @@ class Init:
             data = os.read(self._pet_read, 65536)
         except BlockingIOError:
             return
-        pet = last_pet(data)
-        if pet is None:
+        pets = pets_of(data)
+        if pets is None:
             fields = {"bytes": len(data)}
             self._log(Log(event="pet-malformed", message="not whole pets of 16 bytes", fields=fields))
             return
-        # The time is taken after the read and looked at before the pet: a freeze in between changes nothing.
-        self._perform(self._watchdog.handle(boottime(), pet))
+        # The time is taken after the read and looked at before each pet: a freeze in between changes nothing.
+        for pet in pets:
+            self._perform(self._watchdog.handle(boottime(), pet))
 
     def _reap(self) -> None:
         """Collect the dead, ours and the orphans of guests; in batches, or a fork bomb would hold the watchdog."""

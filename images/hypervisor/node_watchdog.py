@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from node_log import Log
 
-__all__ = ["CountMachines", "Exit", "Guests", "KillGuests", "Machines", "Permit", "Pet", "Watchdog", "Woke", "last_pet"]
+__all__ = ["CountMachines", "Exit", "Guests", "KillGuests", "Machines", "Permit", "Pet", "Watchdog", "Woke", "pets_of"]
 
 MILLISECOND = 1_000_000
 SWEEP_INTERVAL = 5 * MILLISECOND
@@ -126,6 +126,10 @@ class Watchdog:
         match event:
             case Woke():
                 actions = actions or self._look_around(now)
+            case Pet() if event.node_ends_at <= now:
+                # A service that ends its own session is believed whatever else goes on.
+                self.node_ends_at = event.node_ends_at
+                actions += self._look_at_deadlines(now)
             case Pet(guests_end_at=0) if self._permitted_once:
                 pass
             case Pet() if self.permit is Permit.WITHDRAWN:
@@ -197,9 +201,11 @@ class Watchdog:
         return Log(event=f"guests-{permit.name.lower()}", message=message, fields=fields)
 
 
-def last_pet(data: bytes) -> Pet | None:
-    """The newest pet of what the pipe held; None when it is not whole pets."""
+def pets_of(data: bytes) -> list[Pet] | None:
+    """The pets that the pipe held, in order; None when it is not whole pets."""
     if not data or len(data) % PET.size:
         return None
-    guests_end_at, node_ends_at = PET.unpack(data[-PET.size :])
-    return Pet(guests_end_at=guests_end_at, node_ends_at=node_ends_at)
+    return [
+        Pet(guests_end_at=guests_end_at, node_ends_at=node_ends_at)
+        for guests_end_at, node_ends_at in PET.iter_unpack(data)
+    ]

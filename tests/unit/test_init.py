@@ -132,6 +132,19 @@ class TestWatchdog:
 
         assert not any(done)
 
+    def test_service_that_ends_its_session_is_believed_whatever_it_says_afterwards(self):
+        dog = watchdog.Watchdog(node_ends_at=60 * S)
+
+        done = orders(dog.handle(5 * S, pet(1, 1))) + orders(dog.handle(5 * S, pet(0, 65 * S)))
+
+        assert done == [RESET]
+
+    def test_session_is_ended_also_while_guests_are_being_killed(self):
+        dog = granted_until(3 * S, 9 * S)
+        dog.handle(3 * S, WOKE)
+
+        assert RESET in orders(dog.handle(4 * S, pet(1, 1)))
+
     def test_service_without_a_lease_neither_ends_guests_nor_lengthens_the_node_once_guests_were_permitted(self):
         dog = granted_until(10 * S, 11 * S)
 
@@ -211,17 +224,17 @@ class TestWatchdog:
 
 
 class TestPets:
-    def test_newest_of_several_counts(self):
+    def test_all_that_the_pipe_held_are_read_in_order(self):
         data = watchdog.PET.pack(1, 2) + watchdog.PET.pack(3, 4)
 
-        assert watchdog.last_pet(data) == pet(3, 4)
+        assert watchdog.pets_of(data) == [pet(1, 2), pet(3, 4)]
 
     @pytest.mark.parametrize("data", [b"", b"x", b"x" * 17])
     def test_what_is_not_whole_is_no_pet(self, data):
-        assert watchdog.last_pet(data) is None
+        assert watchdog.pets_of(data) is None
 
     def test_pets_are_sixteen_bytes_little_endian(self):
-        assert watchdog.last_pet(b"\x01" + b"\0" * 7 + b"\x02" + b"\0" * 7) == pet(1, 2)
+        assert watchdog.pets_of(b"\x01" + b"\0" * 7 + b"\x02" + b"\0" * 7) == [pet(1, 2)]
 
 
 def keeper_of(*names):

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -224,6 +224,30 @@ def test_a_minority_accept_is_settled_by_an_identity_change_when_voters_disagree
     assert failures_of(later.stored.record) == ["f1"]  # type: ignore[union-attr]
 
 
+def test_refused_is_not_told_while_an_own_accept_may_still_be_revived() -> None:
+    bench = Bench()
+    bench.change(bench.proposer("a"), CreateRegister(first=first_record()))
+    other = bench.proposer("b")
+    other.change(bench.now, operation=7, key=KEY, change=_Once("mine"), limit_us=10**6)
+    bench.carry_prepares(other)
+    # Its accept reaches v1 alone; meanwhile another change makes it refuse itself on the two that it will ask next.
+    for send in list(other.sends):
+        if send.voter == "v1":
+            bench.voters["v1"].handle(send.call, clock_us=bench.now)
+        other.failed(bench.now, send.number, send.voter)
+    other.sends.clear()
+    _Once.refuses = True
+    try:
+        settled = bench._finish(other, ("v1",))
+    finally:
+        _Once.refuses = False
+
+    final = bench.read(bench.proposer("c"), down=("v3",))
+
+    assert settled.result is Result.REFUSED
+    assert failures_of(final.stored.record) == []  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     ("to", "why"),
     [
@@ -285,6 +309,17 @@ def test_the_random_schedules_find_a_ballot_that_is_used_twice() -> None:
         return not acknowledged <= set(finals)
 
     assert any(lost(seed) for seed in range(300))
+
+
+@dataclass(frozen=True)
+class _Once:
+    """Writes a restart down, until something that it depends on has changed."""
+
+    refuses: ClassVar[bool] = False
+    failure: str
+
+    def apply(self, record: Record | None) -> Record | Refusal:
+        return Refusal("no longer") if _Once.refuses else restart(self.failure).apply(record)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """VMMS: fencing, power, and what earlier sessions left. Two nodes; n2 fences n1."""
 
 import pytest
-from machine_bench import FAR, SECOND, Bench, BenchVmms
+from machine_bench import FAR, RIG, SECOND, Bench, BenchVmms
 
 from harness.errors import EngineError
 from harness.model import labels as label
@@ -37,6 +37,7 @@ def fence(bench: Bench, survivor: BenchVmms, victim: BenchVmms, *, not_after_us:
 def test_fence_leaves_node_off_and_no_container_of_the_session(
     bench: Bench, victim: BenchVmms, survivor: BenchVmms
 ) -> None:
+    bench.engine.hold(RIG, "n1")
     began = bench.clock.now_us
 
     fence(bench, survivor, victim)
@@ -46,6 +47,16 @@ def test_fence_leaves_node_off_and_no_container_of_the_session(
     assert bench.clock.now_us - began < SECOND // 2
     bench.run(60)
     assert not bench.engine.node("n1").alive
+
+
+def test_fenced_node_is_switched_on_again_whatever_became_of_the_caller(
+    bench: Bench, victim: BenchVmms, survivor: BenchVmms
+) -> None:
+    fence(bench, survivor, victim)
+    bench.run(2)
+
+    assert bench.engine.node("n1").alive
+    assert of_session(bench, victim.session) == []
 
 
 def test_fence_is_not_held_up_by_a_frozen_guest_and_node(bench: Bench, victim: BenchVmms, survivor: BenchVmms) -> None:
@@ -78,6 +89,7 @@ def test_fence_ends_a_node_that_waits_for_its_restart_policy(
 ) -> None:
     bench.engine.end_node("n1", 87)
     bench.wait_until(lambda: bench.engine.node("n1").restarting)
+    bench.engine.hold(RIG, "n1")
 
     fence(bench, survivor, victim)
     bench.run(30)

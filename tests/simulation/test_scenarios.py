@@ -1,0 +1,111 @@
+"""Single situations in the seeded world, each once found broken: by a review, or by the search itself."""
+
+from collections.abc import Callable
+
+import pytest
+
+from harness.simulation.schedule import small_topology
+from harness.simulation.world import World
+
+SECOND = 1_000_000
+
+
+def formed(seed: int) -> World:
+    world = World(small_topology(), seed=seed)
+    assert world.run_until_settled(15 * SECOND) == []
+    return world
+
+
+def ended_since(world: World, at_us: int) -> list[str]:
+    return [str(line) for line in world.trace if line.at_us >= at_us and line.event == "machine-ended"]
+
+
+@pytest.mark.parametrize("process", ["service", "host", "vmms", "voter"])
+@pytest.mark.parametrize("seed", range(6))
+def test_killing_a_process_of_the_node_stops_no_machine(process: str, seed: int) -> None:
+    world = formed(seed)
+    killed_us = world.clock.now_us
+
+    world.nodes["node1"].kill_process(process)
+    world.run(12 * SECOND)
+
+    assert ended_since(world, killed_us) == []
+    assert world.unsettled() == []
+
+
+@pytest.mark.parametrize(
+    "blow",
+    [
+        pytest.param(lambda world: world.nodes["node1"].kill_process("service"), id="service killed"),
+        pytest.param(
+            lambda world: world.nodes["node1"].client.stall(world.clock.now_us + 6 * SECOND), id="engine stalled"
+        ),
+    ],
+)
+def test_a_majority_that_a_fence_has_switched_off_comes_back_though_the_fencer_is_struck(
+    blow: Callable[[World], None],
+) -> None:
+    world = formed(5)
+    world.engine.hold(world.topology.rig, "node3")
+    world.engine.power_off_node("node3")
+    world.run(12 * SECOND)
+    world.nodes["node2"].hang_service(60 * SECOND)
+    for _ in range(200):
+        world.run(50_000)
+        if any(line.event == "fence-verified" and "node2" in str(line.fields["session"]) for line in world.trace):
+            break
+    else:
+        pytest.fail("node2 was never fenced")
+
+    blow(world)
+    world.run(45 * SECOND)
+
+    assert world.violations == []
+    assert all(world.instances.running(f"vm{number}") for number in range(1, 5))
+
+
+def test_nodes_that_boot_late_in_a_cold_start_are_not_fenced() -> None:
+    world = formed(3)
+    for name in world.nodes:
+        world.engine.power_off_node(name)
+    world.run(SECOND)
+    began_us = world.clock.now_us
+
+    for name, delay in (("node1", 0), ("node2", 100_000), ("node3", 3_200_000)):
+        world.clock.after(delay, lambda name=name: world.engine.start_node(name))  # type: ignore[misc]
+    world.run(20 * SECOND)
+
+    assert [str(line) for line in world.trace if line.at_us > began_us and line.event == "fencing"] == []
+    assert world.unsettled() == []
+
+
+def test_a_node_that_is_held_off_keeps_nobody_busy() -> None:
+    world = formed(2)
+    world.engine.hold(world.topology.rig, "node3")
+    world.engine.power_off_node("node3")
+    world.run(20 * SECOND)
+    steps = [0]
+    service = world.nodes["node2"].service
+    assert service is not None
+    handle = service.handle
+    service.handle = lambda now, event: (steps.__setitem__(0, steps[0] + 1), handle(now, event))[1]  # type: ignore[method-assign,func-returns-value]
+
+    world.run(10 * SECOND)
+
+    assert steps[0] < 300
+
+
+def test_a_group_whose_machine_cannot_be_prepared_goes_elsewhere() -> None:
+    world = formed(4)
+    victim = next(name for name in world.nodes if any(box.node == name for box in world.instances.running("vm1")))
+    client = world.nodes[victim].client
+    world.nodes[victim].kill_process("vmms")
+    for _ in range(40):
+        client.lose_next_request("create")
+    world.engine.remove_by_hand(world.instances.running("vm1")[0].id)
+
+    world.run(60 * SECOND)
+
+    assert world.violations == []
+    assert world.instances.running("vm1")
+    assert world.instances.running("vm1")[0].node != victim
