@@ -192,10 +192,14 @@ class SimulatedNode:
             "voter": self._start_voter,
         }[name]
         if name == "voter":
-            if self.name in self._voters:
-                self._voters[self.name].stop()
-        else:
+            voter = self._voters.get(self.name)
+            if voter is None or not voter.running:
+                return
+            voter.stop()
+        elif name in self._runtimes:
             self._end(name)
+        else:
+            return  # it is being started again already
         self._record(self.name, "init", "process-killed", {"process": name})
         self._soon(250, 600, again)
 

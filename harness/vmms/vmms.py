@@ -48,6 +48,7 @@ class Vmms:
         self._power = Power(runtime=runtime, engine=engine, rig=rig, log=log)
         self._ready = runtime.pending()
         self._session: Session | None = None
+        self._cleared = False
         self._watch: Watch
 
     async def run(self) -> None:
@@ -78,10 +79,17 @@ class Vmms:
         return await self._own_session()
 
     async def clear_earlier_sessions(self) -> int:
-        """Remove what earlier sessions of this node left; returns how many containers. Raises EngineError unless none
-        is left.
+        """Remove what earlier sessions of this node left; returns how many containers. Raises EngineError unless none is
+        left.
+
+        Done once: what an earlier session asked for may still be created afterwards, but never started, because its
+        start would name an id that nobody was told. So a restarted service does not wait for a stalled engine.
         """
-        return await self._power.clear(self._node, keep=await self._own_session())
+        if self._cleared:
+            return 0
+        removed = await self._power.clear(self._node, keep=await self._own_session())
+        self._cleared = True
+        return removed
 
     async def fence(self, session: Session, *, not_after_us: int) -> None:
         """See `Power.fence`. Raises EngineError also when asked to fence this very session."""
