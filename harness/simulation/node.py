@@ -203,11 +203,11 @@ class SimulatedNode:
         self._record(self.name, "init", "process-killed", {"process": name})
         self._soon(250, 600, again)
 
-    def hang_service(self, duration_us: int) -> None:
-        """SIGSTOP to the service, SIGCONT later."""
-        self._hold("service")
+    def hang_process(self, name: str, duration_us: int) -> None:
+        """SIGSTOP to `service`, `host` or `vmms`, SIGCONT later."""
+        self._hold(name)
         life = self._life
-        self._clock.after(duration_us, lambda: self._release("service") if self._life == life else None)
+        self._clock.after(duration_us, lambda: self._release(name) if self._life == life else None)
 
     def freeze(self) -> None:
         """Everything of the node stops, guests included; the engine and the network do not."""

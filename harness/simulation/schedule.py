@@ -318,7 +318,7 @@ _INJECTIONS: dict[FaultKind, Callable[[World, Planned], None]] = {
     FaultKind.ONE_WAY: _one_way,
     FaultKind.LOSSY: _lossy,
     FaultKind.SERVICE_KILL: _kill("service"),
-    FaultKind.SERVICE_HANG: lambda world, fault: world.nodes[fault.target].hang_service(fault.duration_us),
+    FaultKind.SERVICE_HANG: lambda world, fault: world.nodes[fault.target].hang_process("service", fault.duration_us),
     FaultKind.HOST_KILL: _kill("host"),
     FaultKind.VMMS_KILL: _kill("vmms"),
     FaultKind.VOTER_KILL: _kill("voter"),

@@ -49,7 +49,7 @@ def test_a_majority_that_a_fence_has_switched_off_comes_back_though_the_fencer_i
     world.engine.hold(world.topology.rig, "node3")
     world.engine.power_off_node("node3")
     world.run(12 * SECOND)
-    world.nodes["node2"].hang_service(60 * SECOND)
+    world.nodes["node2"].hang_process("service", 60 * SECOND)
     for _ in range(200):
         world.run(50_000)
         if any(line.event == "fence-verified" and "node2" in str(line.fields["session"]) for line in world.trace):
@@ -109,3 +109,16 @@ def test_a_group_whose_machine_cannot_be_prepared_goes_elsewhere() -> None:
     assert world.violations == []
     assert world.instances.running("vm1")
     assert world.instances.running("vm1")[0].node != victim
+
+
+def test_a_vmms_that_hangs_for_ever_costs_its_node_the_session() -> None:
+    world = formed(6)
+    box = world.instances.running("vm1")[0]
+
+    world.nodes[box.node].hang_process("vmms", 3600 * SECOND)
+    world.engine.crash_machine(box.id)
+    world.run(260 * SECOND)
+
+    assert world.violations == []
+    assert world.instances.running("vm1")
+    assert world.unsettled() == []
