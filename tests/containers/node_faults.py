@@ -1,0 +1,178 @@
+"""What the tests do to a node and its machines from inside, without the engine's knowledge: kill a process, crash a
+machine, cut the node off from the others.
+
+Faults of an experiment are in `chaos.faults`; these are nearer to the bone, and assert that they worked.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import docker.errors
+
+import chaos.crash_probe
+from harness.model import labels
+from harness.rig.build_context import HYPERVISOR
+from harness.rig.compose import node_container
+from harness.rig.container_exec import run_inside
+from harness.rig.rig import Machine, Rig
+
+__all__ = ["PROBE_LIMIT_S", "RESOURCE_HOST", "SERVICE", "VMMS", "VOTER", "Cut", "crash", "kill_process"]
+
+SERVICE, VOTER, VMMS, RESOURCE_HOST = 900, 901, 902, 903
+"""Users of a node's processes (docs/design/0001-seams.md)."""
+
+PROBE_LIMIT_S = 20.0
+"""Starting Python in a node took 0.1 s."""
+
+KILLER = """
+import json, os, signal, sys, time
+
+user, away_s, others = sys.argv[1], float(sys.argv[2]), sys.argv[3:]
+
+def alive(users):
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/status") as file:
+                fields = {key: rest.split() for key, _, rest in (line.partition(":") for line in file)}
+        except OSError:
+            continue
+        if fields["Uid"][0] in users and fields["State"][0] not in "ZX":
+            found.append(int(name))
+    return found
+
+killed = {}
+ends = time.monotonic() + away_s
+gives_up = ends + 12
+while not killed or time.monotonic() < ends:
+    for pid in alive([user]):
+        os.kill(pid, signal.SIGKILL)
+        if pid not in killed:
+            killed[pid] = time.time_ns()
+            print(json.dumps({"killed": pid, "at_ns": killed[pid]}), flush=True)
+    if killed:
+        for pid in alive(others):
+            os.kill(pid, signal.SIGKILL)
+        others = []
+    if time.monotonic() > gives_up:
+        sys.exit(f"no process of user {user} to kill")
+    time.sleep(0.01)
+while not (back := [pid for pid in alive([user]) if pid not in killed]):
+    if time.monotonic() > gives_up:
+        sys.exit(f"killed {killed}, and no process of user {user} came back")
+    time.sleep(0.01)
+print(json.dumps({"back": back[0], "at_ns": time.time_ns()}))
+"""
+"""Kills what runs under a user of the node, and for a while again what comes back; then waits for the successor. What
+runs under the `others` is killed once, while it is away.
+"""
+
+CUT = """
+for tool in iptables-nft iptables-legacy; do
+    laid=yes
+    for peer in $PEERS; do
+        $tool -w 2 -I INPUT -s $peer -j DROP && $tool -w 2 -I OUTPUT -d $peer -j DROP || laid=
+    done
+    [ $laid ] && date +%s%N && exit 0
+done
+exit 1
+"""
+HEAL = """
+for tool in iptables-nft iptables-legacy; do
+    for peer in $PEERS; do
+        $tool -w 2 -nvxL INPUT | grep -w DROP | grep -w $peer
+        $tool -w 2 -D INPUT -s $peer -j DROP && $tool -w 2 -D OUTPUT -d $peer -j DROP
+    done
+done 2>&1
+exit 0
+"""
+
+
+def crash(rig: Rig, machine: Machine) -> int:
+    """Kills a machine's first process without the engine; the answer is when, in Unix nanoseconds."""
+    source = Path(chaos.crash_probe.__file__).read_text()
+    command = ["python3", "-I", "-c", source, machine.container]
+    node = node_container(rig.name, machine.node)
+    finished = run_inside(rig.client, node, command, user="0", limit_s=PROBE_LIMIT_S)
+    assert finished.exit_code == 0, f"crash of {machine.name}: {finished}"
+    return int(json.loads(finished.stdout)["at_ns"])
+
+
+def kill_process(
+    rig: Rig,
+    node: str,
+    user: int,
+    *,
+    away_s: float = 0,
+    machines: Sequence[Machine] = (),
+    on_kill: Callable[[], None] = lambda: None,
+) -> tuple[int, int]:
+    """Kills the node's process that runs under `user`, for `away_s` seconds again and again, and right after the first
+    time `machines`; returns when it was killed first and when another one ran that stays, in Unix nanoseconds.
+
+    `on_kill` is called after the first kill.
+    """
+    names = {machine.name for machine in machines}
+    resources = [resource for group in rig.topology.groups for resource in group.resources]
+    users = [resource.properties["user"] for resource in resources if resource.name in names]
+    command = ["python3", "-I", "-c", KILLER, str(user), str(away_s), *users]
+    container = node_container(rig.name, node)
+    finished = run_inside(rig.client, container, command, user="0", limit_s=PROBE_LIMIT_S, on_line=lambda _: on_kill())
+    assert finished.exit_code == 0, f"kill of user {user} on {node}: {finished}"
+    told = [json.loads(line) for line in finished.stdout.splitlines()]
+    killed_ns, back_ns = int(told[0]["at_ns"]), int(told[-1]["at_ns"])
+    print(f"user {user} on {node}: killed {len(told) - 1} times, back after {(back_ns - killed_ns) / 1e9:.3f} s")
+    return killed_ns, back_ns
+
+
+class Cut:
+    """A node cut off from the other nodes by rules in its network namespace, laid by a container beside it.
+
+    The namespace ends with each life of the node, and the rules with it: `keep` lays them again in the next. `lives`
+    says which ones were cut off and since when (Unix nanoseconds); `refusal` is what the last failed attempt said.
+    """
+
+    def __init__(self, rig: Rig, node: str) -> None:
+        self.lives: dict[str, int] = {}
+        self.refusal = ""
+        self._rig = rig
+        self._node = node_container(rig.name, node)
+        self._peers = " ".join(other.address for other in rig.topology.nodes if other.name != node)
+
+    def keep(self) -> None:
+        """Cuts the node's present life, if it is not cut."""
+        state = self._rig.client.api.inspect_container(self._node)["State"]
+        if state["Running"] and state["StartedAt"] not in self.lives:
+            told = self._beside_the_node(CUT).strip()
+            if told.isdigit():
+                self.lives[state["StartedAt"]] = int(told)
+            else:
+                self.refusal = told
+
+    def heal(self) -> int:
+        """Takes the rules away; the answer is how many packets they had dropped on their way in."""
+        told = self._beside_the_node(HEAL)
+        return sum(int(line.split()[0]) for line in told.splitlines() if "DROP" in line)
+
+    def _beside_the_node(self, script: str) -> str:
+        try:
+            helper: Any = self._rig.client.containers.run(
+                HYPERVISOR.tag,
+                entrypoint=["sh", "-c", script],
+                environment={"PEERS": self._peers},
+                network_mode=f"container:{self._node}",
+                user="0",
+                cap_drop=["ALL"],
+                cap_add=["NET_ADMIN", "NET_RAW"],
+                labels={labels.RIG: self._rig.name},
+                detach=True,
+            )
+        except docker.errors.APIError as error:
+            return str(error)  # the node died just now: its next life is another matter
+        try:
+            helper.wait(timeout=PROBE_LIMIT_S)
+            return bytes(helper.logs()).decode()
+        finally:
+            helper.remove(force=True)
