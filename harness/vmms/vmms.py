@@ -79,8 +79,8 @@ class Vmms:
         return await self._own_session()
 
     async def clear_earlier_sessions(self) -> int:
-        """Remove what earlier sessions of this node left; returns how many containers. Raises EngineError unless none is
-        left.
+        """Remove what earlier sessions of this node left; returns how many containers. Raises EngineError unless
+        none is left.
 
         Done once: what an earlier session asked for may still be created afterwards, but never started, because its
         start would name an id that nobody was told. So a restarted service does not wait for a stalled engine.
