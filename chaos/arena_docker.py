@@ -135,7 +135,9 @@ class DockerArena:
                 if seen.role is Role.NODE:
                     self._follow(seen.node)
         else:
-            self._rig = await self._in_thread(lambda: Rig.up(topology, say=say, client=self._client))
+            self._rig = await self._in_thread(
+                lambda: Rig.up(topology, say=say, client=self._client, say_each_look=True)
+            )
         self._facts.update(await self._in_thread(self._learn_images))
         outside = Client(
             self._client, rig=self._name, addresses=machine_addresses(self._rig.topology), sink=self._from_thread

@@ -198,6 +198,7 @@ class _Run:
         self._experiment = experiment
         self._arena = arena
         self._interrupt = interrupt
+        self._said = ""
         self._terminal = terminal
         self._journal = journal
         self._ledger = ledger
@@ -265,7 +266,9 @@ class _Run:
     def _say(self, text: str) -> None:
         """What the rig waits for. Raising here, in the middle of the bring-up, is how a signal ends it."""
         self._interrupt.check()
-        self._terminal.waiting(text)
+        if text != self._said:
+            self._said = text
+            self._terminal.waiting(text)
 
     async def _gate(self) -> None:
         self._terminal.phase(f"Steady state before: {self._experiment.hypothesis_title or 'nothing is asked'}")

@@ -82,11 +82,13 @@ class Rig:
         limit_s: float = UP_LIMIT_S,
         client: docker.DockerClient | None = None,
         project_root: Path | None = None,
+        say_each_look: bool = False,
     ) -> "Rig":
         """Makes the rig, or completes one that stands already and is the same; returns when everything is Online.
 
         Raises UsageError when a rig of that name differs, WaitTimeout when it does not get Online within `limit_s`,
-        HarnessError, EngineError. What was made stays for a look: `down` removes it.
+        HarnessError, EngineError. What was made stays for a look: `down` removes it. With `say_each_look` what it waits
+        for is said at every look and not only when it changes, for a caller whose `say` raises in order to give up.
         """
         client = client or connect()
         tool = require_compose_tool()
@@ -100,7 +102,7 @@ class Rig:
             rig = cls(client, standing)
             rig._complete(tool, image=images.hypervisor.tag, say=say)
         form(client, rig.topology, say=say)
-        rig.wait_online(limit_s=limit_s, say=say)
+        rig.wait_online(limit_s=limit_s, say=say, say_each_look=say_each_look)
         return rig
 
     @classmethod
@@ -218,7 +220,7 @@ class Rig:
             return ""
         return "\n".join(_log_line(line) for line in bytes(text).decode(errors="replace").splitlines())
 
-    def wait_online(self, *, limit_s: float = UP_LIMIT_S, say: Say) -> None:
+    def wait_online(self, *, limit_s: float = UP_LIMIT_S, say: Say, say_each_look: bool = False) -> None:
         """Returns when every node is Up and every group Online. Raises WaitTimeout with what is missing."""
         deadline = time.monotonic() + limit_s
         told = ""
@@ -228,7 +230,7 @@ class Rig:
             if not missing:
                 return
             waiting = f"waiting for {', '.join(missing)}"
-            if waiting != told:
+            if say_each_look or waiting != told:
                 say(waiting)
                 told = waiting
             if time.monotonic() > deadline:
