@@ -12,7 +12,8 @@ still holds the owner and epoch that are over.
 | nobody yet | claim, in turn, once every member is Up or the cluster has waited long enough |
 """
 
-from harness.cluster_service.membership import Ids, MembershipManager
+from harness.cluster_service.ids import Ids
+from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import (
     Action,
     ChangeRegister,

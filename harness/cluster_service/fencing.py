@@ -15,7 +15,8 @@ own.
 
 from dataclasses import dataclass
 
-from harness.cluster_service.membership import COMPONENT, Ids, MembershipManager
+from harness.cluster_service.ids import Ids
+from harness.cluster_service.membership import COMPONENT, MembershipManager
 from harness.cluster_service.messages import (
     Action,
     ChangeRegister,

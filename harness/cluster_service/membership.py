@@ -11,6 +11,7 @@ Stages of the own session, derived from the cluster register, never remembered:
 | another session, after this one was a member | reset: it was replaced |
 """
 
+from harness.cluster_service.ids import Ids
 from harness.cluster_service.messages import (
     Action,
     ChangeRegister,
@@ -40,7 +41,7 @@ UNFORMED_POLL_US = 250_000
 class MembershipManager:
     """The view of the cluster and this node's place in it."""
 
-    def __init__(self, *, session: Session, node: NodeManager, ids: "Ids", turns: Turns) -> None:
+    def __init__(self, *, session: Session, node: NodeManager, ids: Ids, turns: Turns) -> None:
         self.cluster: ClusterRecord | None = None
         self.seen_since_us: int | None = None
         self._session = session
@@ -183,17 +184,3 @@ class MembershipManager:
             and now_entry.session == entry.session
             and not self.cluster.is_up(entry.session)
         ]
-
-
-class Ids:
-    """Counters within the session: the ids of changes, requests and calls. Never random, so that a run can be
-    repeated.
-    """
-
-    def __init__(self) -> None:
-        self._last = 0
-
-    def next(self) -> int:
-        """The next unused number."""
-        self._last += 1
-        return self._last

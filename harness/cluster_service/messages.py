@@ -106,9 +106,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class HostConnected:
-    """The resource host is there, and this is what it has open."""
-
-    reports: tuple[HostReport, ...] = ()
+    """The resource host is there. What it has open is learned by opening it again, which adopts what runs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ A resource of a group that another session may own: OPEN without adopting, so th
 """
 
 from harness.cluster_service.failover import FailoverManager, group_key
-from harness.cluster_service.membership import Ids, MembershipManager
+from harness.cluster_service.ids import Ids
+from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import (
     Action,
     CallHost,

@@ -13,7 +13,8 @@ from typing import Any
 from harness.cluster_service.database import DatabaseManager
 from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.fencing import FencingManager
-from harness.cluster_service.membership import Ids, MembershipManager
+from harness.cluster_service.ids import Ids
+from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import (
     Action,
     ChangeRegister,
@@ -81,7 +82,7 @@ class ClusterService:
         self._ids = Ids()
         self._generation = 0
         self._now_us = 0
-        self._host: HostConnected | None = None
+        self._host_connected = False
         self._managers = self._build()
 
     def handle(self, now: int, event: Event) -> list[Action]:
@@ -91,12 +92,10 @@ class ClusterService:
         events: deque[Event] = deque([event])
         if self._managers.node.lapsed(now):
             actions.append(self._lapse())
-            if self._host is not None:
+            if self._host_connected:
                 events.appendleft(HostConnected())
-        if isinstance(event, HostConnected):
-            self._host = event
-        elif isinstance(event, HostLost):
-            self._host = None
+        if isinstance(event, HostConnected | HostLost):
+            self._host_connected = isinstance(event, HostConnected)
         for _ in range(STEP_LIMIT):
             if not events:
                 return actions

@@ -216,8 +216,7 @@ class ServiceProcess:
     def _heard(self, connection: FramedConnection, message: dict[str, Any]) -> None:
         if "hello" in message:
             self._host = connection
-            reports = tuple(from_plain(HostReport, report) for report in message["hello"])
-            self._guarded(HostConnected(reports))
+            self._guarded(HostConnected())
         elif "report" in message and self._host is connection:
             self._guarded(HostReported(from_plain(HostReport, message["report"])))
         elif message.get("call") == "snapshot":
