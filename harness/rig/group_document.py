@@ -21,6 +21,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from harness.model.topology import (
     SECOND_US,
     GroupSpec,
+    Priority,
     ResourcePolicy,
     ResourceSpec,
 )
@@ -103,7 +104,7 @@ def _read_group(section: Section, nodes: Sequence[str]) -> tuple[GroupSpec, list
         name=section.name("name"),
         preferred_owners=_owners(section, "preferred-owners", nodes),
         possible_owners=_owners(section, "possible-owners", nodes),
-        priority=section.choice("priority", default.priority),
+        priority=_priority(section, default.priority),
         failover_threshold=threshold,
         failover_period_us=section.duration_us(
             "failover-period", default.failover_period_us, low=SECOND_US, high=720 * _HOUR_US
@@ -176,8 +177,22 @@ def _read_policy(section: Section) -> ResourcePolicy:
         restart_threshold=section.integer("restart-threshold", default.restart_threshold, low=0, high=RESTARTS_MAX),
         restart_period_us=duration_us("restart-period", default.restart_period_us, SECOND_US, 168 * _HOUR_US),
         restart_delay_us=duration_us("restart-delay", default.restart_delay_us, 0, _HOUR_US),
-        separate_monitor=section.boolean("separate-monitor", default.separate_monitor),
+        separate_monitor=_separate_monitor(section, default.separate_monitor),
     )
+
+
+def _separate_monitor(section: Section, default: bool) -> bool:
+    wanted = section.boolean("separate-monitor", default)
+    if wanted:
+        section.refuse("separate-monitor", "a resource host of its own is not available yet", "false")
+    return wanted
+
+
+def _priority(section: Section, default: Priority) -> Priority:
+    priority = section.choice("priority", default)
+    if priority is Priority.NO_AUTO_START:
+        section.refuse("priority", f"{priority} is not available yet", "high, medium or low")
+    return priority
 
 
 def _read_ip_address(draft: _Draft) -> None:

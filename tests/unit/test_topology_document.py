@@ -120,7 +120,6 @@ groups:
         restart-action: restart
         restart-threshold: 0
         restart-delay: 0s
-        separate-monitor: true
 """
     )
 
@@ -140,7 +139,6 @@ groups:
     assert machine.policy.is_alive_interval_us == SECOND_US // 2
     assert machine.policy.restart_action is RestartAction.RESTART
     assert (machine.policy.restart_threshold, machine.policy.restart_delay_us) == (0, 0)
-    assert machine.policy.separate_monitor
 
 
 def test_users_are_unique_and_addresses_fill_the_gaps_in_order() -> None:
@@ -234,6 +232,11 @@ groups:
         (resource("pending-timeout: soon"), "pending-timeout: 'soon' is no duration"),
         (resource("restart-treshold: 1"), "expected restart-threshold (did you mean that?)"),
         (resource("restart-action: never"), "expected one of none, restart, restart-then-failover"),
+        (resource("separate-monitor: true"), "a resource host of its own is not available yet, expected false"),
+        (
+            "groups: [{name: web, priority: no-auto-start, resources: [{name: ip, type: ip-address}]}]",
+            "no-auto-start is not available yet",
+        ),
         (resource("memory: 128"), "memory is 128"),
         (resource("address: 100"), "a virtual-machine has no address of its own"),
         (resource("command: [1]"), "command holds 1"),
