@@ -5,16 +5,20 @@ Groups before the cluster: a cluster that can be read has all its groups.
 """
 
 from harness.model.records import ClusterRecord, GroupRecord, NodeEntry
-from harness.model.topology import Topology
+from harness.model.topology import Priority, Topology
 
 __all__ = ["first_registers"]
 
 
 def first_registers(topology: Topology) -> list[tuple[str, ClusterRecord | GroupRecord]]:
-    """Pairs of key and record. Nobody owns a group yet; every resource shall be Online."""
+    """Pairs of key and record. Nobody owns a group yet; every resource shall be Online, but for groups that do not
+    start by themselves: their PersistentState is 0 until somebody asks for them.
+    """
     registers: list[tuple[str, ClusterRecord | GroupRecord]] = []
     for group in topology.groups:
-        persistent = {resource.name: True for resource in group.resources}
+        persistent = dict.fromkeys(
+            (resource.name for resource in group.resources), group.priority is not Priority.NO_AUTO_START
+        )
         record = GroupRecord(spec=group, owner=None, epoch=0, persistent=persistent)
         registers.append((f"group/{group.name}", record))
     cluster = ClusterRecord(

@@ -21,7 +21,6 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from harness.model.topology import (
     SECOND_US,
     GroupSpec,
-    Priority,
     ResourcePolicy,
     ResourceSpec,
 )
@@ -104,7 +103,7 @@ def _read_group(section: Section, nodes: Sequence[str]) -> tuple[GroupSpec, list
         name=section.name("name"),
         preferred_owners=_owners(section, "preferred-owners", nodes),
         possible_owners=_owners(section, "possible-owners", nodes),
-        priority=_priority(section, default.priority),
+        priority=section.choice("priority", default.priority),
         failover_threshold=threshold,
         failover_period_us=section.duration_us(
             "failover-period", default.failover_period_us, low=SECOND_US, high=720 * _HOUR_US
@@ -186,13 +185,6 @@ def _separate_monitor(section: Section, default: bool) -> bool:
     if wanted:
         section.refuse("separate-monitor", "a resource host of its own is not available yet", "false")
     return wanted
-
-
-def _priority(section: Section, default: Priority) -> Priority:
-    priority = section.choice("priority", default)
-    if priority is Priority.NO_AUTO_START:
-        section.refuse("priority", f"{priority} is not available yet", "high, medium or low")
-    return priority
 
 
 def _read_ip_address(draft: _Draft) -> None:

@@ -1,7 +1,9 @@
 """Which node takes which group."""
 
 from harness.cluster_service.placement import next_after_failure, rank_claimants
-from harness.model.topology import GroupSpec, Priority
+from harness.model.first_records import first_registers
+from harness.model.records import GroupRecord
+from harness.model.topology import GroupSpec, Priority, ResourceSpec, Topology
 
 NODES = ["n1", "n2", "n3", "n4"]
 
@@ -64,3 +66,19 @@ def test_after_a_failure_nodes_that_are_no_candidates_are_passed_over() -> None:
 
 def test_without_another_candidate_there_is_no_target() -> None:
     assert next_after_failure(group=group("a"), nodes=NODES, candidates=["n2"], failed_on="n2") is None
+
+
+def test_a_group_that_does_not_start_by_itself_is_created_with_persistent_state_0() -> None:
+    topology = Topology(
+        rig="r",
+        subnet="10.87.0.0/24",
+        nodes=(),
+        groups=(
+            group("a", priority=Priority.NO_AUTO_START, resources=(ResourceSpec(name="x", type="ip-address"),)),
+            group("b", resources=(ResourceSpec(name="y", type="ip-address"),)),
+        ),
+    )
+
+    wanted = {key: record.wanted for key, record in first_registers(topology) if isinstance(record, GroupRecord)}
+
+    assert wanted == {"group/a": False, "group/b": True}

@@ -233,10 +233,6 @@ groups:
         (resource("restart-treshold: 1"), "expected restart-threshold (did you mean that?)"),
         (resource("restart-action: never"), "expected one of none, restart, restart-then-failover"),
         (resource("separate-monitor: true"), "a resource host of its own is not available yet, expected false"),
-        (
-            "groups: [{name: web, priority: no-auto-start, resources: [{name: ip, type: ip-address}]}]",
-            "no-auto-start is not available yet",
-        ),
         (resource("memory: 128"), "memory is 128"),
         (resource("address: 100"), "a virtual-machine has no address of its own"),
         (resource("command: [1]"), "command holds 1"),
