@@ -227,13 +227,6 @@ class ClusterSeen:
         """The group of that name."""
         return next((group for group in self.groups if group.name == name), None)
 
-    def group_of(self, resource: str) -> GroupSeen | None:
-        """The group that has that resource."""
-        for group in self.groups:
-            if any(entry.name == resource for entry in group.resources):
-                return group
-        return None
-
 
 class FaultMoment(StrEnum):
     """A fault's life. INTENDED is written before anything is done."""

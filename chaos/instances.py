@@ -44,10 +44,6 @@ class Instance:
             return None
         return max(0, min(ends) - start)
 
-    def runs_at(self, at_ns: int) -> bool:
-        """Whether it ran at that time."""
-        return self.started_ns <= at_ns and (self.ended_ns is None or at_ns < self.ended_ns)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instances:

@@ -23,7 +23,7 @@ from harness.cluster_service.messages import (
     VotersKnown,
 )
 from harness.database.proposer import PHASE_LIMIT_US, Proposer, Result, Settlement
-from harness.database.protocol import NO_BALLOT, Ballot, Hello, HelloAnswer, Refused, VoterSet, Why
+from harness.database.protocol import NO_BALLOT, Ballot, Hello, HelloAnswer
 from harness.database.register import Codec
 
 __all__ = ["COMPONENT", "OPERATION_LIMIT_US", "DatabaseManager"]
@@ -37,8 +37,6 @@ first.
 
 HELLO_INTERVAL_US = 300_000
 """Between two rounds of asking the voters who they are, while no majority of a set has answered."""
-
-_READ = -1
 
 
 class DatabaseManager:
@@ -54,7 +52,6 @@ class DatabaseManager:
         jitter: Callable[[], float],
         numbers: Callable[[], int],
     ) -> None:
-        self.voter_set: VoterSet | None = None
         self._identity = identity
         self._rig = rig
         self._voters = voters
@@ -100,8 +97,6 @@ class DatabaseManager:
                 self._heard(self._hellos.pop(event.number), told)
             case VoterAnswered():
                 self._hellos.pop(event.number, None)
-                if isinstance(event.reply, Refused) and event.reply.why is Why.SET_VERSION:
-                    self._next_hello_us = min(self._next_hello_us, now)
                 if self._proposer is not None:
                     self._proposer.answered(now, event.number, event.reply)
             case VoterFailed():
@@ -170,7 +165,6 @@ class DatabaseManager:
             ]
             if len(sayers) < candidate.majority:
                 continue
-            self.voter_set = candidate
             self._proposer = Proposer(
                 identity=self._identity,
                 rig=self._rig,

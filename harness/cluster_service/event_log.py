@@ -1,7 +1,7 @@
 """Event Log Processor: one ordered, structured cluster log; every line names its component.
 
-It gives each line its place in the order and its time, and drops repetitions: a condition that lasts is told once, and
-again after a minute, so that a log stays readable through a long fault.
+It gives each line its place in the order and its time. A condition that lasts is told once, and again after a minute,
+so that a log stays readable through a long fault; an event is always told, however often it happens.
 """
 
 from typing import Any
@@ -23,14 +23,9 @@ class EventLogProcessor:
         self._told_us: dict[tuple[str, str, str], int] = {}
 
     def line(self, now: int, unix_s: float, log: Log) -> dict[str, Any] | None:
-        """The line as a JSON object, or None for a repetition within a minute. `now` is in microseconds."""
-        subject = (log.component, log.event, log.message)
-        told = self._told_us.get(subject)
-        if told is not None and now - told < REPEAT_US:
+        """The line as a JSON object, or None for a lasting condition told within a minute. `now` is in microseconds."""
+        if log.lasting and self._told_lately(now, log):
             return None
-        if len(self._told_us) > 1000:
-            self._told_us = {key: at for key, at in self._told_us.items() if now - at < REPEAT_US}
-        self._told_us[subject] = now
         self._sequence += 1
         return {
             "time": round(unix_s, 6),
@@ -42,3 +37,11 @@ class EventLogProcessor:
             "message": log.message,
             "fields": to_plain(dict(log.fields)),
         }
+
+    def _told_lately(self, now: int, log: Log) -> bool:
+        self._told_us = {key: at for key, at in self._told_us.items() if now - at < REPEAT_US}
+        subject = (log.component, log.event, log.message)
+        if subject in self._told_us:
+            return True
+        self._told_us[subject] = now
+        return False

@@ -127,7 +127,7 @@ class FailoverManager:
             fields = {"group": name, "owner": self._session.node, "epoch": record.epoch}
             return [Log(component=COMPONENT, event="group-claimed", message=message, fields=fields)]
         message = f"group {name}: claim {event.result}: {event.reason or 'no majority answered'}"
-        return [Log(component=COMPONENT, event="claim-not-done", message=message, fields={"group": name})]
+        return [Log(component=COMPONENT, event="claim-not-done", message=message, fields={"group": name}, lasting=True)]
 
 
 def _subject(record: GroupRecord) -> str:

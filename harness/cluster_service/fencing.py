@@ -88,7 +88,7 @@ class FencingManager:
                 actions += self._fence_ended(now, event)
             case PowerOnEnded() if event.error is not None:
                 message = f"could not switch {event.node} on: {event.error}"
-                actions.append(Log(component=COMPONENT, event="power-on-failed", message=message))
+                actions.append(Log(component=COMPONENT, event="power-on-failed", message=message, lasting=True))
             case Settled():
                 for attempt in self._attempts.values():
                     if attempt.marking == event.id:
@@ -188,7 +188,7 @@ class FencingManager:
             wait = min(BACKOFF_FIRST_US << min(attempt.failures - 1, 10), BACKOFF_LAST_US)
             self._turns.again_at("fence", str(event.session), now + wait)
         message = f"{name} is not known to be off: {event.error}; will try again"
-        return [Log(component=COMPONENT, event="fence-failed", message=message, fields={"node": name})]
+        return [Log(component=COMPONENT, event="fence-failed", message=message, fields={"node": name}, lasting=True)]
 
     def _power_on(self, now: int, entry: NodeEntry) -> list[Action]:
         due = self._power_on_at_us.setdefault(entry.name, now + self._settings.lease_us)

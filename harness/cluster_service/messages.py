@@ -219,13 +219,17 @@ class Reset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """One line of the cluster log. `id` is the published number of the event, if it has one."""
+    """One line of the cluster log. `id` is the published number of the event, if it has one.
+
+    `lasting` marks a condition that is told again as long as it lasts; everything else is an event, and each counts.
+    """
 
     component: str
     event: str
     message: str
     id: int | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    lasting: bool = False
 
 
 Action = ChangeRegister | Refresh | CallVoter | CallHost | Fence | PowerOn | Pet | Reset | Log

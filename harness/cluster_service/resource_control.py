@@ -23,7 +23,9 @@ A group that is being moved: OFFLINE or TERMINATE, dependents first; CLOSE each;
 A resource of a group that another session may own: OPEN without adopting, so that its stopped machine stands ready.
 """
 
-from harness.cluster_service.failover import FailoverManager, group_key
+from dataclasses import replace
+
+from harness.cluster_service.failover import group_key
 from harness.cluster_service.ids import Ids
 from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import (
@@ -86,13 +88,11 @@ class ResourceControlManager:
         session: Session,
         node: NodeManager,
         membership: MembershipManager,
-        failover: FailoverManager,
         ids: Ids,
     ) -> None:
         self._session = session
         self._node = node
         self._membership = membership
-        self._failover = failover
         self._ids = ids
         self._host_connected = False
         self._groups: dict[str, GroupFacts] = {}
@@ -226,7 +226,7 @@ class ResourceControlManager:
         if event.result is Result.DONE:
             return []
         message = f"group {group}: a change was {event.result}: {event.reason or 'no majority answered'}"
-        return [_log("change-not-done", message, group=group)]
+        return [replace(_log("change-not-done", message, group=group), lasting=True)]
 
     # Decisions
 

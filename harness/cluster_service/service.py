@@ -195,6 +195,6 @@ class ClusterService:
             ),
             failover=failover,
             resource_control=ResourceControlManager(
-                session=session, node=node, membership=membership, failover=failover, ids=self._ids
+                session=session, node=node, membership=membership, ids=self._ids
             ),
         )

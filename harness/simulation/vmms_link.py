@@ -29,14 +29,10 @@ class VmmsProcess:
         self.runtime: SimulatedRuntime | None = None
         self.vmms: Vmms | None = None
         self._unanswered: list[Pending[Any]] = []
-        self._started: list[Callable[[], None]] = []
 
     def started(self, runtime: SimulatedRuntime, vmms: Vmms) -> None:
         """A new process is there."""
         self.runtime, self.vmms = runtime, vmms
-        waiting, self._started = self._started, []
-        for go_on in waiting:
-            go_on()
 
     def ended(self) -> None:
         """The process is gone; everybody who waits for an answer learns that there will be none."""
@@ -50,10 +46,6 @@ class VmmsProcess:
         """To be told when the process ends."""
         self._unanswered = [kept for kept in self._unanswered if not kept.done()]
         self._unanswered.append(pending)
-
-    def wait_for_start(self, go_on: Callable[[], None]) -> None:
-        """To be told when a process starts."""
-        self._started.append(go_on)
 
 
 class VmmsLink:
