@@ -3,6 +3,7 @@
 | the resource is Failed and | then |
 |---|---|
 | not wanted | TERMINATE |
+| wanted anew by an administrator | TERMINATE, then it is Offline |
 | the failure is not yet written down, restarts left | RecordRestart |
 | it is written down, restart delay over | TERMINATE, then it is Offline |
 | no restarts left | BeginMove to the next candidate, or stay Failed |
@@ -36,7 +37,7 @@ class FailurePolicy:
     def next_for(self, now: int, facts: GroupFacts, spec: ResourceSpec, wanted: bool) -> list[Action]:
         """The next step for a resource that is Failed."""
         record, resource, policy = facts.record, facts.resources[spec.name], spec.policy
-        if not wanted:
+        if not wanted or resource.try_again:
             return [self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=Why.REQUEST)]
         mine = [
             entry

@@ -4,13 +4,15 @@ OFFLINE or TERMINATE, dependents first; CLOSE each; Release when every one is pr
 register, so a move outlives the service that began it.
 """
 
+from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import Action
-from harness.cluster_service.placement import next_after_failure
+from harness.cluster_service.placement import next_after_failure, rank_claimants, refusals
 from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
 from harness.cluster_service.resource_orders import ResourceOrders
 from harness.model.changes import CancelMove, Release
 from harness.model.host import EntryPoint, Why
+from harness.model.records import ClusterRecord, MoveCause
 from harness.model.session import Session
 from harness.model.states import ResourceState
 from harness.model.topology import ResourceSpec
@@ -21,20 +23,48 @@ __all__ = ["GroupMove"]
 class GroupMove:
     """Looks at the facts of one group at a time; keeps nothing."""
 
-    def __init__(self, *, session: Session, membership: MembershipManager, orders: ResourceOrders) -> None:
+    def __init__(
+        self,
+        *,
+        session: Session,
+        membership: MembershipManager,
+        failover: FailoverManager,
+        orders: ResourceOrders,
+    ) -> None:
         self._session = session
         self._membership = membership
+        self._failover = failover
         self._orders = orders
+
+    def refusals(self, now: int, facts: GroupFacts) -> dict[str, str]:
+        """For every node why the group cannot go there; empty for a candidate."""
+        return refusals(
+            group=facts.record.spec,
+            nodes=self._cluster().nodes,
+            alive=self._membership.candidates(now),
+            owner=self._session.node,
+        )
+
+    def most_preferred(self, now: int, facts: GroupFacts) -> str | None:
+        """Where the group goes when nothing failed: the most preferred candidate, else the one with the fewest groups.
+        """
+        group = facts.record.spec
+        able = [name for name, reason in self.refusals(now, facts).items() if not reason]
+        ranking = rank_claimants(orphans=[group], candidates=able, groups_owned=self._failover.groups_owned())
+        return next(iter(ranking[group.name]), None)
+
+    def _cluster(self) -> ClusterRecord:
+        cluster = self._membership.cluster
+        assert cluster is not None  # nothing acts before the register was seen
+        return cluster
 
     def next_target(self, now: int, facts: GroupFacts) -> str | None:
         """Where the group goes after a failure here; None when there is no other candidate."""
-        cluster = self._membership.cluster
-        assert cluster is not None
-        alive = self._membership.candidates(now)
+        reasons = self.refusals(now, facts)
         return next_after_failure(
             group=facts.record.spec,
-            nodes=[entry.name for entry in cluster.nodes],
-            candidates=[entry.name for entry in cluster.nodes if entry.name in alive and not entry.paused],
+            nodes=list(reasons),
+            candidates=[name for name, reason in reasons.items() if not reason],
             failed_on=self._session.node,
         )
 
@@ -64,14 +94,19 @@ class GroupMove:
         return [self._orders.call(now, facts, spec, EntryPoint.CLOSE, why=Why.MOVE)]
 
     def _hand_over(self, now: int, facts: GroupFacts) -> Action:
-        record, cluster = facts.record, self._membership.cluster
-        assert cluster is not None
+        record, cluster = facts.record, self._cluster()
         assert record.move is not None
-        entry = cluster.node(record.move.target)
-        if entry is None or entry.session is None or record.move.target not in self._membership.candidates(now):
-            other = self.next_target(now, facts)
-            entry = cluster.node(other) if other is not None else None
+        target: str | None = record.move.target
+        if self.refusals(now, facts).get(record.move.target, "it is no member"):
+            target = self._instead(now, facts, record.move.cause)
+        entry = cluster.node(target) if target is not None else None
         if entry is None or entry.session is None:
             return self._orders.change(facts, CancelMove(session=self._session, epoch=record.epoch))
         change = Release(session=self._session, epoch=record.epoch, new_owner=entry.session)
         return self._orders.change(facts, change)
+
+    def _instead(self, now: int, facts: GroupFacts, cause: MoveCause) -> str | None:
+        """The target is no candidate any more: the next one. A group that was only to go home stays."""
+        if cause is MoveCause.FAILBACK:
+            return None
+        return self.next_target(now, facts)

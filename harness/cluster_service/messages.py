@@ -6,6 +6,7 @@ carry session, epoch and the end of the lease, and whoever carries them out near
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
 from harness.database.proposer import Result
@@ -16,6 +17,8 @@ from harness.model.session import Session
 
 __all__ = [
     "Action",
+    "Answer",
+    "AnswerCode",
     "CallHost",
     "CallVoter",
     "ChangeRegister",
@@ -33,6 +36,7 @@ __all__ = [
     "Refresh",
     "RegisterNoticed",
     "RegisterSeen",
+    "Requested",
     "Reset",
     "Settled",
     "Tick",
@@ -138,6 +142,17 @@ class PowerOnEnded:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requested:
+    """A person asks for something. `id` is the shell's own number; exactly one Answer with it follows, in bounded
+    time.
+    """
+
+    id: int
+    call: str
+    arguments: Mapping[str, str | bool]
+
+
 Event = (
     Tick
     | VoterAnswered
@@ -151,6 +166,7 @@ Event = (
     | HostReported
     | FenceEnded
     | PowerOnEnded
+    | Requested
 )
 
 
@@ -217,6 +233,30 @@ class Reset:
     reason: str
 
 
+class AnswerCode(StrEnum):
+    """How a request ended. DONE: the wish is in the database, its effects follow. NOT_OWNER: ask the node that the
+    result names. REFUSED: not as things stand. NO_SUCH: a name that nothing has. NO_QUORUM: nothing was changed.
+    UNKNOWN: it may or may not be done.
+    """
+
+    DONE = "done"
+    NOT_OWNER = "not-owner"
+    REFUSED = "refused"
+    NO_SUCH = "no-such"
+    NO_QUORUM = "no-quorum"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The one answer to a Requested. `message` is a sentence for a person."""
+
+    id: int
+    code: AnswerCode
+    message: str
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """One line of the cluster log. `id` is the published number of the event, if it has one.
@@ -232,7 +272,7 @@ class Log:
     lasting: bool = False
 
 
-Action = ChangeRegister | Refresh | CallVoter | CallHost | Fence | PowerOn | Pet | Reset | Log
+Action = ChangeRegister | Refresh | CallVoter | CallHost | Fence | PowerOn | Pet | Reset | Answer | Log
 
 
 class Manager(Protocol):

@@ -9,6 +9,7 @@ What is done for one resource of an owned group that is not being moved, first m
 | facts | then |
 |---|---|
 | a request or a change is under way | wait for its end |
+| an administrator has asked for something | as `group_requests` says |
 | not opened under this epoch | OPEN, adopting what runs |
 | a clean stop by hand was reported | SetPersistentState 0 |
 | Online by hand, not wanted | SetPersistentState 1 |
@@ -22,8 +23,10 @@ A resource of a group that another session may own: OPEN without adopting, so th
 
 from dataclasses import replace
 
+from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.failure_policy import FailurePolicy
 from harness.cluster_service.group_move import GroupMove
+from harness.cluster_service.group_requests import GroupRequests
 from harness.cluster_service.ids import Ids
 from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import (
@@ -38,6 +41,7 @@ from harness.cluster_service.messages import (
     Settled,
 )
 from harness.cluster_service.node import NodeManager
+from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
 from harness.cluster_service.resource_log import failure_line, online_line, resource_line
 from harness.cluster_service.resource_orders import ResourceOrders
@@ -78,6 +82,8 @@ class ResourceControlManager:
         session: Session,
         node: NodeManager,
         membership: MembershipManager,
+        failover: FailoverManager,
+        requests: OpenRequests,
         ids: Ids,
     ) -> None:
         self._session = session
@@ -85,10 +91,11 @@ class ResourceControlManager:
         self._host_connected = False
         self._groups: dict[str, GroupFacts] = {}
         self._orders = ResourceOrders(session=session, node=node, ids=ids)
-        self._moves = GroupMove(session=session, membership=membership, orders=self._orders)
+        self._moves = GroupMove(session=session, membership=membership, failover=failover, orders=self._orders)
         self._failures = FailurePolicy(
             session=session, membership=membership, moves=self._moves, orders=self._orders
         )
+        self._requests = GroupRequests(session=session, requests=requests, moves=self._moves, orders=self._orders)
 
     def states(self, group: str) -> dict[str, ResourceState]:
         """The reported state of each resource of a group that this session owns, for display."""
@@ -145,10 +152,12 @@ class ResourceControlManager:
             facts = self._groups[name] = GroupFacts(record)
         old = facts.record
         facts.record = record
+        facts.uncertain = False
         if (old.owner, old.epoch) != (record.owner, record.epoch):
             for resource in facts.resources.values():
                 # What a person did by hand was seen under another right, and counts for nothing under this one.
-                resource.clean_stop = resource.found_online = False
+                resource.clean_stop = resource.found_online = resource.try_again = False
+                resource.to_fail = ""
                 resource.stuck_since_us = None
         for spec in record.spec.resources:
             facts.resources.setdefault(spec.name, ResourceFacts())
@@ -168,10 +177,11 @@ class ResourceControlManager:
         opened = asked is not None and asked.entry_point is EntryPoint.OPEN
         if not owned or opened:
             return actions
-        if report.state is ResourceState.FAILED and before is not ResourceState.FAILED:
-            resource.failure = f"{report.epoch}.{report.at_us}"
-            resource.failed_at_us = now
-            resource.told_no_candidate = False
+        if resource.to_fail and resource.state is ResourceState.OFFLINE and report.proof is not None:
+            resource.become_failed(now, resource.to_fail)
+            actions.append(failure_line(replace(report, evidence="an administrator has asked for it")))
+        elif report.state is ResourceState.FAILED and before is not ResourceState.FAILED:
+            resource.become_failed(now, f"{report.epoch}.{report.at_us}")
             actions.append(failure_line(report))
         elif report.state is ResourceState.OFFLINE and report.live and report.ending in _CLEAN:
             resource.clean_stop = report.number is None and report.epoch == facts.record.epoch
@@ -200,6 +210,7 @@ class ResourceControlManager:
             resource.opened_epoch = None
         if asked.entry_point is EntryPoint.TERMINATE and report.proof is not None:
             resource.state = ResourceState.OFFLINE
+            resource.try_again = False
 
     def _settled(self, now: int, event: Settled) -> list[Action]:
         subject = self._orders.ended(event.id)
@@ -209,6 +220,11 @@ class ResourceControlManager:
         facts = self._groups[group]
         if facts.change == event.id:
             facts.change = None
+        facts.uncertain |= event.result is Result.UNKNOWN
+        for one in facts.resources.values():
+            if one.retry_with == event.id:
+                one.retry_with = None
+                one.try_again = event.result is Result.DONE and one.state is ResourceState.FAILED
         if name is not None and (resource := facts.resources.get(name)) is not None:
             resource.change = None
             if event.result in (Result.DONE, Result.REFUSED):
@@ -226,13 +242,15 @@ class ResourceControlManager:
         hopeless = self._hopeless(now, facts)
         if hopeless is not None:
             return [hopeless]
-        if facts.change is not None:
+        if facts.change is not None or facts.uncertain:
             return []
         if not self._owns(facts.record):
             return self._stand_ready(now, facts)
+        actions = self._requests.next_for(now, facts)
+        if any(isinstance(action, ChangeRegister) for action in actions):
+            return actions
         if facts.record.move is not None:
-            return self._moves.go_on(now, facts)
-        actions: list[Action] = []
+            return actions + self._moves.go_on(now, facts)
         for spec in facts.record.spec.resources:
             step = self._next_for(now, facts, spec)
             actions += step
@@ -288,10 +306,12 @@ class ResourceControlManager:
             return [self._set_persistent_state(facts, spec.name, wanted=False)]
         if resource.found_online and not wanted:
             return [self._set_persistent_state(facts, spec.name, wanted=True)]
+        if resource.to_fail and resource.state is ResourceState.ONLINE:
+            return [self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=Why.REQUEST)]
         if resource.state is ResourceState.FAILED:
             return self._failures.next_for(now, facts, spec, wanted)
-        providers_online = facts.providers_online(spec)
-        if resource.state is ResourceState.OFFLINE and wanted and providers_online:
+        may_start = wanted and facts.providers_online(spec) and not self._requests.holds_starts(record.spec.name)
+        if resource.state is ResourceState.OFFLINE and may_start:
             return [self._orders.call(now, facts, spec, EntryPoint.ONLINE, why=Why.START)]
         must_end = not wanted or facts.providers_gone(spec)
         if resource.state is ResourceState.ONLINE and must_end and facts.dependents_down(spec):
