@@ -21,7 +21,10 @@ BACKOFF_LAST = 5 * SECOND
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """One process of the node, with its identity. `{pet_fd}` in an argument stands for the pipe's descriptor."""
+    """One process of the node, with its identity.
+
+    `{pet_fd}` in an argument stands for the pipe's descriptor, `{api_fd}` for that of the node API's listening socket.
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -29,6 +32,7 @@ class Program:
     groups: tuple[int, ...] = (NODE_GROUP,)
     capabilities: tuple[str, ...] = ()
     pets: bool = False
+    serves_api: bool = False
     talks_to_engine: bool = False
     output_is_text: bool = False
     """True when standard output is not the cluster log's JSON: init turns each line into a record."""
@@ -123,7 +127,13 @@ def standard_programs(environment: Mapping[str, str]) -> tuple[Program, ...]:
             uid=903,
             capabilities=("net_admin", "net_raw"),
         ),
-        Program(name="service", argv=(*module, "harness.live.service", "--pet-fd", "{pet_fd}"), uid=900, pets=True),
+        Program(
+            name="service",
+            argv=(*module, "harness.live.service", "--pet-fd", "{pet_fd}", "--api-fd", "{api_fd}"),
+            uid=900,
+            pets=True,
+            serves_api=True,
+        ),
     )
 
 
@@ -142,7 +152,7 @@ def programs_of_file(text: str) -> tuple[tuple[Program, ...], float | None]:
     return tuple(programs), document.get("boot_grace_s")
 
 
-def command_line(program: Program, *, pet_fd: int, engine_group: int | None) -> list[str]:
+def command_line(program: Program, *, pet_fd: int, api_fd: int, engine_group: int | None) -> list[str]:
     """`setpriv` and its arguments: exactly the identity and capabilities of the program, nothing else of init's."""
     capabilities = ",".join(["-all", *(f"+{name}" for name in program.capabilities)])
     groups = list(program.groups)
@@ -154,5 +164,5 @@ def command_line(program: Program, *, pet_fd: int, engine_group: int | None) -> 
         *(("--groups", ",".join(map(str, groups))) if groups else ("--clear-groups",)),
         *("--inh-caps", capabilities, "--ambient-caps", capabilities, "--bounding-set", capabilities),
         "--no-new-privs",
-        *(argument.replace("{pet_fd}", str(pet_fd)) for argument in program.argv),
+        *(argument.replace("{pet_fd}", str(pet_fd)).replace("{api_fd}", str(api_fd)) for argument in program.argv),
     ]
