@@ -6,6 +6,7 @@ carry session, epoch and the end of the lease, and whoever carries them out near
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
 from harness.database.proposer import Result
@@ -16,6 +17,7 @@ from harness.model.session import Session
 
 __all__ = [
     "Action",
+    "AskProgram",
     "CallHost",
     "CallVoter",
     "ChangeRegister",
@@ -30,16 +32,26 @@ __all__ = [
     "Pet",
     "PowerOn",
     "PowerOnEnded",
+    "ProgramAnswered",
     "Refresh",
     "RegisterNoticed",
     "RegisterSeen",
     "Reset",
+    "RestartProgram",
     "Settled",
     "Tick",
     "VoterAnswered",
     "VoterFailed",
     "VotersKnown",
+    "WatchedProgram",
 ]
+
+
+class WatchedProgram(StrEnum):
+    """The node's programs that the service watches, by their names in PID 1."""
+
+    RESOURCE_HOST = "resource-host"
+    VMMS = "vmms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +150,13 @@ class PowerOnEnded:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ProgramAnswered:
+    """A program of this node has answered an AskProgram: its main loop turns."""
+
+    program: WatchedProgram
+
+
 Event = (
     Tick
     | VoterAnswered
@@ -151,6 +170,7 @@ Event = (
     | HostReported
     | FenceEnded
     | PowerOnEnded
+    | ProgramAnswered
 )
 
 
@@ -217,6 +237,21 @@ class Reset:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class AskProgram:
+    """Ask a program of this node whether it lives. Ends with ProgramAnswered, or with nothing."""
+
+    program: WatchedProgram
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartProgram:
+    """Have PID 1 kill a program that has been silent since then, unless it was started later, and start it again."""
+
+    program: WatchedProgram
+    silent_since_us: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """One line of the cluster log. `id` is the published number of the event, if it has one.
@@ -232,7 +267,9 @@ class Log:
     lasting: bool = False
 
 
-Action = ChangeRegister | Refresh | CallVoter | CallHost | Fence | PowerOn | Pet | Reset | Log
+Action = (
+    ChangeRegister | Refresh | CallVoter | CallHost | Fence | PowerOn | Pet | Reset | AskProgram | RestartProgram | Log
+)
 
 
 class Manager(Protocol):
