@@ -211,7 +211,7 @@ class SimulatedNode:
         self._soon(250, 600, again)
 
     def hang_process(self, name: str, duration_us: int) -> None:
-        """SIGSTOP to `service`, `host`, `vmms` or `voter`, SIGCONT later. Whoever takes its place meanwhile is not hung."""
+        """SIGSTOP to `service`, `host`, `vmms` or `voter`, SIGCONT later. Its successor is not hung."""
         if name == "voter":
             self._hang_voter(duration_us)
             return
@@ -461,19 +461,19 @@ class SimulatedNode:
     def _ask_program(self, program: WatchedProgram, service: ClusterService) -> None:
         """The question and its answer take a hop each; in between stands the main loop of the one who is asked."""
 
+        asked = self._runtimes.get(PROCESSES[program])
+        if asked is None:
+            return
+
         def arrive() -> None:
             if self.service is service:
                 self._deliver(ProgramAnswered(program))
 
-        async def answer() -> None:
-            self._clock.after(HOP_US, arrive)
+        def answer() -> None:
+            if self._runtimes.get(PROCESSES[program]) is asked:
+                self._clock.after(HOP_US, arrive)
 
-        def ask() -> None:
-            asked = self._runtimes.get(PROCESSES[program])
-            if asked is not None:
-                asked.spawn(answer(), name="alive")
-
-        self._clock.after(HOP_US, ask)
+        self._clock.after(HOP_US, lambda: asked.when_running(answer))
 
     def _spawn(self, coroutine: Any, name: str) -> None:
         self._runtimes["service"].spawn(coroutine, name=name)
