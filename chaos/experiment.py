@@ -29,6 +29,9 @@ class FaultCall:
     fault: str
     target: Target
 
+    def __str__(self) -> str:
+        return f"{self.fault} on {self.target}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeCall:
@@ -38,6 +41,9 @@ class ProbeCall:
     probe: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     timed: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.provider} {self.probe}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

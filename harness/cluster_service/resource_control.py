@@ -120,7 +120,7 @@ class ResourceControlManager:
             case HostReported():
                 actions += self._reported(now, event.report)
             case RegisterSeen(record=GroupRecord() as record):
-                self._see_group(record)
+                actions += self._see_group(record)
             case Settled() if event.id in self._changes:
                 actions += self._settled(now, event)
             case _:
@@ -149,7 +149,7 @@ class ResourceControlManager:
                     change=old.change, failure=old.failure, failed_at_us=old.failed_at_us
                 )
 
-    def _see_group(self, record: GroupRecord) -> None:
+    def _see_group(self, record: GroupRecord) -> list[Action]:
         name = record.spec.name
         facts = self._groups.get(name)
         if facts is None:
@@ -163,6 +163,7 @@ class ResourceControlManager:
                 resource.stuck_since_us = None
         for spec in record.spec.resources:
             facts.resources.setdefault(spec.name, ResourceFacts())
+        return _log_wishes(old, record) if self._owns(record) else []
 
     def _reported(self, now: int, report: HostReport) -> list[Action]:
         facts = self._groups.get(report.group)
@@ -478,6 +479,21 @@ class ResourceControlManager:
 
 def _log(event: str, message: str, *, id: int | None = None, **fields: object) -> Log:
     return Log(component=COMPONENT, event=event, message=message, id=id, fields=fields)
+
+
+def _log_wishes(old: GroupRecord, new: GroupRecord) -> list[Action]:
+    """Tells each change of a PersistentState; the owner does, so that it is told once."""
+    return [
+        _log(
+            "persistent-state",
+            f"{name} of group {new.spec.name}: PersistentState is {wanted:d}",
+            group=new.spec.name,
+            resource=name,
+            wanted=wanted,
+        )
+        for name, wanted in new.persistent.items()
+        if old.persistent.get(name) != wanted
+    ]
 
 
 def _log_failure(report: HostReport) -> Log:
