@@ -43,7 +43,7 @@ from harness.cluster_service.messages import (
 from harness.cluster_service.node import NodeManager
 from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
-from harness.cluster_service.resource_log import failure_line, online_line, resource_line
+from harness.cluster_service.resource_log import failure_line, online_line, resource_line, wish_lines
 from harness.cluster_service.resource_orders import ResourceOrders
 from harness.database.proposer import Result
 from harness.model.changes import (
@@ -116,7 +116,7 @@ class ResourceControlManager:
             case HostReported():
                 actions += self._reported(now, event.report)
             case RegisterSeen(record=GroupRecord() as record):
-                self._see_group(record)
+                actions += self._see_group(record)
             case Settled():
                 actions += self._settled(now, event)
             case _:
@@ -145,7 +145,7 @@ class ResourceControlManager:
                     change=old.change, failure=old.failure, failed_at_us=old.failed_at_us
                 )
 
-    def _see_group(self, record: GroupRecord) -> None:
+    def _see_group(self, record: GroupRecord) -> list[Action]:
         name = record.spec.name
         facts = self._groups.get(name)
         if facts is None:
@@ -161,6 +161,7 @@ class ResourceControlManager:
                 resource.stuck_since_us = None
         for spec in record.spec.resources:
             facts.resources.setdefault(spec.name, ResourceFacts())
+        return [*wish_lines(old, record)] if self._owns(record) else []
 
     def _reported(self, now: int, report: HostReport) -> list[Action]:
         facts = self._groups.get(report.group)
