@@ -2,16 +2,20 @@
 its limit.
 
 A cancelled or timed-out call closes its connection: an answer that comes late must never be taken for the answer to
-the next call (safety review, finding 11). Nothing is tried twice: a blind second try would run under another ballot's
-assumptions.
+the next call (safety review, finding 11). The client library's own retries are off: a blind second try would run
+under another ballot's assumptions.
 """
 
 import asyncio
 from collections.abc import Mapping
 
+import redis.asyncio.connection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
 from harness.database.protocol import Call, Reply
 from harness.database.script import arguments_of, reply_from, script_text
-from harness.live.redis_connection import RedisConnection, RedisRefusal, open_redis
 
 __all__ = ["VOTER_PORT", "RedisVoters", "VoterUnanswered"]
 
@@ -39,57 +43,55 @@ class RedisVoters:
     async def close(self) -> None:
         """Close every connection."""
         for voter in self._voters.values():
-            voter.disconnect()
+            await voter.disconnect()
 
 
 class _Voter:
     def __init__(self, name: str, host: str, port: int, *, password: str, script: str) -> None:
         self._name = name
-        self._host = host
-        self._port = port
-        self._password = password
         self._script = script
         self._sha = ""
         self._number = 0
         self._turn = asyncio.Lock()
-        self._connection: RedisConnection | None = None
+        self._connection = redis.asyncio.connection.Connection(
+            host=host,
+            port=port,
+            password=password,
+            decode_responses=True,
+            retry=Retry(NoBackoff(), 0),
+            retry_on_error=[],
+            socket_keepalive=True,
+            health_check_interval=0,
+        )
 
     async def call(self, call: Call, limit_s: float) -> tuple[Reply, int]:
         try:
             async with asyncio.timeout(limit_s):
                 async with self._turn:
                     return await self._exchange(call)
-        except (RedisRefusal, OSError, TimeoutError, ValueError, IndexError) as error:
+        except (RedisError, OSError, TimeoutError, ValueError, IndexError, EOFError) as error:
             raise VoterUnanswered(f"voter {self._name}: {error or type(error).__name__}") from error
 
     async def _exchange(self, call: Call) -> tuple[Reply, int]:
         answered = False
         try:
-            if self._connection is None or not self._connection.is_open:
-                self._connection = await self._connect()
-            raw = await self._connection.command("EVALSHA", self._sha, "0", *arguments_of(call))
+            if not self._connection.is_connected:
+                await self._connect()
+            await self._connection.send_command("EVALSHA", self._sha, 0, *arguments_of(call))
+            raw = await self._connection.read_response()
+            answered = True
             if not isinstance(raw, list):
                 raise ValueError(f"answered {raw!r}")
-            reply = reply_from(call, raw)
-            answered = True
-            return reply, self._number
+            return reply_from(call, raw), self._number
         finally:
             if not answered:
-                self.disconnect()
+                await self.disconnect()
 
-    async def _connect(self) -> RedisConnection:
-        connection = await open_redis(self._host, self._port)
-        try:
-            if self._password:
-                await connection.command("AUTH", self._password)
-            self._sha = str(await connection.command("SCRIPT", "LOAD", self._script))
-        except BaseException:
-            connection.close()
-            raise
+    async def _connect(self) -> None:
+        await self._connection.connect()  # type: ignore[no-untyped-call]
         self._number += 1
-        return connection
+        await self._connection.send_command("SCRIPT", "LOAD", self._script)
+        self._sha = str(await self._connection.read_response())
 
-    def disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    async def disconnect(self) -> None:
+        await self._connection.disconnect(nowait=True)
