@@ -14,13 +14,15 @@ What is done for one resource of an owned group that is not being moved, first m
 | a clean stop by hand was reported | SetPersistentState 0 |
 | Online by hand, not wanted | SetPersistentState 1 |
 | Failed | as `failure_policy` says |
-| Offline, wanted, providers Online | ONLINE |
+| there is a reason to move the group | BeginMove, as `group_move` says |
+| Offline, wanted, providers Online, this node not Paused | ONLINE |
 | Online, not wanted, or a provider set without any Online | OFFLINE, once no dependent is up |
 
 A group that is being moved: as `group_move` says.
 A resource of a group that another session may own: OPEN without adopting, so that its stopped machine stands ready.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from harness.cluster_service.failover import FailoverManager
@@ -43,7 +45,7 @@ from harness.cluster_service.messages import (
 from harness.cluster_service.node import NodeManager
 from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
-from harness.cluster_service.resource_log import failure_line, online_line, resource_line
+from harness.cluster_service.resource_log import failure_line, move_line, online_line, resource_line
 from harness.cluster_service.resource_orders import ResourceOrders
 from harness.database.proposer import Result
 from harness.model.changes import (
@@ -85,13 +87,20 @@ class ResourceControlManager:
         failover: FailoverManager,
         requests: OpenRequests,
         ids: Ids,
+        hour_of_day: Callable[[], int],
     ) -> None:
         self._session = session
         self._membership = membership
         self._host_connected = False
         self._groups: dict[str, GroupFacts] = {}
         self._orders = ResourceOrders(session=session, node=node, ids=ids)
-        self._moves = GroupMove(session=session, membership=membership, failover=failover, orders=self._orders)
+        self._moves = GroupMove(
+            session=session,
+            membership=membership,
+            failover=failover,
+            orders=self._orders,
+            hour_of_day=hour_of_day,
+        )
         self._failures = FailurePolicy(
             session=session, membership=membership, moves=self._moves, orders=self._orders
         )
@@ -116,7 +125,7 @@ class ResourceControlManager:
             case HostReported():
                 actions += self._reported(now, event.report)
             case RegisterSeen(record=GroupRecord() as record):
-                self._see_group(record)
+                actions += self._see_group(record)
             case Settled():
                 actions += self._settled(now, event)
             case _:
@@ -145,7 +154,7 @@ class ResourceControlManager:
                     change=old.change, failure=old.failure, failed_at_us=old.failed_at_us
                 )
 
-    def _see_group(self, record: GroupRecord) -> None:
+    def _see_group(self, record: GroupRecord) -> list[Action]:
         name = record.spec.name
         facts = self._groups.get(name)
         if facts is None:
@@ -161,6 +170,7 @@ class ResourceControlManager:
                 resource.stuck_since_us = None
         for spec in record.spec.resources:
             facts.resources.setdefault(spec.name, ResourceFacts())
+        return [move_line(old, record)] if self._owns(old) and old.move != record.move else []
 
     def _reported(self, now: int, report: HostReport) -> list[Action]:
         facts = self._groups.get(report.group)
@@ -251,6 +261,9 @@ class ResourceControlManager:
             return actions
         if facts.record.move is not None:
             return actions + self._moves.go_on(now, facts)
+        begun = self._moves.begin_if_due(now, facts)
+        if begun:
+            return actions + begun
         for spec in facts.record.spec.resources:
             step = self._next_for(now, facts, spec)
             actions += step
@@ -310,8 +323,8 @@ class ResourceControlManager:
             return [self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=Why.REQUEST)]
         if resource.state is ResourceState.FAILED:
             return self._failures.next_for(now, facts, spec, wanted)
-        may_start = wanted and facts.providers_online(spec) and not self._requests.holds_starts(record.spec.name)
-        if resource.state is ResourceState.OFFLINE and may_start:
+        held = self._moves.paused() or self._requests.holds_starts(record.spec.name)
+        if resource.state is ResourceState.OFFLINE and wanted and not held and facts.providers_online(spec):
             return [self._orders.call(now, facts, spec, EntryPoint.ONLINE, why=Why.START)]
         must_end = not wanted or facts.providers_gone(spec)
         if resource.state is ResourceState.ONLINE and must_end and facts.dependents_down(spec):

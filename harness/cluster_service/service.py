@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.cluster_service.administration import AdministrationManager
 from harness.cluster_service.database import DatabaseManager
+from harness.cluster_service.drain import DrainManager
 from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.fencing import FencingManager
 from harness.cluster_service.ids import Ids
@@ -46,7 +47,7 @@ STEP_LIMIT = 10_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceConfiguration:
     """What a node knows from its environment. `process` must be unique per start of the service's process,
-    everywhere and for ever.
+    everywhere and for ever. `hour_of_day` tells the hour, 0 to 23, for windows of failback.
     """
 
     rig: str
@@ -54,6 +55,7 @@ class ServiceConfiguration:
     voters: tuple[str, ...]
     settings: Settings
     process: str
+    hour_of_day: Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,7 @@ class _Managers:
     membership: MembershipManager
     fencing: FencingManager
     failover: FailoverManager
+    drain: DrainManager
     requests: OpenRequests
     administration: AdministrationManager
     resource_control: ResourceControlManager
@@ -74,6 +77,7 @@ class _Managers:
             self.membership,
             self.fencing,
             self.failover,
+            self.drain,
             self.administration,
             self.resource_control,
         )
@@ -209,6 +213,7 @@ class ClusterService:
                 turns=turns,
             ),
             failover=failover,
+            drain=DrainManager(session=session, membership=membership, failover=failover, ids=self._ids),
             requests=requests,
             administration=AdministrationManager(
                 session=session,
@@ -225,5 +230,6 @@ class ClusterService:
                 failover=failover,
                 requests=requests,
                 ids=self._ids,
+                hour_of_day=configuration.hour_of_day,
             ),
         )

@@ -55,6 +55,7 @@ def _node(entry: NodeEntry) -> dict[str, Any]:
         "address": entry.address,
         "state": "Paused" if entry.paused and state == "Up" else state,
         "paused": entry.paused,
+        "drain": entry.drain.value,
         "fenced": entry.fenced,
         "session": str(entry.session) if entry.session is not None else None,
     }
