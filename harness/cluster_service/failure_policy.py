@@ -42,13 +42,7 @@ class FailurePolicy:
         record, resource, policy = facts.record, facts.resources[spec.name], spec.policy
         if not wanted or resource.try_again:
             return [self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=Why.REQUEST)]
-        mine = [
-            entry
-            for entry in record.restarts
-            if entry.resource == spec.name
-            and entry.session == self._session
-            and now - entry.at_us <= policy.restart_period_us
-        ]
+        mine = facts.restarts_of(now, spec, self._session)
         if any(entry.failure == resource.failure for entry in mine):
             due = resource.failed_at_us + (policy.restart_delay_us if len(mine) > 1 else 0)
             if now < due:
@@ -94,7 +88,29 @@ class FailurePolicy:
             reason=f"{spec.name} failed and its restarts are used up",
             failed_at_us=now,
         )
-        return [self._orders.change(facts, change)]
+        return [self._decided(now, facts, spec, target, (len(recent), threshold)), self._orders.change(facts, change)]
+
+    def _decided(
+        self, now: int, facts: GroupFacts, spec: ResourceSpec, target: str, failovers: tuple[int, int]
+    ) -> Action:
+        """The decision record (the rules of the cluster, section 7); times in microseconds of the boot-time clock."""
+        resource, name = facts.resources[spec.name], facts.record.spec.name
+        return resource_line(
+            "failover-decided",
+            f"group {name} goes to {target}: {spec.name} failed and its restarts are used up",
+            group=name,
+            target=target,
+            epoch=facts.record.epoch,
+            evidence=f"{spec.name}: {resource.evidence or 'it cannot be opened'}",
+            counters={
+                "restarts": len(facts.restarts_of(now, spec, self._session)),
+                "restart_threshold": spec.policy.restart_threshold,
+                "failovers": failovers[0],
+                "failover_threshold": failovers[1],
+            },
+            candidates={node: reason or "candidate" for node, reason in self._moves.refusals(now, facts).items()},
+            phases_us={"failed": resource.failed_at_us, "decided": now},
+        )
 
     def _leave_paused(self, now: int, facts: GroupFacts, spec: ResourceSpec) -> list[Action]:
         """Nothing goes Online on a Paused node, so a restart in place is none. It does not count as a failover."""
@@ -125,9 +141,9 @@ class FailurePolicy:
     @staticmethod
     def _stay_failed(facts: GroupFacts, spec: ResourceSpec, reason: str, id: int = 1069) -> list[Action]:
         resource = facts.resources[spec.name]
-        if resource.told_no_candidate:
+        if resource.stays == reason:
             return []
-        resource.told_no_candidate = True
+        resource.stays = reason
         group = facts.record.spec.name
         message = f"{spec.name} of group {group} stays Failed: {reason}"
         return [resource_line("resource-stays-failed", message, id=id, group=group, resource=spec.name)]

@@ -24,7 +24,9 @@ A resource of a group that another session may own: OPEN without adopting, so th
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+from harness.cluster_service.explanation import restarts_left, why_not_online
 from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.failure_policy import FailurePolicy
 from harness.cluster_service.group_move import GroupMove
@@ -111,6 +113,20 @@ class ResourceControlManager:
         facts = self._groups.get(group)
         return {name: resource.state for name, resource in facts.resources.items()} if facts else {}
 
+    def told(self, now: int, group: str) -> dict[str, dict[str, Any]]:
+        """More about each resource of such a group, for display: why it is not Online, and its restarts left."""
+        facts = self._groups.get(group)
+        if facts is None:
+            return {}
+        paused, reasons = self._moves.paused(), self._moves.refusals(now, facts)
+        return {
+            spec.name: {
+                "why": why_not_online(facts, spec, paused=paused, reasons=reasons),
+                "restarts_left": restarts_left(now, facts, spec, self._session),
+            }
+            for spec in facts.record.spec.resources
+        }
+
     def handle(self, now: int, event: Event) -> list[Action]:
         """Take a fact in; then decide for every group."""
         actions: list[Action] = []
@@ -188,10 +204,11 @@ class ResourceControlManager:
         if not owned or opened:
             return actions
         if resource.to_fail and resource.state is ResourceState.OFFLINE and report.proof is not None:
-            resource.become_failed(now, resource.to_fail)
-            actions.append(failure_line(replace(report, evidence="an administrator has asked for it")))
+            asked_for = replace(report, evidence="an administrator has asked for it")
+            resource.become_failed(now, resource.to_fail, asked_for.evidence)
+            actions.append(failure_line(asked_for))
         elif report.state is ResourceState.FAILED and before is not ResourceState.FAILED:
-            resource.become_failed(now, f"{report.epoch}.{report.at_us}")
+            resource.become_failed(now, f"{report.epoch}.{report.at_us}", report.evidence or report.error or "")
             actions.append(failure_line(report))
         elif report.state is ResourceState.OFFLINE and report.live and report.ending in _CLEAN:
             resource.clean_stop = report.number is None and report.epoch == facts.record.epoch
@@ -205,6 +222,7 @@ class ResourceControlManager:
         if report.error is not None:
             resource.not_before_us = now + RETRY_US
             if asked.entry_point is EntryPoint.OPEN:
+                resource.evidence = report.error
                 resource.open_errors += 1
                 resource.not_before_us = now + min(RETRY_US << min(resource.open_errors, 10), OPEN_RETRY_LAST_US)
             elif asked.entry_point is not EntryPoint.ONLINE and resource.stuck_since_us is None:

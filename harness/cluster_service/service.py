@@ -137,6 +137,7 @@ class ClusterService:
             membership=managers.membership,
             node=managers.node,
             failover=managers.failover,
+            requests=managers.requests,
             resource_control=managers.resource_control,
         )
 
