@@ -108,6 +108,7 @@ class ServiceProcess:
                 voters=tuple(self._environment.voters),
                 settings=self._environment.settings,
                 process=f"{session.node}.{os.urandom(8).hex()}",
+                hour_of_day=lambda: time.localtime().tm_hour,
             ),
             codec=JsonCodec(),
             jitter=random.SystemRandom().random,
