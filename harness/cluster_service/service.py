@@ -3,7 +3,8 @@
 Order of each step: the lease deadline first; then the Database Manager; then Node, Membership, Fencing, Failover,
 Administration and Resource Control. When the lease lapses all managers are thrown away and new ones learn every fact
 afresh: nothing that was believed under the old lease can act under the next. What administrators had asked is answered
-first. PID 1 ends the guests at that moment by itself.
+first. PID 1 ends the guests at that moment by itself. The watch over the node's other programs stands beside the
+managers: it knows nothing of leases.
 """
 
 from collections import deque
@@ -13,6 +14,7 @@ from typing import Any
 
 from harness.cluster_service.administration import AdministrationManager
 from harness.cluster_service.database import DatabaseManager
+from harness.cluster_service.drain import DrainManager
 from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.fencing import FencingManager
 from harness.cluster_service.ids import Ids
@@ -28,6 +30,7 @@ from harness.cluster_service.messages import (
     Refresh,
 )
 from harness.cluster_service.node import NodeManager
+from harness.cluster_service.program_watch import ProgramWatch
 from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.snapshot import snapshot
@@ -46,7 +49,7 @@ STEP_LIMIT = 10_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceConfiguration:
     """What a node knows from its environment. `process` must be unique per start of the service's process,
-    everywhere and for ever.
+    everywhere and for ever. `hour_of_day` tells the hour, 0 to 23, for windows of failback.
     """
 
     rig: str
@@ -54,6 +57,7 @@ class ServiceConfiguration:
     voters: tuple[str, ...]
     settings: Settings
     process: str
+    hour_of_day: Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,7 @@ class _Managers:
     membership: MembershipManager
     fencing: FencingManager
     failover: FailoverManager
+    drain: DrainManager
     requests: OpenRequests
     administration: AdministrationManager
     resource_control: ResourceControlManager
@@ -74,6 +79,7 @@ class _Managers:
             self.membership,
             self.fencing,
             self.failover,
+            self.drain,
             self.administration,
             self.resource_control,
         )
@@ -95,12 +101,13 @@ class ClusterService:
         self._generation = 0
         self._now_us = 0
         self._host_connected = False
+        self._programs = ProgramWatch(settings=configuration.settings)
         self._managers = self._build()
 
     def handle(self, now: int, event: Event) -> list[Action]:
         """Take one fact in. Returns what to do, in the order in which it must be done."""
         self._now_us = now
-        actions: list[Action] = []
+        actions = self._programs.handle(now, event)
         events: deque[Event] = deque([event])
         if self._managers.node.lapsed(now):
             actions += self._lapse()
@@ -117,7 +124,7 @@ class ClusterService:
     def next_wake(self) -> int | None:
         """When the service wants a Tick, if nothing else happens before. May lie in the past."""
         managers = self._managers
-        wakes = [manager.next_wake() for manager in managers.in_order]
+        wakes = [self._programs.next_wake(), *(manager.next_wake() for manager in managers.in_order)]
         # A manager has just looked at all its facts: what was due and was not done waits for a fact, not for time.
         ahead = [wake for wake in wakes if wake is not None and wake > self._now_us]
         database = managers.database.next_wake()
@@ -133,6 +140,7 @@ class ClusterService:
             membership=managers.membership,
             node=managers.node,
             failover=managers.failover,
+            requests=managers.requests,
             resource_control=managers.resource_control,
         )
 
@@ -209,6 +217,7 @@ class ClusterService:
                 turns=turns,
             ),
             failover=failover,
+            drain=DrainManager(session=session, membership=membership, failover=failover, ids=self._ids),
             requests=requests,
             administration=AdministrationManager(
                 session=session,
@@ -225,5 +234,6 @@ class ClusterService:
                 failover=failover,
                 requests=requests,
                 ids=self._ids,
+                hour_of_day=configuration.hour_of_day,
             ),
         )

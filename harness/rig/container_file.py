@@ -22,17 +22,25 @@ def read_file(client: docker.DockerClient, containers: Iterable[str], path: str,
         try:
             with engine_call(f"read {path} through {container[:32]}"):
                 parts, _ = client.api.get_archive(container, path)
-                data = b"".join(parts)
+                data = _joined(parts, path, limit_bytes)
         except EngineError as error:
             last = error
             continue
-        return _only_file(data, path, limit_bytes)
+        return _only_file(data, path)
     raise last or EngineError(f"read {path}: there is no node to read it through")
 
 
-def _only_file(archive: bytes, path: str, limit_bytes: int) -> str:
-    if len(archive) > limit_bytes:
-        raise EngineError(f"{path} holds {len(archive)} bytes, at most {limit_bytes} are read")
+def _joined(parts: Iterable[bytes], path: str, limit_bytes: int) -> bytes:
+    """Given up as soon as it is too much: a machine can make a file as large as it likes, also without writing."""
+    data = bytearray()
+    for part in parts:
+        data += part
+        if len(data) > limit_bytes:
+            raise EngineError(f"{path} holds more than {limit_bytes} bytes, which is all that is read of one")
+    return bytes(data)
+
+
+def _only_file(archive: bytes, path: str) -> str:
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         for member in tar:
             file = tar.extractfile(member) if member.isfile() else None

@@ -34,7 +34,7 @@ from harness.rig.creation import (
 from harness.rig.engine import connect, engine_call, in_parallel
 from harness.rig.images import ensure_images, find_project_root
 from harness.rig.node_api_client import Address, NodeApiClient, addresses_of
-from harness.rig.standing import Power, Standing, merge
+from harness.rig.standing import Condition, Power, Standing, merge
 from harness.rig.teardown import remove_rig, rig_names
 
 __all__ = ["UP_LIMIT_S", "Machine", "Rig"]
@@ -221,26 +221,44 @@ class Rig:
 
     def wait_online(self, *, limit_s: float = UP_LIMIT_S, say: Say, say_each_look: bool = False) -> None:
         """Returns when every node is Up and every group Online. Raises WaitTimeout with what is missing."""
+        seen: list[Standing] = []
+
+        def missing(standing: Standing) -> str:
+            seen[:] = [standing]
+            return ", ".join(standing.missing(self.topology))
+
+        waited_for = "every node to be Up and every group Online"
+        try:
+            self.wait_until(waited_for, missing, limit_s=limit_s, say=say, say_each_look=say_each_look)
+        except WaitTimeout as error:
+            culprit = seen[0].culprit() or self.topology.nodes[0].name
+            raise WaitTimeout(
+                waited_for=waited_for,
+                saw=error.saw,
+                limit_s=limit_s,
+                advice=f"`blackstart down --name {self.name}` removes what was made. "
+                f"The log of {culprit} ends with:\n{self.logs(culprit)}",
+            ) from error
+
+    def wait_until(
+        self, waited_for: str, missing: Condition, *, limit_s: float, say: Say, say_each_look: bool = False
+    ) -> Standing:
+        """Looks until nothing is `missing` any more; the answer is what was seen then.
+
+        `say` is told what is missing, when that changes or at each look. Raises WaitTimeout after `limit_s`.
+        """
         deadline = time.monotonic() + limit_s
         told = ""
         while True:
             standing = self.standing()
-            missing = standing.missing(self.topology)
-            if not missing:
-                return
-            waiting = f"waiting for {', '.join(missing)}"
-            if say_each_look or waiting != told:
-                say(waiting)
-                told = waiting
+            lacks = missing(standing)
+            if not lacks:
+                return standing
+            if say_each_look or lacks != told:
+                say(f"waiting for {lacks}")
+                told = lacks
             if time.monotonic() > deadline:
-                culprit = standing.culprit() or self.topology.nodes[0].name
-                raise WaitTimeout(
-                    waited_for="every node to be Up and every group Online",
-                    saw=", ".join(missing),
-                    limit_s=limit_s,
-                    advice=f"`blackstart down --name {self.name}` removes what was made. "
-                    f"The log of {culprit} ends with:\n{self.logs(culprit)}",
-                )
+                raise WaitTimeout(waited_for=waited_for, saw=lacks, limit_s=limit_s)
             time.sleep(LOOK_INTERVAL_S)
 
     def _complete(self, tool: ComposeTool, *, image: str, say: Say) -> None:
