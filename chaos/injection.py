@@ -10,7 +10,7 @@ from typing import Any
 
 from chaos.arena import Arena
 from chaos.experiment import FaultCall
-from chaos.faults import FAULTS, Fault, FaultRefused, Plan, Receipt
+from chaos.faults import FAULTS, Adjustable, Fault, FaultRefused, Plan, Receipt
 from chaos.history import ClusterSeen, FaultMoment, FaultRecord
 from chaos.ledger import Ledger, OpenFault
 from chaos.probes import look_at_cluster
@@ -56,6 +56,8 @@ class Injector:
         Raises NotInjected before anything was done; another error after it leaves the ledger's entry open.
         """
         fault = FAULTS[call.fault]
+        if isinstance(fault, Adjustable):
+            fault = fault.adjusted(call.arguments)
         try:
             target = await self._resolve(call, fault, registers)
             plan = await fault.plan(self._arena, target)

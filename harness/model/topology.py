@@ -51,12 +51,13 @@ class Priority(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Cluster-wide times in microseconds, and how to fence."""
+    """Cluster-wide times in microseconds, how to fence, and whether nodes reach the engine through proxies."""
 
     beat_us: int = SECOND_US // 2
     lease_us: int = 2 * SECOND_US
     grace_us: int = SECOND_US
     fencing: Fencing = Fencing.POWER
+    engine_proxy: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

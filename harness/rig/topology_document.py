@@ -6,7 +6,7 @@ once; behind this module a topology is sound. It does not look at any engine.
     nodes: 3                      # 1 to 9, or a list of names
     voters: 3                     # odd, counted from the top; by default as many as possible up to five
     subnet: 10.87.0.0/24          # a wish: inside of 10.87.0.0/16 a rig takes the next free one
-    settings: {beat: 500ms, lease: 2s, grace: 1s, fencing: power}
+    settings: {beat: 500ms, lease: 2s, grace: 1s, fencing: power, engine-proxy: false}
     groups:                       # or a number of like groups; by default six
       - name: web
         preferred-owners: [node2]
@@ -166,6 +166,7 @@ def _read_settings(section: Section) -> Settings:
         lease_us=milliseconds_us("lease", default.lease_us, 20 * _MILLISECOND_US, 300 * SECOND_US),
         grace_us=milliseconds_us("grace", default.grace_us, 0, 60 * SECOND_US),
         fencing=section.choice("fencing", default.fencing),
+        engine_proxy=section.boolean("engine-proxy", default.engine_proxy),
     )
     section.finish()
     if settings.lease_us < 2 * settings.beat_us:
