@@ -27,6 +27,7 @@ READING_ORDER = (
     ("The guest's image", "images/guest"),
     ("Experiments: documents, runner, history, verdict", "chaos"),
     ("Faults", "chaos/faults"),
+    ("What faults do to real containers", "chaos/docker_effects"),
     ("Checkers", "chaos/checkers"),
     ("The command line", "chaos/cli"),
     ("Tools of the project itself", "tools"),

@@ -18,6 +18,7 @@ class Role(StrEnum):
     NODE = "node"
     MACHINE = "machine"
     CLIENT = "client"
+    ENGINE_PROXY = "engine-proxy"
     HOLD = "hold"
     NETWORK = "network"
     VOLUME = "volume"

@@ -51,7 +51,7 @@ class Priority(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Cluster-wide times in microseconds, and how to fence.
+    """Cluster-wide times in microseconds, how to fence, and whether nodes reach the engine through proxies.
 
     The service asks the node's other programs every `program_ask_us` whether they live, and has one restarted that has
     not answered for `program_silence_us`.
@@ -61,6 +61,7 @@ class Settings:
     lease_us: int = 2 * SECOND_US
     grace_us: int = SECOND_US
     fencing: Fencing = Fencing.POWER
+    engine_proxy: bool = False
     program_ask_us: int = SECOND_US
     program_silence_us: int = 5 * SECOND_US
 

@@ -6,6 +6,7 @@ rig can be found, compared and formed without any file on this side.
 """
 
 import json
+import posixpath
 from typing import Any
 
 import yaml
@@ -18,9 +19,11 @@ from harness.rig.addresses import dynamic_range
 __all__ = [
     "HYPERVISOR_IMAGE",
     "NODE_CAPABILITIES",
+    "PROXY_SOCKET",
     "TOPOLOGY_LABEL",
     "VOTER_PORT",
     "csv_volume",
+    "engine_proxy_container",
     "network_name",
     "node_container",
     "render",
@@ -33,6 +36,9 @@ HYPERVISOR_IMAGE = "blackstart/hypervisor"
 TOPOLOGY_LABEL = "io.blackstart.topology"
 VOTER_PORT = 637
 ENGINE_SOCKET = "/var/run/docker.sock"
+PROXY_SOCKET = "/run/engine/docker.sock"
+"""Where a node finds the engine when there is a proxy in between: on a volume that both have."""
+PROXY_PROGRAM = "/usr/lib/blackstart/engine_proxy.py"
 
 NODE_CAPABILITIES = (
     "SETUID",
@@ -55,6 +61,11 @@ _HEADER = """\
 def node_container(rig: str, node: str) -> str:
     """The name of a node's container."""
     return f"{rig}-{node}"
+
+
+def engine_proxy_container(rig: str, node: str) -> str:
+    """The name of the container through which a node reaches the engine, where there is one."""
+    return f"{rig}-{node}-engine"
 
 
 def network_name(rig: str) -> str:
@@ -86,8 +97,14 @@ def render(topology: Topology, *, image: str = HYPERVISOR_IMAGE, socket: str = E
     }
     for node in topology.voters:
         volumes[f"voter-{node.name}"] = _volume(rig, voter_volume(rig, node.name), **{labels.NODE: node.name})
+    services = {}
+    for node in topology.nodes:
+        if topology.settings.engine_proxy:
+            volumes[f"engine-{node.name}"] = _volume(rig, f"{rig}_engine-{node.name}", **{labels.NODE: node.name})
+            services[f"{node.name}-engine"] = _engine_proxy(topology, node, image=image, socket=socket)
+        services[node.name] = _service(topology, node, image=image, socket=socket)
     document = {
-        "services": {node.name: _service(topology, node, image=image, socket=socket) for node in topology.nodes},
+        "services": services,
         "networks": {
             "rig": {
                 "name": network_name(rig),
@@ -117,6 +134,8 @@ def _volume(rig: str, name: str, **further: str) -> dict[str, Any]:
 
 def _service(topology: Topology, node: NodeSpec, *, image: str, socket: str) -> dict[str, Any]:
     data = [f"voter-{node.name}:/data"] if node.voter else []
+    proxied = topology.settings.engine_proxy
+    engine = f"engine-{node.name}:{posixpath.dirname(PROXY_SOCKET)}" if proxied else f"{socket}:/var/run/docker.sock"
     return {
         "image": image,
         "container_name": node_container(topology.rig, node.name),
@@ -136,7 +155,7 @@ def _service(topology: Topology, node: NodeSpec, *, image: str, socket: str) -> 
         "environment": _environment(topology, node),
         "networks": {"rig": {"ipv4_address": node.address}},
         "volumes": [
-            f"{socket}:/var/run/docker.sock",
+            engine,
             "csv:/csv",
             "secrets:/run/secrets:ro",
             *data,
@@ -145,8 +164,35 @@ def _service(topology: Topology, node: NodeSpec, *, image: str, socket: str) -> 
     }
 
 
+def _engine_proxy(topology: Topology, node: NodeSpec, *, image: str, socket: str) -> dict[str, Any]:
+    """Root, because the engine's socket is root's, with nothing but the right to give its own socket to VMMS."""
+    return {
+        "image": image,
+        "container_name": engine_proxy_container(topology.rig, node.name),
+        "labels": {
+            labels.RIG: topology.rig,
+            labels.ROLE: str(labels.Role.ENGINE_PROXY),
+            labels.NODE: node.name,
+        },
+        "restart": "unless-stopped",
+        "stop_grace_period": "1s",
+        "network_mode": "none",
+        "user": "0:0",
+        "cap_drop": ["ALL"],
+        "cap_add": ["CHOWN"],
+        "security_opt": ["no-new-privileges:true"],
+        "entrypoint": ["python3", "-I", "-B", PROXY_PROGRAM, "/var/run/docker.sock", PROXY_SOCKET],
+        "volumes": [
+            f"{socket}:/var/run/docker.sock",
+            f"engine-{node.name}:{posixpath.dirname(PROXY_SOCKET)}",
+        ],
+        "logging": {"driver": "json-file", "options": {"max-size": "1m", "max-file": "2"}},
+    }
+
+
 def _environment(topology: Topology, node: NodeSpec) -> dict[str, str]:
     settings = topology.settings
+    engine = {"BLACKSTART_ENGINE_SOCKET": PROXY_SOCKET} if settings.engine_proxy else {}
     return {
         "BLACKSTART_RIG": topology.rig,
         "BLACKSTART_NODE": node.name,
@@ -157,4 +203,5 @@ def _environment(topology: Topology, node: NodeSpec) -> dict[str, str]:
         "BLACKSTART_FENCING": str(settings.fencing),
         "BLACKSTART_PROGRAM_ASK_MS": str(settings.program_ask_us // 1000),
         "BLACKSTART_PROGRAM_SILENCE_MS": str(settings.program_silence_us // 1000),
+        **engine,
     }

@@ -246,6 +246,7 @@ class Rig:
 
     def _complete(self, tool: ComposeTool, *, image: str, say: Say) -> None:
         """Powers on what is off, and makes anew what is missing, of a rig that stands."""
+        self._resume_engine_proxies()
         off = {name: power for name, power in self.powers().items() if power is not Power.ON}
         if not off:
             say(f"rig {self.name} stands already")
@@ -258,6 +259,14 @@ class Rig:
                     self.client.api.unpause(node_container(self.name, name))
             else:
                 self.power_on(name)
+
+    def _resume_engine_proxies(self) -> None:
+        """A run that was killed may have left one frozen; without it its node can do nothing."""
+        for found in self._containers(labels.Role.ENGINE_PROXY):
+            if found["State"] != "running":
+                with engine_call(f"resume {found['Names'][0].lstrip('/')}"):
+                    resume = self.client.api.unpause if found["State"] == "paused" else self.client.api.start
+                    resume(found["Id"])
 
     def _hold(self, node: str) -> None:
         mark = {labels.RIG: self.name, labels.ROLE: str(labels.Role.HOLD), labels.NODE: node}
