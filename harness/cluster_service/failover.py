@@ -86,8 +86,9 @@ class FailoverManager:
             return []
         ranking = rank_claimants(
             orphans=[record.spec for record in orphans],
-            candidates=self._candidates(now, cluster),
-            groups_owned=self._groups_owned(),
+            candidates=self._membership.candidates(now),
+            groups_owned=self.groups_owned(),
+            paused=[entry.name for entry in cluster.nodes if entry.paused],
         )
         actions: list[Action] = []
         for record in orphans:
@@ -108,11 +109,8 @@ class FailoverManager:
             return complete or (seen_us is not None and now - seen_us >= GROUP_WAIT_US)
         return cluster.is_over(record.owner)
 
-    def _candidates(self, now: int, cluster: ClusterRecord) -> list[str]:
-        alive = self._membership.candidates(now)
-        return [entry.name for entry in cluster.nodes if entry.name in alive and not entry.paused]
-
-    def _groups_owned(self) -> dict[str, int]:
+    def groups_owned(self) -> dict[str, int]:
+        """How many groups each node owns."""
         owned: dict[str, int] = {}
         for record in self.groups.values():
             if record.owner is not None:

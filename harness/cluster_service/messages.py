@@ -17,6 +17,8 @@ from harness.model.session import Session
 
 __all__ = [
     "Action",
+    "Answer",
+    "AnswerCode",
     "AskProgram",
     "CallHost",
     "CallVoter",
@@ -36,6 +38,7 @@ __all__ = [
     "Refresh",
     "RegisterNoticed",
     "RegisterSeen",
+    "Requested",
     "Reset",
     "RestartProgram",
     "Settled",
@@ -150,6 +153,17 @@ class PowerOnEnded:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requested:
+    """A person asks for something. `id` is the shell's own number; exactly one Answer with it follows, in bounded
+    time.
+    """
+
+    id: int
+    call: str
+    arguments: Mapping[str, str | bool]
+
+
 @dataclass(frozen=True, slots=True)
 class ProgramAnswered:
     """A program of this node has answered an AskProgram: its main loop turns."""
@@ -170,6 +184,7 @@ Event = (
     | HostReported
     | FenceEnded
     | PowerOnEnded
+    | Requested
     | ProgramAnswered
 )
 
@@ -237,6 +252,30 @@ class Reset:
     reason: str
 
 
+class AnswerCode(StrEnum):
+    """How a request ended. DONE: the wish is in the database, its effects follow. NOT_OWNER: ask the node that the
+    result names. REFUSED: not as things stand. NO_SUCH: a name that nothing has. NO_QUORUM: nothing was changed.
+    UNKNOWN: it may or may not be done.
+    """
+
+    DONE = "done"
+    NOT_OWNER = "not-owner"
+    REFUSED = "refused"
+    NO_SUCH = "no-such"
+    NO_QUORUM = "no-quorum"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The one answer to a Requested. `message` is a sentence for a person."""
+
+    id: int
+    code: AnswerCode
+    message: str
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class AskProgram:
     """Ask a program of this node whether it lives. Ends with ProgramAnswered, or with nothing."""
@@ -268,7 +307,18 @@ class Log:
 
 
 Action = (
-    ChangeRegister | Refresh | CallVoter | CallHost | Fence | PowerOn | Pet | Reset | AskProgram | RestartProgram | Log
+    ChangeRegister
+    | Refresh
+    | CallVoter
+    | CallHost
+    | Fence
+    | PowerOn
+    | Pet
+    | Reset
+    | Answer
+    | AskProgram
+    | RestartProgram
+    | Log
 )
 
 

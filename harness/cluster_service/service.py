@@ -1,9 +1,10 @@
 """The cluster service: routes facts to the managers in a fixed order, and hands their actions out. No I/O, no clock.
 
-Order of each step: the lease deadline first; then the Database Manager; then Node, Membership, Fencing, Failover and
-Resource Control. When the lease lapses all managers are thrown away and new ones learn every fact afresh: nothing
-that was believed under the old lease can act under the next. PID 1 ends the guests at that moment by itself. The watch
-over the node's other programs stands beside the managers: it knows nothing of leases.
+Order of each step: the lease deadline first; then the Database Manager; then Node, Membership, Fencing, Failover,
+Administration and Resource Control. When the lease lapses all managers are thrown away and new ones learn every fact
+afresh: nothing that was believed under the old lease can act under the next. What administrators had asked is answered
+first. PID 1 ends the guests at that moment by itself. The watch over the node's other programs stands beside the
+managers: it knows nothing of leases.
 """
 
 from collections import deque
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.cluster_service.administration import AdministrationManager
 from harness.cluster_service.database import DatabaseManager
 from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.fencing import FencingManager
@@ -28,6 +30,7 @@ from harness.cluster_service.messages import (
 )
 from harness.cluster_service.node import NodeManager
 from harness.cluster_service.program_watch import ProgramWatch
+from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.snapshot import snapshot
 from harness.cluster_service.turns import Turns
@@ -62,11 +65,20 @@ class _Managers:
     membership: MembershipManager
     fencing: FencingManager
     failover: FailoverManager
+    requests: OpenRequests
+    administration: AdministrationManager
     resource_control: ResourceControlManager
 
     @property
     def in_order(self) -> tuple[Manager, ...]:
-        return (self.node, self.membership, self.fencing, self.failover, self.resource_control)
+        return (
+            self.node,
+            self.membership,
+            self.fencing,
+            self.failover,
+            self.administration,
+            self.resource_control,
+        )
 
 
 class ClusterService:
@@ -94,7 +106,7 @@ class ClusterService:
         actions = self._programs.handle(now, event)
         events: deque[Event] = deque([event])
         if self._managers.node.lapsed(now):
-            actions.append(self._lapse())
+            actions += self._lapse()
             if self._host_connected:
                 events.appendleft(HostConnected())
         if isinstance(event, HostConnected | HostLost):
@@ -152,15 +164,17 @@ class ClusterService:
         events.extend(facts)
         actions.extend(calls)
 
-    def _lapse(self) -> Log:
+    def _lapse(self) -> list[Action]:
         self._generation += 1
+        answers = self._managers.requests.lapse()
         self._managers = self._build()
-        return Log(
+        told = Log(
             component="node-manager",
             event="lease-lapsed",
             message="the lease has ended without a majority's renewal; everything is learnt afresh",
             id=1177,
         )
+        return [told, *answers]
 
     def _build(self) -> _Managers:
         configuration = self._configuration
@@ -183,6 +197,7 @@ class ClusterService:
         )
         membership = MembershipManager(session=session, node=node, ids=self._ids, turns=turns)
         failover = FailoverManager(session=session, membership=membership, ids=self._ids, turns=turns)
+        requests = OpenRequests()
         return _Managers(
             database=database,
             node=node,
@@ -197,7 +212,21 @@ class ClusterService:
                 turns=turns,
             ),
             failover=failover,
+            requests=requests,
+            administration=AdministrationManager(
+                session=session,
+                node=node,
+                membership=membership,
+                failover=failover,
+                requests=requests,
+                ids=self._ids,
+            ),
             resource_control=ResourceControlManager(
-                session=session, node=node, membership=membership, ids=self._ids
+                session=session,
+                node=node,
+                membership=membership,
+                failover=failover,
+                requests=requests,
+                ids=self._ids,
             ),
         )

@@ -14,13 +14,15 @@ import random
 import struct
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.cluster_service.event_log import EventLogProcessor
 from harness.cluster_service.messages import (
     Action,
+    Answer,
+    AnswerCode,
     AskProgram,
     CallHost,
     CallVoter,
@@ -35,6 +37,7 @@ from harness.cluster_service.messages import (
     PowerOn,
     PowerOnEnded,
     ProgramAnswered,
+    Requested,
     Reset,
     RestartProgram,
     Tick,
@@ -63,6 +66,8 @@ PASSWORD_FILE = Path("/run/secrets/voter-password")
 PET = struct.Struct("<qq")
 LEAST_WAKE_US = 1_000
 JOIN_RETRY_S = 0.1
+ANSWER_LIMIT_S = 15.0
+"""The managers answer every request within ten seconds; a loop that is this late has other troubles."""
 
 
 class ServiceProcess:
@@ -89,6 +94,8 @@ class ServiceProcess:
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake: asyncio.TimerHandle | None = None
         self._failed: asyncio.Future[None] | None = None
+        self._requests = 0
+        self._answers: dict[int, asyncio.Future[Answer]] = {}
 
     async def run(self) -> None:
         """Until something that must not fail fails: then the process ends, and PID 1 starts the next."""
@@ -171,6 +178,10 @@ class ServiceProcess:
                 self._spawn(self._fence(action))
             case PowerOn(node):
                 self._spawn(self._power_on(node))
+            case Answer():
+                asker = self._answers.pop(action.id, None)
+                if asker is not None and not asker.done():
+                    asker.set_result(action)
             case AskProgram(WatchedProgram.RESOURCE_HOST):
                 if self._host is not None:
                     self._host.send({"ask": "alive"})
@@ -234,6 +245,40 @@ class ServiceProcess:
         with contextlib.suppress(BlockingIOError):
             os.write(self._pet_fd, PET.pack(guests_end_us * 1000, node_ends_us * 1000))
 
+    # Administrators' requests.
+
+    async def request(self, call: str, arguments: Mapping[str, str | bool]) -> Answer:
+        """Ask the managers for something; see `harness.cluster_service.administration.CALLS`. Never raises for what was
+        asked: whatever is wrong is in the answer, which comes within seconds.
+        """
+        self._requests += 1
+        number = self._requests
+        if self._core is None:
+            return Answer(id=number, code=AnswerCode.NO_QUORUM, message="the cluster service is still starting")
+        asker: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._answers[number] = asker
+        self._guarded(Requested(id=number, call=call, arguments=arguments))
+        try:
+            return await asyncio.wait_for(asker, ANSWER_LIMIT_S)
+        except TimeoutError:
+            return Answer(id=number, code=AnswerCode.UNKNOWN, message=f"no answer within {ANSWER_LIMIT_S:g} s")
+        finally:
+            self._answers.pop(number, None)
+
+    async def _answer(self, connection: FramedConnection, number: Any, asked: Any) -> None:
+        call, arguments = (asked.get("call"), asked.get("arguments", {})) if isinstance(asked, dict) else (None, None)
+        if (
+            not isinstance(call, str)
+            or not isinstance(arguments, dict)
+            or not all(isinstance(value, str | bool) for value in arguments.values())
+        ):
+            form = '{"call": "NAME", "arguments": {"NAME": "text" or true or false}}'
+            connection.send({"id": number, "error": f"a request is {form}"})
+            return
+        answer = await self.request(call, arguments)
+        told = {"code": answer.code.value, "message": answer.message, "result": to_plain(dict(answer.result))}
+        connection.send({"id": number, "result": told})
+
     # The resource host and administrators, over one socket.
 
     async def _connected(self, connection: FramedConnection) -> None:
@@ -256,6 +301,8 @@ class ServiceProcess:
         elif message.get("call") == "snapshot":
             assert self._core is not None
             connection.send({"id": message.get("id"), "result": self._core.snapshot(boot_time_us())})
+        elif message.get("call") == "request":
+            self._spawn(self._answer(connection, message.get("id"), message.get("request")))
         elif "id" in message:
             connection.send({"id": message["id"], "error": f"no such call: {message.get('call')!r}"})
 

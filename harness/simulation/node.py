@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.cluster_service.messages import (
     Action,
+    Answer,
     AskProgram,
     CallHost,
     CallVoter,
@@ -25,6 +26,7 @@ from harness.cluster_service.messages import (
     PowerOn,
     PowerOnEnded,
     ProgramAnswered,
+    Requested,
     Reset,
     RestartProgram,
     Tick,
@@ -155,6 +157,8 @@ class SimulatedNode:
         self._deferred: list[Callable[[], None]] = []
         self._held: set[str] = set()
         self._wake_us: int | None = None
+        self._requests = 0
+        self._askers: dict[int, Callable[[Answer], None]] = {}
 
     # Lives of the node, as the engine tells them.
 
@@ -313,6 +317,7 @@ class SimulatedNode:
             self._tell_service(HostLost())
         elif name == "service":
             self.service = None
+            self._askers.clear()
             if self._voter_calls is not None:
                 self._voter_calls.close()
 
@@ -392,6 +397,25 @@ class SimulatedNode:
         self._wake_us = None
         self._deliver(HostConnected() if self._host is not None else HostLost())
 
+    # Administrators.
+
+    def request(
+        self, call: str, arguments: Mapping[str, str | bool], *, answered: Callable[[Answer], None]
+    ) -> bool:
+        """Ask this node's service; `answered` is called once, or never when the service dies first. Returns False when
+        there is no service to ask.
+        """
+        if self.service is None or self.frozen:
+            return False
+        self._requests += 1
+        self._askers[self._requests] = answered
+        self._deliver(Requested(id=self._requests, call=call, arguments=arguments))
+        return True
+
+    def _answered(self, answer: Answer) -> None:
+        asker = self._askers.pop(answer.id)
+        self._clock.after(self._rng.randint(80, 300), lambda: asker(answer))
+
     # The service's shell.
 
     def _tell_service(self, event: Event) -> None:
@@ -448,6 +472,8 @@ class SimulatedNode:
             case Reset(reason):
                 self._record(self.name, "membership-manager", "reset", {"reason": reason})
                 self._engine.end_node(self.name, WATCHDOG_EXIT)
+            case Answer():
+                self._answered(action)
             case AskProgram(program):
                 self._ask_program(program, service)
             case RestartProgram(program=program, silent_since_us=since_us):

@@ -115,7 +115,8 @@ groups:
         command: serve --port "80 80"
         environment: {MODE: fast, LIMIT: 3}
         memory: 64MiB
-        pids: 10
+        processes: 10
+        processors: 0.5
         is-alive-interval: 500ms
         restart-action: restart
         restart-threshold: 0
@@ -133,7 +134,8 @@ groups:
         "environment": '{"LIMIT": "3", "MODE": "fast"}',
         "image": "shop:1",
         "memory": str(64 << 20),
-        "pids": "10",
+        "processes": "10",
+        "processors": "500",
         "user": "10001",
     }
     assert machine.policy.is_alive_interval_us == SECOND_US // 2
