@@ -65,7 +65,7 @@ class Injector:
         Raises NotInjected before anything was done; another error after it leaves the ledger's entry open.
         """
         fault = FAULTS[call.fault]
-        if call.arguments and isinstance(fault, Adjustable):
+        if isinstance(fault, Adjustable):
             fault = fault.adjusted(call.arguments)
         try:
             target = await self._resolve(call, fault, registers)

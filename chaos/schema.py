@@ -57,6 +57,9 @@ class ArgumentKind(StrEnum):
 class FaultArgument(StrEnum):
     """What an argument of a fault must be."""
 
+    NODES = "a list of nodes"
+    DIRECTION = "in, out or both"
+    HELD_CALLS = "forward or drop"
     FREEZING = "pause or sigstop"
 
 

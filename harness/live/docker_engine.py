@@ -23,15 +23,15 @@ import urllib3.exceptions
 
 from harness.errors import EngineError, EngineUnanswered, NoSuchContainer
 from harness.live.docker_events import API_VERSION, EventStream
+from harness.live.node_environment import ENGINE_SOCKET
 from harness.model import labels as label
 from harness.model.labels import Role
 from harness.model.machine import MachineSpec
 from harness.model.session import Session
 from harness.ports import Container
 
-__all__ = ["ENGINE_SOCKET", "DockerEngine", "parse_time_ns"]
+__all__ = ["DockerEngine", "parse_time_ns"]
 
-ENGINE_SOCKET = "/var/run/docker.sock"
 CALL_LIMIT_S = 5
 """For each answer of the engine. A kill answers when the container is dead: a second for a node with thirty guests."""
 THREADS = 8

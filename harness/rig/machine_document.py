@@ -22,9 +22,7 @@ __all__ = ["GUEST_IMAGE", "read_machine"]
 
 GUEST_IMAGE = "blackstart/guest"
 
-_MEMORY = re.compile(r"(?P<number>[0-9]{1,6})\s?(?P<unit>Ki|Mi|Gi)B?")
-_UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
-_MEMORY_LEAST = 16 << 20
+_MEMORY_LEAST, _MEMORY_MOST = 16 << 20, 1024 << 30
 _PROCESSORS_MOST = 64
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -78,12 +76,7 @@ def _environment(section: Section) -> dict[str, str]:
 
 
 def _memory_bytes(section: Section) -> int:
-    value = section.raw("memory")
-    match = _MEMORY.fullmatch(value.strip()) if isinstance(value, str) else None
-    size = int(match["number"]) * _UNITS[match["unit"]] if match else 0
-    if size < _MEMORY_LEAST:
-        section.refuse("memory", f"memory is {shown(value)}", "a size of at least 16MiB, such as 128MiB or 1GiB")
-    return size
+    return section.size_bytes("memory", 0, low=_MEMORY_LEAST, high=_MEMORY_MOST)
 
 
 def _processors_milli(section: Section) -> int:

@@ -15,7 +15,9 @@ from scripted_arena import MS, SECOND, ScriptedArena
 
 import chaos.client_probe
 import chaos.crash_probe
+import chaos.engine_probe
 import chaos.inside_probe
+import chaos.network_probe
 from chaos.arena import wait_record
 from chaos.arena_docker import cluster_seen, log_line
 from chaos.client import client_record, machine_addresses
@@ -111,7 +113,10 @@ def test_machines_with_an_address_are_asked() -> None:
     assert addresses["web1-vm"].startswith("10.87.0.")
 
 
-@pytest.mark.parametrize("module", [chaos.client_probe, chaos.crash_probe, chaos.inside_probe])
+@pytest.mark.parametrize(
+    "module",
+    [chaos.client_probe, chaos.crash_probe, chaos.engine_probe, chaos.inside_probe, chaos.network_probe],
+)
 def test_what_travels_as_source_needs_nothing_of_the_project(module: Any) -> None:
     source = Path(module.__file__).read_text()
 
