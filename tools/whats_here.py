@@ -28,6 +28,7 @@ READING_ORDER = (
     ("Experiments: documents, runner, history, verdict", "chaos"),
     ("Faults", "chaos/faults"),
     ("Checkers", "chaos/checkers"),
+    ("Reports", "chaos/report"),
     ("The command line", "chaos/cli"),
     ("Tools of the project itself", "tools"),
     ("Benchmarks", "bench"),
