@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 
 import chaos.crash_probe
 from chaos.arena import CrashMachine, Effect, PowerOff, PowerOn
-from chaos.client import Client, machine_addresses
+from chaos.client import Client
+from chaos.client_targets import measured_machines
 from chaos.engine_stream import EngineStream
-from chaos.evidence import collect_evidence, read_journals
+from chaos.evidence import collect_evidence, machines_without_journal, read_journals
 from chaos.history import (
     CleanUp,
     ClusterSeen,
@@ -140,7 +141,7 @@ class DockerArena:
             )
         self._facts.update(await self._in_thread(self._learn_images))
         outside = Client(
-            self._client, rig=self._name, addresses=machine_addresses(self._rig.topology), sink=self._from_thread
+            self._client, rig=self._name, machines=measured_machines(self._rig.topology), sink=self._from_thread
         )
         await self._in_thread(outside.start)
         self._outside = outside
@@ -236,7 +237,13 @@ class DockerArena:
 
     def _read_journals(self) -> list[Any]:
         nodes = [node_container(self._name, node.name) for node in self._standing_rig().topology.nodes]
-        return read_journals(self._client, nodes=nodes, machines=self._machines(), at_ns=self.unix_ns())
+        return read_journals(
+            self._client,
+            nodes=nodes,
+            machines=self._machines(),
+            without=machines_without_journal(self._standing_rig().topology),
+            at_ns=self.unix_ns(),
+        )
 
     def _remove(self) -> list[str]:
         try:

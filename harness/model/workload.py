@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from harness.model.plain import from_plain
 from harness.model.topology import SECOND_US
 
-__all__ = ["GUEST_IMAGE", "MACHINE_PORT", "Endpoint", "Readiness", "answers_on", "readiness", "runs_guest"]
+__all__ = [
+    "GUEST_ENDPOINT",
+    "GUEST_IMAGE",
+    "MACHINE_PORT",
+    "Endpoint",
+    "Readiness",
+    "answers_on",
+    "readiness",
+    "runs_guest",
+]
 
 GUEST_IMAGE = "blackstart/guest"
 MACHINE_PORT = 8080
@@ -38,6 +47,9 @@ class Endpoint:
         if match is None or (match[1] == "http") != bool(match[3]):
             raise ValueError(f"{text!r} is neither tcp:PORT nor http:PORT/PATH")
         return cls(port=int(match[2]), path=match[3] or "")
+
+
+GUEST_ENDPOINT = Endpoint(port=MACHINE_PORT, path="/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +94,7 @@ def answers_on(properties: Mapping[str, str]) -> Endpoint | None:
         text = check.endpoint
     if text:
         return Endpoint.parse(text)
-    return Endpoint(port=MACHINE_PORT, path="/") if runs_guest(properties) else None
+    return GUEST_ENDPOINT if runs_guest(properties) else None
 
 
 def runs_guest(properties: Mapping[str, str]) -> bool:
