@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from harness.database.proposer import Result
-from harness.database.protocol import NO_BALLOT, Ballot, Call, Reply, VoterSet
+from harness.database.protocol import NO_BALLOT, Ballot, Call, Reply
 from harness.model.changes import Change, Record
 from harness.model.host import HostReport, HostRequest
 from harness.model.session import Session
+from harness.model.voter_set import VoterSet
 
 __all__ = [
     "Action",
@@ -34,6 +35,7 @@ __all__ = [
     "RegisterNoticed",
     "RegisterSeen",
     "Reset",
+    "Rewrite",
     "Settled",
     "Tick",
     "VoterAnswered",
@@ -61,25 +63,29 @@ class VoterAnswered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VoterFailed:
-    """A CallVoter got no answer; what it asked for may still happen."""
+    """A CallVoter got no answer; what it asked for may still happen. `reason` is what was seen, for people."""
 
     number: int
     voter: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VotersKnown:
-    """A majority of a voter set has told its members."""
+    """A majority of a voter set has told its members; later, that a newer set was adopted."""
 
     voter_set: VoterSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterNoticed:
-    """A voter has accepted something for that register under that ballot. A hint: it decides nothing."""
+    """A voter has accepted something for that register under that ballot. A hint: it decides nothing. `owner` is the
+    node that owns the register's subject by what was accepted.
+    """
 
     key: str
     ballot: Ballot
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +177,14 @@ class Refresh:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rewrite:
+    """Write what a register holds once more, under the voter set of now (an identity change). Ends with one Settled."""
+
+    id: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallVoter:
     """Send one call to a voter. It ends with VoterAnswered or VoterFailed within `limit_us`."""
 
@@ -232,7 +246,7 @@ class Log:
     lasting: bool = False
 
 
-Action = ChangeRegister | Refresh | CallVoter | CallHost | Fence | PowerOn | Pet | Reset | Log
+Action = ChangeRegister | Refresh | Rewrite | CallVoter | CallHost | Fence | PowerOn | Pet | Reset | Log
 
 
 class Manager(Protocol):

@@ -24,12 +24,13 @@ from harness.cluster_service.messages import (
     Log,
     Manager,
     Refresh,
+    Rewrite,
 )
 from harness.cluster_service.node import NodeManager
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.snapshot import snapshot
 from harness.cluster_service.turns import Turns
-from harness.database.protocol import CLUSTER_KEY
+from harness.database.protocol import CLUSTER_KEY, WriteCounts
 from harness.database.register import Codec
 from harness.model.session import Session
 from harness.model.topology import Settings
@@ -78,6 +79,7 @@ class ClusterService:
         self._configuration = configuration
         self._codec = codec
         self._jitter = jitter
+        self._writes = WriteCounts()
         self._calls = Ids()
         self._ids = Ids()
         self._generation = 0
@@ -136,7 +138,7 @@ class ClusterService:
     def _take(self, now: int, wishes: Sequence[Action], events: deque[Event], actions: list[Action]) -> None:
         asked = False
         for wish in wishes:
-            if isinstance(wish, ChangeRegister | Refresh):
+            if isinstance(wish, ChangeRegister | Refresh | Rewrite):
                 self._managers.database.ask(now, wish)
                 asked = True
             else:
@@ -170,6 +172,7 @@ class ClusterService:
             codec=self._codec,
             jitter=self._jitter,
             numbers=self._calls.next,
+            writes=self._writes,
         )
         node = NodeManager(
             rig=configuration.rig,
@@ -177,6 +180,7 @@ class ClusterService:
             settings=settings,
             seen_cluster=lambda: database.seen_ballot(CLUSTER_KEY),
             numbers=self._calls.next,
+            writes=self._writes,
         )
         membership = MembershipManager(session=session, node=node, ids=self._ids, turns=turns)
         failover = FailoverManager(session=session, membership=membership, ids=self._ids, turns=turns)
