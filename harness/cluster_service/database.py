@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from harness.cluster_service.messages import (
     Action,
+    AdoptVoters,
     CallVoter,
     ChangeRegister,
     Event,
@@ -94,8 +95,12 @@ class DatabaseManager:
         """The ballot of the newest committed content of that register that this manager has told."""
         return self._seen.get(key, NO_BALLOT)
 
-    def ask(self, now: int, wish: ChangeRegister | Refresh | Rewrite) -> None:
-        """Start a change or a read. Before the voters are known it waits."""
+    def ask(self, now: int, wish: ChangeRegister | Refresh | Rewrite | AdoptVoters) -> None:
+        """Start a change or a read, or go on under a newer set. Before the voters are known it waits."""
+        if isinstance(wish, AdoptVoters):
+            if self._proposer is not None:
+                self._adopt(now, self._proposer, wish.voter_set)
+            return
         if self._proposer is None:
             self._waiting.append(wish)
             return
@@ -221,14 +226,18 @@ class DatabaseManager:
             return
         voter, incarnation = refused.of.voter, refused.of.incarnation
         if theirs.version > ours.version:
-            proposer.adopt(now, theirs)
-            self._adopted.append(theirs)
+            self._adopt(now, proposer, theirs)
         elif theirs.version < ours.version and ours.has(voter, incarnation) and voter not in self._raises.values():
             number = self._number()
             self._raises[number] = voter
             to = Address(rig=self._rig, voter=voter, incarnation=incarnation, set_version=ours.version)
             call = Raise(to=to, members=ours.members)
             self._calls.append(CallVoter(number=number, voter=voter, call=call, limit_us=PHASE_LIMIT_US))
+
+    def _adopt(self, now: int, proposer: Proposer, voter_set: VoterSet) -> None:
+        if voter_set.version > proposer.voter_set.version:
+            proposer.adopt(now, voter_set)
+            self._adopted.append(voter_set)
 
     def _forget_call(self, number: int) -> None:
         self._hellos.pop(number, None)

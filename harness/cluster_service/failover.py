@@ -170,8 +170,9 @@ class FailoverManager:
             return []
         ranking = rank_claimants(
             orphans=[record.spec for record in orphans],
-            candidates=self._candidates(now, cluster),
-            groups_owned=self._groups_owned(),
+            candidates=self._membership.candidates(now),
+            groups_owned=self.groups_owned(),
+            paused=[entry.name for entry in cluster.nodes if entry.paused],
         )
         actions: list[Action] = []
         for record in orphans:
@@ -196,11 +197,8 @@ class FailoverManager:
         """Whether a notice names a living owner. Only a hint: the record is read, at the latest when its turn comes."""
         return name in self._stale and self._lives(self._stale[name].owner)
 
-    def _candidates(self, now: int, cluster: ClusterRecord) -> list[str]:
-        alive = self._membership.candidates(now)
-        return [entry.name for entry in cluster.nodes if entry.name in alive and not entry.paused]
-
-    def _groups_owned(self) -> dict[str, int]:
+    def groups_owned(self) -> dict[str, int]:
+        """How many groups each node owns."""
         owned: dict[str, int] = {}
         for name in self.groups:
             node = self.owner_node(name)

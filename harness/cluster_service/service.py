@@ -1,8 +1,10 @@
 """The cluster service: routes facts to the managers in a fixed order, and hands their actions out. No I/O, no clock.
 
-Order of each step: the lease deadline first; then the Database Manager; then Node, Membership, Fencing, Failover and
-Resource Control. When the lease lapses all managers are thrown away and new ones learn every fact afresh: nothing
-that was believed under the old lease can act under the next. PID 1 ends the guests at that moment by itself.
+Order of each step: the lease deadline first; then the Database Manager; then Node, Membership, Fencing, Voter Set,
+Failover, Administration and Resource Control. When the lease lapses all managers are thrown away and new ones learn
+every fact afresh: nothing that was believed under the old lease can act under the next. What administrators had asked
+is answered first. PID 1 ends the guests at that moment by itself. The watch over the node's other programs stands
+beside the managers: it knows nothing of leases.
 """
 
 from collections import deque
@@ -10,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.cluster_service.administration import AdministrationManager
 from harness.cluster_service.database import DatabaseManager
 from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.fencing import FencingManager
@@ -17,6 +20,7 @@ from harness.cluster_service.ids import Ids
 from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import (
     Action,
+    AdoptVoters,
     ChangeRegister,
     Event,
     HostConnected,
@@ -27,9 +31,12 @@ from harness.cluster_service.messages import (
     Rewrite,
 )
 from harness.cluster_service.node import NodeManager
+from harness.cluster_service.program_watch import ProgramWatch
+from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.snapshot import snapshot
 from harness.cluster_service.turns import Turns
+from harness.cluster_service.voter_set import VoterSetManager
 from harness.database.protocol import CLUSTER_KEY, WriteCounts
 from harness.database.register import Codec
 from harness.model.session import Session
@@ -60,12 +67,23 @@ class _Managers:
     node: NodeManager
     membership: MembershipManager
     fencing: FencingManager
+    voter_set: VoterSetManager
     failover: FailoverManager
+    requests: OpenRequests
+    administration: AdministrationManager
     resource_control: ResourceControlManager
 
     @property
     def in_order(self) -> tuple[Manager, ...]:
-        return (self.node, self.membership, self.fencing, self.failover, self.resource_control)
+        return (
+            self.node,
+            self.membership,
+            self.fencing,
+            self.voter_set,
+            self.failover,
+            self.administration,
+            self.resource_control,
+        )
 
 
 class ClusterService:
@@ -85,15 +103,16 @@ class ClusterService:
         self._generation = 0
         self._now_us = 0
         self._host_connected = False
+        self._programs = ProgramWatch(settings=configuration.settings)
         self._managers = self._build()
 
     def handle(self, now: int, event: Event) -> list[Action]:
         """Take one fact in. Returns what to do, in the order in which it must be done."""
         self._now_us = now
-        actions: list[Action] = []
+        actions = self._programs.handle(now, event)
         events: deque[Event] = deque([event])
         if self._managers.node.lapsed(now):
-            actions.append(self._lapse())
+            actions += self._lapse()
             if self._host_connected:
                 events.appendleft(HostConnected())
         if isinstance(event, HostConnected | HostLost):
@@ -107,7 +126,7 @@ class ClusterService:
     def next_wake(self) -> int | None:
         """When the service wants a Tick, if nothing else happens before. May lie in the past."""
         managers = self._managers
-        wakes = [manager.next_wake() for manager in managers.in_order]
+        wakes = [self._programs.next_wake(), *(manager.next_wake() for manager in managers.in_order)]
         # A manager has just looked at all its facts: what was due and was not done waits for a fact, not for time.
         ahead = [wake for wake in wakes if wake is not None and wake > self._now_us]
         database = managers.database.next_wake()
@@ -122,6 +141,7 @@ class ClusterService:
             session=self._configuration.session,
             membership=managers.membership,
             node=managers.node,
+            voter_set=managers.voter_set,
             failover=managers.failover,
             resource_control=managers.resource_control,
         )
@@ -138,7 +158,7 @@ class ClusterService:
     def _take(self, now: int, wishes: Sequence[Action], events: deque[Event], actions: list[Action]) -> None:
         asked = False
         for wish in wishes:
-            if isinstance(wish, ChangeRegister | Refresh | Rewrite):
+            if isinstance(wish, ChangeRegister | Refresh | Rewrite | AdoptVoters):
                 self._managers.database.ask(now, wish)
                 asked = True
             else:
@@ -151,15 +171,17 @@ class ClusterService:
         events.extend(facts)
         actions.extend(calls)
 
-    def _lapse(self) -> Log:
+    def _lapse(self) -> list[Action]:
         self._generation += 1
+        answers = self._managers.requests.lapse()
         self._managers = self._build()
-        return Log(
+        told = Log(
             component="node-manager",
             event="lease-lapsed",
             message="the lease has ended without a majority's renewal; everything is learnt afresh",
             id=1177,
         )
+        return [told, *answers]
 
     def _build(self) -> _Managers:
         configuration = self._configuration
@@ -184,6 +206,7 @@ class ClusterService:
         )
         membership = MembershipManager(session=session, node=node, ids=self._ids, turns=turns)
         failover = FailoverManager(session=session, membership=membership, ids=self._ids, turns=turns)
+        requests = OpenRequests()
         return _Managers(
             database=database,
             node=node,
@@ -197,8 +220,31 @@ class ClusterService:
                 ids=self._ids,
                 turns=turns,
             ),
+            voter_set=VoterSetManager(
+                rig=configuration.rig,
+                session=session,
+                settings=settings,
+                membership=membership,
+                ids=self._ids,
+                numbers=self._calls.next,
+                identity=f"{configuration.process}.{self._generation}",
+            ),
             failover=failover,
+            requests=requests,
+            administration=AdministrationManager(
+                session=session,
+                node=node,
+                membership=membership,
+                failover=failover,
+                requests=requests,
+                ids=self._ids,
+            ),
             resource_control=ResourceControlManager(
-                session=session, node=node, membership=membership, ids=self._ids
+                session=session,
+                node=node,
+                membership=membership,
+                failover=failover,
+                requests=requests,
+                ids=self._ids,
             ),
         )
