@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from harness.database.proposer import PHASE_LIMIT_US, Proposer, Result, Settlement
-from harness.database.protocol import Address, Form, Formed, Hello, HelloAnswer, VoterSet
+from harness.database.protocol import Address, Form, Formed, Hello, HelloAnswer
 from harness.database.register import JsonCodec
 from harness.live.runtime import boot_time_us
 from harness.live.voters import RedisVoters, VoterUnanswered
@@ -24,6 +24,7 @@ from harness.model.changes import CreateRegister
 from harness.model.first_records import first_registers
 from harness.model.plain import from_plain, to_plain
 from harness.model.topology import ResourceSpec, Topology
+from harness.model.voter_set import VoterSet
 
 __all__ = ["main"]
 
@@ -134,7 +135,7 @@ async def _write_first_registers(topology: Topology, voters: RedisVoters, voter_
         jitter=random.Random(0).random,
         numbers=lambda: next(numbers),
     )
-    for operation, (key, record) in enumerate(first_registers(topology)):
+    for operation, (key, record) in enumerate(first_registers(topology, voter_set)):
         proposer.change(
             boot_time_us(),
             operation=operation,
