@@ -21,13 +21,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from redis.asyncio.connection import Connection
+
 from harness.database.proposer import PHASE_LIMIT_US, Proposer, Result, Send, Settlement
 from harness.database.protocol import Hello, HelloAnswer, VoterSet
 from harness.database.register import JsonCodec
 from harness.live.node_environment import NodeEnvironment, read_environment
-from harness.live.redis_connection import RedisConnection, open_redis
 from harness.live.runtime import boot_time_us
-from harness.live.voters import VOTER_PORT, RedisVoters, VoterUnanswered
+from harness.live.voters import RedisVoters, VoterUnanswered, voter_connection
 from harness.model.changes import Record, Refusal
 from harness.model.records import GroupRecord
 
@@ -138,10 +139,11 @@ async def latency(node: NodeEnvironment, password: str, rounds: int, calls: int)
     if found.stored is None:
         raise SystemExit(f"there is no register {KEY}")
     value = JsonCodec().encode(found.stored)
-    redis = await _nearest(node, password)
+    nearest = voter_connection(node.voters[node.node], password=password)
+    await nearest.connect()  # type: ignore[no-untyped-call]
     numbers = itertools.count(1)
     for _ in range(rounds):
-        sets = [await _timed(redis.command("SET", "bench", value)) for _ in range(calls)]
+        sets = [await _timed(_command(nearest, "SET", "bench", value)) for _ in range(calls)]
         times: dict[int, list[int]] = {1: [], 2: []}
         others = 0
         for wanted in (1, 2):
@@ -160,7 +162,8 @@ async def latency(node: NodeEnvironment, password: str, rounds: int, calls: int)
                     others += 1
         told = {"set_us": sets, "one_us": times[1], "two_us": times[2], "others": others, "bytes": len(value)}
         print(json.dumps(told), flush=True)
-    await redis.command("DEL", "bench")
+    await _command(nearest, "DEL", "bench")
+    await nearest.disconnect()
 
 
 async def write(node: NodeEnvironment, password: str, seconds: float) -> None:
@@ -205,10 +208,9 @@ async def _voter_set(voters: RedisVoters, node: NodeEnvironment) -> VoterSet:
     raise SystemExit("no voter answers")
 
 
-async def _nearest(node: NodeEnvironment, password: str) -> RedisConnection:
-    connection = await open_redis(node.voters[node.node], VOTER_PORT)
-    await connection.command("AUTH", password)
-    return connection
+async def _command(connection: Connection, *words: str) -> Any:
+    await connection.send_command(*words)
+    return await connection.read_response()
 
 
 def main(arguments: list[str]) -> None:
