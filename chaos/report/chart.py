@@ -159,7 +159,7 @@ class _Drawing:
 
     def _parts(self) -> Row:
         began = self._run.history.of(PartBegan)
-        ends = [entry.at_ns for entry in began[1:]] + [self._run.ended_ns]
+        ends = [*(entry.at_ns for entry in began[1:]), self._run.ended_ns][: len(began)]
         shapes = [
             self._bar(part.at_ns, end_ns, y=2, height=16, css=f"part part{index % 2}", what=part.part, label=part.part)
             for index, (part, end_ns) in enumerate(zip(began, ends, strict=True))
@@ -340,13 +340,14 @@ class _Drawing:
         return shapes
 
     def _moments(self, height: float) -> Iterable[Shape]:
+        many = " many" if len(self._timeline.faults) > LABELLED_FAULTS_MAX else ""
         for band in self._timeline.faults:
             title = self._band_text(band)
             x, _ = self._extent(band.began_ns, band.began_ns)
-            yield Shape(x=x, width=0, y=0, height=height, css="began", title=title)
+            yield Shape(x=x, width=0, y=0, height=height, css=f"began{many}", title=title)
             if band.healed_ns is not None and not band.at_once:
                 x, _ = self._extent(band.healed_ns, band.healed_ns)
-                yield Shape(x=x, width=0, y=0, height=height, css="healed", title=title)
+                yield Shape(x=x, width=0, y=0, height=height, css=f"healed{many}", title=title)
 
     def _doubts(self, height: float) -> Iterable[Shape]:
         """Where times mean little: this machine stood still, or the engine's events were not heard."""

@@ -37,7 +37,11 @@ SECRET_KEYS = ("environment", "env", "secrets")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _View:
-    """One run, ready to be shown. `key` begins every id of its part of the page."""
+    """One run, ready to be shown. `key` begins every id of its part of the page.
+
+    `slowest_s` is the longest phase of any recovery, against which bars are measured; `slowest_answer_s` is None if no
+    machine answered again.
+    """
 
     key: str
     run: RunRecord
@@ -49,18 +53,8 @@ class _View:
     stalls: list[Stall]
     images: Mapping[str, Any]
     document: str
-
-    @property
-    def slowest_s(self) -> float:
-        """The longest recovery of the table, which its bars are measured against."""
-        times = [row.after_s(phase) or 0.0 for row in self.recoveries for phase in Phase]
-        return max(times, default=0.0) or 1.0
-
-    @property
-    def slowest_answer_s(self) -> float | None:
-        """The longest time until a machine answered again; None if none did."""
-        times = [row.after_s(Phase.ANSWERING) for row in self.recoveries]
-        return max((time for time in times if time is not None), default=None)
+    slowest_s: float
+    slowest_answer_s: float | None
 
 
 def render_page(runs: Sequence[RunRecord], *, not_started: Sequence[str] = (), problem: str = "") -> str:
@@ -85,6 +79,9 @@ def render_page(runs: Sequence[RunRecord], *, not_started: Sequence[str] = (), p
 def _view(run: RunRecord, key: str) -> _View:
     timeline = read_timeline(run.history)
     order, images = list(FindingKind), run.facts.get("images")
+    recoveries = read_recoveries(run.history)
+    reached = [time for row in recoveries for phase in Phase if (time := row.after_s(phase)) is not None]
+    answered = [time for row in recoveries if (time := row.after_s(Phase.ANSWERING)) is not None]
     findings = tuple(sorted(run.findings, key=lambda finding: order.index(finding.kind)))
     return _View(
         key=key,
@@ -92,11 +89,13 @@ def _view(run: RunRecord, key: str) -> _View:
         timeline=timeline,
         chart=draw_chart(run, timeline),
         steps=read_steps(run),
-        recoveries=read_recoveries(run.history),
+        recoveries=recoveries,
         happenings=read_happenings(run),
         stalls=run.history.of(Stall),
         images=images if isinstance(images, dict) else {},
         document=cut(json.dumps(_without_secrets(run.document), indent=2, ensure_ascii=False), DOCUMENT_LIMIT),
+        slowest_s=max(reached, default=0.0) or 1.0,
+        slowest_answer_s=max(answered, default=None),
     )
 
 
