@@ -114,8 +114,11 @@ class ActivityReader:
             provider.known("target")
             return None
         target = self._targets.read(provider, "target", fault.target, what=fault.name)
+        duration_us = provider.duration_us("duration", 0, low=SHORTEST_US, high=LONGEST_US)
+        if "duration" in provider and not fault.undo:
+            provider.refuse("duration", f"{fault.name} has nothing to heal", "a fault without a duration")
         provider.finish()
-        return FaultCall(fault=fault.name, target=target) if target is not None else None
+        return FaultCall(fault=fault.name, target=target, duration_us=duration_us) if target is not None else None
 
     def _read_probe(self, provider: Section, name: str) -> tuple[ProbeCall | None, ProbeForm | None]:
         word = provider.raw("probe")

@@ -6,12 +6,13 @@ that it can and says which. What happens in the world is appended to `Arena.hist
 as the arena has. Coroutines here await calls of the arena and of its `runtime` only.
 """
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from chaos.history import ClusterSeen, ContainerSeen, History, Record
+from chaos.process_effects import NodeInside, NodeProgram, ProcessEffect
 from harness.model.topology import Topology
 from harness.ports import DeadlinePassed, Runtime
 
@@ -47,7 +48,7 @@ class PowerOn:
     node: str
 
 
-Effect = CrashMachine | PowerOff | PowerOn
+Effect = CrashMachine | PowerOff | PowerOn | ProcessEffect
 
 
 class Arena(Protocol):
@@ -90,6 +91,13 @@ class Arena(Protocol):
 
     async def held(self, node: str) -> bool:
         """Whether the node's power is held off."""
+        ...
+
+    async def inside(self, node: str, *, ask: Collection[NodeProgram] = ()) -> NodeInside:
+        """A node's processes as they are now; `ask` are programs to be asked, half a second each at most.
+
+        Raises BlackstartError for a node that is off, frozen, or dies meanwhile.
+        """
         ...
 
     async def apply(self, effect: Effect) -> int:

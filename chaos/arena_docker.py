@@ -11,14 +11,15 @@ import platform
 import signal as signals
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import chaos.crash_probe
 from chaos.arena import CrashMachine, Effect, PowerOff, PowerOn
 from chaos.client import Client, machine_addresses
+from chaos.docker_effects.process_effects import carry_out, look_inside
 from chaos.engine_stream import EngineStream
 from chaos.evidence import collect_evidence, read_journals
 from chaos.history import (
@@ -38,6 +39,7 @@ from chaos.history import (
 from chaos.interrupt import Interrupt
 from chaos.listing import differences, list_containers
 from chaos.log_stream import LogStream
+from chaos.process_effects import NodeInside, NodeProgram, ProcessEffect
 from harness.errors import CleanupError, EngineError, HarnessError, UsageError
 from harness.live.runtime import AsyncioRuntime
 from harness.model.topology import Topology
@@ -112,7 +114,7 @@ class DockerArena:
 
     def supports(self, effect: type[Effect]) -> str:
         """Every effect that there is so far."""
-        return "" if effect in (CrashMachine, PowerOff, PowerOn) else "not available with real containers"
+        return "" if effect in get_args(Effect) else "not available with real containers"
 
     def facts(self) -> Mapping[str, Any]:
         """Versions and image ids; complete once the rig is up."""
@@ -157,9 +159,15 @@ class DockerArena:
         """Whether the node's hold mark is there."""
         return node in await self._in_thread(self._standing_rig().holds)
 
+    async def inside(self, node: str, *, ask: Collection[NodeProgram] = ()) -> NodeInside:
+        """One command in the node."""
+        return await self._in_thread(lambda: look_inside(self._client, self._name, node, ask=ask))
+
     async def apply(self, effect: Effect) -> int:
         """Carry out an effect."""
         rig = self._standing_rig()
+        if isinstance(effect, ProcessEffect):
+            return await self._in_thread(lambda: carry_out(self._client, self._name, effect))
         match effect:
             case CrashMachine():
                 return await self._in_thread(lambda: self._crash(effect))

@@ -21,11 +21,11 @@ from chaos.arena import Arena, wait_until
 from chaos.checkers import AFTER_CLEAN_UP, CHECKERS, Checker, run_check
 from chaos.experiment import Activity, Experiment, FaultCall, load_experiment
 from chaos.faults import FAULTS
-from chaos.history import ClusterSeen, Moment
+from chaos.history import ClusterSeen, Moment, PartBegan
 from chaos.injection import Injector
 from chaos.interrupt import Interrupt, Interrupted
 from chaos.journal import Journal
-from chaos.journal_document import RunFacts, journal_document
+from chaos.journal_document import RunFacts, about_experiment, journal_document
 from chaos.ledger import Ledger
 from chaos.options import RunOptions
 from chaos.recovery import read_recoveries
@@ -215,7 +215,7 @@ class _Run:
     async def execute(self) -> RunResult:
         self._journal.follow(self._arena.history)
         self._terminal.begin(self._experiment.title, self._experiment.file, self._experiment.topology.rig)
-        self._journal.write("run-began", {"at_ns": self._began_ns, "experiment": self._experiment.document})
+        self._journal.write("run-began", {"at_ns": self._began_ns, **about_experiment(self._experiment)})
         watch = self._arena.runtime.spawn(watch_stalls(self._arena), name="stall watch")
         if await self._part("up", self._bring_up):
             if await self._part("gate", self._gate) and not self._findings:
@@ -234,7 +234,7 @@ class _Run:
 
     async def _part(self, name: str, part: Callable[[], Awaitable[None]]) -> bool:
         """One part of the run, and the root of its errors. Answers whether it came to its end."""
-        self._journal.write("part-began", {"part": name, "at_ns": self._arena.unix_ns()})
+        self._arena.history.append(PartBegan(at_ns=self._arena.unix_ns(), part=name))
         try:
             await part()
         except Interrupted:
@@ -423,7 +423,7 @@ class _Run:
             verdicts=tuple(self._verdicts),
             recoveries=tuple(recoveries),
         )
-        self._journal.write("run-ended", {"at_ns": facts.ended_ns, "exit_code": code.value})
+        self._journal.write("run-ended", {"at_ns": facts.ended_ns, "exit_code": code.value, "findings": facts.findings})
         try:
             self._journal.assemble(journal_document(facts))
         except HarnessError as error:

@@ -18,6 +18,7 @@ __all__ = [
     "TOLERANCE_FORM",
     "Answers",
     "ArgumentKind",
+    "FaultArgument",
     "ProbeForm",
 ]
 
@@ -51,6 +52,12 @@ class ArgumentKind(StrEnum):
     MACHINE = "a machine"
     MACHINES = "a list of machines"
     PHASE = "a phase"
+
+
+class FaultArgument(StrEnum):
+    """What an argument of a fault must be."""
+
+    FREEZING = "pause or sigstop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,15 +5,18 @@ ledger and has the arena apply the plan's effect; `receipt` says from what the e
 fault that cannot be confirmed is not a lie but not a fault either: the run cannot pass.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from chaos.arena import Arena, Effect
 from chaos.history import ContainerSeen, FaultMoment, Role, StreamGap
+from chaos.schema import FaultArgument
 from chaos.targets import TargetKind
 
 __all__ = [
     "RECEIPT_LIMIT_US",
+    "Adjustable",
     "Fault",
     "FaultRefused",
     "Plan",
@@ -36,7 +39,7 @@ class FaultRefused(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is about to be done. `affected` are the machines that it will end."""
+    """What is about to be done. `affected` are the machines that it will end, or may."""
 
     target: str
     effect: Effect
@@ -69,6 +72,17 @@ class Fault(Protocol):
 
     async def receipt(self, arena: Arena, plan: Plan, *, at_ns: int) -> Receipt:
         """What is seen from outside of an effect that acted at `at_ns`. Waits at most RECEIPT_LIMIT_US."""
+        ...
+
+
+@runtime_checkable
+class Adjustable(Protocol):
+    """A fault with arguments of its own, beside its target. None of them is required."""
+
+    arguments: Mapping[str, FaultArgument]
+
+    def adjusted(self, arguments: Mapping[str, Any]) -> Fault:
+        """The same fault with these arguments, which the reader has checked."""
         ...
 
 

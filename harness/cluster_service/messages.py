@@ -19,6 +19,7 @@ __all__ = [
     "Action",
     "Answer",
     "AnswerCode",
+    "AskProgram",
     "CallHost",
     "CallVoter",
     "ChangeRegister",
@@ -33,17 +34,27 @@ __all__ = [
     "Pet",
     "PowerOn",
     "PowerOnEnded",
+    "ProgramAnswered",
     "Refresh",
     "RegisterNoticed",
     "RegisterSeen",
     "Requested",
     "Reset",
+    "RestartProgram",
     "Settled",
     "Tick",
     "VoterAnswered",
     "VoterFailed",
     "VotersKnown",
+    "WatchedProgram",
 ]
+
+
+class WatchedProgram(StrEnum):
+    """The node's programs that the service watches, by their names in PID 1."""
+
+    RESOURCE_HOST = "resource-host"
+    VMMS = "vmms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +164,13 @@ class Requested:
     arguments: Mapping[str, str | bool]
 
 
+@dataclass(frozen=True, slots=True)
+class ProgramAnswered:
+    """A program of this node has answered an AskProgram: its main loop turns."""
+
+    program: WatchedProgram
+
+
 Event = (
     Tick
     | VoterAnswered
@@ -167,6 +185,7 @@ Event = (
     | FenceEnded
     | PowerOnEnded
     | Requested
+    | ProgramAnswered
 )
 
 
@@ -257,6 +276,21 @@ class Answer:
     result: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class AskProgram:
+    """Ask a program of this node whether it lives. Ends with ProgramAnswered, or with nothing."""
+
+    program: WatchedProgram
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartProgram:
+    """Have PID 1 kill a program that has been silent since then, unless it was started later, and start it again."""
+
+    program: WatchedProgram
+    silent_since_us: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """One line of the cluster log. `id` is the published number of the event, if it has one.
@@ -272,7 +306,20 @@ class Log:
     lasting: bool = False
 
 
-Action = ChangeRegister | Refresh | CallVoter | CallHost | Fence | PowerOn | Pet | Reset | Answer | Log
+Action = (
+    ChangeRegister
+    | Refresh
+    | CallVoter
+    | CallHost
+    | Fence
+    | PowerOn
+    | Pet
+    | Reset
+    | Answer
+    | AskProgram
+    | RestartProgram
+    | Log
+)
 
 
 class Manager(Protocol):

@@ -47,7 +47,7 @@ from harness.cluster_service.messages import (
 from harness.cluster_service.node import NodeManager
 from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
-from harness.cluster_service.resource_log import failure_line, move_line, online_line, resource_line
+from harness.cluster_service.resource_log import failure_line, move_line, online_line, resource_line, wish_lines
 from harness.cluster_service.resource_orders import ResourceOrders
 from harness.database.proposer import Result
 from harness.model.changes import (
@@ -204,7 +204,10 @@ class ResourceControlManager:
                 resource.stuck_since_us = None
         for spec in record.spec.resources:
             facts.resources.setdefault(spec.name, ResourceFacts())
-        return [move_line(old, record)] if self._owns(old) and old.move != record.move else []
+        actions: list[Action] = [*wish_lines(old, record)] if self._owns(record) else []
+        if self._owns(old) and old.move != record.move:
+            actions.append(move_line(old, record))
+        return actions
 
     def _reported(self, now: int, report: HostReport) -> list[Action]:
         facts = self._groups.get(report.group)

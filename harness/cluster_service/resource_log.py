@@ -6,7 +6,7 @@ from harness.cluster_service.messages import Log
 from harness.model.host import HostReport
 from harness.model.records import GroupRecord
 
-__all__ = ["COMPONENT", "failure_line", "move_line", "online_line", "resource_line"]
+__all__ = ["COMPONENT", "failure_line", "move_line", "online_line", "resource_line", "wish_lines"]
 
 COMPONENT = "resource-control-manager"
 
@@ -38,6 +38,21 @@ def online_line(report: HostReport, epoch: int) -> Log:
         resource=report.resource,
         epoch=epoch,
     )
+
+
+def wish_lines(old: GroupRecord, new: GroupRecord) -> list[Log]:
+    """Each change of a PersistentState; the owner tells it, so that it is told once."""
+    return [
+        resource_line(
+            "persistent-state",
+            f"{name} of group {new.spec.name}: PersistentState is {wanted:d}",
+            group=new.spec.name,
+            resource=name,
+            wanted=wanted,
+        )
+        for name, wanted in new.persistent.items()
+        if old.persistent.get(name) != wanted
+    ]
 
 
 def move_line(before: GroupRecord, after: GroupRecord) -> Log:

@@ -3,7 +3,8 @@
 Order of each step: the lease deadline first; then the Database Manager; then Node, Membership, Fencing, Failover,
 Administration and Resource Control. When the lease lapses all managers are thrown away and new ones learn every fact
 afresh: nothing that was believed under the old lease can act under the next. What administrators had asked is answered
-first. PID 1 ends the guests at that moment by itself.
+first. PID 1 ends the guests at that moment by itself. The watch over the node's other programs stands beside the
+managers: it knows nothing of leases.
 """
 
 from collections import deque
@@ -30,6 +31,7 @@ from harness.cluster_service.messages import (
     Refresh,
 )
 from harness.cluster_service.node import NodeManager
+from harness.cluster_service.program_watch import ProgramWatch
 from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.snapshot import snapshot
@@ -104,12 +106,13 @@ class ClusterService:
         self._host_connected = False
         self._leased = False
         self._guests_ended_us: int | None = None
+        self._programs = ProgramWatch(settings=configuration.settings)
         self._managers = self._build()
 
     def handle(self, now: int, event: Event) -> list[Action]:
         """Take one fact in. Returns what to do, in the order in which it must be done."""
         self._now_us = now
-        actions: list[Action] = []
+        actions = self._programs.handle(now, event)
         events: deque[Event] = deque([event])
         if self._managers.node.lapsed(now):
             actions += self._lapse(now)
@@ -126,7 +129,7 @@ class ClusterService:
     def next_wake(self) -> int | None:
         """When the service wants a Tick, if nothing else happens before. May lie in the past."""
         managers = self._managers
-        wakes = [manager.next_wake() for manager in managers.in_order]
+        wakes = [self._programs.next_wake(), *(manager.next_wake() for manager in managers.in_order)]
         # A manager has just looked at all its facts: what was due and was not done waits for a fact, not for time.
         ahead = [wake for wake in wakes if wake is not None and wake > self._now_us]
         database = managers.database.next_wake()

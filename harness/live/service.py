@@ -1,9 +1,9 @@
 """The cluster service's process on a node: feeds the managers from Redis, the resource host and VMMS, and carries
 their actions out.
 
-Started by PID 1 as `python3 -I -m harness.live.service --pet-fd N`. It decides nothing. Everything runs on one
-asyncio loop: a fact is handled to its end before the next one is looked at, so the order of actions is the managers'
-order.
+Started by PID 1 as `python3 -I -m harness.live.service --pet-fd N --restart-fd M`. It decides nothing. Everything runs
+on one asyncio loop: a fact is handled to its end before the next one is looked at, so the order of actions is the
+managers' order.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from harness.cluster_service.messages import (
     Action,
     Answer,
     AnswerCode,
+    AskProgram,
     CallHost,
     CallVoter,
     Event,
@@ -35,15 +36,18 @@ from harness.cluster_service.messages import (
     Pet,
     PowerOn,
     PowerOnEnded,
+    ProgramAnswered,
     Requested,
     Reset,
+    RestartProgram,
     Tick,
     VoterAnswered,
     VoterFailed,
+    WatchedProgram,
 )
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.database.register import JsonCodec
-from harness.errors import BlackstartError, EngineError
+from harness.errors import BlackstartError, EngineError, EngineUnanswered
 from harness.live.cluster_log import LineWriter
 from harness.live.framed_socket import FramedConnection, serve_frames
 from harness.live.lease_note import LeaseNote
@@ -71,12 +75,19 @@ class ServiceProcess:
     """One run of the service."""
 
     def __init__(
-        self, environment: NodeEnvironment, *, voters: RedisVoters, hypervisor: Hypervisor, pet_fd: int
+        self,
+        environment: NodeEnvironment,
+        *,
+        voters: RedisVoters,
+        hypervisor: Hypervisor,
+        pet_fd: int,
+        restart_fd: int,
     ) -> None:
         self._environment = environment
         self._voters = voters
         self._hypervisor = hypervisor
         self._pet_fd = pet_fd
+        self._restart_fd = restart_fd
         self._log = EventLogProcessor(node=environment.node)
         self._lines = LineWriter(node=environment.node)
         self._core: ClusterService | None = None
@@ -178,6 +189,13 @@ class ServiceProcess:
                 asker = self._answers.pop(action.id, None)
                 if asker is not None and not asker.done():
                     asker.set_result(action)
+            case AskProgram(WatchedProgram.RESOURCE_HOST):
+                if self._host is not None:
+                    self._host.send({"ask": "alive"})
+            case AskProgram(WatchedProgram.VMMS):
+                self._spawn(self._ask_vmms())
+            case RestartProgram():
+                self._restart(action)
             case Log():
                 self._print(action)
             case Reset(reason):
@@ -214,6 +232,20 @@ class ServiceProcess:
         except EngineError as failure:
             ended = PowerOnEnded(node=node, error=str(failure))
         self._guarded(ended)
+
+    async def _ask_vmms(self) -> None:
+        try:
+            await self._hypervisor.alive()
+        except EngineUnanswered:
+            return
+        except EngineError:
+            pass  # a refusal is an answer
+        self._guarded(ProgramAnswered(WatchedProgram.VMMS))
+
+    def _restart(self, wish: RestartProgram) -> None:
+        # A full pipe means that PID 1 does not read; the silence goes on, and so this is asked again.
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._restart_fd, f"{wish.program} {wish.silent_since_us * 1000}\n".encode())
 
     def _pet(self, guests_end_us: int, node_ends_us: int) -> None:
         # A full pipe means that PID 1 does not read: it is frozen, and will look at the clock first.
@@ -271,6 +303,8 @@ class ServiceProcess:
             self._guarded(HostConnected())
         elif "report" in message and self._host is connection:
             self._guarded(HostReported(from_plain(HostReport, message["report"])))
+        elif "alive" in message and self._host is connection:
+            self._guarded(ProgramAnswered(WatchedProgram.RESOURCE_HOST))
         elif message.get("call") == "snapshot":
             assert self._core is not None
             connection.send({"id": message.get("id"), "result": self._core.snapshot(boot_time_us())})
@@ -290,20 +324,25 @@ class ServiceProcess:
             self._lines.put(line)
 
 
-async def _run(environment: NodeEnvironment, pet_fd: int) -> None:
-    os.set_blocking(pet_fd, False)
+async def _run(environment: NodeEnvironment, pet_fd: int, restart_fd: int) -> None:
+    for descriptor in (pet_fd, restart_fd):
+        os.set_blocking(descriptor, False)
     voters = RedisVoters(environment.voters, password=PASSWORD_FILE.read_text().strip())
     async with VmmsClient() as hypervisor:
-        await ServiceProcess(environment, voters=voters, hypervisor=hypervisor, pet_fd=pet_fd).run()
+        process = ServiceProcess(
+            environment, voters=voters, hypervisor=hypervisor, pet_fd=pet_fd, restart_fd=restart_fd
+        )
+        await process.run()
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run until killed. Returns 1 with a sentence on standard error when the node's set-up is wrong."""
     parser = argparse.ArgumentParser(prog="service", description="the cluster service of a Blackstart node")
     parser.add_argument("--pet-fd", type=int, required=True, help="where to write the watchdog's deadlines")
+    parser.add_argument("--restart-fd", type=int, required=True, help="where to write which program hangs")
     options = parser.parse_args(arguments)
     try:
-        asyncio.run(_run(read_environment(os.environ), options.pet_fd))
+        asyncio.run(_run(read_environment(os.environ), options.pet_fd, options.restart_fd))
     except BlackstartError as error:
         print(f"cluster service: {error}", file=sys.stderr)
         return 1

@@ -69,12 +69,18 @@ class ShutdownAction(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Cluster-wide times in microseconds, and how to fence."""
+    """Cluster-wide times in microseconds, and how to fence.
+
+    The service asks the node's other programs every `program_ask_us` whether they live, and has one restarted that has
+    not answered for `program_silence_us`.
+    """
 
     beat_us: int = SECOND_US // 2
     lease_us: int = 2 * SECOND_US
     grace_us: int = SECOND_US
     fencing: Fencing = Fencing.POWER
+    program_ask_us: int = SECOND_US
+    program_silence_us: int = 5 * SECOND_US
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

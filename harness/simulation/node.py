@@ -12,6 +12,7 @@ from typing import Any
 from harness.cluster_service.messages import (
     Action,
     Answer,
+    AskProgram,
     CallHost,
     CallVoter,
     Event,
@@ -24,9 +25,12 @@ from harness.cluster_service.messages import (
     Pet,
     PowerOn,
     PowerOnEnded,
+    ProgramAnswered,
     Requested,
     Reset,
+    RestartProgram,
     Tick,
+    WatchedProgram,
 )
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.errors import EngineError
@@ -49,6 +53,8 @@ MS_US = 1_000
 HOUR_US = 3_600_000_000
 BOOT_GRACE_US = 60_000_000
 WATCHDOG_EXIT = 87
+HOP_US = 150
+PROCESSES = {WatchedProgram.RESOURCE_HOST: "host", WatchedProgram.VMMS: "vmms"}
 
 Record = Callable[[str, str, str, Mapping[str, Any]], None]
 """Writes one line of the world's trace: node, component, event, fields."""
@@ -146,6 +152,7 @@ class SimulatedNode:
         self._vmms = VmmsProcess()
         self._host: ResourceHost | None = None
         self._runtimes: dict[str, SimulatedRuntime] = {}
+        self._started_us: dict[str, int] = {}
         self._voter_calls: VoterConnections | None = None
         self._addresses: SimulatedAddresses | None = None
         self._deferred: list[Callable[[], None]] = []
@@ -211,10 +218,23 @@ class SimulatedNode:
         self._soon(250, 600, again)
 
     def hang_process(self, name: str, duration_us: int) -> None:
-        """SIGSTOP to `service`, `host` or `vmms`, SIGCONT later."""
+        """SIGSTOP to `service`, `host`, `vmms` or `voter`, SIGCONT later. Its successor is not hung."""
+        if name == "voter":
+            self._hang_voter(duration_us)
+            return
+        hung = self._runtimes.get(name)
+        if hung is None:
+            return
         self._hold(name)
-        life = self._life
-        self._clock.after(duration_us, lambda: self._release(name) if self._life == life else None)
+        self._clock.after(duration_us, lambda: self._release(name) if self._runtimes.get(name) is hung else None)
+
+    def _hang_voter(self, duration_us: int) -> None:
+        voter = self._voters.get(self.name)
+        if voter is None or not voter.running:
+            return
+        voter.hold()
+        run = voter.runs
+        self._clock.after(duration_us, lambda: voter.release() if voter.runs == run and not self.frozen else None)
 
     def freeze(self) -> None:
         """Everything of the node stops, guests included; the engine and the network do not."""
@@ -254,6 +274,7 @@ class SimulatedNode:
     def _runtime(self, name: str) -> SimulatedRuntime:
         runtime = SimulatedRuntime(self._clock, on_error=self._task_failed)
         self._runtimes[name] = runtime
+        self._started_us[name] = self._clock.now_us
         return runtime
 
     def _task_failed(self, task: SimulatedTask, error: Exception) -> None:
@@ -459,10 +480,32 @@ class SimulatedNode:
                 self._engine.end_node(self.name, WATCHDOG_EXIT)
             case Answer():
                 self._answered(action)
+            case AskProgram(program):
+                self._ask_program(program, service)
+            case RestartProgram(program=program, silent_since_us=since_us):
+                if self._started_us.get(PROCESSES[program], since_us + 1) <= since_us:
+                    self.kill_process(PROCESSES[program])
             case Log():
                 self._record(self.name, action.component, action.event, {"message": action.message, **action.fields})
             case _:
                 raise AssertionError(f"the service let {action!r} out")
+
+    def _ask_program(self, program: WatchedProgram, service: ClusterService) -> None:
+        """The question and its answer take a hop each; in between stands the main loop of the one who is asked."""
+
+        asked = self._runtimes.get(PROCESSES[program])
+        if asked is None:
+            return
+
+        def arrive() -> None:
+            if self.service is service:
+                self._deliver(ProgramAnswered(program))
+
+        def answer() -> None:
+            if self._runtimes.get(PROCESSES[program]) is asked:
+                self._clock.after(HOP_US, arrive)
+
+        self._clock.after(HOP_US, lambda: asked.when_running(answer))
 
     def _spawn(self, coroutine: Any, name: str) -> None:
         self._runtimes["service"].spawn(coroutine, name=name)
