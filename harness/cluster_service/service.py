@@ -28,6 +28,7 @@ from harness.cluster_service.messages import (
     HostLost,
     Log,
     Manager,
+    Pet,
     Refresh,
     Rewrite,
 )
@@ -52,7 +53,8 @@ STEP_LIMIT = 10_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceConfiguration:
     """What a node knows from its environment. `process` must be unique per start of the service's process,
-    everywhere and for ever. `hour_of_day` tells the hour, 0 to 23, for windows of failback.
+    everywhere and for ever. `guests_end_us` is what an earlier process of this session told PID 1 last, 0 for
+    the first one. `hour_of_day` tells the hour, 0 to 23, for windows of failback.
     """
 
     rig: str
@@ -60,6 +62,7 @@ class ServiceConfiguration:
     voters: tuple[str, ...]
     settings: Settings
     process: str
+    guests_end_us: int
     hour_of_day: Callable[[], int]
 
 
@@ -107,6 +110,8 @@ class ClusterService:
         self._generation = 0
         self._now_us = 0
         self._host_connected = False
+        self._leased = False
+        self._guests_ended_us: int | None = None
         self._programs = ProgramWatch(settings=configuration.settings)
         self._managers = self._build()
 
@@ -116,7 +121,7 @@ class ClusterService:
         actions = self._programs.handle(now, event)
         events: deque[Event] = deque([event])
         if self._managers.node.lapsed(now):
-            actions += self._lapse()
+            actions += self._lapse(now)
             if self._host_connected:
                 events.appendleft(HostConnected())
         if isinstance(event, HostConnected | HostLost):
@@ -167,6 +172,10 @@ class ClusterService:
                 self._managers.database.ask(now, wish)
                 asked = True
             else:
+                if isinstance(wish, Pet) and wish.guests_end_us and not self._leased:
+                    # PID 1 hears this before the deadline that the process before has told it, or it has acted.
+                    self._leased = True
+                    self._guests_ended_us = now if 0 < self._configuration.guests_end_us <= now else None
                 actions.append(wish)
         if asked:
             self._collect(now, events, actions)
@@ -176,8 +185,9 @@ class ClusterService:
         events.extend(facts)
         actions.extend(calls)
 
-    def _lapse(self) -> list[Action]:
+    def _lapse(self, now: int) -> list[Action]:
         self._generation += 1
+        self._guests_ended_us = now
         answers = self._managers.requests.lapse()
         self._managers = self._build()
         told = Log(
@@ -252,6 +262,7 @@ class ClusterService:
                 failover=failover,
                 requests=requests,
                 ids=self._ids,
+                guests_ended_us=lambda: self._guests_ended_us,
                 hour_of_day=configuration.hour_of_day,
             ),
         )
