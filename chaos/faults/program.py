@@ -100,6 +100,8 @@ class ProgramHang:
         ask = (self.program,) if self.program.answers else ()
 
         async def look() -> str:
+            if self.ends_node and node_died(arena, node, since_ns=at_ns) is not None:
+                return ""
             inside = await look_at(arena, node, *ask)
             if isinstance(inside, str):
                 return inside
@@ -111,16 +113,16 @@ class ProgramHang:
             return f"the {word} of {node} answers" if inside.answers.get(self.program) else ""
 
         hangs, problem = await wait_until(arena, look, limit_us=RECEIPT_LIMIT_US)
-        if hangs:
-            silent = " and does not answer" if ask else ""
-            seen = f"the {word} of {node} is stopped (process {old.pid}, state T){silent}"
-            return Receipt(outcome=FaultMoment.CONFIRMED, seen=seen)
+        if not hangs:
+            return _unseen(arena, node, at_ns, problem)
         death = node_died(arena, node, since_ns=at_ns)
         if self.ends_node and death is not None:
             after_ms = (death.at_ns - at_ns) / 1e6
             seen = f"{node} was reset {after_ms:.0f} ms after its {word} was stopped, before anybody could look"
-            return Receipt(outcome=FaultMoment.CONFIRMED, seen=seen)
-        return _unseen(arena, node, at_ns, problem)
+        else:
+            silent = " and does not answer" if ask else ""
+            seen = f"the {word} of {node} is stopped (process {old.pid}, state T){silent}"
+        return Receipt(outcome=FaultMoment.CONFIRMED, seen=seen)
 
 
 class ProgramThaw:
