@@ -14,15 +14,19 @@ What is done for one resource of an owned group that is not being moved, first m
 | a clean stop by hand was reported | SetPersistentState 0 |
 | Online by hand, not wanted | SetPersistentState 1 |
 | Failed | as `failure_policy` says |
-| Offline, wanted, providers Online | ONLINE |
+| there is a reason to move the group | BeginMove, as `group_move` says |
+| Offline, wanted, providers Online, this node not Paused | ONLINE |
 | Online, not wanted, or a provider set without any Online | OFFLINE, once no dependent is up |
 
 A group that is being moved: as `group_move` says.
 A resource of a group that another session may own: OPEN without adopting, so that its stopped machine stands ready.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+from harness.cluster_service.explanation import restarts_left, why_not_online
 from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.failure_policy import FailurePolicy
 from harness.cluster_service.group_move import GroupMove
@@ -43,7 +47,7 @@ from harness.cluster_service.messages import (
 from harness.cluster_service.node import NodeManager
 from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
-from harness.cluster_service.resource_log import failure_line, online_line, resource_line, wish_lines
+from harness.cluster_service.resource_log import failure_line, move_line, online_line, resource_line, wish_lines
 from harness.cluster_service.resource_orders import ResourceOrders
 from harness.database.proposer import Result
 from harness.model.changes import (
@@ -85,13 +89,20 @@ class ResourceControlManager:
         failover: FailoverManager,
         requests: OpenRequests,
         ids: Ids,
+        hour_of_day: Callable[[], int],
     ) -> None:
         self._session = session
         self._membership = membership
         self._host_connected = False
         self._groups: dict[str, GroupFacts] = {}
         self._orders = ResourceOrders(session=session, node=node, ids=ids)
-        self._moves = GroupMove(session=session, membership=membership, failover=failover, orders=self._orders)
+        self._moves = GroupMove(
+            session=session,
+            membership=membership,
+            failover=failover,
+            orders=self._orders,
+            hour_of_day=hour_of_day,
+        )
         self._failures = FailurePolicy(
             session=session, membership=membership, moves=self._moves, orders=self._orders
         )
@@ -101,6 +112,20 @@ class ResourceControlManager:
         """The reported state of each resource of a group that this session owns, for display."""
         facts = self._groups.get(group)
         return {name: resource.state for name, resource in facts.resources.items()} if facts else {}
+
+    def told(self, now: int, group: str) -> dict[str, dict[str, Any]]:
+        """More about each resource of such a group, for display: why it is not Online, and its restarts left."""
+        facts = self._groups.get(group)
+        if facts is None:
+            return {}
+        paused, reasons = self._moves.paused(), self._moves.refusals(now, facts)
+        return {
+            spec.name: {
+                "why": why_not_online(facts, spec, paused=paused, reasons=reasons),
+                "restarts_left": restarts_left(now, facts, spec, self._session),
+            }
+            for spec in facts.record.spec.resources
+        }
 
     def handle(self, now: int, event: Event) -> list[Action]:
         """Take a fact in; then decide for every group."""
@@ -161,7 +186,10 @@ class ResourceControlManager:
                 resource.stuck_since_us = None
         for spec in record.spec.resources:
             facts.resources.setdefault(spec.name, ResourceFacts())
-        return [*wish_lines(old, record)] if self._owns(record) else []
+        actions: list[Action] = [*wish_lines(old, record)] if self._owns(record) else []
+        if self._owns(old) and old.move != record.move:
+            actions.append(move_line(old, record))
+        return actions
 
     def _reported(self, now: int, report: HostReport) -> list[Action]:
         facts = self._groups.get(report.group)
@@ -179,10 +207,11 @@ class ResourceControlManager:
         if not owned or opened:
             return actions
         if resource.to_fail and resource.state is ResourceState.OFFLINE and report.proof is not None:
-            resource.become_failed(now, resource.to_fail)
-            actions.append(failure_line(replace(report, evidence="an administrator has asked for it")))
+            asked_for = replace(report, evidence="an administrator has asked for it")
+            resource.become_failed(now, resource.to_fail, asked_for.evidence)
+            actions.append(failure_line(asked_for))
         elif report.state is ResourceState.FAILED and before is not ResourceState.FAILED:
-            resource.become_failed(now, f"{report.epoch}.{report.at_us}")
+            resource.become_failed(now, f"{report.epoch}.{report.at_us}", report.evidence or report.error or "")
             actions.append(failure_line(report))
         elif report.state is ResourceState.OFFLINE and report.live and report.ending in _CLEAN:
             resource.clean_stop = report.number is None and report.epoch == facts.record.epoch
@@ -196,6 +225,7 @@ class ResourceControlManager:
         if report.error is not None:
             resource.not_before_us = now + RETRY_US
             if asked.entry_point is EntryPoint.OPEN:
+                resource.evidence = report.error
                 resource.open_errors += 1
                 resource.not_before_us = now + min(RETRY_US << min(resource.open_errors, 10), OPEN_RETRY_LAST_US)
             elif asked.entry_point is not EntryPoint.ONLINE and resource.stuck_since_us is None:
@@ -252,6 +282,9 @@ class ResourceControlManager:
             return actions
         if facts.record.move is not None:
             return actions + self._moves.go_on(now, facts)
+        begun = self._moves.begin_if_due(now, facts)
+        if begun:
+            return actions + begun
         for spec in facts.record.spec.resources:
             step = self._next_for(now, facts, spec)
             actions += step
@@ -311,8 +344,8 @@ class ResourceControlManager:
             return [self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=Why.REQUEST)]
         if resource.state is ResourceState.FAILED:
             return self._failures.next_for(now, facts, spec, wanted)
-        may_start = wanted and facts.providers_online(spec) and not self._requests.holds_starts(record.spec.name)
-        if resource.state is ResourceState.OFFLINE and may_start:
+        held = self._moves.paused() or self._requests.holds_starts(record.spec.name)
+        if resource.state is ResourceState.OFFLINE and wanted and not held and facts.providers_online(spec):
             return [self._orders.call(now, facts, spec, EntryPoint.ONLINE, why=Why.START)]
         must_end = not wanted or facts.providers_gone(spec)
         if resource.state is ResourceState.ONLINE and must_end and facts.dependents_down(spec):

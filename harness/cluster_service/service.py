@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.cluster_service.administration import AdministrationManager
 from harness.cluster_service.database import DatabaseManager
+from harness.cluster_service.drain import DrainManager
 from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.fencing import FencingManager
 from harness.cluster_service.ids import Ids
@@ -48,7 +49,7 @@ STEP_LIMIT = 10_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceConfiguration:
     """What a node knows from its environment. `process` must be unique per start of the service's process,
-    everywhere and for ever.
+    everywhere and for ever. `hour_of_day` tells the hour, 0 to 23, for windows of failback.
     """
 
     rig: str
@@ -56,6 +57,7 @@ class ServiceConfiguration:
     voters: tuple[str, ...]
     settings: Settings
     process: str
+    hour_of_day: Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,7 @@ class _Managers:
     membership: MembershipManager
     fencing: FencingManager
     failover: FailoverManager
+    drain: DrainManager
     requests: OpenRequests
     administration: AdministrationManager
     resource_control: ResourceControlManager
@@ -76,6 +79,7 @@ class _Managers:
             self.membership,
             self.fencing,
             self.failover,
+            self.drain,
             self.administration,
             self.resource_control,
         )
@@ -136,6 +140,7 @@ class ClusterService:
             membership=managers.membership,
             node=managers.node,
             failover=managers.failover,
+            requests=managers.requests,
             resource_control=managers.resource_control,
         )
 
@@ -212,6 +217,7 @@ class ClusterService:
                 turns=turns,
             ),
             failover=failover,
+            drain=DrainManager(session=session, membership=membership, failover=failover, ids=self._ids),
             requests=requests,
             administration=AdministrationManager(
                 session=session,
@@ -228,5 +234,6 @@ class ClusterService:
                 failover=failover,
                 requests=requests,
                 ids=self._ids,
+                hour_of_day=configuration.hour_of_day,
             ),
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from harness.live.node_api_endpoints import API_PORT
 from harness.model import labels
 from harness.model.plain import from_plain, to_plain
 from harness.model.topology import NodeSpec, Topology
@@ -36,6 +37,8 @@ __all__ = [
 HYPERVISOR_IMAGE = "blackstart/hypervisor"
 TOPOLOGY_LABEL = "io.blackstart.topology"
 VOTER_PORT = 637
+API_PUBLISHED = f"127.0.0.1::{API_PORT}"
+"""On another port of 127.0.0.1 at each start: container addresses cannot be reached from everywhere."""
 ENGINE_SOCKET = "/var/run/docker.sock"
 PROXY_SOCKET = "/run/engine/docker.sock"
 """Where a node finds the engine when there is a proxy in between: on a volume that both have."""
@@ -88,7 +91,7 @@ def csv_volume(rig: str) -> str:
 
 
 def secrets_volume(rig: str) -> str:
-    """The name of the volume that holds the voters' password."""
+    """The name of the volume that holds the voters' password and the node API's token."""
     return f"{rig}_secrets"
 
 
@@ -166,6 +169,7 @@ def _service(topology: Topology, node: NodeSpec, *, image: str, socket: str) -> 
         "sysctls": {"net.ipv4.ip_unprivileged_port_start": "1024"},
         "environment": _environment(topology, node),
         "networks": {"rig": {"ipv4_address": node.address}},
+        "ports": [API_PUBLISHED],
         "volumes": [
             engine,
             "csv:/csv",

@@ -50,6 +50,7 @@ from harness.simulation.voters import SimulatedVoter, VoterConnections
 __all__ = ["Record", "SimulatedNode"]
 
 MS_US = 1_000
+HOUR_US = 3_600_000_000
 BOOT_GRACE_US = 60_000_000
 WATCHDOG_EXIT = 87
 HOP_US = 150
@@ -391,6 +392,7 @@ class SimulatedNode:
                 voters=tuple(self._voters),
                 settings=self._topology.settings,
                 process=process,
+                hour_of_day=lambda: self._clock.now_us // HOUR_US % 24,
             ),
             jitter=self._rng.random,
         )
