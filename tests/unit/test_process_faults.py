@@ -251,7 +251,7 @@ def hang(program: NodeProgram) -> Callable[[ScriptedArena], None]:
         ("vmms.hang", lambda arena: arena.processes.deaf.add(NodeProgram.VMMS), "does not answer as it is"),
         ("rhs.kill", lambda arena: arena.nodes.update(node1=False), "node node1 is off"),
         ("rhs.kill", lambda arena: arena.frozen.add("node1"), "node node1 is frozen"),
-        ("rhs.kill", lambda arena: arena.processes.node("node1").programs.pop(NodeProgram.RESOURCE_HOST), "no resource"),
+        ("rhs.kill", lambda arena: arena.processes.node("node1").programs.clear(), "no resource host runs on node1"),
     ],
 )
 def test_a_fault_that_would_do_nothing_is_refused_before_anything_is_done(
