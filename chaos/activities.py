@@ -102,6 +102,8 @@ class Activities:
                 outcome=outcome,
                 output=output,
                 reason=reason,
+                what=str(activity.call),
+                expected="" if activity.tolerance is None else str(activity.tolerance),
             )
         )
         self._terminal.step(activity.name, outcome, reason, (now_ns - began_ns) / 1e9)

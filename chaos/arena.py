@@ -6,13 +6,14 @@ that it can and says which. What happens in the world is appended to `Arena.hist
 as the arena has. Coroutines here await calls of the arena and of its `runtime` only.
 """
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from chaos.history import ClusterSeen, ContainerSeen, History, Record
+from chaos.process_effects import NodeInside, NodeProgram, ProcessEffect
 from harness.model.topology import Topology
 from harness.ports import DeadlinePassed, Runtime
 
@@ -143,6 +144,7 @@ Effect = (
     | JoinNetwork
     | StallEngine
     | ResumeEngine
+    | ProcessEffect
 )
 
 
@@ -217,6 +219,13 @@ class Arena(Protocol):
 
     async def engine(self, node: str) -> EngineSeen:
         """Whether the engine answers in the node now; asks from inside, which takes a second at most."""
+        ...
+
+    async def inside(self, node: str, *, ask: Collection[NodeProgram] = ()) -> NodeInside:
+        """A node's processes as they are now; `ask` are programs to be asked, half a second each at most.
+
+        Raises BlackstartError for a node that is off, frozen, or dies meanwhile.
+        """
         ...
 
     async def apply(self, effect: Effect) -> int:

@@ -11,7 +11,7 @@ import platform
 import signal as signals
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -36,6 +36,7 @@ from chaos.client import Client, machine_addresses
 from chaos.docker_effects.engine_effects import look_at_engine, resume_engine, stall_engine
 from chaos.docker_effects.network_effects import Cuts
 from chaos.docker_effects.node_effects import hang_node, reset_node, thaw_node
+from chaos.docker_effects.process_effects import carry_out, look_inside
 from chaos.engine_stream import EngineStream
 from chaos.evidence import collect_evidence, read_journals
 from chaos.history import (
@@ -55,6 +56,7 @@ from chaos.history import (
 from chaos.interrupt import Interrupt
 from chaos.listing import differences, list_containers
 from chaos.log_stream import LogStream
+from chaos.process_effects import NodeInside, NodeProgram, ProcessEffect
 from harness.errors import CleanupError, EngineError, HarnessError, UsageError
 from harness.live.runtime import AsyncioRuntime
 from harness.model.topology import Topology
@@ -184,9 +186,15 @@ class DockerArena:
         """One command in the node. Raises UsageError for a rig without proxies."""
         return await self._in_thread(lambda: look_at_engine(self._client, self._name, node))
 
+    async def inside(self, node: str, *, ask: Collection[NodeProgram] = ()) -> NodeInside:
+        """One command in the node."""
+        return await self._in_thread(lambda: look_inside(self._client, self._name, node, ask=ask))
+
     async def apply(self, effect: Effect) -> int:
         """Carry out an effect."""
         rig, client, name = self._standing_rig(), self._client, self._name
+        if isinstance(effect, ProcessEffect):
+            return await self._in_thread(lambda: carry_out(self._client, self._name, effect))
         match effect:
             case CrashMachine():
                 return await self._in_thread(lambda: self._crash(effect))

@@ -87,7 +87,7 @@ def _read_file(client: docker.DockerClient, containers: Iterable[str], path: str
         try:
             with engine_call(f"read {path} through {container[:32]}"):
                 parts, _ = client.api.get_archive(container, path)
-                data = b"".join(parts)
+                data = _joined(parts, path)
         except EngineError as error:
             last = error
             continue
@@ -95,9 +95,17 @@ def _read_file(client: docker.DockerClient, containers: Iterable[str], path: str
     raise last or EngineError(f"read {path}: there is no node to read it through")
 
 
+def _joined(parts: Iterable[bytes], path: str) -> bytes:
+    """Given up as soon as it is too much: a machine can make its journal as large as it likes, also without writing."""
+    data = bytearray()
+    for part in parts:
+        data += part
+        if len(data) > JOURNAL_MAX_BYTES:
+            raise EngineError(f"{path} holds more than {JOURNAL_MAX_BYTES} bytes, which is all that is read of one")
+    return bytes(data)
+
+
 def _only_file(archive: bytes, path: str) -> str:
-    if len(archive) > JOURNAL_MAX_BYTES:
-        raise EngineError(f"{path} holds {len(archive)} bytes, at most {JOURNAL_MAX_BYTES} are read")
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         for member in tar:
             file = tar.extractfile(member) if member.isfile() else None

@@ -35,6 +35,9 @@ class FaultCall:
     duration_us: int = 0
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        return f"{self.fault} on {self.target}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeCall:
@@ -44,6 +47,9 @@ class ProbeCall:
     probe: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     timed: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.provider} {self.probe}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

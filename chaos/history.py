@@ -7,7 +7,7 @@ events; the guests' own stamps are nanoseconds of the boot-time clock.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any, TypeVar
@@ -28,6 +28,7 @@ __all__ = [
     "LogLine",
     "Moment",
     "NodeSeen",
+    "PartBegan",
     "Reconciled",
     "Record",
     "ResourceSeen",
@@ -261,10 +262,19 @@ class FaultRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartBegan:
+    """A part of the run began: up, gate, method, rollbacks, undo, last look, evidence or down."""
+
+    at_ns: int
+    part: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepEnded:
     """An activity of the experiment ended.
 
-    `phase` is gate, method, during, after or rollbacks; `outcome` is succeeded, failed, skipped.
+    `phase` is gate, method, during, after or rollbacks; `outcome` is succeeded, failed, skipped. `what` is the fault
+    and its target, or the probe; `expected` is a probe's tolerance, empty if there is none.
     """
 
     at_ns: int
@@ -274,6 +284,8 @@ class StepEnded:
     outcome: str
     output: Any = None
     reason: str = ""
+    what: str = ""
+    expected: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,6 +316,7 @@ Record = (
     | GuestJournal
     | ClusterSeen
     | FaultRecord
+    | PartBegan
     | StepEnded
     | Stall
     | CleanUp
@@ -349,6 +362,9 @@ class History:
             if isinstance(record, kind):
                 return record
         return None
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._records)
 
     def __len__(self) -> int:
         return len(self._records)

@@ -2,6 +2,9 @@
 
 The order is the point. Nothing is done before the ledger has it on disk, and nothing that was done leaves the ledger
 before its healing was seen. An injection is never cut in two: a request to stop waits until it is through.
+
+A fault with a duration is healed in the background when its time has come, whatever step the run is at. What cannot be
+healed then stays open, and is undone at the end like any other.
 """
 
 import random
@@ -16,9 +19,9 @@ from chaos.history import ClusterSeen, FaultMoment, FaultRecord
 from chaos.ledger import Ledger, OpenFault
 from chaos.probes import look_at_cluster
 from chaos.targets import Surroundings, TargetKind, Unresolved, needs_cluster, resolve, several
-from harness.coordination import all_of
+from harness.coordination import Mutex, all_of
 from harness.errors import BlackstartError
-from harness.ports import DeadlinePassed
+from harness.ports import DeadlinePassed, Task
 
 __all__ = ["Injected", "Injector", "NotInjected"]
 
@@ -27,6 +30,9 @@ APPLY_LIMIT_US = 60_000_000
 
 DEADLINE_NS = 15 * 60 * 1_000_000_000
 """How long a fault may stay when nobody is left to heal it: longer than any step of an experiment should wait."""
+
+LATE_NS = 60_000_000_000
+"""How much later than its duration a fault may be healed: a cure has ten seconds to show, and a machine may be slow."""
 
 
 class NotInjected(Exception):
@@ -67,6 +73,8 @@ class Injector:
         self._rng = random.Random(seed)
         self._touched: set[str] = set()
         self._batches: dict[int, int] = {}
+        self._timers: list[Task] = []
+        self._one_cure = Mutex(arena.runtime)
 
     async def inject(self, call: FaultCall, registers: Mapping[str, Any]) -> Injected:
         """Carry out one fault, on all of its targets at once.
@@ -86,7 +94,7 @@ class Injector:
         batch: list[int] = []
 
         async def carry_out(plan: Plan) -> None:
-            receipts[plan.target] = await self._carry_out(fault, plan, batch)
+            receipts[plan.target] = await self._carry_out(fault, plan, batch, duration_us=call.duration_us)
 
         errors = await all_of(self._arena.runtime, map(carry_out, plans), name=f"inject {fault.name}")
         if errors:
@@ -107,12 +115,12 @@ class Injector:
             raise FaultRefused("; ".join(refusals))
         return plans
 
-    async def _carry_out(self, fault: Fault, plan: Plan, batch: list[int]) -> Receipt:
+    async def _carry_out(self, fault: Fault, plan: Plan, batch: list[int], *, duration_us: int) -> Receipt:
         """One fault on one target. `batch` are the numbers of those that belong to it."""
         target = plan.target
         if fault.target is TargetKind.NODE:
             self._touched.add(target)
-        entry = self._intend(fault, target, plan, batch)
+        entry = self._intend(fault, plan, batch, duration_us=duration_us)
         try:
             at_ns = await self._arena.runtime.within(APPLY_LIMIT_US, self._arena.apply(plan.effect))
         except (BlackstartError, DeadlinePassed) as error:
@@ -123,6 +131,10 @@ class Injector:
         self._record(entry, receipt.outcome, seen=receipt.seen, plan=plan)
         if not fault.undo:
             self._heal(entry, "nothing to undo")
+        elif duration_us:
+            # Not before the receipt: what is healed already cannot be measured.
+            heal = self._heal_in_time(entry, at_ns + duration_us * 1000)
+            self._timers.append(self._arena.runtime.spawn(heal, name=f"heal {fault.name} on {target}"))
         if receipt.outcome is FaultMoment.CONFIRMED:
             self._heal_others(fault, target)
         return receipt
@@ -131,12 +143,12 @@ class Injector:
         """Undo what is open, newest first, each on its own. Answers what could not be undone, as sentences."""
         problems = []
         for entry in self._ledger.open_faults():
-            try:
-                problem = await self._undo(entry)
-            except (BlackstartError, DeadlinePassed) as error:
-                problem = str(error)
+            problem = await self._undo_alone(entry)
             if problem:
                 problems.append(f"{entry.fault} on {entry.target} could not be undone by {entry.undo}: {problem}")
+        # None of them is in the middle of a cure: each waits for its turn, and the last turn was ours.
+        for timer in self._timers:
+            timer.cancel()
         return problems
 
     def open_faults(self) -> list[OpenFault]:
@@ -158,6 +170,23 @@ class Injector:
         )
         return resolve(call.target, fault.target, around)
 
+    async def _heal_in_time(self, entry: OpenFault, due_ns: int) -> None:
+        """The root of a fault's timer."""
+        await self._arena.runtime.sleep(max(0, due_ns - self._arena.unix_ns()) // 1000)
+        problem = await self._undo_alone(entry)
+        if problem:
+            self._record(entry, FaultMoment.FAILED, seen=f"not healed when its duration was over: {problem}")
+
+    async def _undo_alone(self, entry: OpenFault) -> str:
+        """One cure at a time, and none for what is healed. Empty when the fault is healed, else a sentence."""
+        async with self._one_cure:
+            if entry not in self._ledger.open_faults():
+                return ""
+            try:
+                return await self._undo(entry)
+            except (BlackstartError, DeadlinePassed) as error:
+                return str(error)
+
     async def _undo(self, entry: OpenFault) -> str:
         """Empty when the fault is healed, else a sentence."""
         cure = FAULTS.get(entry.undo)
@@ -176,10 +205,11 @@ class Injector:
         self._heal(entry, receipt.seen)
         return ""
 
-    def _intend(self, fault: Fault, target: str, plan: Plan, batch: list[int]) -> OpenFault:
+    def _intend(self, fault: Fault, plan: Plan, batch: list[int], *, duration_us: int) -> OpenFault:
         at_ns = self._arena.unix_ns()
+        lasts_ns = duration_us * 1000 + LATE_NS if duration_us else DEADLINE_NS
         entry = self._ledger.intend(
-            fault=fault.name, target=target, undo=fault.undo, at_ns=at_ns, deadline_ns=at_ns + DEADLINE_NS
+            fault=fault.name, target=plan.target, undo=fault.undo, at_ns=at_ns, deadline_ns=at_ns + lasts_ns
         )
         batch.append(entry.number)
         self._batches[entry.number] = batch[0]
@@ -192,6 +222,8 @@ class Injector:
                 self._heal(entry, f"by {cure.name}")
 
     def _heal(self, entry: OpenFault, how: str) -> None:
+        if entry not in self._ledger.open_faults():
+            return
         self._record(entry, FaultMoment.HEALED, seen=how, in_ledger=False)
         self._ledger.heal(entry, at_ns=self._arena.unix_ns(), how=how)
 

@@ -49,8 +49,7 @@ class Journal:
         unfinished = self.path.with_suffix(".json.new")
         try:
             with unfinished.open("w", encoding="utf-8") as file:
-                json.dump(to_plain(document), file, indent=2)
-                file.write("\n")
+                file.write(_text(to_plain(document)))
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.replace(self.path)
@@ -71,6 +70,17 @@ class Journal:
             self._file.write(json.dumps(line).encode() + b"\n")
         except OSError as error:
             self.error = self.error or f"the journal {self.lines_path} is incomplete: {error}"
+
+
+def _text(document: dict[str, Any]) -> str:
+    """Indented for people; but the history, thousands of records, has one on each line."""
+    history = document.pop("history", None)
+    text = json.dumps(document, indent=2)
+    if history is None:
+        return f"{text}\n"
+    records = ",\n    ".join(json.dumps(record) for record in history)
+    before = text.removesuffix("}").rstrip() + ("," if document else "")
+    return f'{before}\n  "history": [\n    {records}\n  ]\n}}\n'
 
 
 def about_this_machine() -> dict[str, str]:

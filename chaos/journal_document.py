@@ -1,7 +1,7 @@
-"""The journal's final document: the Chaos Toolkit's keys under its names, and our own under `blackstart`.
+"""The journal's final document: the Chaos Toolkit's keys, our own under `blackstart`, and every record of the history.
 
 Pure: facts of a run in, plain data out. `status` and `deviated` follow the Chaos Toolkit's words, the verdict follows
-ours.
+ours. With `history` the document is all that a report of the run needs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from chaos.recovery import Phase as RecoveryPhase
 from chaos.recovery import Recovery
 from chaos.verdict import ExitCode, Finding, Verdict, exit_meaning
 
-__all__ = ["RunFacts", "journal_document"]
+__all__ = ["RunFacts", "about_experiment", "journal_document"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +60,9 @@ def journal_document(facts: RunFacts) -> dict[str, Any]:
         "rollbacks": _runs(steps, Phase.ROLLBACKS),
         "blackstart": {
             "version": version,
-            "file": facts.experiment.file,
-            "rig": facts.experiment.topology.rig,
+            **{key: value for key, value in about_experiment(facts.experiment).items() if key != "experiment"},
+            "began_ns": facts.began_ns,
+            "ended_ns": facts.ended_ns,
             "seed": facts.seed,
             "choices": list(facts.experiment.choices),
             "exit_code": facts.code.value,
@@ -77,6 +78,18 @@ def journal_document(facts: RunFacts) -> dict[str, Any]:
             "records": len(facts.history),
             "arena": to_plain(dict(facts.arena)),
         },
+        "history": [to_plain(record) for record in facts.history],
+    }
+
+
+def about_experiment(experiment: Experiment) -> dict[str, Any]:
+    """What is to be known of the experiment itself: its file, its content, and the rig that was read out of it."""
+    return {
+        "experiment": experiment.document,
+        "title": experiment.title,
+        "file": experiment.file,
+        "rig": experiment.topology.rig,
+        "topology": to_plain(experiment.topology),
     }
 
 

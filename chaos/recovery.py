@@ -74,7 +74,8 @@ class Recovery:
 def read_recoveries(history: History) -> list[Recovery]:
     """One row for each fault and machine that it hit, in the order of the faults, machines by name.
 
-    Faults that were not confirmed and faults that hit no machine have none.
+    Faults that were not confirmed and faults that hit no machine have none. Nor has a machine that ran on through the
+    fault: some faults end it only when they last.
     """
     faults = history.of(FaultRecord)
     confirmed = {record.number for record in faults if record.moment is FaultMoment.CONFIRMED}
@@ -89,7 +90,9 @@ def read_recoveries(history: History) -> list[Recovery]:
         # A machine's recovery belongs to the last fault that hit it.
         for machine in sorted(fault.affected):
             later = [other.at_ns for other in injected[index + 1 :] if machine in other.affected]
-            rows.append(reader.row(fault, machine, until_ns=min(later, default=None)))
+            until_ns = min(later, default=None)
+            if not reader.ran_on(machine, fault.at_ns, until_ns):
+                rows.append(reader.row(fault, machine, until_ns=until_ns))
     return rows
 
 
@@ -99,6 +102,15 @@ class _Reader:
         self._answers = history.of(Answer)
         self._instances = read_instances(history)
         self._events = [event for event in history.of(EngineEvent) if event.role is Role.MACHINE]
+
+    def ran_on(self, machine: str, began_ns: int, until_ns: int | None) -> bool:
+        """Whether the machine's run at `began_ns` went on until `until_ns`, or goes on still, and no other began."""
+        end_ns = until_ns if until_ns is not None else 1 << 63
+        runs = self._instances.of_machine(machine)
+        goes_on = any(
+            run.started_ns < began_ns and (run.ended_ns is None or run.ended_ns >= end_ns) for run in runs
+        )
+        return goes_on and not any(began_ns <= run.started_ns < end_ns for run in runs)
 
     def row(self, fault: FaultRecord, machine: str, *, until_ns: int | None) -> Recovery:
         began_ns = fault.at_ns

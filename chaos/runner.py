@@ -23,11 +23,11 @@ from chaos.background import Background
 from chaos.checkers import AFTER_CLEAN_UP, CHECKERS, Checker, run_check
 from chaos.experiment import Activity, Experiment, FaultCall, load_experiment
 from chaos.faults import FAULTS
-from chaos.history import CleanUp, ClusterSeen, Moment
+from chaos.history import CleanUp, ClusterSeen, Moment, PartBegan
 from chaos.injection import Injector
 from chaos.interrupt import Interrupt, Interrupted
 from chaos.journal import Journal
-from chaos.journal_document import RunFacts, journal_document
+from chaos.journal_document import RunFacts, about_experiment, journal_document
 from chaos.ledger import Ledger
 from chaos.options import RunOptions
 from chaos.recovery import read_recoveries
@@ -231,7 +231,7 @@ class _Run:
             "run-began",
             {
                 "at_ns": self._began_ns,
-                "experiment": self._experiment.document,
+                **about_experiment(self._experiment),
                 "seed": self._seed,
                 "choices": self._experiment.choices,
             },
@@ -258,7 +258,7 @@ class _Run:
 
     async def _part(self, name: str, part: Callable[[], Awaitable[None]]) -> bool:
         """One part of the run, and the root of its errors. Answers whether it came to its end."""
-        self._journal.write("part-began", {"part": name, "at_ns": self._arena.unix_ns()})
+        self._arena.history.append(PartBegan(at_ns=self._arena.unix_ns(), part=name))
         try:
             await part()
         except Interrupted:
@@ -466,7 +466,7 @@ class _Run:
             recoveries=tuple(recoveries),
             seed=self._seed,
         )
-        self._journal.write("run-ended", {"at_ns": facts.ended_ns, "exit_code": code.value})
+        self._journal.write("run-ended", {"at_ns": facts.ended_ns, "exit_code": code.value, "findings": facts.findings})
         try:
             self._journal.assemble(journal_document(facts))
         except HarnessError as error:

@@ -73,6 +73,7 @@ class FaultArgument(StrEnum):
     NODES = "a list of nodes"
     DIRECTION = "in, out or both"
     HELD_CALLS = "forward or drop"
+    FREEZING = "pause or sigstop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

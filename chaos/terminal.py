@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
-from chaos.experiment import Experiment, FaultCall
+from chaos.experiment import Experiment
 from chaos.recovery import Phase, Recovery
 from chaos.verdict import ExitCode, Finding, FindingKind, Ruling, Verdict, exit_meaning
 
@@ -55,9 +55,7 @@ class Terminal:
         }
         for part, activities in parts.items():
             for activity in activities:
-                call = activity.call
-                what = f"{call.fault} on {call.target}" if isinstance(call, FaultCall) else call.probe
-                self._print(f"  {part}: {escape(activity.name)} [dim]({escape(what)})[/]")
+                self._print(f"  {part}: {escape(activity.name)} [dim]({escape(str(activity.call))})[/]")
 
     def phase(self, text: str) -> None:
         """A part of the run begins."""

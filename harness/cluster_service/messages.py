@@ -6,6 +6,7 @@ carry session, epoch and the end of the lease, and whoever carries them out near
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
 from harness.database.proposer import Result
@@ -16,6 +17,9 @@ from harness.model.session import Session
 
 __all__ = [
     "Action",
+    "Answer",
+    "AnswerCode",
+    "AskProgram",
     "CallHost",
     "CallVoter",
     "ChangeRegister",
@@ -30,16 +34,27 @@ __all__ = [
     "Pet",
     "PowerOn",
     "PowerOnEnded",
+    "ProgramAnswered",
     "Refresh",
     "RegisterNoticed",
     "RegisterSeen",
+    "Requested",
     "Reset",
+    "RestartProgram",
     "Settled",
     "Tick",
     "VoterAnswered",
     "VoterFailed",
     "VotersKnown",
+    "WatchedProgram",
 ]
+
+
+class WatchedProgram(StrEnum):
+    """The node's programs that the service watches, by their names in PID 1."""
+
+    RESOURCE_HOST = "resource-host"
+    VMMS = "vmms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +153,24 @@ class PowerOnEnded:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requested:
+    """A person asks for something. `id` is the shell's own number; exactly one Answer with it follows, in bounded
+    time.
+    """
+
+    id: int
+    call: str
+    arguments: Mapping[str, str | bool]
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramAnswered:
+    """A program of this node has answered an AskProgram: its main loop turns."""
+
+    program: WatchedProgram
+
+
 Event = (
     Tick
     | VoterAnswered
@@ -151,6 +184,8 @@ Event = (
     | HostReported
     | FenceEnded
     | PowerOnEnded
+    | Requested
+    | ProgramAnswered
 )
 
 
@@ -217,6 +252,45 @@ class Reset:
     reason: str
 
 
+class AnswerCode(StrEnum):
+    """How a request ended. DONE: the wish is in the database, its effects follow. NOT_OWNER: ask the node that the
+    result names. REFUSED: not as things stand. NO_SUCH: a name that nothing has. NO_QUORUM: nothing was changed.
+    UNKNOWN: it may or may not be done.
+    """
+
+    DONE = "done"
+    NOT_OWNER = "not-owner"
+    REFUSED = "refused"
+    NO_SUCH = "no-such"
+    NO_QUORUM = "no-quorum"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The one answer to a Requested. `message` is a sentence for a person."""
+
+    id: int
+    code: AnswerCode
+    message: str
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AskProgram:
+    """Ask a program of this node whether it lives. Ends with ProgramAnswered, or with nothing."""
+
+    program: WatchedProgram
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartProgram:
+    """Have PID 1 kill a program that has been silent since then, unless it was started later, and start it again."""
+
+    program: WatchedProgram
+    silent_since_us: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """One line of the cluster log. `id` is the published number of the event, if it has one.
@@ -232,7 +306,20 @@ class Log:
     lasting: bool = False
 
 
-Action = ChangeRegister | Refresh | CallVoter | CallHost | Fence | PowerOn | Pet | Reset | Log
+Action = (
+    ChangeRegister
+    | Refresh
+    | CallVoter
+    | CallHost
+    | Fence
+    | PowerOn
+    | Pet
+    | Reset
+    | Answer
+    | AskProgram
+    | RestartProgram
+    | Log
+)
 
 
 class Manager(Protocol):

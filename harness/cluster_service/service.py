@@ -1,8 +1,10 @@
 """The cluster service: routes facts to the managers in a fixed order, and hands their actions out. No I/O, no clock.
 
-Order of each step: the lease deadline first; then the Database Manager; then Node, Membership, Fencing, Failover and
-Resource Control. When the lease lapses all managers are thrown away and new ones learn every fact afresh: nothing
-that was believed under the old lease can act under the next. PID 1 ends the guests at that moment by itself.
+Order of each step: the lease deadline first; then the Database Manager; then Node, Membership, Fencing, Failover,
+Administration and Resource Control. When the lease lapses all managers are thrown away and new ones learn every fact
+afresh: nothing that was believed under the old lease can act under the next. What administrators had asked is answered
+first. PID 1 ends the guests at that moment by itself. The watch over the node's other programs stands beside the
+managers: it knows nothing of leases.
 """
 
 from collections import deque
@@ -10,7 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.cluster_service.administration import AdministrationManager
 from harness.cluster_service.database import DatabaseManager
+from harness.cluster_service.drain import DrainManager
 from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.fencing import FencingManager
 from harness.cluster_service.ids import Ids
@@ -26,6 +30,8 @@ from harness.cluster_service.messages import (
     Refresh,
 )
 from harness.cluster_service.node import NodeManager
+from harness.cluster_service.program_watch import ProgramWatch
+from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.snapshot import snapshot
 from harness.cluster_service.turns import Turns
@@ -43,7 +49,7 @@ STEP_LIMIT = 10_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceConfiguration:
     """What a node knows from its environment. `process` must be unique per start of the service's process,
-    everywhere and for ever.
+    everywhere and for ever. `hour_of_day` tells the hour, 0 to 23, for windows of failback.
     """
 
     rig: str
@@ -51,6 +57,7 @@ class ServiceConfiguration:
     voters: tuple[str, ...]
     settings: Settings
     process: str
+    hour_of_day: Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +67,22 @@ class _Managers:
     membership: MembershipManager
     fencing: FencingManager
     failover: FailoverManager
+    drain: DrainManager
+    requests: OpenRequests
+    administration: AdministrationManager
     resource_control: ResourceControlManager
 
     @property
     def in_order(self) -> tuple[Manager, ...]:
-        return (self.node, self.membership, self.fencing, self.failover, self.resource_control)
+        return (
+            self.node,
+            self.membership,
+            self.fencing,
+            self.failover,
+            self.drain,
+            self.administration,
+            self.resource_control,
+        )
 
 
 class ClusterService:
@@ -83,15 +101,16 @@ class ClusterService:
         self._generation = 0
         self._now_us = 0
         self._host_connected = False
+        self._programs = ProgramWatch(settings=configuration.settings)
         self._managers = self._build()
 
     def handle(self, now: int, event: Event) -> list[Action]:
         """Take one fact in. Returns what to do, in the order in which it must be done."""
         self._now_us = now
-        actions: list[Action] = []
+        actions = self._programs.handle(now, event)
         events: deque[Event] = deque([event])
         if self._managers.node.lapsed(now):
-            actions.append(self._lapse())
+            actions += self._lapse()
             if self._host_connected:
                 events.appendleft(HostConnected())
         if isinstance(event, HostConnected | HostLost):
@@ -105,7 +124,7 @@ class ClusterService:
     def next_wake(self) -> int | None:
         """When the service wants a Tick, if nothing else happens before. May lie in the past."""
         managers = self._managers
-        wakes = [manager.next_wake() for manager in managers.in_order]
+        wakes = [self._programs.next_wake(), *(manager.next_wake() for manager in managers.in_order)]
         # A manager has just looked at all its facts: what was due and was not done waits for a fact, not for time.
         ahead = [wake for wake in wakes if wake is not None and wake > self._now_us]
         database = managers.database.next_wake()
@@ -121,6 +140,7 @@ class ClusterService:
             membership=managers.membership,
             node=managers.node,
             failover=managers.failover,
+            requests=managers.requests,
             resource_control=managers.resource_control,
         )
 
@@ -149,15 +169,17 @@ class ClusterService:
         events.extend(facts)
         actions.extend(calls)
 
-    def _lapse(self) -> Log:
+    def _lapse(self) -> list[Action]:
         self._generation += 1
+        answers = self._managers.requests.lapse()
         self._managers = self._build()
-        return Log(
+        told = Log(
             component="node-manager",
             event="lease-lapsed",
             message="the lease has ended without a majority's renewal; everything is learnt afresh",
             id=1177,
         )
+        return [told, *answers]
 
     def _build(self) -> _Managers:
         configuration = self._configuration
@@ -180,6 +202,7 @@ class ClusterService:
         )
         membership = MembershipManager(session=session, node=node, ids=self._ids, turns=turns)
         failover = FailoverManager(session=session, membership=membership, ids=self._ids, turns=turns)
+        requests = OpenRequests()
         return _Managers(
             database=database,
             node=node,
@@ -194,7 +217,23 @@ class ClusterService:
                 turns=turns,
             ),
             failover=failover,
+            drain=DrainManager(session=session, membership=membership, failover=failover, ids=self._ids),
+            requests=requests,
+            administration=AdministrationManager(
+                session=session,
+                node=node,
+                membership=membership,
+                failover=failover,
+                requests=requests,
+                ids=self._ids,
+            ),
             resource_control=ResourceControlManager(
-                session=session, node=node, membership=membership, ids=self._ids
+                session=session,
+                node=node,
+                membership=membership,
+                failover=failover,
+                requests=requests,
+                ids=self._ids,
+                hour_of_day=configuration.hour_of_day,
             ),
         )

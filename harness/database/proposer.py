@@ -265,6 +265,8 @@ class Proposer:
             agreeing = sum(other.accepted == answer.accepted for other in answers)
             if agreeing >= self._voter_set.majority:
                 stored = self._codec.decode(answer.value) if answer.value is not None else None
+                # Its writer has the next number promised already: a prepare with that one would be refused.
+                self._note(operation.key, Ballot(answer.accepted.number + 1, answer.accepted.proposer))
                 self._settle(now, operation, Result.DONE, stored, answer.accepted)
                 return
         if len(answers) + len(operation.failed) == len(self._voter_set.members):

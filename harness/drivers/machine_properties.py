@@ -11,7 +11,7 @@ from harness.resource_host.driver import DriverError
 __all__ = ["machine_spec"]
 
 FIRST_GUEST_UID = 10_000
-_KNOWN = frozenset({"image", "address", "user", "memory", "pids", "command", "environment"})
+_KNOWN = frozenset({"image", "address", "user", "memory", "processes", "processors", "command", "environment"})
 
 
 def machine_spec(resource: ResourceSpec, *, group: str) -> MachineSpec:
@@ -38,7 +38,8 @@ def machine_spec(resource: ResourceSpec, *, group: str) -> MachineSpec:
         command=_command(resource),
         environment=_environment(resource),
         memory_bytes=_number(resource, "memory", default=128 << 20),
-        pids=_number(resource, "pids", default=64),
+        processes=_number(resource, "processes", default=64),
+        processors_milli=_number(resource, "processors", default=1000),
     )
 
 

@@ -41,6 +41,10 @@ of a frozen node.
 BULK_THREADS = 6
 """Of these at most so many look and remove, so that a start never waits behind a large listing or fence."""
 MACHINE_PORT = "8080"
+MACHINE_CPU_SHARES = 256
+"""A quarter of a container's usual weight: where processors are short, machines wait and their node does not."""
+MACHINE_OOM_SCORE = 500
+"""Where the memory of the engine's machine runs out, machines are killed before any process of a node."""
 LOG_OPTIONS = {"max-size": "1m", "max-file": "2"}
 
 T = TypeVar("T")
@@ -94,8 +98,8 @@ class DockerEngine:
     async def create_machine(self, spec: MachineSpec, *, session: Session, labels: Mapping[str, str]) -> str:
         """Create a machine's container in the namespaces of the session's node; returns its id.
 
-        It belongs to one session: no restart policy, the user forced, no capability, and nothing of the shared volume
-        but its own disk.
+        It belongs to one session: no restart policy, the user forced, no capability, limits on processes, memory and
+        processors, and nothing of the shared volume but its own disk.
         """
         disk = f"{await self._shared_volume(labels[label.RIG])}/{spec.name}/disk"
         name = f"{labels[label.RIG]}-{session.node}-{spec.name}-{os.urandom(3).hex()}"
@@ -107,7 +111,10 @@ class DockerEngine:
             security_opt=["no-new-privileges:true"],
             mem_limit=spec.memory_bytes,
             memswap_limit=spec.memory_bytes,
-            pids_limit=spec.pids,
+            pids_limit=spec.processes,
+            nano_cpus=spec.processors_milli * 1_000_000,
+            cpu_shares=MACHINE_CPU_SHARES,
+            oom_score_adj=MACHINE_OOM_SCORE,
             init=False,
             restart_policy={"Name": "no"},
             # A mount, not a bind: that would make a missing directory, owned by root.

@@ -33,6 +33,8 @@ def read_environment(environment: Mapping[str, str]) -> NodeEnvironment:
             lease_us=_milliseconds(environment, "BLACKSTART_LEASE_MS"),
             grace_us=_milliseconds(environment, "BLACKSTART_GRACE_MS"),
             fencing=Fencing(environment.get("BLACKSTART_FENCING", Fencing.POWER.value)),
+            program_ask_us=_milliseconds(environment, "BLACKSTART_PROGRAM_ASK_MS"),
+            program_silence_us=_milliseconds(environment, "BLACKSTART_PROGRAM_SILENCE_MS"),
         ),
         engine_socket=environment.get("BLACKSTART_ENGINE_SOCKET", ENGINE_SOCKET),
     )

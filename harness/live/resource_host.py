@@ -64,6 +64,9 @@ class ServiceLink:
                 async for message in connection:
                     if "request" in message:
                         self.host.take(from_plain(HostRequest, message["request"]))
+                    elif "ask" in message:
+                        # Answered here and not in a task: a main loop that does not come to this hangs.
+                        connection.send({"alive": True})
             finally:
                 self._connection = None
                 connection.close()

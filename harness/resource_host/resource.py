@@ -117,7 +117,8 @@ class HostedResource:
                 if not (may_become(old, between) and may_become(between, new)):
                     raise HarnessError(f"resource {self.name}: no transition from {old} to {new}")
             self.online_life += 1
-            self._log("resource-state", f"resource {self.name}: {old} -> {new}", resource=self.name, group=self.group)
+            message = f"resource {self.name}: {old} -> {new}"
+            self._log("resource-state", message, resource=self.name, group=self.group, old=str(old), state=str(new))
         self.status = status
         self.changed.notify()
 

@@ -202,4 +202,6 @@ def _environment(topology: Topology, node: NodeSpec) -> dict[str, str]:
         "BLACKSTART_GRACE_MS": str(settings.grace_us // 1000),
         "BLACKSTART_FENCING": str(settings.fencing),
         **engine,
+        "BLACKSTART_PROGRAM_ASK_MS": str(settings.program_ask_us // 1000),
+        "BLACKSTART_PROGRAM_SILENCE_MS": str(settings.program_silence_us // 1000),
     }

@@ -3,17 +3,13 @@
 What a driver reads are its resource's properties, all texts:
 
     ip-address        address
-    virtual-machine   image; user (its uid, no two machines share one); address, if it depends on an ip-address; and
-                      where the document says so: command (a JSON list), environment (a JSON object), memory (bytes),
-                      pids
+    virtual-machine   those of `machine_document`; user (its uid, no two machines share one); address, if it depends on
+                      an ip-address
 
 Addresses that the document leaves out are given in order, so that the same document always makes the same rig.
 """
 
 import dataclasses
-import json
-import re
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
@@ -26,13 +22,13 @@ from harness.model.topology import (
 )
 from harness.rig.addresses import MACHINES_MAX, machine_address, reserved_for_machines
 from harness.rig.dependency import DEPENDENCY_FORM, Clauses, circle, parse_dependency
+from harness.rig.machine_document import GUEST_IMAGE, read_machine
 from harness.rig.section import Section
 from harness.rig.yaml_source import nearest, shown
 
-__all__ = ["DEFAULT_GROUPS", "GUEST_IMAGE", "default_groups", "read_groups"]
+__all__ = ["DEFAULT_GROUPS", "default_groups", "read_groups"]
 
 DEFAULT_GROUPS = 6
-GUEST_IMAGE = "blackstart/guest"
 
 FIRST_USER = 10001
 """Guests have uids from 10000 up, one each; 10000 is the image's own user."""
@@ -41,10 +37,6 @@ RESTARTS_MAX = 50
 """A group's register remembers 64 restarts; a threshold beyond that could never be reached."""
 
 _HOUR_US = 3600 * SECOND_US
-_MEMORY = re.compile(r"(?P<number>[0-9]{1,6})\s?(?P<unit>Ki|Mi|Gi)B?")
-_UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
-_MEMORY_LEAST = 16 << 20
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -193,62 +185,13 @@ def _read_ip_address(draft: _Draft) -> None:
 
 
 def _read_virtual_machine(draft: _Draft) -> None:
-    section = draft.section
-    draft.properties["image"] = section.text("image", GUEST_IMAGE)
-    if "address" in section:
-        section.raw("address")
-        section.refuse("address", "a virtual-machine has no address of its own", "an ip-address that it depends on")
-    _read_command(draft)
-    _read_environment(draft)
-    if "memory" in section:
-        draft.properties["memory"] = str(_memory_bytes(section))
-    if "pids" in section:
-        draft.properties["pids"] = str(section.integer("pids", 64, low=1, high=10_000))
+    draft.properties |= read_machine(draft.section)
 
 
 _TYPES: dict[str, Callable[[_Draft], None]] = {
     "ip-address": _read_ip_address,
     "virtual-machine": _read_virtual_machine,
 }
-
-
-def _read_command(draft: _Draft) -> None:
-    """A list of words, or one line split as a shell splits it."""
-    section = draft.section
-    value = section.raw("command", [])
-    words: Sequence[str] = ()
-    if isinstance(value, str):
-        try:
-            words = shlex.split(value)
-        except ValueError as error:
-            section.refuse("command", f"command: {error}", "words with their quotes closed")
-    else:
-        words = section.texts("command", what="words (numbers in quotes)")
-    if words:
-        draft.properties["command"] = json.dumps(list(words))
-
-
-def _read_environment(draft: _Draft) -> None:
-    variables: dict[str, str] = {}
-    environment = draft.section.section("environment", what="an environment")
-    for name, value in environment.items():
-        if not _VARIABLE.fullmatch(name) or name.startswith("BLACKSTART_"):
-            environment.refuse(name, f"the variable {name!r}", "a name of letters, digits and _, not from BLACKSTART_")
-        elif isinstance(value, bool) or not isinstance(value, str | int | float):
-            environment.refuse(name, f"{name} is {shown(value)}", "text (in quotes) or a number")
-        else:
-            variables[name] = str(value)
-    if variables:
-        draft.properties["environment"] = json.dumps(variables, sort_keys=True)
-
-
-def _memory_bytes(section: Section) -> int:
-    value = section.raw("memory")
-    match = _MEMORY.fullmatch(value.strip()) if isinstance(value, str) else None
-    size = int(match["number"]) * _UNITS[match["unit"]] if match else 0
-    if size < _MEMORY_LEAST:
-        section.refuse("memory", f"memory is {shown(value)}", "a size of at least 16MiB, such as 128MiB or 1GiB")
-    return size
 
 
 def _refuse_repeated(groups: Sequence[tuple[GroupSpec, list[_Draft]]], nodes: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ import docker
 
 from harness.errors import EngineError, NoSuchContainer, UsageError, WaitTimeout
 from harness.model import labels
-from harness.model.topology import Topology
+from harness.model.topology import Priority, Topology
 from harness.rig.compose import node_container
 from harness.rig.compose_tool import ComposeTool, require_compose_tool
 from harness.rig.container_exec import run_inside
@@ -45,8 +45,12 @@ UP_LIMIT_S = 120.0
 """From formed to everything Online. It takes some seconds; a loaded machine with nine nodes needs more."""
 SNAPSHOT_LIMIT_S = 10.0
 POWER_LIMIT_S = 30.0
-LOOK_INTERVAL_S = 0.5
-"""A look costs a Python start in each node; the nodes announce nothing to the outside that could be awaited."""
+LOOK_INTERVAL_S = 0.2
+"""The nodes announce nothing to the outside that could be awaited."""
+EARLY_LOOK_INTERVAL_S = 3.0
+"""A look costs a Python start in each node, which a node that just boots feels: as long as the engine shows too few
+machines, it alone is asked, and the cluster only now and then.
+"""
 ENGINE_LOOK_INTERVAL_S = 0.05
 
 SERVICE_USER = "900:910"
@@ -223,26 +227,48 @@ class Rig:
     def wait_online(self, *, limit_s: float = UP_LIMIT_S, say: Say, say_each_look: bool = False) -> None:
         """Returns when every node is Up and every group Online. Raises WaitTimeout with what is missing."""
         deadline = time.monotonic() + limit_s
+        wanted = self._machines_wanted()
+        ask_at = time.monotonic() + EARLY_LOOK_INTERVAL_S
         told = ""
         while True:
-            standing = self.standing()
-            missing = standing.missing(self.topology)
-            if not missing:
-                return
-            waiting = f"waiting for {', '.join(missing)}"
+            now = time.monotonic()
+            waiting, pause_s = f"waiting for {wanted} machines to run", ENGINE_LOOK_INTERVAL_S
+            if now >= min(ask_at, deadline) or self._machines_running() >= wanted:
+                standing = self.standing()
+                missing = ", ".join(standing.missing(self.topology))
+                if not missing:
+                    return
+                waiting, pause_s = f"waiting for {missing}", LOOK_INTERVAL_S
+                ask_at = time.monotonic() + EARLY_LOOK_INTERVAL_S
+                if now > deadline:
+                    raise self._not_online(standing, missing, limit_s)
             if say_each_look or waiting != told:
                 say(waiting)
                 told = waiting
-            if time.monotonic() > deadline:
-                culprit = standing.culprit() or self.topology.nodes[0].name
-                raise WaitTimeout(
-                    waited_for="every node to be Up and every group Online",
-                    saw=", ".join(missing),
-                    limit_s=limit_s,
-                    advice=f"`blackstart down --name {self.name}` removes what was made. "
-                    f"The log of {culprit} ends with:\n{self.logs(culprit)}",
-                )
-            time.sleep(LOOK_INTERVAL_S)
+            time.sleep(pause_s)
+
+    def _not_online(self, standing: Standing, missing: str, limit_s: float) -> WaitTimeout:
+        culprit = standing.culprit() or self.topology.nodes[0].name
+        return WaitTimeout(
+            waited_for="every node to be Up and every group Online",
+            saw=missing,
+            limit_s=limit_s,
+            advice=f"`blackstart down --name {self.name}` removes what was made. "
+            f"The log of {culprit} ends with:\n{self.logs(culprit)}",
+        )
+
+    def _machines_wanted(self) -> int:
+        return sum(
+            resource.type == "virtual-machine"
+            for group in self.topology.groups
+            if group.priority is not Priority.NO_AUTO_START
+            for resource in group.resources
+        )
+
+    def _machines_running(self) -> int:
+        of_rig = [f"{labels.RIG}={self.name}", f"{labels.ROLE}={labels.Role.MACHINE}"]
+        with engine_call(f"list the running machines of rig {self.name}"):
+            return len(self.client.api.containers(filters={"label": of_rig, "status": "running"}))
 
     def _complete(self, tool: ComposeTool, *, image: str, say: Say) -> None:
         """Powers on what is off, and makes anew what is missing, of a rig that stands."""

@@ -44,8 +44,11 @@ class FaultKind(StrEnum):
     SERVICE_KILL = "service.kill"
     SERVICE_HANG = "service.hang"
     HOST_KILL = "rhs.kill"
+    HOST_HANG = "rhs.hang"
     VMMS_KILL = "vmms.kill"
+    VMMS_HANG = "vmms.hang"
     VOTER_KILL = "voter.kill"
+    VOTER_HANG = "voter.hang"
     ENGINE_STALL = "engine.stall"
     VM_CRASH = "vm.crash"
     VM_CRASH_LOOP = "vm.crash-loop"
@@ -67,7 +70,9 @@ BEFALLS_NODES = frozenset(
         FaultKind.ISOLATE,
         FaultKind.SERVICE_KILL,
         FaultKind.HOST_KILL,
+        FaultKind.HOST_HANG,
         FaultKind.VMMS_KILL,
+        FaultKind.VMMS_HANG,
     }
 )
 
@@ -310,6 +315,11 @@ def _kill(process: str) -> Callable[[World, Planned], None]:
     return lambda world, fault: world.nodes[fault.target].kill_process(process)
 
 
+def _hang(process: str, *, times: int = 1) -> Callable[[World, Planned], None]:
+    """`times` the drawn length: a hang that the service notices must outlast its patience."""
+    return lambda world, fault: world.nodes[fault.target].hang_process(process, times * fault.duration_us)
+
+
 _INJECTIONS: dict[FaultKind, Callable[[World, Planned], None]] = {
     FaultKind.POWER_OFF: _power_off,
     FaultKind.RESET: _reset,
@@ -318,10 +328,13 @@ _INJECTIONS: dict[FaultKind, Callable[[World, Planned], None]] = {
     FaultKind.ONE_WAY: _one_way,
     FaultKind.LOSSY: _lossy,
     FaultKind.SERVICE_KILL: _kill("service"),
-    FaultKind.SERVICE_HANG: lambda world, fault: world.nodes[fault.target].hang_process("service", fault.duration_us),
+    FaultKind.SERVICE_HANG: _hang("service"),
     FaultKind.HOST_KILL: _kill("host"),
+    FaultKind.HOST_HANG: _hang("host", times=3),
     FaultKind.VMMS_KILL: _kill("vmms"),
+    FaultKind.VMMS_HANG: _hang("vmms", times=3),
     FaultKind.VOTER_KILL: _kill("voter"),
+    FaultKind.VOTER_HANG: _hang("voter"),
     FaultKind.ENGINE_STALL: lambda world, fault: world.nodes[fault.target].client.stall(
         world.clock.now_us + fault.duration_us
     ),

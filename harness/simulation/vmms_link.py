@@ -56,8 +56,11 @@ class VmmsLink:
         self._process = process
         self._caller = caller
 
-    async def identity(self) -> Session:
+    async def alive(self) -> None:
         """See the port, as for all that follow."""
+        await self._ask(lambda vmms: vmms.alive())
+
+    async def identity(self) -> Session:
         return await self._ask(lambda vmms: vmms.identity())
 
     async def clear_earlier_sessions(self) -> int:

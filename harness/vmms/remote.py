@@ -15,6 +15,7 @@ from harness.model.topology import SECOND_US
 __all__ = ["CALLS", "RemoteHypervisor"]
 
 CALLS: Mapping[str, Mapping[str, Any]] = {
+    "alive": {"return": None},
     "identity": {"return": Session},
     "clear_earlier_sessions": {"return": int},
     "prepare": {"spec": MachineSpec, "epoch": int, "adopt": bool, "return": MachineView},
@@ -43,6 +44,10 @@ class RemoteHypervisor:
     async def _call(self, call: str, arguments: dict[str, Any], limit_us: int) -> Any:
         """Carry one call out. Raises EngineUnanswered when the answer is lost or late, else what VMMS raised."""
         raise NotImplementedError
+
+    async def alive(self) -> None:
+        """Whether VMMS answers at all; needs no engine."""
+        await self._call("alive", {}, SECOND_US)
 
     async def identity(self) -> Session:
         """The session of this life of the node."""

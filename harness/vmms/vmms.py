@@ -72,6 +72,9 @@ class Vmms:
         self._runtime.spawn(open_doors(), name="vmms ready")
         await watch.serve()
 
+    async def alive(self) -> None:
+        """Whether this process turns: answered at once, whatever engine and calls under way are doing."""
+
     # The session.
 
     async def identity(self) -> Session:

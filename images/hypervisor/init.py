@@ -27,7 +27,15 @@ sys.path.insert(0, os.path.dirname(__file__))  # isolated mode leaves out the di
 
 from node_log import Lines, Log, LogWriter
 from node_processes import count_machines, kill_group, kill_guests
-from node_programs import Keeper, Program, Start, command_line, programs_of_file, standard_programs
+from node_programs import (
+    Keeper,
+    Program,
+    Start,
+    command_line,
+    programs_of_file,
+    restarts_of,
+    standard_programs,
+)
 from node_watchdog import (
     LOOK_INTERVAL,
     CountMachines,
@@ -48,6 +56,8 @@ BOOT_GRACE_S = 60.0
 """Until the first pet: a node whose service cannot even start tries again from the start."""
 PET_FD = 20
 """Where the service finds the write end: higher than any descriptor that init itself opens."""
+RESTART_FD = 21
+"""Where it finds that of the pipe of restarts."""
 ENGINE_SOCKET = "/var/run/docker.sock"
 VOTER_DISK = "/data"
 VOTER_UID = 901
@@ -79,6 +89,7 @@ class Init:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._ask_to_stop)
         self._pet_read, self._pet_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._restart_read, self._restart_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         # Errors, and all output of a program that does not write the cluster log's records, become records here.
         self._text_write: dict[str, int] = {}
         self._text_read: dict[int, tuple[str, Lines]] = {}
@@ -86,7 +97,7 @@ class Init:
             read, self._text_write[program.name] = os.pipe2(os.O_CLOEXEC)
             self._text_read[read] = (program.name, Lines())
         self._poll = select.poll()
-        for descriptor in (self._wake_read, self._pet_read, *self._text_read):
+        for descriptor in (self._wake_read, self._pet_read, self._restart_read, *self._text_read):
             self._poll.register(descriptor, select.POLLIN)
 
     def run(self) -> None:
@@ -101,6 +112,7 @@ class Init:
                 self._log(Log(event="node-stops", message="SIGTERM: the node stops", fields={}))
                 self._perform([Exit(status=STATUS_STOPPED)])
             self._read_pets()
+            self._read_restarts()
             self._reap()
             self._start_due_programs()
             self._wait()
@@ -134,6 +146,27 @@ class Init:
         for pet in pets:
             self._perform(self._watchdog.handle(boottime(), pet))
 
+    def _read_restarts(self) -> None:
+        """Kill the programs that the service has given up. Their numbers are theirs until they are reaped."""
+        try:
+            data = os.read(self._restart_read, 65536)
+        except BlockingIOError:
+            return
+        restarts = restarts_of(data)
+        if restarts is None:
+            fields: dict[str, object] = {"bytes": len(data)}
+            self._log(Log(event="restart-malformed", message="not whole lines PROGRAM NANOSECONDS", fields=fields))
+            return
+        for restart in restarts:
+            pid = self._keeper.hung(restart)
+            fields = {"program": restart.name, "pid": pid, "silent_since": restart.silent_since}
+            if pid is None:
+                message = f"{restart.name} is not killed: no process of it is as old as its silence"
+                self._log(Log(event="restart-refused", message=message, fields=fields))
+            else:
+                os.kill(pid, signal.SIGKILL)
+                self._log(Log(event="program-killed", message=f"{restart.name} hangs: killed", fields=fields))
+
     def _reap(self) -> None:
         """Collect the dead, ours and the orphans of guests; in batches, or a fork bomb would hold the watchdog."""
         for _ in range(REAP_BATCH):
@@ -161,12 +194,13 @@ class Init:
     def _start(self, order: Start) -> None:
         program = order.program
         text = self._text_write[program.name]
-        argv = command_line(program, pet_fd=PET_FD, engine_group=engine_group())
+        argv = command_line(program, pet_fd=PET_FD, restart_fd=RESTART_FD, engine_group=engine_group())
         descriptors = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, text, 2)]
         if program.output_is_text:
             descriptors.append((os.POSIX_SPAWN_DUP2, text, 1))
         if program.pets:
             descriptors.append((os.POSIX_SPAWN_DUP2, self._pet_write, PET_FD))
+            descriptors.append((os.POSIX_SPAWN_DUP2, self._restart_write, RESTART_FD))
         try:
             pid = os.posix_spawnp(
                 argv[0],
@@ -182,7 +216,7 @@ class Init:
             self._log(self._keeper.started(boottime(), program.name, pid))
 
     def _wait(self) -> None:
-        """Sleep until something happens or is due; empty every pipe but that of the pets."""
+        """Sleep until something happens or is due; empty every pipe but those of the service."""
         left = min(self._watchdog.next_wake(), self._keeper.next_wake()) - boottime()
         left = 0 if self._more_to_reap else max(0, min(left, LONGEST_SLEEP))
         for descriptor, _ in self._poll.poll(-(-left // MILLISECOND)):

@@ -68,6 +68,8 @@ def test_environment_names_voters_and_times_and_nothing_secret() -> None:
         "BLACKSTART_LEASE_MS": "300",
         "BLACKSTART_GRACE_MS": "1000",
         "BLACKSTART_FENCING": "power",
+        "BLACKSTART_PROGRAM_ASK_MS": "1000",
+        "BLACKSTART_PROGRAM_SILENCE_MS": "5000",
     }
 
 

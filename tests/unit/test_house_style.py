@@ -30,6 +30,7 @@ WORLDLY_FILES = {
     "chaos/crash_probe.py": "runs inside a node",
     "chaos/network_probe.py": "runs inside a node",
     "chaos/engine_stream.py": "a thread that reads the engine's events",
+    "chaos/inside_probe.py": "runs inside a node",
 }
 
 BANNED = {

@@ -58,3 +58,28 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(HarnessError, match="cannot be written"):
         Journal(tmp_path / "out")
+
+
+def test_a_document_with_a_history_is_json_with_a_line_for_each_record(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    records = [{"record": "Stall", "at_ns": at_ns, "length_us": 2} for at_ns in (1, 2)]
+
+    journal.assemble({"a": {"b": [1]}, "history": records})
+
+    journal.close()
+    text = journal.path.read_text()
+    assert json.loads(text) == {"a": {"b": [1]}, "history": records}
+    assert [line for line in text.splitlines() if '"Stall"' in line] == [
+        f"    {json.dumps(records[0])},",
+        f"    {json.dumps(records[1])}",
+    ]
+
+
+def test_an_empty_document_and_an_empty_history_are_json_as_well(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+
+    for document in ({}, {"history": []}, {"a": 1, "history": []}):
+        journal.assemble(document)
+        assert json.loads(journal.path.read_text()) == document
+
+    journal.close()

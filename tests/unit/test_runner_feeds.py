@@ -4,6 +4,7 @@ watch.
 
 import json
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from scripted_arena import MS, SECOND, ScriptedArena
 import chaos.client_probe
 import chaos.crash_probe
 import chaos.engine_probe
+import chaos.inside_probe
 import chaos.network_probe
 from chaos.arena import wait_record
 from chaos.arena_docker import cluster_seen, log_line
@@ -111,12 +113,15 @@ def test_machines_with_an_address_are_asked() -> None:
     assert addresses["web1-vm"].startswith("10.87.0.")
 
 
-@pytest.mark.parametrize("module", [chaos.client_probe, chaos.crash_probe, chaos.engine_probe, chaos.network_probe])
+@pytest.mark.parametrize(
+    "module",
+    [chaos.client_probe, chaos.crash_probe, chaos.engine_probe, chaos.inside_probe, chaos.network_probe],
+)
 def test_what_travels_as_source_needs_nothing_of_the_project(module: Any) -> None:
     source = Path(module.__file__).read_text()
 
     imports = {line.split()[1].split(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))}
-    assert imports <= {"json", "os", "select", "signal", "socket", "struct", "sys", "threading", "time"}
+    assert imports <= sys.stdlib_module_names
     assert len(source) < 100_000, "one argument of a command holds at most 128 KiB"
 
 
