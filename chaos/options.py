@@ -13,7 +13,8 @@ class RunOptions:
     """`out` gets the journal and the evidence; `state` gets the ledgers, which must survive the run.
 
     `rig` names the rig to make, `on_rig` one that stands already and is left standing. `journal` is a further place for
-    `journal.json`. `dry` reads the files, says what would be done and does nothing.
+    `journal.json`. `dry` reads the files, says what would be done and does nothing. `seed` decides where a target
+    leaves a choice (a minority, three of five).
     """
 
     arena: str = "docker"
@@ -24,3 +25,4 @@ class RunOptions:
     keep_rig: bool = False
     journal: Path | None = None
     dry: bool = False
+    seed: int = 0

@@ -23,6 +23,7 @@ _files = click.argument("files", metavar="FILE...", nargs=-1, required=True, typ
 @click.option("--name", "rig", help="The name of the rig that is made.")
 @click.option("--on-rig", help="Run on a rig that stands already, and leave it standing.")
 @click.option("--keep-rig", is_flag=True, help="Leave the rig standing afterwards.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Decides where a target leaves a choice.")
 @click.option("--dry", is_flag=True, help="Read the files, say what would be done, do nothing.")
 def run(
     files: tuple[Path, ...],
@@ -32,6 +33,7 @@ def run(
     rig: str | None,
     on_rig: str | None,
     keep_rig: bool,
+    seed: int,
     dry: bool,
 ) -> int:
     """Run experiments and end with the verdict as exit code."""
@@ -39,7 +41,7 @@ def run(
     from chaos.runner import run_files
 
     options = RunOptions(
-        arena=arena, out=out, rig=rig, on_rig=on_rig, keep_rig=keep_rig, journal=journal, dry=dry
+        arena=arena, out=out, rig=rig, on_rig=on_rig, keep_rig=keep_rig, journal=journal, seed=seed, dry=dry
     )
     return int(run_files(files, options=options))
 
