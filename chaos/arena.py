@@ -213,19 +213,19 @@ class Arena(Protocol):
         """Whether the node's power is held off."""
         ...
 
-    async def inside(self, node: str, *, ask: Collection[NodeProgram] = ()) -> NodeInside:
-        """A node's processes as they are now; `ask` are programs to be asked, half a second each at most.
-
-        Raises BlackstartError for a node that is off, frozen, or dies meanwhile.
-        """
-        ...
-
     async def network(self, node: str) -> NetworkSeen:
         """Whether the node's packets are dropped now; asks from another node, which takes half a second at most."""
         ...
 
     async def engine(self, node: str) -> EngineSeen:
         """Whether the engine answers in the node now; asks from inside, which takes a second at most."""
+        ...
+
+    async def inside(self, node: str, *, ask: Collection[NodeProgram] = ()) -> NodeInside:
+        """A node's processes as they are now; `ask` are programs to be asked, half a second each at most.
+
+        Raises BlackstartError for a node that is off, frozen, or dies meanwhile.
+        """
         ...
 
     async def apply(self, effect: Effect) -> int:

@@ -179,10 +179,6 @@ class DockerArena:
         """Whether the node's hold mark is there."""
         return node in await self._in_thread(self._standing_rig().holds)
 
-    async def inside(self, node: str, *, ask: Collection[NodeProgram] = ()) -> NodeInside:
-        """One command in the node."""
-        return await self._in_thread(lambda: look_inside(self._client, self._name, node, ask=ask))
-
     async def network(self, node: str) -> NetworkSeen:
         """Two commands in containers."""
         return await self._in_thread(lambda: self._standing_cuts().look(node))
@@ -191,11 +187,15 @@ class DockerArena:
         """One command in the node. Raises UsageError for a rig without proxies."""
         return await self._in_thread(lambda: look_at_engine(self._client, self._name, node))
 
+    async def inside(self, node: str, *, ask: Collection[NodeProgram] = ()) -> NodeInside:
+        """One command in the node."""
+        return await self._in_thread(lambda: look_inside(self._client, self._name, node, ask=ask))
+
     async def apply(self, effect: Effect) -> int:
         """Carry out an effect."""
         rig, client, name = self._standing_rig(), self._client, self._name
         if isinstance(effect, ProcessEffect):
-            return await self._in_thread(lambda: carry_out(client, name, effect))
+            return await self._in_thread(lambda: carry_out(self._client, self._name, effect))
         match effect:
             case CrashMachine():
                 return await self._in_thread(lambda: self._crash(effect))

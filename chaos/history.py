@@ -249,7 +249,8 @@ class FaultRecord:
 
     `number` counts the run's faults from 1; `target` is a node or a machine; `seen` is the receipt's sentence.
 
-    `affected` names the machines that ran on the target, or were it, when the fault was injected.
+    `affected` names the machines that ran on the target, or were it, when the fault was injected. The faults of one
+    activity, aimed at several nodes or machines, share their `batch`: the number of the first of them.
     """
 
     at_ns: int
@@ -259,6 +260,7 @@ class FaultRecord:
     moment: FaultMoment
     seen: str = ""
     affected: tuple[str, ...] = ()
+    batch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

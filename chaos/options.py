@@ -37,7 +37,7 @@ class RunOptions:
 
     `rig` names the rig to make, `on_rig` one that stands already and is left standing. `journal` is a further place for
     `journal.json`, `reports` says which reports are made of it. `dry` reads the files, says what would be done
-    and does nothing.
+    and does nothing. `seed` decides where a target leaves a choice (a minority, three of five).
     """
 
     arena: str = "docker"
@@ -49,3 +49,4 @@ class RunOptions:
     journal: Path | None = None
     reports: ReportFiles = ReportFiles()
     dry: bool = False
+    seed: int = 0

@@ -138,11 +138,11 @@ async def _restarted_in_place(question: _Question) -> Reply:
 
 
 def _last_rows(question: _Question) -> list[Recovery]:
-    """The recoveries after the last fault that hit any of the machines."""
+    """The recoveries after the last activity whose faults hit any of the machines."""
     machines = question.machines()
     rows = [row for row in read_recoveries(question.arena.history) if row.machine in machines]
-    last = max((row.number for row in rows), default=0)
-    return [row for row in rows if row.number == last]
+    last = max((row.batch for row in rows), default=0)
+    return [row for row in rows if row.batch == last]
 
 
 async def _answers(question: _Question) -> Reply:

@@ -37,7 +37,8 @@ class Phase(StrEnum):
 class Recovery:
     """One machine after one fault.
 
-    Times are None for a phase that was not reached, or not needed (`claimed` after a restart in place).
+    Times are None for a phase that was not reached, or not needed (`claimed` after a restart in place). `batch` is the
+    same for the faults of one activity.
     """
 
     number: int
@@ -52,6 +53,7 @@ class Recovery:
     started_ns: int | None = None
     answering_ns: int | None = None
     to_node: str = ""
+    batch: int = 0
 
     def at_ns(self, phase: Phase) -> int | None:
         """When the phase was reached."""
@@ -134,6 +136,7 @@ class _Reader:
             started_ns=start.at_ns if start else None,
             answering_ns=self._answering(machine, began_ns, end_ns, start.at_ns if start else None),
             to_node=start.node if start else "",
+            batch=fault.batch or fault.number,
         )
 
     def _lines(self, began_ns: int, end_ns: int, *events: str) -> Iterator[LogLine]:

@@ -57,6 +57,7 @@ def _report_files(html: Path | None, junit: Path | None, markdown: Path | None, 
 @click.option("--name", "rig", help="The name of the rig that is made.")
 @click.option("--on-rig", help="Run on a rig that stands already, and leave it standing.")
 @click.option("--keep-rig", is_flag=True, help="Leave the rig standing afterwards.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Decides where a target leaves a choice.")
 @click.option("--dry", is_flag=True, help="Read the files, say what would be done, do nothing.")
 @_reports
 def run(
@@ -67,6 +68,7 @@ def run(
     rig: str | None,
     on_rig: str | None,
     keep_rig: bool,
+    seed: int,
     dry: bool,
     html: Path | None,
     junit: Path | None,
@@ -85,6 +87,7 @@ def run(
         keep_rig=keep_rig,
         journal=journal,
         reports=_report_files(html, junit, markdown, step_summary),
+        seed=seed,
         dry=dry,
     )
     return int(run_files(files, options=options))

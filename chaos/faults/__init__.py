@@ -36,11 +36,6 @@ __all__ = ["FAULTS", "Adjustable", "Fault", "FaultRefused", "Plan", "Receipt"]
 
 _ALL: tuple[Fault, ...] = (
     VmCrash(),
-    VmKill(),
-    VmStop(),
-    VmStart(),
-    VmHang(),
-    VmThaw(),
     NodePowerOff(),
     NodePowerOn(),
     NodeHang(),
@@ -50,6 +45,11 @@ _ALL: tuple[Fault, ...] = (
     NodeJoinNetwork(),
     EngineStall(),
     EngineResume(),
+    VmKill(),
+    VmStop(),
+    VmStart(),
+    VmHang(),
+    VmThaw(),
     ServiceKill(),
     ServiceHang(),
     ServiceThaw(),

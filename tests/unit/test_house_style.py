@@ -28,7 +28,6 @@ WORLDLY_FILES = {
     "chaos/arena_docker.py": "the arena of real containers",
     "chaos/client_probe.py": "measures from outside, in a container of its own",
     "chaos/crash_probe.py": "runs inside a node",
-    "chaos/docker_effects/process_effects.py": "stamps what it does to real containers",
     "chaos/network_probe.py": "runs inside a node",
     "chaos/engine_stream.py": "a thread that reads the engine's events",
     "chaos/inside_probe.py": "runs inside a node",
