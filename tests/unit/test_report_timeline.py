@@ -237,7 +237,24 @@ def test_a_foreign_start_is_told_apart(tmp_path: Path) -> None:
         at_ns=at(2), action="start", container="x", role=Role.MACHINE, node="node2", machine="web-vm", group="web"
     )
 
-    shapes = lane(chart(Recorded([mine, foreign]), tmp_path), "web-vm").shapes
+    ended = machine_event(1.5, "die", "web-vm", "node1")
+    shapes = lane(chart(Recorded([mine, ended, foreign]), tmp_path), "web-vm").shapes
 
     assert ["foreign" in shape.css for shape in shapes] == [False, True]
     assert ["foreign start" in shape.title for shape in shapes] == [False, True]
+
+
+def test_two_runs_at_once_are_both_seen_and_their_common_time_is_marked(tmp_path: Path) -> None:
+    records = [
+        machine_event(1, "start", "web-vm", "node1"),
+        machine_event(4, "start", "web-vm", "node2"),
+        machine_event(6, "die", "web-vm", "node1"),
+    ]
+
+    shapes = lane(chart(Recorded(records), tmp_path), "web-vm").shapes
+
+    first, second = (shape for shape in shapes if shape.css.startswith("run"))
+    (twice,) = (shape for shape in shapes if shape.css == "twice")
+    assert second.y > first.y
+    assert (twice.x, twice.width) == (40.0, 20.0)
+    assert "runs twice, on node1 and on node2" in twice.title
