@@ -9,7 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 from chaos.experiment import Activity, FaultCall, ProbeCall, Until
-from chaos.faults import FAULTS, Fault
+from chaos.fault_reader import LONGEST_US, SHORTEST_US, FaultReader
+from chaos.faults import FAULTS
 from chaos.recovery import Phase
 from chaos.schema import ACTIVITY_FORM, LATER_PROVIDERS, PROBES, TOLERANCE_FORM, ArgumentKind, ProbeForm
 from chaos.target_reader import MACHINE_TYPE, TargetReader, register_name
@@ -22,8 +23,6 @@ from harness.rig.yaml_source import Source, nearest, shown
 
 __all__ = ["ActivityReader", "Place"]
 
-LONGEST_US = 24 * 3600 * SECOND_US
-SHORTEST_US = 10_000
 DEFAULT_INTERVAL_US = 200_000
 """Between two askings: a probe asks a node of the cluster, which takes some tens of milliseconds."""
 
@@ -52,6 +51,7 @@ class ActivityReader:
         self._topology = topology
         self._registers: dict[str, TargetKind | None] = {}
         self._targets = TargetReader(topology=topology, registers=self._registers)
+        self._faults = FaultReader(self._targets, topology=topology)
 
     def read(self, section: Section, place: Place) -> Activity | None:
         """The activity, or None when it cannot be made sense of; everything wrong with it has been refused."""
@@ -91,7 +91,7 @@ class ActivityReader:
         elif name == "fault":
             if kind == "probe":
                 provider.refuse("type", "a fault as a probe", "type: action, or a provider of probes")
-            return self._read_fault(provider), None
+            return self._faults.read(provider), None
         elif isinstance(name, str) and name in PROBES:
             if kind == "action":
                 provider.refuse(
@@ -102,20 +102,6 @@ class ActivityReader:
             known = ("fault", *PROBES)
             provider.refuse("type", f"there is no provider {shown(name)}", nearest(str(name), known))
         return None, None
-
-    def _read_fault(self, provider: Section) -> FaultCall | None:
-        name = provider.raw("fault")
-        provider.demand("fault", f"one of {', '.join(sorted(FAULTS))}", "fault" in provider)
-        provider.demand("target", "what the fault is aimed at", "target" in provider)
-        fault: Fault | None = FAULTS.get(name) if isinstance(name, str) else None
-        if "fault" in provider and fault is None:
-            provider.refuse("fault", f"there is no fault {shown(name)}", nearest(str(name), FAULTS))
-        if fault is None or "target" not in provider:
-            provider.known("target")
-            return None
-        target = self._targets.read(provider, "target", fault.target, what=fault.name)
-        provider.finish()
-        return FaultCall(fault=fault.name, target=target) if target is not None else None
 
     def _read_probe(self, provider: Section, name: str) -> tuple[ProbeCall | None, ProbeForm | None]:
         word = provider.raw("probe")

@@ -24,10 +24,16 @@ FILE_LIMIT_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultCall:
-    """Inject a fault. `fault` is a name of `chaos.faults.FAULTS`."""
+    """Inject a fault. `fault` is a name of `chaos.faults.FAULTS`.
+
+    `duration_us` is how long it lasts before it heals by itself; 0: until something else heals it. `arguments` are the
+    fault's own.
+    """
 
     fault: str
     target: Target
+    duration_us: int = 0
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.fault} on {self.target}"

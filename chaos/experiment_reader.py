@@ -7,10 +7,12 @@ refused like any unknown word. What the words are is in `schema`; how a rig is d
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import PurePath
 
 from chaos.activity_reader import ActivityReader, Place
-from chaos.experiment import Activity, Experiment
+from chaos.experiment import Activity, Experiment, FaultCall
+from chaos.rig_equipment import equipped
 from chaos.schema import EXPERIMENT_FORM, LATER_KEYS
 from harness.errors import UsageError
 from harness.model.topology import Topology
@@ -65,7 +67,9 @@ class ExperimentReader:
                 section.refuse(key, f"{key} is not available yet", "a file without it")
         section.finish()
         refuse(sorted(self._refusals, key=self._line))
-        return experiment
+        calls = [activity.call for activity in (*experiment.method, *experiment.rollbacks)]
+        faults = {call.fault for call in calls if isinstance(call, FaultCall)}
+        return replace(experiment, topology=equipped(experiment.topology, faults))
 
     def _read_topology(self, section: Section) -> Topology | None:
         """None when it was refused: then names cannot be checked against it."""

@@ -2,6 +2,9 @@
 
 The order is the point. Nothing is done before the ledger has it on disk, and nothing that was done leaves the ledger
 before its healing was seen. An injection is never cut in two: a request to stop waits until it is through.
+
+A fault with a duration is healed in the background when its time has come, whatever step the run is at. What cannot be
+healed then stays open, and is undone at the end like any other.
 """
 
 from collections.abc import Mapping
@@ -10,13 +13,14 @@ from typing import Any
 
 from chaos.arena import Arena
 from chaos.experiment import FaultCall
-from chaos.faults import FAULTS, Fault, FaultRefused, Plan, Receipt
+from chaos.faults import FAULTS, Adjustable, Fault, FaultRefused, Plan, Receipt
 from chaos.history import ClusterSeen, FaultMoment, FaultRecord
 from chaos.ledger import Ledger, OpenFault
 from chaos.probes import look_at_cluster
 from chaos.targets import Surroundings, TargetKind, Unresolved, needs_cluster, resolve
+from harness.coordination import Mutex
 from harness.errors import BlackstartError
-from harness.ports import DeadlinePassed
+from harness.ports import DeadlinePassed, Task
 
 __all__ = ["Injected", "Injector", "NotInjected"]
 
@@ -25,6 +29,9 @@ APPLY_LIMIT_US = 60_000_000
 
 DEADLINE_NS = 15 * 60 * 1_000_000_000
 """How long a fault may stay when nobody is left to heal it: longer than any step of an experiment should wait."""
+
+LATE_NS = 60_000_000_000
+"""How much later than its duration a fault may be healed: a cure has ten seconds to show, and a machine may be slow."""
 
 
 class NotInjected(Exception):
@@ -49,6 +56,8 @@ class Injector:
         self._arena = arena
         self._ledger = ledger
         self._touched: set[str] = set()
+        self._timers: list[Task] = []
+        self._one_cure = Mutex(arena.runtime)
 
     async def inject(self, call: FaultCall, registers: Mapping[str, Any]) -> Injected:
         """Carry out one fault.
@@ -56,6 +65,8 @@ class Injector:
         Raises NotInjected before anything was done; another error after it leaves the ledger's entry open.
         """
         fault = FAULTS[call.fault]
+        if isinstance(fault, Adjustable):
+            fault = fault.adjusted(call.arguments)
         try:
             target = await self._resolve(call, fault, registers)
             plan = await fault.plan(self._arena, target)
@@ -63,7 +74,7 @@ class Injector:
             raise NotInjected(f"{call.fault} on {call.target}: {refusal}") from refusal
         if fault.target is TargetKind.NODE:
             self._touched.add(target)
-        entry = self._intend(fault, target, plan)
+        entry = self._intend(fault, target, plan, duration_us=call.duration_us)
         try:
             at_ns = await self._arena.runtime.within(APPLY_LIMIT_US, self._arena.apply(plan.effect))
         except (BlackstartError, DeadlinePassed) as error:
@@ -74,6 +85,10 @@ class Injector:
         self._record(entry, receipt.outcome, seen=receipt.seen, plan=plan)
         if not fault.undo:
             self._heal(entry, "nothing to undo")
+        elif call.duration_us:
+            # Not before the receipt: what is healed already cannot be measured.
+            heal = self._heal_in_time(entry, at_ns + call.duration_us * 1000)
+            self._timers.append(self._arena.runtime.spawn(heal, name=f"heal {fault.name} on {target}"))
         if receipt.outcome is FaultMoment.CONFIRMED:
             self._heal_others(fault, target)
         return Injected(target=target, receipt=receipt)
@@ -82,12 +97,12 @@ class Injector:
         """Undo what is open, newest first, each on its own. Answers what could not be undone, as sentences."""
         problems = []
         for entry in self._ledger.open_faults():
-            try:
-                problem = await self._undo(entry)
-            except (BlackstartError, DeadlinePassed) as error:
-                problem = str(error)
+            problem = await self._undo_alone(entry)
             if problem:
                 problems.append(f"{entry.fault} on {entry.target} could not be undone by {entry.undo}: {problem}")
+        # None of them is in the middle of a cure: each waits for its turn, and the last turn was ours.
+        for timer in self._timers:
+            timer.cancel()
         return problems
 
     def open_faults(self) -> list[OpenFault]:
@@ -107,6 +122,23 @@ class Injector:
         )
         return resolve(call.target, fault.target, around)
 
+    async def _heal_in_time(self, entry: OpenFault, due_ns: int) -> None:
+        """The root of a fault's timer."""
+        await self._arena.runtime.sleep(max(0, due_ns - self._arena.unix_ns()) // 1000)
+        problem = await self._undo_alone(entry)
+        if problem:
+            self._record(entry, FaultMoment.FAILED, seen=f"not healed when its duration was over: {problem}")
+
+    async def _undo_alone(self, entry: OpenFault) -> str:
+        """One cure at a time, and none for what is healed. Empty when the fault is healed, else a sentence."""
+        async with self._one_cure:
+            if entry not in self._ledger.open_faults():
+                return ""
+            try:
+                return await self._undo(entry)
+            except (BlackstartError, DeadlinePassed) as error:
+                return str(error)
+
     async def _undo(self, entry: OpenFault) -> str:
         """Empty when the fault is healed, else a sentence."""
         cure = FAULTS.get(entry.undo)
@@ -125,10 +157,11 @@ class Injector:
         self._heal(entry, receipt.seen)
         return ""
 
-    def _intend(self, fault: Fault, target: str, plan: Plan) -> OpenFault:
+    def _intend(self, fault: Fault, target: str, plan: Plan, *, duration_us: int) -> OpenFault:
         at_ns = self._arena.unix_ns()
+        lasts_ns = duration_us * 1000 + LATE_NS if duration_us else DEADLINE_NS
         entry = self._ledger.intend(
-            fault=fault.name, target=target, undo=fault.undo, at_ns=at_ns, deadline_ns=at_ns + DEADLINE_NS
+            fault=fault.name, target=target, undo=fault.undo, at_ns=at_ns, deadline_ns=at_ns + lasts_ns
         )
         self._record(entry, FaultMoment.INTENDED, at_ns=at_ns, plan=plan, in_ledger=False)
         return entry
@@ -139,6 +172,8 @@ class Injector:
                 self._heal(entry, f"by {cure.name}")
 
     def _heal(self, entry: OpenFault, how: str) -> None:
+        if entry not in self._ledger.open_faults():
+            return
         self._record(entry, FaultMoment.HEALED, seen=how, in_ledger=False)
         self._ledger.heal(entry, at_ns=self._arena.unix_ns(), how=how)
 

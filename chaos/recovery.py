@@ -9,7 +9,8 @@ disagree. It judges nothing.
 | detected | cluster log: `resource-failed` of the machine; `node-lease-expired`, `node-declared-down` of its node |
 | claimed | cluster log: `group-claimed`; none after a restart in place |
 | started | engine: the machine's start event |
-| answering | client: the first good answer of a boot that had not answered before |
+| answering | client: the first good answer of a boot that had not answered before; of a machine that does not say which
+boot answers, the first after `started` that follows a silence |
 """
 
 from collections.abc import Iterator
@@ -72,7 +73,8 @@ class Recovery:
 def read_recoveries(history: History) -> list[Recovery]:
     """One row for each fault and machine that it hit, in the order of the faults, machines by name.
 
-    Faults that were not confirmed and faults that hit no machine have none.
+    Faults that were not confirmed and faults that hit no machine have none. Nor has a machine that ran on through the
+    fault: some faults end it only when they last.
     """
     faults = history.of(FaultRecord)
     confirmed = {record.number for record in faults if record.moment is FaultMoment.CONFIRMED}
@@ -87,7 +89,9 @@ def read_recoveries(history: History) -> list[Recovery]:
         # A machine's recovery belongs to the last fault that hit it.
         for machine in sorted(fault.affected):
             later = [other.at_ns for other in injected[index + 1 :] if machine in other.affected]
-            rows.append(reader.row(fault, machine, until_ns=min(later, default=None)))
+            until_ns = min(later, default=None)
+            if not reader.ran_on(machine, fault.at_ns, until_ns):
+                rows.append(reader.row(fault, machine, until_ns=until_ns))
     return rows
 
 
@@ -97,6 +101,15 @@ class _Reader:
         self._answers = history.of(Answer)
         self._instances = read_instances(history)
         self._events = [event for event in history.of(EngineEvent) if event.role is Role.MACHINE]
+
+    def ran_on(self, machine: str, began_ns: int, until_ns: int | None) -> bool:
+        """Whether the machine's run at `began_ns` went on until `until_ns`, or goes on still, and no other began."""
+        end_ns = until_ns if until_ns is not None else 1 << 63
+        runs = self._instances.of_machine(machine)
+        goes_on = any(
+            run.started_ns < began_ns and (run.ended_ns is None or run.ended_ns >= end_ns) for run in runs
+        )
+        return goes_on and not any(began_ns <= run.started_ns < end_ns for run in runs)
 
     def row(self, fault: FaultRecord, machine: str, *, until_ns: int | None) -> Recovery:
         began_ns = fault.at_ns
@@ -119,7 +132,7 @@ class _Reader:
             detected_ns=self._detected(machine, lost_node, began_ns, end_ns),
             claimed_ns=self._claimed(group, began_ns, end_ns),
             started_ns=start.at_ns if start else None,
-            answering_ns=self._answering(machine, began_ns, end_ns),
+            answering_ns=self._answering(machine, began_ns, end_ns, start.at_ns if start else None),
             to_node=start.node if start else "",
         )
 
@@ -138,11 +151,17 @@ class _Reader:
         lines = self._lines(began_ns, end_ns, "group-claimed")
         return next((line.at_ns for line in lines if line.fields.get("group") == group), None)
 
-    def _answering(self, machine: str, began_ns: int, end_ns: int) -> int | None:
+    def _answering(self, machine: str, began_ns: int, end_ns: int, started_ns: int | None) -> int | None:
         mine = [answer for answer in self._answers if answer.machine == machine and answer.ok]
         old_boots = {answer.boot for answer in mine if answer.at_ns < began_ns}
-        new = (answer for answer in mine if began_ns <= answer.at_ns < end_ns and answer.boot not in old_boots)
-        return next((answer.at_ns for answer in new), None)
+        for answer in mine:
+            if not began_ns <= answer.at_ns < end_ns:
+                continue
+            # The client tells changes only: without a boot, a good answer after the start ended a silence.
+            new = answer.boot not in old_boots if answer.boot else started_ns is not None and answer.at_ns >= started_ns
+            if new:
+                return answer.at_ns
+        return None
 
 
 def _names(line: LogLine, node: str) -> bool:

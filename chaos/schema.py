@@ -18,6 +18,7 @@ __all__ = [
     "TOLERANCE_FORM",
     "Answers",
     "ArgumentKind",
+    "FaultArgument",
     "ProbeForm",
 ]
 
@@ -51,6 +52,15 @@ class ArgumentKind(StrEnum):
     MACHINE = "a machine"
     MACHINES = "a list of machines"
     PHASE = "a phase"
+
+
+class FaultArgument(StrEnum):
+    """What an argument of a fault must be."""
+
+    NODES = "a list of nodes"
+    DIRECTION = "in, out or both"
+    HELD_CALLS = "forward or drop"
+    FREEZING = "pause or sigstop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

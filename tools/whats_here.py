@@ -27,6 +27,7 @@ READING_ORDER = (
     ("The guest's image", "images/guest"),
     ("Experiments: documents, runner, history, verdict", "chaos"),
     ("Faults", "chaos/faults"),
+    ("How the faults act on containers", "chaos/docker_effects"),
     ("Checkers", "chaos/checkers"),
     ("Reports", "chaos/report"),
     ("The command line", "chaos/cli"),

@@ -5,15 +5,18 @@ ledger and has the arena apply the plan's effect; `receipt` says from what the e
 fault that cannot be confirmed is not a lie but not a fault either: the run cannot pass.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from chaos.arena import Arena, Effect
-from chaos.history import ContainerSeen, FaultMoment, Role, StreamGap
+from chaos.history import ContainerSeen, EngineEvent, FaultMoment, Role, StreamGap
+from chaos.schema import FaultArgument
 from chaos.targets import TargetKind
 
 __all__ = [
     "RECEIPT_LIMIT_US",
+    "Adjustable",
     "Fault",
     "FaultRefused",
     "Plan",
@@ -21,6 +24,7 @@ __all__ = [
     "lost_events",
     "machines_on",
     "node_container",
+    "node_events",
 ]
 
 RECEIPT_LIMIT_US = 10_000_000
@@ -36,7 +40,7 @@ class FaultRefused(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is about to be done. `affected` are the machines that it will end."""
+    """What is about to be done. `affected` are the machines that it will end, or may."""
 
     target: str
     effect: Effect
@@ -72,6 +76,17 @@ class Fault(Protocol):
         ...
 
 
+@runtime_checkable
+class Adjustable(Protocol):
+    """A fault with arguments of its own, beside its target. None of them is required."""
+
+    arguments: Mapping[str, FaultArgument]
+
+    def adjusted(self, arguments: Mapping[str, Any]) -> Fault:
+        """The same fault with these arguments, which the reader has checked."""
+        ...
+
+
 def node_container(containers: tuple[ContainerSeen, ...], node: str) -> ContainerSeen:
     """The container of a node. Raises FaultRefused when there is none."""
     for seen in containers:
@@ -91,3 +106,13 @@ def lost_events(arena: Arena, *, since_ns: int) -> str:
     """A sentence when events since then may be lost, else empty."""
     gaps = [gap for gap in arena.history.of(StreamGap) if gap.at_ns >= since_ns and not gap.complete]
     return f"the engine's event stream was interrupted: {gaps[0].reason}" if gaps else ""
+
+
+def node_events(arena: Arena, node: str, *actions: str, since_ns: int = 0) -> list[EngineEvent]:
+    """The events of those actions of a node's own container, in their order."""
+    found = [
+        event
+        for event in arena.history.of(EngineEvent)
+        if event.role is Role.NODE and event.node == node and event.action in actions and event.at_ns >= since_ns
+    ]
+    return sorted(found, key=lambda event: event.at_ns)

@@ -7,7 +7,8 @@ There is nothing to undo: bringing it back is what is being tested.
 
 from chaos.arena import Arena, CrashMachine, Effect, wait_record
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, lost_events
-from chaos.history import EngineEvent, FaultMoment, Role
+from chaos.faults.machine import events_of, running_machine
+from chaos.history import EngineEvent, FaultMoment
 from chaos.targets import TargetKind
 
 __all__ = ["VmCrash"]
@@ -26,14 +27,10 @@ class VmCrash:
 
     async def plan(self, arena: Arena, target: str) -> Plan:
         """The machine must run, once, and not be frozen: a frozen process dies only when it is thawed."""
-        mine = [seen for seen in await arena.containers() if seen.role is Role.MACHINE and seen.machine == target]
-        running = [seen for seen in mine if seen.running]
-        if len(running) != 1:
-            seen_as = f"{len(running)} running containers" if running else f"{len(mine)} containers, none running"
-            raise FaultRefused(f"machine {target} has {seen_as}; exactly one must run to be crashed")
-        if running[0].paused:
+        seen = running_machine(await arena.containers(), target)
+        if seen.paused:
             raise FaultRefused(f"machine {target} is paused: a crash would take effect only after it is unpaused")
-        effect = CrashMachine(machine=target, node=running[0].node, container=running[0].container)
+        effect = CrashMachine(machine=target, node=seen.node, container=seen.container)
         return Plan(target=target, effect=effect, affected=(target,))
 
     async def receipt(self, arena: Arena, plan: Plan, *, at_ns: int) -> Receipt:
@@ -48,11 +45,8 @@ class VmCrash:
         if death is None:
             why = lost_events(arena, since_ns=at_ns) or f"no die event within {RECEIPT_LIMIT_US / 1e6:g} s"
             return Receipt(outcome=FaultMoment.INCONCLUSIVE, seen=f"{plan.target}: {why}")
-        asked = [
-            event.action
-            for event in arena.history.of(EngineEvent)
-            if event.container == container and event.action in ("kill", "stop") and at_ns <= event.at_ns <= death.at_ns
-        ]
+        told = events_of(arena, container, since_ns=at_ns, until_ns=death.at_ns)
+        asked = [event.action for event in told if event.action in ("kill", "stop")]
         if asked:
             return Receipt(
                 outcome=FaultMoment.MISMATCH, seen=f"{plan.target} died after {asked[0]} through the engine: no crash"

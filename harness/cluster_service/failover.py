@@ -10,6 +10,11 @@ still holds the owner and epoch that are over.
 | a Down session that is not fenced | wait for the fence |
 | over (fenced, or replaced by a newer session) | claim, in turn |
 | nobody yet | claim, in turn, once every member is Up or the cluster has waited long enough |
+
+What is read: every group's register once; after that only those that a notice shows to concern this node (it is or
+becomes the owner, or the owner's node is not Up), so that a change costs reads at its owner and not at every member.
+Other copies grow old, and one of them a second is read again. That can delay nothing: a notice names the owner's node,
+which serves to rank the claimants, and a claim refuses unless it is made on the record of now.
 """
 
 from harness.cluster_service.ids import Ids
@@ -20,14 +25,16 @@ from harness.cluster_service.messages import (
     Event,
     Log,
     Refresh,
+    RegisterNoticed,
     RegisterSeen,
     Settled,
 )
-from harness.cluster_service.placement import rank_claimants
+from harness.cluster_service.placement import rank_claimants, refusals
 from harness.cluster_service.turns import Turns
 from harness.database.proposer import Result
+from harness.database.protocol import NO_BALLOT, Ballot
 from harness.model.changes import Claim
-from harness.model.records import ClusterRecord, GroupRecord
+from harness.model.records import ClusterRecord, GroupRecord, SessionState
 from harness.model.session import Session
 from harness.model.topology import SECOND_US
 
@@ -38,10 +45,17 @@ COMPONENT = "failover-manager"
 GROUP_WAIT_US = 120 * SECOND_US
 """At cluster start, how long to wait for all members before the groups are placed on those that are there."""
 
+LOOK_AGAIN_US = SECOND_US
+"""Between two reads of copies that have grown old and concern nobody: what each node pays at most, however many groups
+change.
+"""
+
+_GROUP = "group/"
+
 
 def group_key(name: str) -> str:
     """The register of a group."""
-    return f"group/{name}"
+    return _GROUP + name
 
 
 class FailoverManager:
@@ -54,52 +68,135 @@ class FailoverManager:
         self._ids = ids
         self._turns = turns
         self._asked: set[str] = set()
-        self._claims: dict[int, str] = {}
+        self._claims: dict[int, tuple[str, GroupRecord]] = {}
+        self._down_us: dict[Session, int] = {}
+        self._over_us: dict[Session, int] = {}
+        self._ballots: dict[str, Ballot] = {}
+        self._stale: dict[str, RegisterNoticed] = {}
+        self._asked_for: dict[str, Ballot] = {}
+        self._look_again_us = 0
+
+    def owner_node(self, name: str) -> str:
+        """The node that owns the group by the newest that was heard, a notice or the record; empty when nobody does."""
+        if name in self._stale:
+            return self._stale[name].owner
+        record = self.groups.get(name)
+        return record.owner.node if record is not None and record.owner is not None else ""
 
     def handle(self, now: int, event: Event) -> list[Action]:
         """Take a fact in; claim what it is this node's turn to claim."""
         actions: list[Action] = []
         match event:
             case RegisterSeen(record=GroupRecord() as record):
-                self.groups[record.spec.name] = record
+                self._see_group(record.spec.name, record, event.ballot)
             case RegisterSeen(record=ClusterRecord() as record):
                 unknown = [name for name in record.groups if name not in self._asked]
                 self._asked.update(unknown)
                 actions += [Refresh(group_key(name)) for name in unknown]
+                self._see_lost(now, record)
+                actions += self._read_what_concerns(list(self._stale))
+            case RegisterNoticed() if event.key.startswith(_GROUP):
+                actions += self._noticed(event)
             case Settled() if event.id in self._claims:
-                actions += self._claim_ended(event)
+                actions += self._claim_ended(now, event)
             case _:
                 pass
-        return actions + self._claim_orphans(now)
+        return actions + self._look_again(now) + self._claim_orphans(now)
 
     def next_wake(self) -> int | None:
-        """When a turn to claim comes."""
-        return self._turns.next_wake("claim")
+        """When a turn to claim comes, or an old copy is due."""
+        turn = self._turns.next_wake("claim")
+        times = [self._look_again_us] if self._stale else []
+        return min([*times, turn] if turn is not None else times, default=None)
+
+    # What is known of the groups
+
+    def _see_group(self, name: str, record: GroupRecord, ballot: Ballot) -> None:
+        self.groups[name] = record
+        self._ballots[name] = ballot
+        notice = self._stale.get(name)
+        # What a minority has accepted may never be found by a read: that it was read after the notice is enough.
+        if notice is not None and (notice.ballot <= ballot or self._asked_for.get(name) == notice.ballot):
+            del self._stale[name]
+            self._asked_for.pop(name, None)
+
+    def _noticed(self, event: RegisterNoticed) -> list[Action]:
+        name = event.key.removeprefix(_GROUP)
+        known = self._stale[name].ballot if name in self._stale else self._ballots.get(name, NO_BALLOT)
+        if event.ballot > known:
+            self._stale[name] = event
+        return self._read_what_concerns([name])
+
+    def _read_what_concerns(self, names: list[str]) -> list[Action]:
+        """Reads of what this node owns or may have to claim, one for each notice."""
+        actions: list[Action] = []
+        for name in names:
+            notice = self._stale.get(name)
+            if notice is None or self._asked_for.get(name) == notice.ballot or not self._concerns(name, notice):
+                continue
+            self._asked_for[name] = notice.ballot
+            actions.append(Refresh(group_key(name)))
+        return actions
+
+    def _concerns(self, name: str, notice: RegisterNoticed) -> bool:
+        record = self.groups.get(name)
+        if record is None or record.owner == self._session or notice.owner == self._session.node:
+            return True
+        return not self._lives(notice.owner)
+
+    def _lives(self, node: str) -> bool:
+        entry = self._membership.cluster.node(node) if self._membership.cluster is not None else None
+        return entry is not None and entry.state is SessionState.UP
+
+    def _look_again(self, now: int) -> list[Action]:
+        if not self._stale or now < self._look_again_us:
+            return []
+        self._look_again_us = now + LOOK_AGAIN_US
+        oldest = next(iter(self._stale))
+        self._stale[oldest] = self._stale.pop(oldest)
+        self._asked_for[oldest] = self._stale[oldest].ballot
+        return [Refresh(group_key(oldest))]
+
+    # Claims
 
     def _claim_orphans(self, now: int) -> list[Action]:
         cluster = self._membership.cluster
         if cluster is None or not self._membership.may_act(now):
             return []
-        orphans = [record for record in self.groups.values() if self._is_orphan(now, cluster, record)]
+        orphans = [
+            record
+            for name, record in self.groups.items()
+            if self._is_orphan(now, cluster, record) and not self._seems_taken(name)
+        ]
         self._turns.keep("claim", [_subject(record) for record in orphans])
         if not orphans:
             return []
         ranking = rank_claimants(
             orphans=[record.spec for record in orphans],
-            candidates=self._candidates(now, cluster),
-            groups_owned=self._groups_owned(),
+            candidates=self._membership.candidates(now),
+            groups_owned=self.groups_owned(),
+            paused=[entry.name for entry in cluster.nodes if entry.paused],
         )
         actions: list[Action] = []
         for record in orphans:
             name, ranked = record.spec.name, ranking[record.spec.name]
-            if self._session.node not in ranked or name in self._claims.values():
+            under_way = any(claimed == name for claimed, _ in self._claims.values())
+            if self._session.node not in ranked or under_way:
                 continue
             if self._turns.due(now, "claim", _subject(record), ranked.index(self._session.node)):
                 change = Claim(claimant=self._session, owner=record.owner, epoch=record.epoch)
                 wish = ChangeRegister(id=self._ids.next(), key=group_key(name), change=change)
-                self._claims[wish.id] = name
+                self._claims[wish.id] = (name, record)
                 actions.append(wish)
         return actions
+
+    def _see_lost(self, now: int, cluster: ClusterRecord) -> None:
+        """When this node first saw each lost session Down, and over: for the decision record."""
+        lost = [entry.session for entry in cluster.nodes if entry.session and entry.state is SessionState.DOWN]
+        lost += [session for entry in cluster.nodes for session in entry.earlier]
+        self._down_us = {session: self._down_us.get(session, now) for session in lost}
+        over = [session for session in lost if cluster.is_over(session)]
+        self._over_us = {session: self._over_us.get(session, now) for session in over}
 
     def _is_orphan(self, now: int, cluster: ClusterRecord, record: GroupRecord) -> bool:
         if record.owner is None:
@@ -108,26 +205,53 @@ class FailoverManager:
             return complete or (seen_us is not None and now - seen_us >= GROUP_WAIT_US)
         return cluster.is_over(record.owner)
 
-    def _candidates(self, now: int, cluster: ClusterRecord) -> list[str]:
-        alive = self._membership.candidates(now)
-        return [entry.name for entry in cluster.nodes if entry.name in alive and not entry.paused]
+    def _seems_taken(self, name: str) -> bool:
+        """Whether a notice names a living owner. Only a hint: the record is read, at the latest when its turn comes."""
+        return name in self._stale and self._lives(self._stale[name].owner)
 
-    def _groups_owned(self) -> dict[str, int]:
+    def groups_owned(self) -> dict[str, int]:
+        """How many groups each node owns."""
         owned: dict[str, int] = {}
-        for record in self.groups.values():
-            if record.owner is not None:
-                owned[record.owner.node] = owned.get(record.owner.node, 0) + 1
+        for name in self.groups:
+            node = self.owner_node(name)
+            if node:
+                owned[node] = owned.get(node, 0) + 1
         return owned
 
-    def _claim_ended(self, event: Settled) -> list[Action]:
-        name = self._claims.pop(event.id)
+    def _claim_ended(self, now: int, event: Settled) -> list[Action]:
+        name, before = self._claims.pop(event.id)
         record = self.groups.get(name)
         if event.result is Result.DONE and record is not None and record.owner == self._session:
             message = f"group {name}: owner is {self._session.node} under epoch {record.epoch}"
             fields = {"group": name, "owner": self._session.node, "epoch": record.epoch}
-            return [Log(component=COMPONENT, event="group-claimed", message=message, fields=fields)]
+            claimed = Log(component=COMPONENT, event="group-claimed", message=message, fields=fields)
+            return [claimed, *self._decided(now, before, record)]
         message = f"group {name}: claim {event.result}: {event.reason or 'no majority answered'}"
         return [Log(component=COMPONENT, event="claim-not-done", message=message, fields={"group": name}, lasting=True)]
+
+    def _decided(self, now: int, before: GroupRecord, record: GroupRecord) -> list[Action]:
+        """The decision record of a failover (the rules of the cluster, section 7); times in microseconds of the
+        boot-time clock, as this node saw them.
+        """
+        cluster, lost, name = self._membership.cluster, before.owner, record.spec.name
+        if lost is None or cluster is None:
+            return []
+        entry = cluster.node(lost.node)
+        replaced = entry is not None and entry.session != lost
+        reasons = refusals(
+            group=record.spec, nodes=cluster.nodes, alive=self._membership.candidates(now), owner=None
+        )
+        fields = {
+            "group": name,
+            "target": self._session.node,
+            "epoch": record.epoch,
+            "evidence": f"{lost} was {'replaced by a newer session of its node' if replaced else 'Down and is fenced'}",
+            "counters": {"failovers": len(record.failovers), "counts": False},
+            "candidates": {node: reason or "candidate" for node, reason in reasons.items()},
+            "phases_us": {"down": self._down_us.get(lost), "over": self._over_us.get(lost), "claimed": now},
+        }
+        message = f"group {name} goes to {self._session.node}: its owner {lost.node} is lost"
+        return [Log(component=COMPONENT, event="failover-decided", message=message, fields=fields)]
 
 
 def _subject(record: GroupRecord) -> str:

@@ -6,16 +6,22 @@ carry session, epoch and the end of the lease, and whoever carries them out near
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
 from harness.database.proposer import Result
-from harness.database.protocol import NO_BALLOT, Ballot, Call, Reply, VoterSet
+from harness.database.protocol import NO_BALLOT, Ballot, Call, Reply
 from harness.model.changes import Change, Record
 from harness.model.host import HostReport, HostRequest
 from harness.model.session import Session
+from harness.model.voter_set import VoterSet
 
 __all__ = [
     "Action",
+    "AdoptVoters",
+    "Answer",
+    "AnswerCode",
+    "AskProgram",
     "CallHost",
     "CallVoter",
     "ChangeRegister",
@@ -30,16 +36,28 @@ __all__ = [
     "Pet",
     "PowerOn",
     "PowerOnEnded",
+    "ProgramAnswered",
     "Refresh",
     "RegisterNoticed",
     "RegisterSeen",
+    "Requested",
     "Reset",
+    "RestartProgram",
+    "Rewrite",
     "Settled",
     "Tick",
     "VoterAnswered",
     "VoterFailed",
     "VotersKnown",
+    "WatchedProgram",
 ]
+
+
+class WatchedProgram(StrEnum):
+    """The node's programs that the service watches, by their names in PID 1."""
+
+    RESOURCE_HOST = "resource-host"
+    VMMS = "vmms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,25 +79,29 @@ class VoterAnswered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VoterFailed:
-    """A CallVoter got no answer; what it asked for may still happen."""
+    """A CallVoter got no answer; what it asked for may still happen. `reason` is what was seen, for people."""
 
     number: int
     voter: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VotersKnown:
-    """A majority of a voter set has told its members."""
+    """A majority of a voter set has told its members; later, that a newer set was adopted."""
 
     voter_set: VoterSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterNoticed:
-    """A voter has accepted something for that register under that ballot. A hint: it decides nothing."""
+    """A voter has accepted something for that register under that ballot. A hint: it decides nothing. `owner` is the
+    node that owns the register's subject by what was accepted.
+    """
 
     key: str
     ballot: Ballot
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +160,24 @@ class PowerOnEnded:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requested:
+    """A person asks for something. `id` is the shell's own number; exactly one Answer with it follows, in bounded
+    time.
+    """
+
+    id: int
+    call: str
+    arguments: Mapping[str, str | bool]
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramAnswered:
+    """A program of this node has answered an AskProgram: its main loop turns."""
+
+    program: WatchedProgram
+
+
 Event = (
     Tick
     | VoterAnswered
@@ -151,6 +191,8 @@ Event = (
     | HostReported
     | FenceEnded
     | PowerOnEnded
+    | Requested
+    | ProgramAnswered
 )
 
 
@@ -168,6 +210,21 @@ class Refresh:
     """Read a register; the Database Manager answers with RegisterSeen, once it has a majority."""
 
     key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewrite:
+    """Write what a register holds once more, under the voter set of now (an identity change). Ends with one Settled."""
+
+    id: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptVoters:
+    """Go on under this set: it is recorded, and a majority of the set before refuses older rounds."""
+
+    voter_set: VoterSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +274,45 @@ class Reset:
     reason: str
 
 
+class AnswerCode(StrEnum):
+    """How a request ended. DONE: the wish is in the database, its effects follow. NOT_OWNER: ask the node that the
+    result names. REFUSED: not as things stand. NO_SUCH: a name that nothing has. NO_QUORUM: nothing was changed.
+    UNKNOWN: it may or may not be done.
+    """
+
+    DONE = "done"
+    NOT_OWNER = "not-owner"
+    REFUSED = "refused"
+    NO_SUCH = "no-such"
+    NO_QUORUM = "no-quorum"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The one answer to a Requested. `message` is a sentence for a person."""
+
+    id: int
+    code: AnswerCode
+    message: str
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AskProgram:
+    """Ask a program of this node whether it lives. Ends with ProgramAnswered, or with nothing."""
+
+    program: WatchedProgram
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartProgram:
+    """Have PID 1 kill a program that has been silent since then, unless it was started later, and start it again."""
+
+    program: WatchedProgram
+    silent_since_us: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """One line of the cluster log. `id` is the published number of the event, if it has one.
@@ -232,7 +328,22 @@ class Log:
     lasting: bool = False
 
 
-Action = ChangeRegister | Refresh | CallVoter | CallHost | Fence | PowerOn | Pet | Reset | Log
+Action = (
+    ChangeRegister
+    | Refresh
+    | Rewrite
+    | AdoptVoters
+    | CallVoter
+    | CallHost
+    | Fence
+    | PowerOn
+    | Pet
+    | Reset
+    | Answer
+    | AskProgram
+    | RestartProgram
+    | Log
+)
 
 
 class Manager(Protocol):

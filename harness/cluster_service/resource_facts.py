@@ -5,8 +5,9 @@ How the resources of a group hang together is answered here, from their states a
 
 from dataclasses import dataclass, field
 
-from harness.model.host import HostRequest
-from harness.model.records import GroupRecord
+from harness.model.host import EntryPoint, HostRequest
+from harness.model.records import GroupRecord, Restart
+from harness.model.session import Session
 from harness.model.states import ResourceState
 from harness.model.topology import ResourceSpec
 
@@ -14,6 +15,14 @@ __all__ = ["GroupFacts", "ResourceFacts"]
 
 _DOWN = (ResourceState.OFFLINE, ResourceState.FAILED)
 _GONE = (*_DOWN, ResourceState.OFFLINE_PENDING)
+_STARTING = (ResourceState.INITIALIZING, ResourceState.ONLINE_PENDING)
+_UNDER_WAY = {
+    EntryPoint.OPEN: ResourceState.INITIALIZING,
+    EntryPoint.ONLINE: ResourceState.ONLINE_PENDING,
+    EntryPoint.OFFLINE: ResourceState.OFFLINE_PENDING,
+    EntryPoint.TERMINATE: ResourceState.OFFLINE_PENDING,
+    EntryPoint.CLOSE: ResourceState.OFFLINE_PENDING,
+}
 
 
 @dataclass(slots=True)
@@ -21,11 +30,15 @@ class ResourceFacts:
     """One resource. `state` is the last report; the rest is about requests, changes, failures and what was done by
     hand.
 
-    `opened_epoch` and `closed_epoch` are those under which OPEN and CLOSE succeeded last. `stuck_since_us` is when
-    this node first failed to end it. Times in microseconds of the boot-time clock.
+    `known` once it was opened by these managers. `opened_epoch` and `closed_epoch` are those under which OPEN and CLOSE
+    succeeded last. `stuck_since_us` is when this node first failed to end it. `to_fail` names the failure that an
+    administrator wants it to have, `try_again` that one wants it tried although it is Failed for good; `retry_with` is
+    the change that says so. `evidence` is what was told of its last failure, `stays` why nothing is done about it.
+    Times in microseconds of the boot-time clock.
     """
 
     state: ResourceState = ResourceState.INITIALIZING
+    known: bool = False
     opened_epoch: int | None = None
     closed_epoch: int | None = None
     request: HostRequest | None = None
@@ -38,18 +51,55 @@ class ResourceFacts:
     failed_at_us: int = 0
     not_before_us: int = 0
     stuck_since_us: int | None = None
-    told_no_candidate: bool = False
+    evidence: str = ""
+    stays: str = ""
+    to_fail: str = ""
+    try_again: bool = False
+    retry_with: int | None = None
+
+    def become_failed(self, now: int, failure: str, evidence: str) -> None:
+        """It has failed; `failure` names this failure among all of the resource's."""
+        self.state = ResourceState.FAILED
+        self.failure, self.evidence = failure, evidence
+        self.failed_at_us = now
+        self.stays = self.to_fail = ""
 
 
 @dataclass(slots=True)
 class GroupFacts:
     """One group: its register as it was seen last, its resources, and the change of the whole group that is under
-    way.
+    way. `uncertain` after a change of which nobody knows whether it was made, until the register is seen again.
     """
 
     record: GroupRecord
     resources: dict[str, ResourceFacts] = field(default_factory=dict)
     change: int | None = None
+    uncertain: bool = False
+
+    def standing(self, name: str) -> ResourceState:
+        """The state of a resource as a person must take it, with what is under way: Initializing while it is not
+        known.
+        """
+        resource = self.resources[name]
+        if resource.request is not None:
+            return _UNDER_WAY[resource.request.entry_point]
+        if self.record.epoch in (resource.opened_epoch, resource.closed_epoch):
+            return resource.state
+        return ResourceState.FAILED if resource.open_errors else ResourceState.INITIALIZING
+
+    def restarts_of(self, now: int, spec: ResourceSpec, session: Session) -> list[Restart]:
+        """The restarts in place that this session has made of a resource within its restart-period."""
+        return [
+            entry
+            for entry in self.record.restarts
+            if entry.resource == spec.name
+            and entry.session == session
+            and now - entry.at_us <= spec.policy.restart_period_us
+        ]
+
+    def may_be_starting(self) -> bool:
+        """Whether something of the group is going Online, or may be for all that is known here."""
+        return any(self.standing(name) in _STARTING for name in self.resources)
 
     def providers_online(self, spec: ResourceSpec) -> bool:
         """Of each set of alternatives at least one provider is Online."""
@@ -59,10 +109,15 @@ class GroupFacts:
         )
 
     def providers_gone(self, spec: ResourceSpec) -> bool:
-        """Some set of alternatives is known to have none left. A provider that was not opened yet proves nothing."""
-        return any(
-            all(self.resources[name].state in _GONE for name in alternatives) for alternatives in spec.depends_on
-        )
+        """Some set of alternatives is known to have none left: gone, or not wanted and so about to go. A provider that
+        was not opened yet proves nothing.
+        """
+        return any(all(self._leaves(name) for name in alternatives) for alternatives in spec.depends_on)
+
+    def _leaves(self, name: str) -> bool:
+        state = self.resources[name].state
+        unwanted = not self.record.persistent.get(name, False)
+        return state in _GONE or (unwanted and state is ResourceState.ONLINE)
 
     def dependents_down(self, spec: ResourceSpec) -> bool:
         """Nothing that depends on it is up."""

@@ -1,8 +1,10 @@
 """The cluster service: routes facts to the managers in a fixed order, and hands their actions out. No I/O, no clock.
 
-Order of each step: the lease deadline first; then the Database Manager; then Node, Membership, Fencing, Failover and
-Resource Control. When the lease lapses all managers are thrown away and new ones learn every fact afresh: nothing
-that was believed under the old lease can act under the next. PID 1 ends the guests at that moment by itself.
+Order of each step: the lease deadline first; then the Database Manager; then Node, Membership, Fencing, Voter Set,
+Failover, Administration and Resource Control. When the lease lapses all managers are thrown away and new ones learn
+every fact afresh: nothing that was believed under the old lease can act under the next. What administrators had asked
+is answered first. PID 1 ends the guests at that moment by itself. The watch over the node's other programs stands
+beside the managers: it knows nothing of leases.
 """
 
 from collections import deque
@@ -10,26 +12,34 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.cluster_service.administration import AdministrationManager
 from harness.cluster_service.database import DatabaseManager
+from harness.cluster_service.drain import DrainManager
 from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.fencing import FencingManager
 from harness.cluster_service.ids import Ids
 from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import (
     Action,
+    AdoptVoters,
     ChangeRegister,
     Event,
     HostConnected,
     HostLost,
     Log,
     Manager,
+    Pet,
     Refresh,
+    Rewrite,
 )
 from harness.cluster_service.node import NodeManager
+from harness.cluster_service.program_watch import ProgramWatch
+from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.snapshot import snapshot
 from harness.cluster_service.turns import Turns
-from harness.database.protocol import CLUSTER_KEY
+from harness.cluster_service.voter_set import VoterSetManager
+from harness.database.protocol import CLUSTER_KEY, WriteCounts
 from harness.database.register import Codec
 from harness.model.session import Session
 from harness.model.topology import Settings
@@ -43,7 +53,8 @@ STEP_LIMIT = 10_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceConfiguration:
     """What a node knows from its environment. `process` must be unique per start of the service's process,
-    everywhere and for ever.
+    everywhere and for ever. `guests_end_us` is what an earlier process of this session told PID 1 last, 0 for
+    the first one. `hour_of_day` tells the hour, 0 to 23, for windows of failback.
     """
 
     rig: str
@@ -51,6 +62,8 @@ class ServiceConfiguration:
     voters: tuple[str, ...]
     settings: Settings
     process: str
+    guests_end_us: int
+    hour_of_day: Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +72,25 @@ class _Managers:
     node: NodeManager
     membership: MembershipManager
     fencing: FencingManager
+    voter_set: VoterSetManager
     failover: FailoverManager
+    drain: DrainManager
+    requests: OpenRequests
+    administration: AdministrationManager
     resource_control: ResourceControlManager
 
     @property
     def in_order(self) -> tuple[Manager, ...]:
-        return (self.node, self.membership, self.fencing, self.failover, self.resource_control)
+        return (
+            self.node,
+            self.membership,
+            self.fencing,
+            self.voter_set,
+            self.failover,
+            self.drain,
+            self.administration,
+            self.resource_control,
+        )
 
 
 class ClusterService:
@@ -78,20 +104,24 @@ class ClusterService:
         self._configuration = configuration
         self._codec = codec
         self._jitter = jitter
+        self._writes = WriteCounts()
         self._calls = Ids()
         self._ids = Ids()
         self._generation = 0
         self._now_us = 0
         self._host_connected = False
+        self._leased = False
+        self._guests_ended_us: int | None = None
+        self._programs = ProgramWatch(settings=configuration.settings)
         self._managers = self._build()
 
     def handle(self, now: int, event: Event) -> list[Action]:
         """Take one fact in. Returns what to do, in the order in which it must be done."""
         self._now_us = now
-        actions: list[Action] = []
+        actions = self._programs.handle(now, event)
         events: deque[Event] = deque([event])
         if self._managers.node.lapsed(now):
-            actions.append(self._lapse())
+            actions += self._lapse(now)
             if self._host_connected:
                 events.appendleft(HostConnected())
         if isinstance(event, HostConnected | HostLost):
@@ -105,7 +135,7 @@ class ClusterService:
     def next_wake(self) -> int | None:
         """When the service wants a Tick, if nothing else happens before. May lie in the past."""
         managers = self._managers
-        wakes = [manager.next_wake() for manager in managers.in_order]
+        wakes = [self._programs.next_wake(), *(manager.next_wake() for manager in managers.in_order)]
         # A manager has just looked at all its facts: what was due and was not done waits for a fact, not for time.
         ahead = [wake for wake in wakes if wake is not None and wake > self._now_us]
         database = managers.database.next_wake()
@@ -120,7 +150,9 @@ class ClusterService:
             session=self._configuration.session,
             membership=managers.membership,
             node=managers.node,
+            voter_set=managers.voter_set,
             failover=managers.failover,
+            requests=managers.requests,
             resource_control=managers.resource_control,
         )
 
@@ -136,10 +168,14 @@ class ClusterService:
     def _take(self, now: int, wishes: Sequence[Action], events: deque[Event], actions: list[Action]) -> None:
         asked = False
         for wish in wishes:
-            if isinstance(wish, ChangeRegister | Refresh):
+            if isinstance(wish, ChangeRegister | Refresh | Rewrite | AdoptVoters):
                 self._managers.database.ask(now, wish)
                 asked = True
             else:
+                if isinstance(wish, Pet) and wish.guests_end_us and not self._leased:
+                    # PID 1 hears this before the deadline that the process before has told it, or it has acted.
+                    self._leased = True
+                    self._guests_ended_us = now if 0 < self._configuration.guests_end_us <= now else None
                 actions.append(wish)
         if asked:
             self._collect(now, events, actions)
@@ -149,15 +185,18 @@ class ClusterService:
         events.extend(facts)
         actions.extend(calls)
 
-    def _lapse(self) -> Log:
+    def _lapse(self, now: int) -> list[Action]:
         self._generation += 1
+        self._guests_ended_us = now
+        answers = self._managers.requests.lapse()
         self._managers = self._build()
-        return Log(
+        told = Log(
             component="node-manager",
             event="lease-lapsed",
             message="the lease has ended without a majority's renewal; everything is learnt afresh",
             id=1177,
         )
+        return [told, *answers]
 
     def _build(self) -> _Managers:
         configuration = self._configuration
@@ -170,6 +209,7 @@ class ClusterService:
             codec=self._codec,
             jitter=self._jitter,
             numbers=self._calls.next,
+            writes=self._writes,
         )
         node = NodeManager(
             rig=configuration.rig,
@@ -177,9 +217,11 @@ class ClusterService:
             settings=settings,
             seen_cluster=lambda: database.seen_ballot(CLUSTER_KEY),
             numbers=self._calls.next,
+            writes=self._writes,
         )
         membership = MembershipManager(session=session, node=node, ids=self._ids, turns=turns)
         failover = FailoverManager(session=session, membership=membership, ids=self._ids, turns=turns)
+        requests = OpenRequests()
         return _Managers(
             database=database,
             node=node,
@@ -193,8 +235,34 @@ class ClusterService:
                 ids=self._ids,
                 turns=turns,
             ),
+            voter_set=VoterSetManager(
+                rig=configuration.rig,
+                session=session,
+                settings=settings,
+                membership=membership,
+                ids=self._ids,
+                numbers=self._calls.next,
+                identity=f"{configuration.process}.{self._generation}",
+            ),
             failover=failover,
+            drain=DrainManager(session=session, membership=membership, failover=failover, ids=self._ids),
+            requests=requests,
+            administration=AdministrationManager(
+                session=session,
+                node=node,
+                membership=membership,
+                failover=failover,
+                requests=requests,
+                ids=self._ids,
+            ),
             resource_control=ResourceControlManager(
-                session=session, node=node, membership=membership, ids=self._ids
+                session=session,
+                node=node,
+                membership=membership,
+                failover=failover,
+                requests=requests,
+                ids=self._ids,
+                guests_ended_us=lambda: self._guests_ended_us,
+                hour_of_day=configuration.hour_of_day,
             ),
         )

@@ -1,9 +1,9 @@
 """The cluster service's process on a node: feeds the managers from Redis, the resource host and VMMS, and carries
 their actions out.
 
-Started by PID 1 as `python3 -I -m harness.live.service --pet-fd N`. It decides nothing. Everything runs on one
-asyncio loop: a fact is handled to its end before the next one is looked at, so the order of actions is the managers'
-order.
+Started by PID 1 as `python3 -I -m harness.live.service --pet-fd N --restart-fd M --api-fd L`. It decides nothing.
+Everything runs on one asyncio loop: a fact is handled to its end before the next one is looked at, so the order of
+actions is the managers' order.
 """
 
 import argparse
@@ -11,16 +11,21 @@ import asyncio
 import contextlib
 import os
 import random
+import socket
 import struct
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.cluster_service.event_log import EventLogProcessor
 from harness.cluster_service.messages import (
     Action,
+    Answer,
+    AnswerCode,
+    AskProgram,
     CallHost,
     CallVoter,
     Event,
@@ -33,16 +38,22 @@ from harness.cluster_service.messages import (
     Pet,
     PowerOn,
     PowerOnEnded,
+    ProgramAnswered,
+    Requested,
     Reset,
+    RestartProgram,
     Tick,
     VoterAnswered,
     VoterFailed,
+    WatchedProgram,
 )
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.database.register import JsonCodec
-from harness.errors import BlackstartError, EngineError
+from harness.errors import BlackstartError, EngineError, EngineUnanswered
 from harness.live.cluster_log import LineWriter
 from harness.live.framed_socket import FramedConnection, serve_frames
+from harness.live.lease_note import LeaseNote
+from harness.live.node_api import NodeApi
 from harness.live.node_environment import NodeEnvironment, read_environment
 from harness.live.runtime import boot_time_us
 from harness.live.vmms_client import VmmsClient
@@ -56,21 +67,35 @@ __all__ = ["ServiceProcess", "main"]
 
 SOCKET = Path("/run/blackstart/service.sock")
 PASSWORD_FILE = Path("/run/secrets/voter-password")
+TOKEN_FILE = Path("/run/secrets/api-token")
 PET = struct.Struct("<qq")
 LEAST_WAKE_US = 1_000
 JOIN_RETRY_S = 0.1
+ANSWER_LIMIT_S = 15.0
+"""The managers answer every request within ten seconds; a loop that is this late has other troubles."""
+API = "node-api"
 
 
 class ServiceProcess:
     """One run of the service."""
 
     def __init__(
-        self, environment: NodeEnvironment, *, voters: RedisVoters, hypervisor: Hypervisor, pet_fd: int
+        self,
+        environment: NodeEnvironment,
+        *,
+        voters: RedisVoters,
+        hypervisor: Hypervisor,
+        pet_fd: int,
+        restart_fd: int,
+        api_listener: socket.socket,
     ) -> None:
+        """`pet_fd`, `restart_fd` and `api_listener` are PID 1's: its two pipes, and the node API's listening socket."""
         self._environment = environment
         self._voters = voters
         self._hypervisor = hypervisor
         self._pet_fd = pet_fd
+        self._restart_fd = restart_fd
+        self._api_listener = api_listener
         self._log = EventLogProcessor(node=environment.node)
         self._lines = LineWriter(node=environment.node)
         self._core: ClusterService | None = None
@@ -78,11 +103,16 @@ class ServiceProcess:
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake: asyncio.TimerHandle | None = None
         self._failed: asyncio.Future[None] | None = None
+        self._lease_note = LeaseNote()
+        self._session: Session | None = None
+        self._requests = 0
+        self._answers: dict[int, asyncio.Future[Answer]] = {}
 
     async def run(self) -> None:
         """Until something that must not fail fails: then the process ends, and PID 1 starts the next."""
         self._failed = asyncio.get_running_loop().create_future()
-        session = await self._learn_session()
+        self._open_api()
+        session = self._session = await self._learn_session()
         self._core = ClusterService(
             configuration=ServiceConfiguration(
                 rig=self._environment.rig,
@@ -90,6 +120,8 @@ class ServiceProcess:
                 voters=tuple(self._environment.voters),
                 settings=self._environment.settings,
                 process=f"{session.node}.{os.urandom(8).hex()}",
+                guests_end_us=self._lease_note.read(session),
+                hour_of_day=lambda: time.localtime().tm_hour,
             ),
             codec=JsonCodec(),
             jitter=random.SystemRandom().random,
@@ -124,6 +156,21 @@ class ServiceProcess:
                 self._say("cluster-service", "earlier-sessions-cleared", message, removed=removed)
             return session
 
+    # The node API.
+
+    def _open_api(self) -> None:
+        token = _read_token()
+        if not token:
+            message = f"the node API stays closed: {TOKEN_FILE} holds no token; compose/README.md says how to make one"
+            self._say(API, "api-closed", message)
+            return
+        api = NodeApi(service=self, token=token, say=partial(self._say, API))
+        self._spawn(api.serve(self._api_listener))
+
+    def snapshot(self) -> dict[str, Any] | None:
+        """What this node believes; None until the service has learned its session."""
+        return None if self._core is None else self._core.snapshot(boot_time_us())
+
     # Facts in, actions out.
 
     def _deliver(self, event: Event) -> None:
@@ -156,10 +203,23 @@ class ServiceProcess:
                     self._host.send({"request": to_plain(request)})
             case Pet(guests_end_us=guests_end_us, node_ends_us=node_ends_us):
                 self._pet(guests_end_us, node_ends_us)
+                if guests_end_us and self._session is not None:
+                    self._lease_note.write(self._session, guests_end_us)
             case Fence():
                 self._spawn(self._fence(action))
             case PowerOn(node):
                 self._spawn(self._power_on(node))
+            case Answer():
+                asker = self._answers.pop(action.id, None)
+                if asker is not None and not asker.done():
+                    asker.set_result(action)
+            case AskProgram(WatchedProgram.RESOURCE_HOST):
+                if self._host is not None:
+                    self._host.send({"ask": "alive"})
+            case AskProgram(WatchedProgram.VMMS):
+                self._spawn(self._ask_vmms())
+            case RestartProgram():
+                self._restart(action)
             case Log():
                 self._print(action)
             case Reset(reason):
@@ -197,10 +257,58 @@ class ServiceProcess:
             ended = PowerOnEnded(node=node, error=str(failure))
         self._guarded(ended)
 
+    async def _ask_vmms(self) -> None:
+        try:
+            await self._hypervisor.alive()
+        except EngineUnanswered:
+            return
+        except EngineError:
+            pass  # a refusal is an answer
+        self._guarded(ProgramAnswered(WatchedProgram.VMMS))
+
+    def _restart(self, wish: RestartProgram) -> None:
+        # A full pipe means that PID 1 does not read; the silence goes on, and so this is asked again.
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._restart_fd, f"{wish.program} {wish.silent_since_us * 1000}\n".encode())
+
     def _pet(self, guests_end_us: int, node_ends_us: int) -> None:
         # A full pipe means that PID 1 does not read: it is frozen, and will look at the clock first.
         with contextlib.suppress(BlockingIOError):
             os.write(self._pet_fd, PET.pack(guests_end_us * 1000, node_ends_us * 1000))
+
+    # Administrators' requests.
+
+    async def request(self, call: str, arguments: Mapping[str, str | bool]) -> Answer:
+        """Ask the managers for something; see `harness.cluster_service.administration.CALLS`. Never raises for what was
+        asked: whatever is wrong is in the answer, which comes within seconds.
+        """
+        self._requests += 1
+        number = self._requests
+        if self._core is None:
+            return Answer(id=number, code=AnswerCode.NO_QUORUM, message="the cluster service is still starting")
+        asker: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._answers[number] = asker
+        self._guarded(Requested(id=number, call=call, arguments=arguments))
+        try:
+            return await asyncio.wait_for(asker, ANSWER_LIMIT_S)
+        except TimeoutError:
+            return Answer(id=number, code=AnswerCode.UNKNOWN, message=f"no answer within {ANSWER_LIMIT_S:g} s")
+        finally:
+            self._answers.pop(number, None)
+
+    async def _answer(self, connection: FramedConnection, number: Any, asked: Any) -> None:
+        call, arguments = (asked.get("call"), asked.get("arguments", {})) if isinstance(asked, dict) else (None, None)
+        if (
+            not isinstance(call, str)
+            or not isinstance(arguments, dict)
+            or not all(isinstance(value, str | bool) for value in arguments.values())
+        ):
+            form = '{"call": "NAME", "arguments": {"NAME": "text" or true or false}}'
+            connection.send({"id": number, "error": f"a request is {form}"})
+            return
+        answer = await self.request(call, arguments)
+        told = {"code": answer.code.value, "message": answer.message, "result": to_plain(dict(answer.result))}
+        connection.send({"id": number, "result": told})
 
     # The resource host and administrators, over one socket.
 
@@ -219,9 +327,12 @@ class ServiceProcess:
             self._guarded(HostConnected())
         elif "report" in message and self._host is connection:
             self._guarded(HostReported(from_plain(HostReport, message["report"])))
+        elif "alive" in message and self._host is connection:
+            self._guarded(ProgramAnswered(WatchedProgram.RESOURCE_HOST))
         elif message.get("call") == "snapshot":
-            assert self._core is not None
-            connection.send({"id": message.get("id"), "result": self._core.snapshot(boot_time_us())})
+            connection.send({"id": message.get("id"), "result": self.snapshot()})
+        elif message.get("call") == "request":
+            self._spawn(self._answer(connection, message.get("id"), message.get("request")))
         elif "id" in message:
             connection.send({"id": message["id"], "error": f"no such call: {message.get('call')!r}"})
 
@@ -236,20 +347,43 @@ class ServiceProcess:
             self._lines.put(line)
 
 
-async def _run(environment: NodeEnvironment, pet_fd: int) -> None:
-    os.set_blocking(pet_fd, False)
+def _read_token() -> str:
+    try:
+        return TOKEN_FILE.read_text().strip()
+    except OSError:
+        return ""
+
+
+async def _run(environment: NodeEnvironment, *, pet_fd: int, restart_fd: int, api_fd: int) -> None:
+    for descriptor in (pet_fd, restart_fd):
+        os.set_blocking(descriptor, False)
+    api_listener = socket.socket(fileno=api_fd)
+    api_listener.setblocking(False)
     voters = RedisVoters(environment.voters, password=PASSWORD_FILE.read_text().strip())
     async with VmmsClient() as hypervisor:
-        await ServiceProcess(environment, voters=voters, hypervisor=hypervisor, pet_fd=pet_fd).run()
+        process = ServiceProcess(
+            environment,
+            voters=voters,
+            hypervisor=hypervisor,
+            pet_fd=pet_fd,
+            restart_fd=restart_fd,
+            api_listener=api_listener,
+        )
+        await process.run()
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run until killed. Returns 1 with a sentence on standard error when the node's set-up is wrong."""
     parser = argparse.ArgumentParser(prog="service", description="the cluster service of a Blackstart node")
     parser.add_argument("--pet-fd", type=int, required=True, help="where to write the watchdog's deadlines")
+    parser.add_argument("--restart-fd", type=int, required=True, help="where to write which program hangs")
+    parser.add_argument("--api-fd", type=int, required=True, help="the listening socket of the node API")
     options = parser.parse_args(arguments)
     try:
-        asyncio.run(_run(read_environment(os.environ), options.pet_fd))
+        environment = read_environment(os.environ)
+        asyncio.run(
+            _run(environment, pet_fd=options.pet_fd, restart_fd=options.restart_fd, api_fd=options.api_fd)
+        )
     except BlackstartError as error:
         print(f"cluster service: {error}", file=sys.stderr)
         return 1

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from harness.model.plain import from_plain, to_plain
-from harness.model.records import ClusterRecord, GroupRecord, Move, Restart, SessionState
+from harness.model.records import ClusterRecord, Drained, GroupRecord, Move, MoveCause, Restart, SessionState
 from harness.model.session import Session
+from harness.model.voter_set import VoterSet
 
 __all__ = [
     "BeginMove",
@@ -19,13 +20,16 @@ __all__ = [
     "Claim",
     "CreateRegister",
     "DeclareDown",
+    "ForgetRestarts",
     "JoinSession",
     "MarkFenced",
+    "ProposeVoterSet",
     "Record",
     "RecordRestart",
     "Refusal",
     "Release",
     "SetPersistentState",
+    "SettleVoterSet",
     "record_from_plain",
     "record_to_plain",
 ]
@@ -33,6 +37,7 @@ __all__ = [
 Record = ClusterRecord | GroupRecord
 
 RESTARTS_KEPT = 64
+LEFT_KEPT = 16
 
 EARLIER_KEPT = 64
 """Sessions of one node that are remembered as over. Every group of one that is over is claimed within a lease or so,
@@ -142,6 +147,40 @@ class MarkFenced:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProposeVoterSet:
+    """The next set of voters is written down, before any voter hears of it. It is never taken back: whoever reads it
+    carries it on.
+    """
+
+    voter_set: VoterSet
+
+    def apply(self, record: Record | None) -> Record | Refusal:
+        """Refused while another change is under way, and unless exactly one voter differs and two are left."""
+        if not isinstance(record, ClusterRecord) or record.voter_set is None:
+            return Refusal("no cluster was formed")
+        if record.pending_set is not None:
+            return Refusal(f"voter set {record.pending_set.version} is pending")
+        if not self.voter_set.follows(record.voter_set):
+            return Refusal(f"voter set {self.voter_set.version} does not follow {record.voter_set.version}")
+        return replace(record, pending_set=self.voter_set)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleVoterSet:
+    """Every register was rewritten on a majority of the pending set: it is the set now."""
+
+    version: int
+
+    def apply(self, record: Record | None) -> Record | Refusal:
+        """Refused unless that version is pending."""
+        if not isinstance(record, ClusterRecord) or record.pending_set is None:
+            return Refusal("no voter set is pending")
+        if record.pending_set.version != self.version:
+            return Refusal(f"voter set {record.pending_set.version} is pending, not {self.version}")
+        return replace(record, voter_set=record.pending_set, pending_set=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """A survivor, or a rebooted node, takes a group whose owning session is over (or that nobody ever owned).
 
@@ -159,7 +198,15 @@ class Claim:
             return Refusal("there is no such group")
         if record.owner != self.owner or record.epoch != self.epoch:
             return Refusal(f"the owner is {record.owner} under epoch {record.epoch}, another than was fenced")
-        return replace(record, owner=self.claimant, epoch=record.epoch + 1, move=None, restarts=())
+        home = record.drained is not None and record.drained.node == self.claimant.node
+        return replace(
+            record,
+            owner=self.claimant,
+            epoch=record.epoch + 1,
+            move=None,
+            restarts=(),
+            drained=None if home else record.drained,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +238,24 @@ class RecordRestart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetRestarts:
+    """The owner tries a resource once more whose restarts are used up: its retry period is over."""
+
+    session: Session
+    epoch: int
+    resource: str
+
+    def apply(self, record: Record | None) -> Record | Refusal:
+        """Refused unless session and epoch still own the group."""
+        refusal = _not_owned(record, self.session, self.epoch)
+        if refusal is not None:
+            return refusal
+        assert isinstance(record, GroupRecord)
+        left = tuple(entry for entry in record.restarts if entry.resource != self.resource)
+        return replace(record, restarts=left)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BeginMove:
     """The owner starts to move the group. `failed_at_us` is given when a failure is the reason, and then counts as a
     failover.
@@ -200,6 +265,8 @@ class BeginMove:
     epoch: int
     target: str
     reason: str
+    cause: MoveCause = MoveCause.FAILURE
+    drain: int = 0
     failed_at_us: int | None = None
 
     def apply(self, record: Record | None) -> Record | Refusal:
@@ -213,7 +280,8 @@ class BeginMove:
         failovers = record.failovers
         if self.failed_at_us is not None:
             failovers = (*failovers, self.failed_at_us)[-RESTARTS_KEPT:]
-        return replace(record, move=Move(target=self.target, reason=self.reason), failovers=failovers)
+        move = Move(target=self.target, reason=self.reason, cause=self.cause, drain=self.drain)
+        return replace(record, move=move, failovers=failovers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,7 +320,22 @@ class Release:
         assert isinstance(record, GroupRecord)
         if record.move is None:
             return Refusal("the group is not being moved")
-        return replace(record, owner=self.new_owner, epoch=record.epoch + 1, move=None, restarts=())
+        cause, drained, left = record.move.cause, record.drained, record.left
+        if cause is MoveCause.DRAIN:
+            drained = Drained(node=self.session.node, drain=record.move.drain)
+        elif cause is MoveCause.REQUEST or (drained is not None and drained.node == self.new_owner.node):
+            drained = None
+        if cause in (MoveCause.FAILURE, MoveCause.REQUEST):
+            left = (*left, self.session)[-LEFT_KEPT:]
+        return replace(
+            record,
+            owner=self.new_owner,
+            epoch=record.epoch + 1,
+            move=None,
+            restarts=(),
+            drained=drained,
+            left=tuple(session for session in left if session != self.new_owner),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,10 @@ __all__ = ["Ending", "MachineNotice", "MachineSpec", "MachineState", "MachineVie
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSpec:
-    """What a machine's container is made from. `user` is the forced uid; `memory_bytes` and `pids` are limits; empty
-    `command` means the image's own.
+    """What a machine's container is made from. `user` is the forced uid; empty `command` means the image's own;
+    `volumes` are further disks of the machine, by name, and where it sees them.
+
+    Limits: `memory_bytes`, with no swap beyond; `processes`, threads counted; `processors_milli`, thousandths of one.
     """
 
     name: str
@@ -22,8 +24,10 @@ class MachineSpec:
     user: int
     command: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    volumes: Mapping[str, str] = field(default_factory=dict)
     memory_bytes: int = 128 << 20
-    pids: int = 64
+    processes: int = 64
+    processors_milli: int = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,22 +19,13 @@ __all__ = ["from_plain", "to_plain"]
 
 T = TypeVar("T")
 
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
 
 def to_plain(value: Any) -> Any:
-    """`value` as dicts, lists, strings, numbers, booleans and None."""
-    if isinstance(value, enum.Enum):
-        return value.value
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    if isinstance(value, Session):
-        return str(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: to_plain(getattr(value, name)) for name in _field_names(type(value))}
-    if isinstance(value, tuple | list):
-        return [to_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items()}
-    raise TypeError(f"no plain form for {type(value).__name__}")
+    """`value` as dicts, lists, strings, numbers, booleans and None. Raises TypeError for what has no such form."""
+    kind: Any = type(value)
+    return value if kind in _PLAIN else _writer(kind)(value)
 
 
 def from_plain(cls: type[T], value: Any) -> T:
@@ -43,8 +34,22 @@ def from_plain(cls: type[T], value: Any) -> T:
 
 
 @functools.cache
-def _field_names(cls: type) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(cls))
+def _writer(kind: type) -> Callable[[Any], Any]:
+    """How a value of exactly that type is written, found once a type: every change of a register goes through here."""
+    if issubclass(kind, enum.Enum):
+        return lambda value: value.value
+    if issubclass(kind, str | int | float):
+        return lambda value: value
+    if kind is Session:
+        return str
+    if dataclasses.is_dataclass(kind):
+        names = tuple(field.name for field in dataclasses.fields(kind))
+        return lambda value: {name: to_plain(getattr(value, name)) for name in names}
+    if issubclass(kind, tuple | list):
+        return lambda value: [to_plain(item) for item in value]
+    if issubclass(kind, Mapping):
+        return lambda value: {str(key): to_plain(item) for key, item in value.items()}
+    raise TypeError(f"no plain form for {kind.__name__}")
 
 
 @functools.cache

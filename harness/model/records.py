@@ -9,9 +9,21 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from harness.model.session import Session
+from harness.model.states import DrainState
 from harness.model.topology import GroupSpec, Settings
+from harness.model.voter_set import VoterSet
 
-__all__ = ["ClusterRecord", "GroupRecord", "Move", "NodeEntry", "Restart", "SessionState"]
+__all__ = [
+    "ClusterRecord",
+    "Drained",
+    "GroupRecord",
+    "Move",
+    "MoveCause",
+    "NodeEntry",
+    "Restart",
+    "ResumeFailback",
+    "SessionState",
+]
 
 
 class SessionState(StrEnum):
@@ -22,12 +34,25 @@ class SessionState(StrEnum):
     DOWN = "Down"
 
 
+class ResumeFailback(StrEnum):
+    """What a resumed node gets back of what its drain has moved away: nothing, all of it at once, or what the groups'
+    own failback policy says.
+    """
+
+    NONE = "none"
+    IMMEDIATE = "immediate"
+    POLICY = "policy"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeEntry:
     """A member of the cluster.
 
     `session` is its latest; `fenced` means that nothing of that session runs or can ever start. `earlier` are the
     sessions that later ones replaced when they joined, the newest last.
+
+    `paused` outlives the session. `drains` counts the drains that were ever begun; `drain` is the state of the last
+    one, and `failback` what the resume after it asked for.
     """
 
     name: str
@@ -37,16 +62,26 @@ class NodeEntry:
     fenced: bool = False
     paused: bool = False
     earlier: tuple[Session, ...] = ()
+    drain: DrainState = DrainState.NOT_INITIATED
+    drains: int = 0
+    failback: ResumeFailback = ResumeFailback.POLICY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterRecord:
-    """The cluster register. `nodes` is ordered; `groups` names the groups, each of which has a register of its own."""
+    """The cluster register. `nodes` is ordered; `groups` names the groups, each of which has a register of its own.
+
+    `votes` names the voters that there should be, in order: nodes, and the witness. `voter_set` is the set under which
+    every register has been written; `pending_set` the next one while the change to it is carried through.
+    """
 
     rig: str
     nodes: tuple[NodeEntry, ...]
     groups: tuple[str, ...]
     settings: Settings
+    votes: tuple[str, ...] = ()
+    voter_set: VoterSet | None = None
+    pending_set: VoterSet | None = None
 
     def node(self, name: str) -> NodeEntry | None:
         """The member of that name."""
@@ -95,12 +130,34 @@ class Restart:
     failure: str
 
 
+class MoveCause(StrEnum):
+    """Why a group leaves its owner."""
+
+    FAILURE = "failure"
+    REQUEST = "request"
+    DRAIN = "drain"
+    PAUSED = "paused"
+    FAILBACK = "failback"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """A move under way: a stage of the group, not a plan in somebody's memory."""
+    """A move under way: a stage of the group, not a plan in somebody's memory. `drain` is the number of the drain that
+    is the cause.
+    """
 
     target: str
     reason: str
+    cause: MoveCause = MoveCause.FAILURE
+    drain: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drained:
+    """Where a group was drained away from, and by the how-manieth drain of that node."""
+
+    node: str
+    drain: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +167,8 @@ class GroupRecord:
     Invariant: `epoch` grows by exactly one whenever `owner` changes or a move is given up, and `owner` changes only
     by the owning session itself or after that session is over.
     `persistent` is the PersistentState of each resource. `failovers` are the times at which the group was moved
-    because of a failure.
+    because of a failure. `drained` is set while the group is where a drain has put it. `left` are the sessions that it
+    left because it failed there or an administrator moved it away: it does not fail back to them.
     """
 
     spec: GroupSpec
@@ -120,6 +178,8 @@ class GroupRecord:
     move: Move | None = None
     restarts: tuple[Restart, ...] = ()
     failovers: tuple[int, ...] = ()
+    drained: Drained | None = None
+    left: tuple[Session, ...] = ()
 
     @property
     def wanted(self) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from enum import StrEnum
 
-__all__ = ["TRANSITIONS", "GroupState", "ResourceState", "group_state", "may_become"]
+__all__ = ["TRANSITIONS", "DrainState", "GroupState", "ResourceState", "group_state", "may_become"]
 
 
 class ResourceState(StrEnum):
@@ -30,6 +30,15 @@ class GroupState(StrEnum):
     PARTIAL_ONLINE = "PartialOnline"
     ONLINE = "Online"
     OFFLINE = "Offline"
+
+
+class DrainState(StrEnum):
+    """How far the groups of a Paused node have been moved away. Stored with the node."""
+
+    NOT_INITIATED = "NotInitiated"
+    IN_PROGRESS = "InProgress"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
 
 
 _PENDING = frozenset({ResourceState.INITIALIZING, ResourceState.ONLINE_PENDING, ResourceState.OFFLINE_PENDING})

@@ -1,6 +1,6 @@
 """The Compose tool of this machine: `docker compose` where it exists, else `docker-compose`.
 
-Used to create and start nodes, networks and volumes, and for nothing else: everything is found and removed by its
+Used to create nodes, networks and volumes, and for nothing else: everything is found, started and removed by its
 labels, so that no file on this side is ever needed again.
 """
 
@@ -30,10 +30,13 @@ class ComposeFailed(HarnessError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComposeTool:
-    """How to call the tool, and what it calls its version."""
+    """How to call the tool."""
 
     command: tuple[str, ...]
-    version: str
+
+    def version(self) -> str:
+        """What it calls its version; empty when it does not work. Version 1 takes half a second to say so."""
+        return _version(self.command)
 
     def run(self, project: str, file: Path, *arguments: str) -> None:
         """Raises ComposeFailed with the end of what the tool said, HarnessError when it does not end."""
@@ -62,12 +65,14 @@ class ComposeTool:
 
 
 def find_compose_tool() -> ComposeTool | None:
-    """The tool that will be used; None when there is none that works."""
-    for command in (("docker", "compose"), ("docker-compose",)):
-        version = _version(command)
-        if version:
-            return ComposeTool(command=command, version=version)
-    return None
+    """The tool that will be used; None when there is none.
+
+    That the plugin exists is learned only by calling it; `docker-compose` is believed until it is used.
+    """
+    plugin = ("docker", "compose")
+    if _version(plugin):
+        return ComposeTool(command=plugin)
+    return ComposeTool(command=("docker-compose",)) if shutil.which("docker-compose") else None
 
 
 def rendered_file(rig: str) -> Path:

@@ -40,12 +40,14 @@ def run_inside(
     limit_s: float,
     stdin: bytes = b"",
     on_line: Callable[[str], None] | None = None,
+    shown: str = "",
 ) -> Finished:
     """Runs `command` as `user` and waits for its end; `on_line` gets each line of its standard output as it comes.
+    `shown` stands for the command in errors, when it is a whole program.
 
     Raises WaitTimeout after `limit_s`, NoSuchContainer, EngineError (a container that does not run, or died meanwhile).
     """
-    shown = f"`{' '.join(command)}` in {container}"
+    shown = f"`{shown or ' '.join(command)}` in {container}"
     deadline = time.monotonic() + limit_s
     with engine_call(f"start {shown}"):
         exec_id = client.api.exec_create(container, list(command), user=user, stdin=bool(stdin))["Id"]

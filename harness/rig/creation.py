@@ -19,7 +19,7 @@ from harness.rig.addresses import in_pool, moved, pool_subnets
 from harness.rig.compose import TOPOLOGY_LABEL, csv_volume, node_container, render, topology_from_label
 from harness.rig.compose_tool import ComposeFailed, ComposeTool, rendered_file
 from harness.rig.container_exec import run_inside
-from harness.rig.engine import engine_call, socket_on_engine
+from harness.rig.engine import engine_call, in_parallel, socket_on_engine
 from harness.rig.secret_files import fill_secrets
 from harness.rig.teardown import left_behind, remove_rig
 
@@ -126,9 +126,16 @@ def create(client: docker.DockerClient, tool: ComposeTool, topology: Topology, *
             remove_rig(client, placed.rig, say=_nobody)
             continue
         fill_secrets(client, rig=placed.rig, image=image)
-        tool.run(placed.rig, file, "start")
+        # By the engine and not by the tool: version 1 of it takes half a second to start, for three calls.
+        names = [node_container(placed.rig, node.name) for node in placed.nodes]
+        in_parallel(lambda name: _start(client, name), names)
         return placed
     raise HarnessError(f"rig {topology.rig} got no subnet in {SUBNET_ATTEMPTS} attempts, last {', '.join(refused)}")
+
+
+def _start(client: docker.DockerClient, container: str) -> None:
+    with engine_call(f"start {container}"):
+        client.api.start(container)
 
 
 def make_missing_nodes(client: docker.DockerClient, tool: ComposeTool, topology: Topology, *, image: str) -> None:

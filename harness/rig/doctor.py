@@ -165,10 +165,11 @@ def _memory(info: dict[str, Any]) -> Check:
 
 def _compose() -> Check:
     tool = find_compose_tool()
-    if tool is None:
+    version = tool.version() if tool is not None else ""
+    if tool is None or not version:
         advice = "Debian, Ubuntu: `sudo tools/engine.sh install`; elsewhere install Docker Compose"
         return _failed("compose", "neither `docker compose` nor `docker-compose` works", advice)
-    return Check(name="compose", health=Health.OK, saw=f"{' '.join(tool.command)} {tool.version}")
+    return Check(name="compose", health=Health.OK, saw=f"{' '.join(tool.command)} {version}")
 
 
 def _images(client: docker.DockerClient) -> Iterator[Check]:

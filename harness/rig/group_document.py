@@ -3,17 +3,14 @@
 What a driver reads are its resource's properties, all texts:
 
     ip-address        address
-    virtual-machine   image; user (its uid, no two machines share one); address, if it depends on an ip-address; and
-                      where the document says so: command (a JSON list), environment (a JSON object), memory (bytes),
-                      pids
+    virtual-machine   those of `machine_document`; user (its uid, no two machines share one); address, if it depends on
+                      an ip-address
 
 Addresses that the document leaves out are given in order, so that the same document always makes the same rig.
 """
 
 import dataclasses
 import json
-import re
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
@@ -24,27 +21,21 @@ from harness.model.topology import (
     ResourcePolicy,
     ResourceSpec,
 )
+from harness.model.workload import GUEST_IMAGE
 from harness.rig.addresses import MACHINES_MAX, machine_address, reserved_for_machines
 from harness.rig.dependency import DEPENDENCY_FORM, Clauses, circle, parse_dependency
+from harness.rig.machine_document import FIRST_USER, LAST_USER, read_machine
 from harness.rig.section import Section
 from harness.rig.yaml_source import nearest, shown
 
-__all__ = ["DEFAULT_GROUPS", "GUEST_IMAGE", "default_groups", "read_groups"]
+__all__ = ["DEFAULT_GROUPS", "default_groups", "read_groups"]
 
 DEFAULT_GROUPS = 6
-GUEST_IMAGE = "blackstart/guest"
-
-FIRST_USER = 10001
-"""Guests have uids from 10000 up, one each; 10000 is the image's own user."""
 
 RESTARTS_MAX = 50
 """A group's register remembers 64 restarts; a threshold beyond that could never be reached."""
 
 _HOUR_US = 3600 * SECOND_US
-_MEMORY = re.compile(r"(?P<number>[0-9]{1,6})\s?(?P<unit>Ki|Mi|Gi)B?")
-_UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
-_MEMORY_LEAST = 16 << 20
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,6 +66,7 @@ def read_groups(section: Section, *, nodes: Sequence[str], subnet: str) -> tuple
     for _, members in groups:
         _check_dependencies(members, drafts)
     _give_addresses(drafts, subnet)
+    _give_users([draft for draft in drafts if draft.type == "virtual-machine"])
     return tuple(
         dataclasses.replace(group, resources=tuple(_finished(draft) for draft in members)) for group, members in groups
     )
@@ -193,62 +185,13 @@ def _read_ip_address(draft: _Draft) -> None:
 
 
 def _read_virtual_machine(draft: _Draft) -> None:
-    section = draft.section
-    draft.properties["image"] = section.text("image", GUEST_IMAGE)
-    if "address" in section:
-        section.raw("address")
-        section.refuse("address", "a virtual-machine has no address of its own", "an ip-address that it depends on")
-    _read_command(draft)
-    _read_environment(draft)
-    if "memory" in section:
-        draft.properties["memory"] = str(_memory_bytes(section))
-    if "pids" in section:
-        draft.properties["pids"] = str(section.integer("pids", 64, low=1, high=10_000))
+    draft.properties |= read_machine(draft.section)
 
 
 _TYPES: dict[str, Callable[[_Draft], None]] = {
     "ip-address": _read_ip_address,
     "virtual-machine": _read_virtual_machine,
 }
-
-
-def _read_command(draft: _Draft) -> None:
-    """A list of words, or one line split as a shell splits it."""
-    section = draft.section
-    value = section.raw("command", [])
-    words: Sequence[str] = ()
-    if isinstance(value, str):
-        try:
-            words = shlex.split(value)
-        except ValueError as error:
-            section.refuse("command", f"command: {error}", "words with their quotes closed")
-    else:
-        words = section.texts("command", what="words (numbers in quotes)")
-    if words:
-        draft.properties["command"] = json.dumps(list(words))
-
-
-def _read_environment(draft: _Draft) -> None:
-    variables: dict[str, str] = {}
-    environment = draft.section.section("environment", what="an environment")
-    for name, value in environment.items():
-        if not _VARIABLE.fullmatch(name) or name.startswith("BLACKSTART_"):
-            environment.refuse(name, f"the variable {name!r}", "a name of letters, digits and _, not from BLACKSTART_")
-        elif isinstance(value, bool) or not isinstance(value, str | int | float):
-            environment.refuse(name, f"{name} is {shown(value)}", "text (in quotes) or a number")
-        else:
-            variables[name] = str(value)
-    if variables:
-        draft.properties["environment"] = json.dumps(variables, sort_keys=True)
-
-
-def _memory_bytes(section: Section) -> int:
-    value = section.raw("memory")
-    match = _MEMORY.fullmatch(value.strip()) if isinstance(value, str) else None
-    size = int(match["number"]) * _UNITS[match["unit"]] if match else 0
-    if size < _MEMORY_LEAST:
-        section.refuse("memory", f"memory is {shown(value)}", "a size of at least 16MiB, such as 128MiB or 1GiB")
-    return size
 
 
 def _refuse_repeated(groups: Sequence[tuple[GroupSpec, list[_Draft]]], nodes: Sequence[str]) -> None:
@@ -301,12 +244,36 @@ def _give_addresses(drafts: Sequence[_Draft], subnet: str) -> None:
             if not draft.properties["address"]:
                 draft.section.refuse(None, "the rig has no address left", f"at most {MACHINES_MAX} ip-addresses")
     by_name = {draft.name: draft.properties["address"] for draft in addresses}
-    for index, draft in enumerate(draft for draft in drafts if draft.type == "virtual-machine"):
-        draft.properties["user"] = str(FIRST_USER + index)
+    for draft in (draft for draft in drafts if draft.type == "virtual-machine"):
         providers = (name for clause in draft.clauses for name in clause if name in by_name)
         address = by_name.get(next(providers, ""), "")
         if address:
             draft.properties["address"] = address
+        else:
+            _refuse_questions(draft)
+
+
+def _refuse_questions(draft: _Draft) -> None:
+    """A machine without an address can be asked nothing over the network."""
+    expected = "a depends-on that names an ip-address"
+    if "answers-on" in draft.properties:
+        draft.section.refuse("answers-on", f"{draft.name} has no address to answer on", expected)
+    if "readiness" in draft.properties and json.loads(draft.properties["readiness"])["endpoint"]:
+        draft.section.refuse("readiness", f"{draft.name} has no address to be asked on", f"{expected}, or a command")
+
+
+def _give_users(machines: Sequence[_Draft]) -> None:
+    """Written users first, then the others in order: no two machines of a rig share one."""
+    taken: set[str] = set()
+    for draft in machines:
+        user = draft.properties.get("user", "")
+        if user and user in taken:
+            draft.section.refuse("user", f"the user {user} is another machine's", "a user of its own")
+        taken.add(user)
+    free = (str(user) for user in range(FIRST_USER, LAST_USER) if str(user) not in taken)
+    for draft in machines:
+        if "user" not in draft.properties:
+            draft.properties["user"] = next(free)
 
 
 def _written_address(draft: _Draft, subnet: str) -> str:

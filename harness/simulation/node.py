@@ -11,6 +11,8 @@ from typing import Any
 
 from harness.cluster_service.messages import (
     Action,
+    Answer,
+    AskProgram,
     CallHost,
     CallVoter,
     Event,
@@ -23,8 +25,12 @@ from harness.cluster_service.messages import (
     Pet,
     PowerOn,
     PowerOnEnded,
+    ProgramAnswered,
+    Requested,
     Reset,
+    RestartProgram,
     Tick,
+    WatchedProgram,
 )
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.errors import EngineError
@@ -37,6 +43,7 @@ from harness.simulation.composition import Composition
 from harness.simulation.engine import SimulatedEngine
 from harness.simulation.engine_client import SimulatedEngineClient
 from harness.simulation.network import SimulatedNetwork
+from harness.simulation.reach import SimulatedReach
 from harness.simulation.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
 from harness.simulation.vmms_link import VmmsLink, VmmsProcess
 from harness.simulation.voters import SimulatedVoter, VoterConnections
@@ -44,8 +51,11 @@ from harness.simulation.voters import SimulatedVoter, VoterConnections
 __all__ = ["Record", "SimulatedNode"]
 
 MS_US = 1_000
+HOUR_US = 3_600_000_000
 BOOT_GRACE_US = 60_000_000
 WATCHDOG_EXIT = 87
+HOP_US = 150
+PROCESSES = {WatchedProgram.RESOURCE_HOST: "host", WatchedProgram.VMMS: "vmms"}
 
 Record = Callable[[str, str, str, Mapping[str, Any]], None]
 """Writes one line of the world's trace: node, component, event, fields."""
@@ -143,11 +153,15 @@ class SimulatedNode:
         self._vmms = VmmsProcess()
         self._host: ResourceHost | None = None
         self._runtimes: dict[str, SimulatedRuntime] = {}
+        self._started_us: dict[str, int] = {}
         self._voter_calls: VoterConnections | None = None
         self._addresses: SimulatedAddresses | None = None
         self._deferred: list[Callable[[], None]] = []
         self._held: set[str] = set()
         self._wake_us: int | None = None
+        self._noted_guests_end_us = 0
+        self._requests = 0
+        self._askers: dict[int, Callable[[Answer], None]] = {}
 
     # Lives of the node, as the engine tells them.
 
@@ -158,6 +172,7 @@ class SimulatedNode:
         self.frozen = False
         self._held.clear()
         self._deferred.clear()
+        self._noted_guests_end_us = 0
         self._addresses = SimulatedAddresses(self._runtime("addresses"))
         self._init = _Init(
             self._clock,
@@ -204,10 +219,23 @@ class SimulatedNode:
         self._soon(250, 600, again)
 
     def hang_process(self, name: str, duration_us: int) -> None:
-        """SIGSTOP to `service`, `host` or `vmms`, SIGCONT later."""
+        """SIGSTOP to `service`, `host`, `vmms` or `voter`, SIGCONT later. Its successor is not hung."""
+        if name == "voter":
+            self._hang_voter(duration_us)
+            return
+        hung = self._runtimes.get(name)
+        if hung is None:
+            return
         self._hold(name)
-        life = self._life
-        self._clock.after(duration_us, lambda: self._release(name) if self._life == life else None)
+        self._clock.after(duration_us, lambda: self._release(name) if self._runtimes.get(name) is hung else None)
+
+    def _hang_voter(self, duration_us: int) -> None:
+        voter = self._voters.get(self.name)
+        if voter is None or not voter.running:
+            return
+        voter.hold()
+        run = voter.runs
+        self._clock.after(duration_us, lambda: voter.release() if voter.runs == run and not self.frozen else None)
 
     def freeze(self) -> None:
         """Everything of the node stops, guests included; the engine and the network do not."""
@@ -247,6 +275,7 @@ class SimulatedNode:
     def _runtime(self, name: str) -> SimulatedRuntime:
         runtime = SimulatedRuntime(self._clock, on_error=self._task_failed)
         self._runtimes[name] = runtime
+        self._started_us[name] = self._clock.now_us
         return runtime
 
     def _task_failed(self, task: SimulatedTask, error: Exception) -> None:
@@ -292,6 +321,7 @@ class SimulatedNode:
             self._tell_service(HostLost())
         elif name == "service":
             self.service = None
+            self._askers.clear()
             if self._voter_calls is not None:
                 self._voter_calls.close()
 
@@ -320,6 +350,7 @@ class SimulatedNode:
             runtime=runtime,
             hypervisor=VmmsLink(self._clock, self._vmms, runtime),
             addresses=self._addresses,
+            reach=SimulatedReach(self._engine, node=self.name, runtime=runtime),
             report=self._host_reports,
             log=self._log_of("resource-host"),
         )
@@ -365,11 +396,32 @@ class SimulatedNode:
                 voters=tuple(self._voters),
                 settings=self._topology.settings,
                 process=process,
+                guests_end_us=self._noted_guests_end_us,
+                hour_of_day=lambda: self._clock.now_us // HOUR_US % 24,
             ),
             jitter=self._rng.random,
         )
         self._wake_us = None
         self._deliver(HostConnected() if self._host is not None else HostLost())
+
+    # Administrators.
+
+    def request(
+        self, call: str, arguments: Mapping[str, str | bool], *, answered: Callable[[Answer], None]
+    ) -> bool:
+        """Ask this node's service; `answered` is called once, or never when the service dies first. Returns False when
+        there is no service to ask.
+        """
+        if self.service is None or self.frozen:
+            return False
+        self._requests += 1
+        self._askers[self._requests] = answered
+        self._deliver(Requested(id=self._requests, call=call, arguments=arguments))
+        return True
+
+    def _answered(self, answer: Answer) -> None:
+        asker = self._askers.pop(answer.id)
+        self._clock.after(self._rng.randint(80, 300), lambda: asker(answer))
 
     # The service's shell.
 
@@ -420,6 +472,7 @@ class SimulatedNode:
             case Pet(guests_end_us=guests_end_us, node_ends_us=node_ends_us):
                 assert self._init is not None
                 self._init.pet(guests_end_us, node_ends_us)
+                self._noted_guests_end_us = guests_end_us or self._noted_guests_end_us
             case Fence():
                 self._spawn(self._fence(action, service), "fence")
             case PowerOn(node):
@@ -427,10 +480,34 @@ class SimulatedNode:
             case Reset(reason):
                 self._record(self.name, "membership-manager", "reset", {"reason": reason})
                 self._engine.end_node(self.name, WATCHDOG_EXIT)
+            case Answer():
+                self._answered(action)
+            case AskProgram(program):
+                self._ask_program(program, service)
+            case RestartProgram(program=program, silent_since_us=since_us):
+                if self._started_us.get(PROCESSES[program], since_us + 1) <= since_us:
+                    self.kill_process(PROCESSES[program])
             case Log():
                 self._record(self.name, action.component, action.event, {"message": action.message, **action.fields})
             case _:
                 raise AssertionError(f"the service let {action!r} out")
+
+    def _ask_program(self, program: WatchedProgram, service: ClusterService) -> None:
+        """The question and its answer take a hop each; in between stands the main loop of the one who is asked."""
+
+        asked = self._runtimes.get(PROCESSES[program])
+        if asked is None:
+            return
+
+        def arrive() -> None:
+            if self.service is service:
+                self._deliver(ProgramAnswered(program))
+
+        def answer() -> None:
+            if self._runtimes.get(PROCESSES[program]) is asked:
+                self._clock.after(HOP_US, arrive)
+
+        self._clock.after(HOP_US, lambda: asked.when_running(answer))
 
     def _spawn(self, coroutine: Any, name: str) -> None:
         self._runtimes["service"].spawn(coroutine, name=name)

@@ -233,6 +233,13 @@ class SimulatedRuntime:
         """Freeze the process."""
         self._gate.held = True
 
+    def when_running(self, callback: Callable[[], None]) -> None:
+        """Run `callback` now, or at the release of a process that is frozen."""
+        if self._gate.held:
+            self._gate.waiting.append(callback)
+        else:
+            callback()
+
     def release(self) -> None:
         """Let it go on with all that became due meanwhile."""
         self._gate.held = False

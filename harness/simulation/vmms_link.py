@@ -56,8 +56,11 @@ class VmmsLink:
         self._process = process
         self._caller = caller
 
-    async def identity(self) -> Session:
+    async def alive(self) -> None:
         """See the port, as for all that follow."""
+        await self._ask(lambda vmms: vmms.alive())
+
+    async def identity(self) -> Session:
         return await self._ask(lambda vmms: vmms.identity())
 
     async def clear_earlier_sessions(self) -> int:
@@ -83,6 +86,9 @@ class VmmsLink:
 
     async def machines(self) -> list[MachineView]:
         return await self._ask(lambda vmms: vmms.machines())
+
+    async def run_inside(self, machine: str, command: tuple[str, ...], *, limit_us: int) -> int | None:
+        return await self._ask(lambda vmms: vmms.run_inside(machine, command, limit_us=limit_us))
 
     async def fence(self, session: Session, *, not_after_us: int) -> None:
         await self._ask(lambda vmms: vmms.fence(session, not_after_us=not_after_us))

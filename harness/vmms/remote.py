@@ -15,6 +15,7 @@ from harness.model.topology import SECOND_US
 __all__ = ["CALLS", "RemoteHypervisor"]
 
 CALLS: Mapping[str, Mapping[str, Any]] = {
+    "alive": {"return": None},
     "identity": {"return": Session},
     "clear_earlier_sessions": {"return": int},
     "prepare": {"spec": MachineSpec, "epoch": int, "adopt": bool, "return": MachineView},
@@ -24,6 +25,7 @@ CALLS: Mapping[str, Mapping[str, Any]] = {
     "close": {"machine": str, "epoch": int, "return": Proof},
     "view": {"machine": str, "return": MachineView},
     "machines": {"return": tuple[MachineView, ...]},
+    "run_inside": {"machine": str, "command": tuple[str, ...], "limit_us": int, "return": int | None},
     "fence": {"session": Session, "not_after_us": int, "return": None},
     "power_on": {"node": str, "return": bool},
 }
@@ -43,6 +45,10 @@ class RemoteHypervisor:
     async def _call(self, call: str, arguments: dict[str, Any], limit_us: int) -> Any:
         """Carry one call out. Raises EngineUnanswered when the answer is lost or late, else what VMMS raised."""
         raise NotImplementedError
+
+    async def alive(self) -> None:
+        """Whether VMMS answers at all; needs no engine."""
+        await self._call("alive", {}, SECOND_US)
 
     async def identity(self) -> Session:
         """The session of this life of the node."""
@@ -89,6 +95,12 @@ class RemoteHypervisor:
     async def machines(self) -> list[MachineView]:
         """Every machine of this session."""
         return list(await self._call("machines", {}, SECOND_US))
+
+    async def run_inside(self, machine: str, command: tuple[str, ...], *, limit_us: int) -> int | None:
+        """The status of a command in the machine; None when it has not ended within the limit."""
+        arguments = {"machine": machine, "command": command, "limit_us": limit_us}
+        status: int | None = await self._call("run_inside", arguments, limit_us + 2 * ENGINE_CALL_US)
+        return status
 
     async def fence(self, session: Session, *, not_after_us: int) -> None:
         """Make sure that nothing of the session runs or can still start."""

@@ -9,7 +9,7 @@ This file is the shell: pipes, signals, starting. What it is told to do comes fr
 
     init.py                 the programs of a node (or, with BLACKSTART_ROLE=witness, a voter alone)
     init.py PROGRAMS.json   others, for trials: {"boot_grace_s": 60, "programs": [{"name", "argv", "uid", "groups",
-                            "capabilities", "pets", "talks_to_engine", "output_is_text"}]}
+                            "capabilities", "pets", "serves_api", "talks_to_engine", "output_is_text"}]}
 
 Exit status: 0 after SIGTERM, 2 for a file that cannot be used, 87 when the watchdog's second deadline passed.
 """
@@ -18,6 +18,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,7 +28,15 @@ sys.path.insert(0, os.path.dirname(__file__))  # isolated mode leaves out the di
 
 from node_log import Lines, Log, LogWriter
 from node_processes import count_machines, kill_group, kill_guests
-from node_programs import Keeper, Program, Start, command_line, programs_of_file, standard_programs
+from node_programs import (
+    Keeper,
+    Program,
+    Start,
+    command_line,
+    programs_of_file,
+    restarts_of,
+    standard_programs,
+)
 from node_watchdog import (
     LOOK_INTERVAL,
     CountMachines,
@@ -48,6 +57,14 @@ BOOT_GRACE_S = 60.0
 """Until the first pet: a node whose service cannot even start tries again from the start."""
 PET_FD = 20
 """Where the service finds the write end: higher than any descriptor that init itself opens."""
+RESTART_FD = 21
+"""Where it finds that of the pipe of restarts."""
+API_FD = 22
+"""Where it finds the node API's listening socket."""
+DESCRIPTORS = {"pet_fd": PET_FD, "restart_fd": RESTART_FD, "api_fd": API_FD}
+"""By the names that they have in a program's arguments."""
+API_PORT = 7637
+API_BACKLOG = 32
 ENGINE_SOCKET = "/var/run/docker.sock"
 VOTER_DISK = "/data"
 VOTER_UID = 901
@@ -79,6 +96,8 @@ class Init:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._ask_to_stop)
         self._pet_read, self._pet_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._restart_read, self._restart_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._api_listener = listen_for_api() if any(program.serves_api for program in programs) else None
         # Errors, and all output of a program that does not write the cluster log's records, become records here.
         self._text_write: dict[str, int] = {}
         self._text_read: dict[int, tuple[str, Lines]] = {}
@@ -86,7 +105,7 @@ class Init:
             read, self._text_write[program.name] = os.pipe2(os.O_CLOEXEC)
             self._text_read[read] = (program.name, Lines())
         self._poll = select.poll()
-        for descriptor in (self._wake_read, self._pet_read, *self._text_read):
+        for descriptor in (self._wake_read, self._pet_read, self._restart_read, *self._text_read):
             self._poll.register(descriptor, select.POLLIN)
 
     def run(self) -> None:
@@ -94,13 +113,15 @@ class Init:
         self._log(Log(event="node-boots", message="the node boots", fields={"uid": os.getuid()}))
         give_voter_its_disk()
         self._start_due_programs()
-        self._log(close_voter_port_to_guests(self._environment))
+        for port in (VOTER_PORT, API_PORT):
+            self._log(close_port_to_guests(port, self._environment))
         while True:
             self._perform(self._watchdog.handle(boottime(), Woke()))
             if self._stop_asked:
                 self._log(Log(event="node-stops", message="SIGTERM: the node stops", fields={}))
                 self._perform([Exit(status=STATUS_STOPPED)])
             self._read_pets()
+            self._read_restarts()
             self._reap()
             self._start_due_programs()
             self._wait()
@@ -134,6 +155,27 @@ class Init:
         for pet in pets:
             self._perform(self._watchdog.handle(boottime(), pet))
 
+    def _read_restarts(self) -> None:
+        """Kill the programs that the service has given up. Their numbers are theirs until they are reaped."""
+        try:
+            data = os.read(self._restart_read, 65536)
+        except BlockingIOError:
+            return
+        restarts = restarts_of(data)
+        if restarts is None:
+            fields: dict[str, object] = {"bytes": len(data)}
+            self._log(Log(event="restart-malformed", message="not whole lines PROGRAM NANOSECONDS", fields=fields))
+            return
+        for restart in restarts:
+            pid = self._keeper.hung(restart)
+            fields = {"program": restart.name, "pid": pid, "silent_since": restart.silent_since}
+            if pid is None:
+                message = f"{restart.name} is not killed: no process of it is as old as its silence"
+                self._log(Log(event="restart-refused", message=message, fields=fields))
+            else:
+                os.kill(pid, signal.SIGKILL)
+                self._log(Log(event="program-killed", message=f"{restart.name} hangs: killed", fields=fields))
+
     def _reap(self) -> None:
         """Collect the dead, ours and the orphans of guests; in batches, or a fork bomb would hold the watchdog."""
         for _ in range(REAP_BATCH):
@@ -161,12 +203,15 @@ class Init:
     def _start(self, order: Start) -> None:
         program = order.program
         text = self._text_write[program.name]
-        argv = command_line(program, pet_fd=PET_FD, engine_group=engine_group())
+        argv = command_line(program, descriptors=DESCRIPTORS, engine_group=engine_group())
         descriptors = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, text, 2)]
         if program.output_is_text:
             descriptors.append((os.POSIX_SPAWN_DUP2, text, 1))
         if program.pets:
             descriptors.append((os.POSIX_SPAWN_DUP2, self._pet_write, PET_FD))
+            descriptors.append((os.POSIX_SPAWN_DUP2, self._restart_write, RESTART_FD))
+        if program.serves_api and self._api_listener is not None:
+            descriptors.append((os.POSIX_SPAWN_DUP2, self._api_listener.fileno(), API_FD))
         try:
             pid = os.posix_spawnp(
                 argv[0],
@@ -182,7 +227,7 @@ class Init:
             self._log(self._keeper.started(boottime(), program.name, pid))
 
     def _wait(self) -> None:
-        """Sleep until something happens or is due; empty every pipe but that of the pets."""
+        """Sleep until something happens or is due; empty every pipe but those of the service."""
         left = min(self._watchdog.next_wake(), self._keeper.next_wake()) - boottime()
         left = 0 if self._more_to_reap else max(0, min(left, LONGEST_SLEEP))
         for descriptor, _ in self._poll.poll(-(-left // MILLISECOND)):
@@ -220,13 +265,24 @@ def give_voter_its_disk() -> None:
             os.chown(VOTER_DISK, VOTER_UID, VOTER_UID)
 
 
-def close_voter_port_to_guests(environment: Mapping[str, str]) -> Log:
-    """Reject new connections to voters but the service's and the voter's own; tells how, or why it could not.
-
-    A guest knows no password, but thousands of its connections would use up the voter's. Only first packets are
-    matched: the last packets of a connection that its process has closed have no owner any more.
+def listen_for_api() -> socket.socket:
+    """The node API's listening socket, opened before there can be guests and never closed while the node lives: a guest
+    that took the port, which is no low one, would be shown the rig's token.
     """
-    rule = ("-w", "1", "-A", "OUTPUT", "-p", "tcp", "--syn", "--dport", str(VOTER_PORT))
+    listener = socket.create_server(("0.0.0.0", API_PORT), backlog=API_BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def close_port_to_guests(port: int, environment: Mapping[str, str]) -> Log:
+    """Reject new connections to this port of any node but the service's and the voter's own; tells how, or why it could
+    not.
+
+    A guest knows neither password nor token, but thousands of its connections would use up the voter's. Only first
+    packets are matched: the last packets of a connection that its process has closed have no owner any more.
+    """
+    event = "voter-port" if port == VOTER_PORT else "api-port"
+    rule = ("-w", "1", "-A", "OUTPUT", "-p", "tcp", "--syn", "--dport", str(port))
     stranger = ("-m", "owner", "!", "--uid-owner", VOTER_CLIENTS, "-j", "REJECT", "--reject-with", "tcp-reset")
     environment = {**environment, "XTABLES_LOCKFILE": "/run/blackstart/xtables.lock"}  # the usual one is root's
     refusals = []
@@ -244,11 +300,11 @@ def close_voter_port_to_guests(environment: Mapping[str, str]) -> Log:
             refusals.append(str(error))
             continue
         if done.returncode == 0:
-            message = f"guests cannot connect to port {VOTER_PORT}"
-            return Log(event="voter-port-closed", message=message, fields={"tool": tool})
+            message = f"guests cannot connect to port {port}"
+            return Log(event=f"{event}-closed", message=message, fields={"tool": tool})
         refusals.append(f"{tool}: {done.stderr.strip()}")
-    message = f"guests can connect to port {VOTER_PORT}: no firewall rule could be set"
-    return Log(event="voter-port-open", message=message, fields={"refusals": refusals})
+    message = f"guests can connect to port {port}: no firewall rule could be set"
+    return Log(event=f"{event}-open", message=message, fields={"refusals": refusals})
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 
 from node_log import Log
 
-__all__ = ["Keeper", "Program", "Start", "command_line", "programs_of_file", "standard_programs"]
+__all__ = [
+    "Keeper",
+    "Program",
+    "Restart",
+    "Start",
+    "command_line",
+    "programs_of_file",
+    "restarts_of",
+    "standard_programs",
+]
 
 SECOND = 1_000_000_000
 NEVER = 2**63 - 1
@@ -21,7 +30,11 @@ BACKOFF_LAST = 5 * SECOND
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """One process of the node, with its identity. `{pet_fd}` in an argument stands for the pipe's descriptor."""
+    """One process of the node, with its identity.
+
+    `{pet_fd}` and `{restart_fd}` in an argument stand for the descriptors of the two pipes to init, which a program
+    that `pets` has; `{api_fd}` for that of the node API's listening socket.
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -29,6 +42,7 @@ class Program:
     groups: tuple[int, ...] = (NODE_GROUP,)
     capabilities: tuple[str, ...] = ()
     pets: bool = False
+    serves_api: bool = False
     talks_to_engine: bool = False
     output_is_text: bool = False
     """True when standard output is not the cluster log's JSON: init turns each line into a record."""
@@ -39,6 +53,14 @@ class Start:
     """Start this program; answered by `Keeper.started` or `Keeper.not_started`."""
 
     program: Program
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """The service says: this program has been silent since then."""
+
+    name: str
+    silent_since: int
 
 
 class Keeper:
@@ -66,6 +88,15 @@ class Keeper:
     def runs(self, pid: int) -> bool:
         """True when `pid` is one of the programs, not something of theirs or of a guest."""
         return pid in self._running
+
+    def hung(self, restart: Restart) -> int | None:
+        """The process to kill so that the program starts again; None for one that does not run, or that was started
+        after the silence began: it is a successor, and silent only because it is new.
+        """
+        for pid, (name, started_at) in self._running.items():
+            if name == restart.name and started_at <= restart.silent_since:
+                return pid
+        return None
 
     def died(self, now: int, pid: int, status: int) -> Log:
         """The program with this process id was reaped; `status` is an exit status, a signal counts negative."""
@@ -123,7 +154,16 @@ def standard_programs(environment: Mapping[str, str]) -> tuple[Program, ...]:
             uid=903,
             capabilities=("net_admin", "net_raw"),
         ),
-        Program(name="service", argv=(*module, "harness.live.service", "--pet-fd", "{pet_fd}"), uid=900, pets=True),
+        Program(
+            name="service",
+            argv=(
+                *(*module, "harness.live.service", "--pet-fd", "{pet_fd}"),
+                *("--restart-fd", "{restart_fd}", "--api-fd", "{api_fd}"),
+            ),
+            uid=900,
+            pets=True,
+            serves_api=True,
+        ),
     )
 
 
@@ -142,7 +182,20 @@ def programs_of_file(text: str) -> tuple[tuple[Program, ...], float | None]:
     return tuple(programs), document.get("boot_grace_s")
 
 
-def command_line(program: Program, *, pet_fd: int, engine_group: int | None) -> list[str]:
+def restarts_of(data: bytes) -> list[Restart] | None:
+    """What the pipe of restarts held, lines `PROGRAM NANOSECONDS`, in order; None when it is not whole lines of that
+    form.
+    """
+    restarts = []
+    for line in data.decode("ascii", errors="replace").splitlines(keepends=True):
+        name, _, since = line.removesuffix("\n").partition(" ")
+        if not line.endswith("\n") or not name or not since.isdigit():
+            return None
+        restarts.append(Restart(name=name, silent_since=int(since)))
+    return restarts
+
+
+def command_line(program: Program, *, descriptors: Mapping[str, int], engine_group: int | None) -> list[str]:
     """`setpriv` and its arguments: exactly the identity and capabilities of the program, nothing else of init's."""
     capabilities = ",".join(["-all", *(f"+{name}" for name in program.capabilities)])
     groups = list(program.groups)
@@ -154,5 +207,11 @@ def command_line(program: Program, *, pet_fd: int, engine_group: int | None) -> 
         *(("--groups", ",".join(map(str, groups))) if groups else ("--clear-groups",)),
         *("--inh-caps", capabilities, "--ambient-caps", capabilities, "--bounding-set", capabilities),
         "--no-new-privs",
-        *(argument.replace("{pet_fd}", str(pet_fd)) for argument in program.argv),
+        *(_filled_in(argument, descriptors) for argument in program.argv),
     ]
+
+
+def _filled_in(argument: str, descriptors: Mapping[str, int]) -> str:
+    for name, number in descriptors.items():
+        argument = argument.replace(f"{{{name}}}", str(number))
+    return argument

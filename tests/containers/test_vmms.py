@@ -281,6 +281,8 @@ def test_process_of_the_image_serves_the_node_and_nobody_else(bench: Bench) -> N
             "BLACKSTART_BEAT_MS": "500",
             "BLACKSTART_LEASE_MS": "2000",
             "BLACKSTART_GRACE_MS": "1000",
+            "BLACKSTART_PROGRAM_ASK_MS": "1000",
+            "BLACKSTART_PROGRAM_SILENCE_MS": "5000",
         },
         volumes={"/var/run/docker.sock": {"bind": "/var/run/docker.sock", "mode": "rw"}},
     )

@@ -1,6 +1,7 @@
 """Single situations in the seeded world, each once found broken: by a review, or by the search itself."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -111,8 +112,52 @@ def test_a_group_whose_machine_cannot_be_prepared_goes_elsewhere() -> None:
     assert world.instances.running("vm1")[0].node != victim
 
 
-def test_a_vmms_that_hangs_for_ever_costs_its_node_the_session() -> None:
+@pytest.mark.parametrize("process", ["host", "vmms"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_program_that_hangs_for_ever_is_restarted_and_stops_no_machine(process: str, seed: int) -> None:
+    world = formed(seed)
+    hung_us = world.clock.now_us
+
+    world.nodes["node1"].hang_process(process, 3600 * SECOND)
+    world.run(12 * SECOND)
+
+    told = [line.event for line in world.trace if line.at_us >= hung_us and line.node == "node1"]
+    assert told.count("program-hung") == 1
+    assert ended_since(world, hung_us) == []
+    assert world.unsettled() == []
+
+
+def test_a_program_that_hangs_shorter_than_the_limit_is_left_alone() -> None:
+    world = formed(1)
+    hung_us = world.clock.now_us
+
+    world.nodes["node1"].hang_process("vmms", 3_500_000)
+    world.run(12 * SECOND)
+
+    assert [str(line) for line in world.trace if line.at_us >= hung_us and line.event == "program-hung"] == []
+
+
+@pytest.mark.parametrize("process", ["host", "vmms"])
+def test_a_machine_that_crashes_while_a_program_hangs_is_restarted_in_place(process: str) -> None:
     world = formed(6)
+    box = world.instances.running("vm1")[0]
+
+    world.nodes[box.node].hang_process(process, 3600 * SECOND)
+    world.engine.crash_machine(box.id)
+    world.run(20 * SECOND)
+
+    assert world.violations == []
+    (again,) = world.instances.running("vm1")
+    assert again.node == box.node
+    assert world.unsettled() == []
+
+
+def test_a_vmms_that_hangs_and_that_nobody_asks_costs_its_node_the_session() -> None:
+    """The second line: what is not settled within pending-timeout and a margin ends the session."""
+    topology = small_topology()
+    patient = replace(topology.settings, program_silence_us=3600 * SECOND)
+    world = World(replace(topology, settings=patient), seed=6)
+    assert world.run_until_settled(15 * SECOND) == []
     box = world.instances.running("vm1")[0]
 
     world.nodes[box.node].hang_process("vmms", 3600 * SECOND)

@@ -101,6 +101,24 @@ def test_targets_of_nodes(written: str, target: object) -> None:
     assert activity.call == FaultCall(fault="node.power-off", target=target)  # type: ignore[arg-type]
 
 
+def test_a_fault_may_say_how_long_it_lasts() -> None:
+    (activity,) = read("method:\n" + action("node2, duration: 1500ms")).method
+
+    assert activity.call == FaultCall(fault="node.power-off", target=ByName(name="node2"), duration_us=1_500_000)
+
+
+@pytest.mark.parametrize(
+    ("written", "what"),
+    [
+        (action("node1, duration: 5"), "duration: 5 has no unit, expected a duration with its unit"),
+        (action("node1, duration: 0s"), "duration is 0s, expected a duration from 10ms to 24h"),
+        (action("web-vm, duration: 5s", fault="vm.crash"), "vm.crash has nothing to heal, expected a fault without"),
+    ],
+)
+def test_a_duration_that_means_nothing_is_refused(written: str, what: str) -> None:
+    assert what in refusal("method:\n" + written)
+
+
 @pytest.mark.parametrize(
     ("written", "target"),
     [

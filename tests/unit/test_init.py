@@ -237,6 +237,10 @@ class TestPets:
         assert watchdog.pets_of(b"\x01" + b"\0" * 7 + b"\x02" + b"\0" * 7) == [pet(1, 2)]
 
 
+def hang(name, silent_since):
+    return programs.Restart(name=name, silent_since=silent_since)
+
+
 def keeper_of(*names):
     return programs.Keeper(tuple(programs.Program(name=name, argv=("x",), uid=900) for name in names))
 
@@ -310,6 +314,36 @@ class TestKeeper:
         assert keeper.runs(8)
         assert not keeper.runs(7)
 
+    def test_program_that_is_silent_since_before_it_was_started_is_not_killed(self):
+        keeper = keeper_of("host", "service")
+        keeper.started(10 * S, "host", 7)
+        keeper.started(1 * S, "service", 8)
+
+        early, late = keeper.hung(hang("host", 10 * S - 1)), keeper.hung(hang("host", 10 * S))
+
+        assert (early, late) == (None, 7)
+
+    def test_successor_of_a_program_that_hung_is_not_killed_by_a_late_line(self):
+        keeper = keeper_of("host")
+        keeper.started(0, "host", 7)
+        keeper.died(9 * S, 7, -9)
+        keeper.started(9 * S, "host", 9)
+
+        assert keeper.hung(hang("host", 4 * S)) is None
+
+    @pytest.mark.parametrize("name", ["host", "stranger"])
+    def test_what_does_not_run_is_not_killed(self, name):
+        assert keeper_of("host").hung(hang(name, 4 * S)) is None
+
+
+class TestRestarts:
+    def test_all_lines_that_the_pipe_held_are_read_in_order(self):
+        assert programs.restarts_of(b"vmms 12\nresource-host 7\n") == [hang("vmms", 12), hang("resource-host", 7)]
+
+    @pytest.mark.parametrize("data", [b"vmms 12", b"vmms\n", b"vmms x\n", b" 12\n", b"vmms 1 2\n", b"\xff 12\nvmms 1"])
+    def test_what_is_no_whole_line_is_no_restart(self, data):
+        assert programs.restarts_of(data) is None
+
 
 class TestPrograms:
     ENVIRONMENT = {"BLACKSTART_NODE": "node2", "BLACKSTART_VOTERS": "node1=10.87.0.11,node2=10.87.0.12"}
@@ -327,20 +361,21 @@ class TestPrograms:
     def test_witness_runs_a_voter_alone(self):
         assert self.names(BLACKSTART_ROLE="witness") == ["voter"]
 
-    def test_only_the_service_pets_and_only_vmms_talks_to_the_engine(self):
+    def test_only_the_service_pets_and_serves_the_api_and_only_vmms_talks_to_the_engine(self):
         all_programs = programs.standard_programs(self.ENVIRONMENT)
 
         assert [program.name for program in all_programs if program.pets] == ["service"]
+        assert [program.name for program in all_programs if program.serves_api] == ["service"]
         assert [program.name for program in all_programs if program.talks_to_engine] == ["vmms"]
         assert len({program.uid for program in all_programs}) == len(all_programs)
 
     def test_command_line_gives_the_program_its_own_identity_and_nothing_more(self):
-        program = programs.Program(name="host", argv=("run", "{pet_fd}"), uid=903, capabilities=("net_admin",))
+        program = programs.Program(name="host", argv=("{api_fd}", "{pet_fd}"), uid=903, capabilities=("net_admin",))
 
-        line = programs.command_line(program, pet_fd=20, engine_group=106)
+        line = programs.command_line(program, descriptors={"pet_fd": 20, "api_fd": 21}, engine_group=106)
 
         assert line[0] == "setpriv"
-        assert line[-2:] == ["run", "20"]
+        assert line[-2:] == ["21", "20"]
         assert "--no-new-privs" in line
         settings = dict(zip(line[1:-3:2], line[2:-3:2], strict=True))
         assert settings == {
@@ -355,14 +390,14 @@ class TestPrograms:
     def test_only_what_talks_to_the_engine_gets_the_group_of_its_socket(self):
         program = programs.Program(name="vmms", argv=("run",), uid=902, talks_to_engine=True)
 
-        line = programs.command_line(program, pet_fd=20, engine_group=106)
+        line = programs.command_line(program, descriptors={}, engine_group=106)
 
         assert line[line.index("--groups") + 1] == "910,106"
 
     def test_voter_is_in_no_group(self):
         voter = programs.standard_programs(self.ENVIRONMENT)[0]
 
-        assert "--clear-groups" in programs.command_line(voter, pet_fd=20, engine_group=106)
+        assert "--clear-groups" in programs.command_line(voter, descriptors={}, engine_group=106)
 
     def test_file_replaces_the_programs(self):
         entry = {"name": "stub", "argv": ["sleep", "9"], "uid": 900, "pets": True}

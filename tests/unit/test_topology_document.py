@@ -115,7 +115,8 @@ groups:
         command: serve --port "80 80"
         environment: {MODE: fast, LIMIT: 3}
         memory: 64MiB
-        pids: 10
+        processes: 10
+        processors: 0.5
         is-alive-interval: 500ms
         restart-action: restart
         restart-threshold: 0
@@ -133,7 +134,8 @@ groups:
         "environment": '{"LIMIT": "3", "MODE": "fast"}',
         "image": "shop:1",
         "memory": str(64 << 20),
-        "pids": "10",
+        "processes": "10",
+        "processors": "500",
         "user": "10001",
     }
     assert machine.policy.is_alive_interval_us == SECOND_US // 2
@@ -165,9 +167,12 @@ groups:
 
 
 def test_settings_are_microseconds() -> None:
-    settings = read("settings: {beat: 250ms, lease: 1s, grace: 0s, fencing: self}\n").settings
+    text = "settings: {beat: 250ms, lease: 1s, grace: 0s, fencing: self, program-ask: 500ms, program-silence: 2s}\n"
+
+    settings = read(text).settings
 
     assert (settings.beat_us, settings.lease_us, settings.grace_us) == (250_000, SECOND_US, 0)
+    assert (settings.program_ask_us, settings.program_silence_us) == (SECOND_US // 2, 2 * SECOND_US)
     assert settings.fencing is Fencing.SELF
 
 
@@ -225,6 +230,9 @@ groups:
         ("settings: {grace: -1s}", "grace: '-1s' is negative"),
         ("settings: {beat: 1500us, lease: 1s}", "beat is 1500us, expected a duration from 10ms"),
         ("settings: {beat: 10001us, lease: 1s}", "beat is 10001us, expected whole milliseconds"),
+        ("settings: {voter-disk: 64}", "voter-disk: 64 is no size, expected a size with its unit"),
+        ("settings: {voter-disk: 1MiB}", "voter-disk is 1MiB, expected a size from 8MiB to 1GiB"),
+        ("settings: {program-ask: 2s}", "a program-silence of 5s leaves no three questions of 2s unanswered"),
         ("groups: 101", "groups is 101"),
         ("groups: [{name: web}]", "a group has no resources"),
         ("groups: [{name: web, resources: []}]", "resources is empty"),
@@ -233,7 +241,7 @@ groups:
         (resource("restart-treshold: 1"), "expected restart-threshold (did you mean that?)"),
         (resource("restart-action: never"), "expected one of none, restart, restart-then-failover"),
         (resource("separate-monitor: true"), "a resource host of its own is not available yet, expected false"),
-        (resource("memory: 128"), "memory is 128"),
+        (resource("memory: 128"), "memory: 128 is no size, expected a size with its unit"),
         (resource("address: 100"), "a virtual-machine has no address of its own"),
         (resource("command: [1]"), "command holds 1"),
         (resource("command: 'a \"b'"), "command: No closing quotation"),

@@ -1,0 +1,31 @@
+"""The machine that a fault is aimed at: which container it is now, and what the engine told of it since."""
+
+from chaos.arena import Arena
+from chaos.faults.fault import FaultRefused
+from chaos.history import ContainerSeen, EngineEvent, Role
+
+__all__ = ["containers_of", "events_of", "running_machine"]
+
+
+def containers_of(containers: tuple[ContainerSeen, ...], machine: str) -> list[ContainerSeen]:
+    """Every container of a machine: each node that may own it keeps one ready."""
+    return [seen for seen in containers if seen.role is Role.MACHINE and seen.machine == machine]
+
+
+def running_machine(containers: tuple[ContainerSeen, ...], machine: str) -> ContainerSeen:
+    """The one container in which a machine runs, frozen or not. Raises FaultRefused when it is not exactly one."""
+    mine = containers_of(containers, machine)
+    running = [seen for seen in mine if seen.running]
+    if len(running) != 1:
+        seen_as = f"{len(running)} running containers" if running else f"{len(mine)} containers, none running"
+        raise FaultRefused(f"machine {machine} has {seen_as}; exactly one must run")
+    return running[0]
+
+
+def events_of(arena: Arena, container: str, *, since_ns: int, until_ns: int | None = None) -> list[EngineEvent]:
+    """What the engine told of a container from then on, by time."""
+    return [
+        event
+        for event in arena.history.of(EngineEvent)
+        if event.container == container and since_ns <= event.at_ns and (until_ns is None or event.at_ns <= until_ns)
+    ]

@@ -1,0 +1,194 @@
+"""What the faults on a node's programs share: kill, hang, thaw, each of one program and one file.
+
+A program is one of the four that PID 1 keeps: cluster service, resource host, VMMS, voter. It is signalled from inside
+the node by a command of root's, past the engine and past PID 1, and what came of it is read from /proc and from the
+program's own socket. A node that is off or frozen cannot be looked into.
+"""
+
+from chaos.arena import Arena, Effect, wait_until
+from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, machines_on, node_container
+from chaos.history import EngineEvent, FaultMoment, Role
+from chaos.process_effects import NodeInside, NodeProgram, ProgramSeen, ProgramSignal, SignalProgram
+from chaos.targets import TargetKind
+from harness.errors import BlackstartError
+
+__all__ = ["WORDS", "ProgramHang", "ProgramKill", "ProgramThaw", "look_at", "node_died", "running_program"]
+
+WORDS = {
+    NodeProgram.SERVICE: "cluster service",
+    NodeProgram.RESOURCE_HOST: "resource host",
+    NodeProgram.VMMS: "VMMS",
+    NodeProgram.VOTER: "voter",
+}
+
+
+class ProgramKill:
+    """SIGKILL to a program; PID 1 starts it again."""
+
+    name: str
+    program: NodeProgram
+    target = TargetKind.NODE
+    effect: type[Effect] = SignalProgram
+    undo = ""
+    heals: frozenset[str] = frozenset()
+
+    async def plan(self, arena: Arena, target: str) -> Plan:
+        """The node must be on and not frozen, and a process of the program must run in it."""
+        seen = await running_program(arena, target, self.program)
+        return Plan(target=target, effect=_signal(target, self.program, seen, ProgramSignal.KILL))
+
+    async def receipt(self, arena: Arena, plan: Plan, *, at_ns: int) -> Receipt:
+        """Confirmed when /proc shows no such process any more, or another one in its place."""
+        assert isinstance(plan.effect, SignalProgram)
+        old, word, node = plan.effect, WORDS[self.program], plan.target
+        successor: list[ProgramSeen | None] = []
+
+        async def look() -> str:
+            inside = await look_at(arena, node)
+            if isinstance(inside, str):
+                return inside
+            seen = inside.programs.get(self.program)
+            if seen is not None and (seen.pid, seen.started) == (old.pid, old.started):
+                return f"the {word} of {node} is still process {old.pid}"
+            successor[:] = [seen]
+            return ""
+
+        is_gone, problem = await wait_until(arena, look, limit_us=RECEIPT_LIMIT_US)
+        if not is_gone:
+            return _unseen(arena, node, at_ns, problem)
+        after_ms = (arena.unix_ns() - at_ns) / 1e6
+        now = f"process {successor[0].pid} runs" if successor[0] is not None else "none runs yet"
+        seen = f"process {old.pid}, the {word} of {node}, is gone; {now} {after_ms:.0f} ms after the kill"
+        return Receipt(outcome=FaultMoment.CONFIRMED, seen=seen)
+
+
+class ProgramHang:
+    """SIGSTOP to a program and its children."""
+
+    name: str
+    program: NodeProgram
+    target = TargetKind.NODE
+    effect: type[Effect] = SignalProgram
+    undo: str
+    heals: frozenset[str] = frozenset()
+    ends_node = False
+    """Whether the node's machines end by it when it lasts."""
+
+    async def plan(self, arena: Arena, target: str) -> Plan:
+        """The node must be on and not frozen, and a process of the program must run in it, not stopped already."""
+        seen = await running_program(arena, target, self.program)
+        if seen.hangs:
+            raise FaultRefused(f"the {WORDS[self.program]} of {target} is stopped already (process {seen.pid})")
+        machines: tuple[str, ...] = ()
+        if self.ends_node:
+            machines = tuple(found.machine for found in machines_on(await arena.containers(), target))
+        effect = _signal(target, self.program, seen, ProgramSignal.STOP)
+        return Plan(target=target, effect=effect, affected=machines)
+
+    async def receipt(self, arena: Arena, plan: Plan, *, at_ns: int) -> Receipt:
+        """Confirmed when /proc shows the process in state T and it does not answer on its socket, if it has one; for
+        the cluster service also when the node has been reset meanwhile.
+        """
+        assert isinstance(plan.effect, SignalProgram)
+        old, word, node = plan.effect, WORDS[self.program], plan.target
+        ask = (self.program,) if self.program.answers else ()
+
+        async def look() -> str:
+            inside = await look_at(arena, node, *ask)
+            if isinstance(inside, str):
+                return inside
+            seen = inside.programs.get(self.program)
+            if seen is None or (seen.pid, seen.started) != (old.pid, old.started):
+                return f"process {old.pid}, the {word} of {node}, is gone"
+            if not seen.hangs:
+                return f"the {word} of {node} is in state {seen.state}"
+            return f"the {word} of {node} answers" if inside.answers.get(self.program) else ""
+
+        hangs, problem = await wait_until(arena, look, limit_us=RECEIPT_LIMIT_US)
+        if hangs:
+            silent = " and does not answer" if ask else ""
+            seen = f"the {word} of {node} is stopped (process {old.pid}, state T){silent}"
+            return Receipt(outcome=FaultMoment.CONFIRMED, seen=seen)
+        death = node_died(arena, node, since_ns=at_ns)
+        if self.ends_node and death is not None:
+            after_ms = (death.at_ns - at_ns) / 1e6
+            seen = f"{node} was reset {after_ms:.0f} ms after its {word} was stopped, before anybody could look"
+            return Receipt(outcome=FaultMoment.CONFIRMED, seen=seen)
+        return _unseen(arena, node, at_ns, problem)
+
+
+class ProgramThaw:
+    """SIGCONT to a program that was stopped, and to its children."""
+
+    name: str
+    program: NodeProgram
+    target = TargetKind.NODE
+    effect: type[Effect] = SignalProgram
+    undo = ""
+    heals: frozenset[str]
+
+    async def plan(self, arena: Arena, target: str) -> Plan:
+        """The program must be stopped: nothing is left to thaw where the node or PID 1 has put another in its place."""
+        seen = await running_program(arena, target, self.program)
+        if not seen.hangs:
+            raise FaultRefused(f"the {WORDS[self.program]} of {target} does not hang (process {seen.pid} runs)")
+        return Plan(target=target, effect=_signal(target, self.program, seen, ProgramSignal.CONTINUE))
+
+    async def receipt(self, arena: Arena, plan: Plan, *, at_ns: int) -> Receipt:
+        """Confirmed when no process of the program is in state T and it answers on its socket, if it has one."""
+        word, node = WORDS[self.program], plan.target
+        ask = (self.program,) if self.program.answers else ()
+
+        async def look() -> str:
+            inside = await look_at(arena, node, *ask)
+            if isinstance(inside, str):
+                return inside
+            seen = inside.programs.get(self.program)
+            if seen is None or seen.hangs:
+                return f"the {word} of {node} {'is stopped' if seen is not None else 'does not run'}"
+            return "" if not ask or inside.answers.get(self.program) else f"the {word} of {node} does not answer"
+
+        goes_on, problem = await wait_until(arena, look, limit_us=RECEIPT_LIMIT_US)
+        if not goes_on:
+            return _unseen(arena, node, at_ns, problem)
+        after_ms = (arena.unix_ns() - at_ns) / 1e6
+        does = "runs and answers" if ask else "runs"
+        return Receipt(outcome=FaultMoment.CONFIRMED, seen=f"the {word} of {node} {does} after {after_ms:.0f} ms")
+
+
+async def running_program(arena: Arena, node: str, program: NodeProgram) -> ProgramSeen:
+    """The main process of a program. Raises FaultRefused when it does not run, or the node cannot be looked into."""
+    seen = node_container(await arena.containers(), node)
+    if not seen.running or seen.paused:
+        raise FaultRefused(f"node {node} is {'frozen' if seen.running else 'off'}: nothing can be done in it")
+    found = (await arena.inside(node)).programs.get(program)
+    if found is None:
+        raise FaultRefused(f"no {WORDS[program]} runs on {node}")
+    return found
+
+
+async def look_at(arena: Arena, node: str, *ask: NodeProgram) -> NodeInside | str:
+    """What a look inside shows, or a sentence that says why nobody could look."""
+    try:
+        return await arena.inside(node, ask=ask)
+    except BlackstartError as error:
+        return f"nobody could look into {node}: {error}"
+
+
+def node_died(arena: Arena, node: str, *, since_ns: int) -> EngineEvent | None:
+    """The first death of a node since then."""
+    for event in arena.history.of(EngineEvent):
+        if event.role is Role.NODE and event.node == node and event.action == "die" and event.at_ns >= since_ns:
+            return event
+    return None
+
+
+def _signal(node: str, program: NodeProgram, seen: ProgramSeen, signal: ProgramSignal) -> SignalProgram:
+    return SignalProgram(node=node, program=program, signal=signal, pid=seen.pid, started=seen.started)
+
+
+def _unseen(arena: Arena, node: str, at_ns: int, problem: str) -> Receipt:
+    """What was not seen did not happen, unless the node is not the one any more that it was to happen in."""
+    if node_died(arena, node, since_ns=at_ns) is not None or problem.startswith("nobody could look"):
+        return Receipt(outcome=FaultMoment.INCONCLUSIVE, seen=f"{problem}; {node} died meanwhile, or does not answer")
+    return Receipt(outcome=FaultMoment.MISMATCH, seen=f"after {RECEIPT_LIMIT_US / 1e6:g} s {problem}")

@@ -1,0 +1,18 @@
+"""`rhs.hang`: the resource host stands still (SIGSTOP).
+
+Nobody polls and nobody restarts a machine meanwhile. The cluster service notices it by the questions that it does not
+answer and has PID 1 start another, which adopts what runs: no machine stops.
+"""
+
+from chaos.faults.program import ProgramHang
+from chaos.process_effects import NodeProgram
+
+__all__ = ["RhsHang"]
+
+
+class RhsHang(ProgramHang):
+    """The resource host stands still (SIGSTOP), with its children."""
+
+    name = "rhs.hang"
+    program = NodeProgram.RESOURCE_HOST
+    undo = "rhs.thaw"

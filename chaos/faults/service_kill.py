@@ -1,0 +1,16 @@
+"""`service.kill`: the cluster service dies of SIGKILL.
+
+PID 1 starts the next one, which finds the session's lease running and adopts what runs: no machine stops.
+"""
+
+from chaos.faults.program import ProgramKill
+from chaos.process_effects import NodeProgram
+
+__all__ = ["ServiceKill"]
+
+
+class ServiceKill(ProgramKill):
+    """The cluster service dies of SIGKILL, past the engine and past PID 1, which starts it again."""
+
+    name = "service.kill"
+    program = NodeProgram.SERVICE

@@ -1,0 +1,48 @@
+"""`vm.kill`: a machine is killed through the engine, as `docker kill` does it.
+
+The engine tells of the kill before it tells of the death. Whoever keeps the machine alive must all the same take it for
+a failure and not for a wish: only a clean stop is one. A frozen machine dies of it as well.
+"""
+
+from chaos.arena import Arena, Effect, wait_record
+from chaos.faults.fault import RECEIPT_LIMIT_US, Plan, Receipt, lost_events
+from chaos.faults.machine import events_of, running_machine
+from chaos.history import EngineEvent, FaultMoment
+from chaos.process_effects import KillMachine
+from chaos.targets import TargetKind
+
+__all__ = ["VmKill"]
+
+
+class VmKill:
+    """A machine is killed through the engine (`docker kill`): a failure, and not somebody's wish."""
+
+    name = "vm.kill"
+    target = TargetKind.MACHINE
+    effect: type[Effect] = KillMachine
+    undo = ""
+    heals: frozenset[str] = frozenset()
+
+    async def plan(self, arena: Arena, target: str) -> Plan:
+        """The machine must run, once."""
+        seen = running_machine(await arena.containers(), target)
+        effect = KillMachine(machine=target, node=seen.node, container=seen.container)
+        return Plan(target=target, effect=effect, affected=(target,))
+
+    async def receipt(self, arena: Arena, plan: Plan, *, at_ns: int) -> Receipt:
+        """Confirmed by a die event of its container, after a kill event with signal 9 and without a stop."""
+        assert isinstance(plan.effect, KillMachine)
+        container = plan.effect.container
+
+        def is_death(event: EngineEvent) -> bool:
+            return event.container == container and event.action == "die" and event.at_ns >= at_ns
+
+        death = await wait_record(arena, EngineEvent, is_death, limit_us=RECEIPT_LIMIT_US)
+        if death is None:
+            why = lost_events(arena, since_ns=at_ns) or f"no die event within {RECEIPT_LIMIT_US / 1e6:g} s"
+            return Receipt(outcome=FaultMoment.INCONCLUSIVE, seen=f"{plan.target}: {why}")
+        told = events_of(arena, container, since_ns=at_ns, until_ns=death.at_ns)
+        if not any(event.action == "kill" and event.signal == 9 for event in told):
+            return Receipt(outcome=FaultMoment.MISMATCH, seen=f"{plan.target} died, and no kill went before it")
+        after_ms = (death.at_ns - at_ns) / 1e6
+        return Receipt(outcome=FaultMoment.CONFIRMED, seen=f"{plan.target} was killed and died after {after_ms:.0f} ms")

@@ -1,0 +1,64 @@
+"""`vm.start`: a machine that was stopped by hand is started by hand, on the node that owns it.
+
+It heals `vm.stop`: its PersistentState becomes 1 again. On any other node the cluster would terminate it at once.
+"""
+
+from chaos.arena import Arena, Effect, wait_record
+from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, lost_events
+from chaos.faults.machine import containers_of
+from chaos.history import EngineEvent, FaultMoment
+from chaos.process_effects import StartMachine
+from chaos.targets import TargetKind
+from harness.errors import HarnessError
+
+__all__ = ["VmStart"]
+
+
+class VmStart:
+    """A machine is started by hand on its owner (`docker start`), behind the cluster's back: PersistentState 1."""
+
+    name = "vm.start"
+    target = TargetKind.MACHINE
+    effect: type[Effect] = StartMachine
+    undo = ""
+    heals = frozenset({"vm.stop"})
+
+    async def plan(self, arena: Arena, target: str) -> Plan:
+        """The machine must run nowhere, and its owner must have its container ready."""
+        mine = containers_of(await arena.containers(), target)
+        running = [seen.node for seen in mine if seen.running]
+        if running:
+            raise FaultRefused(f"machine {target} runs on {', '.join(running)} already")
+        owner = await self._owner(arena, target)
+        ready = [seen for seen in mine if seen.node == owner]
+        if not ready:
+            nodes = ", ".join(sorted(seen.node for seen in mine)) or "no node"
+            raise HarnessError(f"machine {target} has no container on its owner {owner}; it has one on {nodes}")
+        return Plan(
+            target=target, effect=StartMachine(machine=target, node=owner, container=ready[-1].container)
+        )
+
+    async def receipt(self, arena: Arena, plan: Plan, *, at_ns: int) -> Receipt:
+        """Confirmed by a start event of its container on its owner."""
+        assert isinstance(plan.effect, StartMachine)
+        container = plan.effect.container
+
+        def is_start(event: EngineEvent) -> bool:
+            return event.container == container and event.action == "start" and event.at_ns >= at_ns
+
+        start = await wait_record(arena, EngineEvent, is_start, limit_us=RECEIPT_LIMIT_US)
+        if start is not None:
+            after_ms = (start.at_ns - at_ns) / 1e6
+            seen = f"{plan.target} was started by hand on {plan.effect.node} after {after_ms:.0f} ms"
+            return Receipt(outcome=FaultMoment.CONFIRMED, seen=seen)
+        why = lost_events(arena, since_ns=at_ns) or f"no start event within {RECEIPT_LIMIT_US / 1e6:g} s"
+        return Receipt(outcome=FaultMoment.INCONCLUSIVE, seen=f"{plan.target}: {why}")
+
+    @staticmethod
+    async def _owner(arena: Arena, machine: str) -> str:
+        """Not knowing it is no reason to call the machine healed, so it is an error."""
+        seen = await arena.cluster()
+        for group in seen.groups:
+            if group.owner and any(resource.name == machine for resource in group.resources):
+                return group.owner
+        raise HarnessError(f"no node tells who owns the group of {machine}: it cannot be started by hand")

@@ -1,0 +1,51 @@
+"""`vm.stop`: a machine is stopped cleanly by hand, as `docker stop` does it, behind the cluster's back.
+
+That is a wish: its PersistentState becomes 0 and nobody starts it again, until somebody does it by hand on its owner
+(`vm.start`, which heals this). So no recovery is expected of the machine meanwhile.
+"""
+
+from chaos.arena import Arena, Effect, wait_record
+from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, lost_events
+from chaos.faults.machine import events_of, running_machine
+from chaos.history import EngineEvent, FaultMoment
+from chaos.process_effects import StopMachine
+from chaos.targets import TargetKind
+
+__all__ = ["VmStop"]
+
+
+class VmStop:
+    """A machine is stopped cleanly by hand (`docker stop`), behind the cluster's back: PersistentState becomes 0."""
+
+    name = "vm.stop"
+    target = TargetKind.MACHINE
+    effect: type[Effect] = StopMachine
+    undo = "vm.start"
+    heals: frozenset[str] = frozenset()
+
+    async def plan(self, arena: Arena, target: str) -> Plan:
+        """The machine must run, once, and not be frozen: a frozen one is killed, not stopped."""
+        seen = running_machine(await arena.containers(), target)
+        if seen.paused:
+            raise FaultRefused(f"machine {target} is paused: it could not end cleanly")
+        return Plan(target=target, effect=StopMachine(machine=target, node=seen.node, container=seen.container))
+
+    async def receipt(self, arena: Arena, plan: Plan, *, at_ns: int) -> Receipt:
+        """Confirmed by a die event of its container and a stop event beside it."""
+        assert isinstance(plan.effect, StopMachine)
+        container = plan.effect.container
+
+        def is_stop(event: EngineEvent) -> bool:
+            return event.container == container and event.action == "stop" and event.at_ns >= at_ns
+
+        stop = await wait_record(arena, EngineEvent, is_stop, limit_us=RECEIPT_LIMIT_US)
+        died = any(event.action == "die" for event in events_of(arena, container, since_ns=at_ns))
+        if stop is not None and died:
+            after_ms = (stop.at_ns - at_ns) / 1e6
+            return Receipt(outcome=FaultMoment.CONFIRMED, seen=f"{plan.target} was stopped after {after_ms:.0f} ms")
+        lost = lost_events(arena, since_ns=at_ns)
+        if lost or not died:
+            return Receipt(
+                outcome=FaultMoment.INCONCLUSIVE, seen=f"{plan.target}: {lost or 'its end was no event of the engine'}"
+            )
+        return Receipt(outcome=FaultMoment.MISMATCH, seen=f"{plan.target} died without a stop event: that is no wish")

@@ -1,0 +1,18 @@
+"""`vmms.hang`: VMMS stands still (SIGSTOP).
+
+Nobody on the node hears of its machines meanwhile. The cluster service notices it by the questions that it does not
+answer and has PID 1 start another, which finds the machines again: none stops.
+"""
+
+from chaos.faults.program import ProgramHang
+from chaos.process_effects import NodeProgram
+
+__all__ = ["VmmsHang"]
+
+
+class VmmsHang(ProgramHang):
+    """VMMS stands still (SIGSTOP), with its children."""
+
+    name = "vmms.hang"
+    program = NodeProgram.VMMS
+    undo = "vmms.thaw"

@@ -1,0 +1,14 @@
+"""`vmms.thaw`: VMMS that was stopped goes on (SIGCONT). It heals `vmms.hang`."""
+
+from chaos.faults.program import ProgramThaw
+from chaos.process_effects import NodeProgram
+
+__all__ = ["VmmsThaw"]
+
+
+class VmmsThaw(ProgramThaw):
+    """VMMS that was stopped goes on (SIGCONT)."""
+
+    name = "vmms.thaw"
+    program = NodeProgram.VMMS
+    heals = frozenset({"vmms.hang"})

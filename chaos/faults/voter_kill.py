@@ -1,0 +1,17 @@
+"""`voter.kill`: a node's voter dies of SIGKILL.
+
+PID 1 starts it again at once, and it loads its file: nothing that was acknowledged is lost. Meanwhile a majority of the
+others goes on.
+"""
+
+from chaos.faults.program import ProgramKill
+from chaos.process_effects import NodeProgram
+
+__all__ = ["VoterKill"]
+
+
+class VoterKill(ProgramKill):
+    """A node's voter dies of SIGKILL, past the engine and past PID 1, which starts it again."""
+
+    name = "voter.kill"
+    program = NodeProgram.VOTER

@@ -1,0 +1,82 @@
+"""The orders that the Resource Control Manager gives: requests to the resource host, changes of a group's register.
+
+Every decision goes out through here, so that what is under way is noted in the facts at the moment it is ordered: at
+most one request for a resource, at most one change for a group. What is not allowed to happen yet sets a wake.
+"""
+
+from harness.cluster_service.failover import group_key
+from harness.cluster_service.ids import Ids
+from harness.cluster_service.messages import CallHost, ChangeRegister
+from harness.cluster_service.node import NodeManager
+from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
+from harness.model.changes import Change
+from harness.model.host import EntryPoint, HostRequest, Why
+from harness.model.session import Session
+from harness.model.topology import ResourceSpec
+
+__all__ = ["ResourceOrders"]
+
+
+class ResourceOrders:
+    """Makes orders under this session's right. `wakes` are the times at which a delay is over, by what waits."""
+
+    def __init__(self, *, session: Session, node: NodeManager, ids: Ids) -> None:
+        self.wakes: dict[str, int] = {}
+        self._session = session
+        self._node = node
+        self._ids = ids
+        self._changes: dict[int, tuple[str, str | None]] = {}
+
+    def free(self, now: int, name: str, facts: GroupFacts, resource: ResourceFacts) -> bool:
+        """Whether a request for that resource may be made now."""
+        if resource.request is not None or resource.change is not None:
+            return False
+        if now < resource.not_before_us:
+            self.wakes[f"{facts.record.spec.name}/{name}"] = resource.not_before_us
+            return False
+        return True
+
+    def call(
+        self,
+        now: int,
+        facts: GroupFacts,
+        spec: ResourceSpec,
+        entry_point: EntryPoint,
+        *,
+        why: Why,
+        adopt: bool = False,
+    ) -> CallHost:
+        """A request to the resource host, good until the end of the lease."""
+        end = self._node.lease_end_us()
+        assert end is not None
+        opening = entry_point is EntryPoint.OPEN
+        request = HostRequest(
+            number=self._ids.next(),
+            entry_point=entry_point,
+            resource=spec.name,
+            group=facts.record.spec.name,
+            session=self._session,
+            epoch=facts.record.epoch,
+            not_after_us=end,
+            why=why,
+            wanted=facts.record.persistent.get(spec.name, False),
+            adopt=adopt,
+            spec=spec if opening else None,
+        )
+        resource = facts.resources[spec.name]
+        resource.request, resource.asked_us = request, now
+        return CallHost(request)
+
+    def change(self, facts: GroupFacts, change: Change, *, resource: str | None = None) -> ChangeRegister:
+        """A change of the group's register, because of `resource` or of the group as a whole."""
+        name = facts.record.spec.name
+        wish = ChangeRegister(id=self._ids.next(), key=group_key(name), change=change)
+        self._changes[wish.id] = (name, resource)
+        facts.change = wish.id
+        if resource is not None:
+            facts.resources[resource].change = wish.id
+        return wish
+
+    def ended(self, change: int) -> tuple[str, str | None] | None:
+        """The group and the resource of a change that has settled; None for a change of somebody else."""
+        return self._changes.pop(change, None)
