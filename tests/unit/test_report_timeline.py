@@ -112,6 +112,18 @@ def test_the_higher_epoch_counts_whoever_speaks_last() -> None:
     assert [(span.node, span.epoch) for span in spans] == [("node1", 1), ("node2", 3)]
 
 
+def test_a_move_is_told_by_the_owner_before_it() -> None:
+    records = [
+        line(1, "node1", "group-claimed", group="web", owner="node1", epoch=1),
+        line(2, "node1", "group-moved", group="web", target="node3", epoch=2),
+        line(3, "node3", "group-move-given-up", group="web", target="node1", epoch=3),
+    ]
+
+    spans = timeline(*records).owners["web"]
+
+    assert [(span.node, span.epoch) for span in spans] == [("node1", 1), ("node3", 2), ("node3", 3)]
+
+
 def test_pending_and_failed_end_with_online_or_with_the_node() -> None:
     def state(seconds: float, node: str, old: str, new: str) -> Record:
         return line(seconds, node, "resource-state", resource="web-vm", group="web", old=old, state=new)
