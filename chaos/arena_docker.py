@@ -32,13 +32,14 @@ from chaos.arena import (
     StallEngine,
     ThawNode,
 )
-from chaos.client import Client, machine_addresses
+from chaos.client import Client
+from chaos.client_targets import measured_machines
 from chaos.docker_effects.engine_effects import look_at_engine, resume_engine, stall_engine
 from chaos.docker_effects.network_effects import Cuts
 from chaos.docker_effects.node_effects import hang_node, reset_node, thaw_node
 from chaos.docker_effects.process_effects import carry_out, look_inside
 from chaos.engine_stream import EngineStream
-from chaos.evidence import collect_evidence, read_journals
+from chaos.evidence import collect_evidence, machines_without_journal, read_journals
 from chaos.history import (
     CleanUp,
     ClusterSeen,
@@ -161,7 +162,7 @@ class DockerArena:
         self._cuts = Cuts(self._client, self._rig.topology)
         self._facts.update(await self._in_thread(self._learn_images))
         outside = Client(
-            self._client, rig=self._name, addresses=machine_addresses(self._rig.topology), sink=self._from_thread
+            self._client, rig=self._name, machines=measured_machines(self._rig.topology), sink=self._from_thread
         )
         await self._in_thread(outside.start)
         self._outside = outside
@@ -290,7 +291,13 @@ class DockerArena:
 
     def _read_journals(self) -> list[Any]:
         nodes = [node_container(self._name, node.name) for node in self._standing_rig().topology.nodes]
-        return read_journals(self._client, nodes=nodes, machines=self._machines(), at_ns=self.unix_ns())
+        return read_journals(
+            self._client,
+            nodes=nodes,
+            machines=self._machines(),
+            without=machines_without_journal(self._standing_rig().topology),
+            at_ns=self.unix_ns(),
+        )
 
     def _remove(self) -> list[str]:
         try:

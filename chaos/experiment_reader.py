@@ -12,10 +12,18 @@ from pathlib import PurePath
 
 from chaos.activity_reader import ActivityReader, Place
 from chaos.experiment import Activity, Experiment, FaultCall
-from chaos.schema import EXPERIMENT_FORM, LATER_KEYS, NEED_ENGINE_PROXY, NOT_UNDER_SELF_FENCING
+from chaos.schema import (
+    EXPERIMENT_FORM,
+    LATER_KEYS,
+    NEED_ENGINE_PROXY,
+    NEED_VOTER_DISK,
+    NOT_UNDER_SELF_FENCING,
+    VOTER_DISK_BYTES,
+)
 from harness.errors import UsageError
 from harness.model.topology import Fencing, Topology
 from harness.rig.section import NAME_FORM, Section, is_name
+from harness.rig.size import format_size
 from harness.rig.topology_document import read_topology
 from harness.rig.yaml_source import Source, load, refuse, shown
 
@@ -51,6 +59,7 @@ class ExperimentReader:
         expects_violation = section.boolean("expects-violation", False)
         faults = [step for step in (*method, *rollbacks) if isinstance(step.call, FaultCall)]
         topology, choices = self._with_engine_proxy(section, topology, faults)
+        topology, further_choices = _with_voter_disks(topology, faults)
         if topology is not None and topology.settings.fencing is Fencing.SELF and not expects_violation:
             self._refuse_under_self(faults)
         experiment = Experiment(
@@ -65,7 +74,7 @@ class ExperimentReader:
             method=method,
             rollbacks=rollbacks,
             expects_violation=expects_violation,
-            choices=choices,
+            choices=(*choices, *further_choices),
             document=data,
         )
         for key in ("version", "contributions"):
@@ -137,6 +146,18 @@ class ExperimentReader:
     def _line(self, refusal: str) -> int:
         match = re.match(re.escape(self._source.name) + r":(\d+):", refusal)
         return int(match[1]) if match else 0
+
+
+def _with_voter_disks(
+    topology: Topology | None, faults: Sequence[Activity]
+) -> tuple[Topology | None, tuple[str, ...]]:
+    """A method that fills a voter's disk needs voters with disks of their own; a size that the file gives is kept."""
+    fills = [step for step in faults if isinstance(step.call, FaultCall) and step.call.fault in NEED_VOTER_DISK]
+    if topology is None or not fills or topology.settings.voter_disk_bytes:
+        return topology, ()
+    limited = replace(topology, settings=replace(topology.settings, voter_disk_bytes=VOTER_DISK_BYTES))
+    size = format_size(VOTER_DISK_BYTES)
+    return limited, (f"voter-disk: {size}, because line {fills[0].line} fills a voter's disk",)
 
 
 def rig_name(file: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from chaos.arena import Direction
 from chaos.experiment import FaultCall
 from chaos.faults import FAULTS, Adjustable, Fault
+from chaos.process_effects import Freezing
 from chaos.schema import FaultArgument
 from chaos.target_reader import TargetReader
 from harness.model.topology import SECOND_US, Topology
@@ -23,6 +24,7 @@ SHORTEST_US = 10_000
 _WORDS = {
     FaultArgument.DIRECTION: tuple(direction.value for direction in Direction),
     FaultArgument.HELD_CALLS: ("forward", "drop"),
+    FaultArgument.FREEZING: tuple(how.value for how in Freezing),
 }
 
 

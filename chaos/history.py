@@ -163,7 +163,8 @@ class GuestRun:
 class GuestJournal:
     """A machine's journal as it was read at `at_ns`.
 
-    `error` is empty if it could be read; `unreadable_lines` were torn by a crash or a full disk.
+    `error` is empty if it could be read; `unreadable_lines` were torn by a crash or a full disk. `kept` is False for a
+    machine that runs another program than the guest's and has none.
     """
 
     at_ns: int
@@ -172,6 +173,7 @@ class GuestJournal:
     lines: int = 0
     unreadable_lines: int = 0
     error: str = ""
+    kept: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

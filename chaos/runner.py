@@ -29,8 +29,9 @@ from chaos.interrupt import Interrupt, Interrupted
 from chaos.journal import Journal
 from chaos.journal_document import RunFacts, about_experiment, journal_document
 from chaos.ledger import Ledger
-from chaos.options import RunOptions
+from chaos.options import ReportFiles, RunOptions
 from chaos.recovery import read_recoveries
+from chaos.report.writing import prepare_reports, write_reports
 from chaos.stall_watch import watch_stalls
 from chaos.terminal import Terminal
 from chaos.verdict import ExitCode, Finding, FindingKind, Ruling, Verdict, exit_code, exit_meaning
@@ -67,6 +68,8 @@ def run_files(paths: Sequence[Path], *, options: RunOptions, console: Console | 
         if options.arena != "docker":
             raise UsageError(f"--arena is {options.arena!r}, expected docker: no other arena is available yet")
         experiments = load_all(paths, rig=options.on_rig or options.rig)
+        if options.reports.wanted and not options.dry:
+            prepare_reports(options.reports)
     except UsageError as error:
         print(error, file=sys.stderr)
         return ExitCode.USAGE.value
@@ -77,20 +80,29 @@ def run_files(paths: Sequence[Path], *, options: RunOptions, console: Console | 
     # The engine's client is imported only by a run that needs an engine.
     from chaos.arena_docker import DockerArena, drive
 
+    journals: list[Path] = []
+
     async def main(runtime: Runtime, interrupt: Interrupt) -> int:
         def arena() -> Arena:
             return DockerArena(runtime, on_rig=options.on_rig)
 
-        return await _run_all(experiments, arena=arena, interrupt=interrupt, terminal=terminal, options=options)
+        return await _run_all(
+            experiments, arena=arena, interrupt=interrupt, terminal=terminal, options=options, journals=journals
+        )
 
+    code, problem = ExitCode.HARNESS.value, ""
     try:
-        return drive(main)
+        code = drive(main)
     except UsageError as error:
-        print(error, file=sys.stderr)
-        return ExitCode.USAGE.value
+        code, problem = ExitCode.USAGE.value, str(error)
     except HarnessError as error:
-        print(error, file=sys.stderr)
-        return ExitCode.HARNESS.value
+        problem = str(error)
+    if problem:
+        print(problem, file=sys.stderr)
+    if options.reports.wanted:
+        not_started = [experiment.file for experiment in experiments[len(journals) :]]
+        return _report(journals, not_started, problem, code=code, files=options.reports, terminal=terminal)
+    return code
 
 
 def load_all(paths: Sequence[Path], *, rig: str | None = None) -> list[Experiment]:
@@ -115,11 +127,14 @@ async def _run_all(
     interrupt: Interrupt,
     terminal: Terminal,
     options: RunOptions,
+    journals: list[Path],
 ) -> int:
-    """One arena a file. Several files have a directory each below `out`."""
+    """One arena a file. Several files have a directory each below `out`; `journals` gets the journal of each run."""
     findings: list[Finding] = []
     for experiment in experiments:
         if interrupt.signal is not None:
+            reason = f"asked to stop by {interrupt.name} before {experiment.file}"
+            findings.append(Finding(kind=FindingKind.SIGNAL, reason=reason, signal=interrupt.signal))
             break
         world = arena()
         refusals = _unsupported(experiment, world)
@@ -143,10 +158,30 @@ async def _run_all(
             outputs.append(f"journal: {options.journal}")
         terminal.verdict(result.code, result.findings, outputs)
         findings += result.findings
+        journals.append(result.journal)
     code = exit_code(findings)
     if len(experiments) > 1:
         terminal.note(f"{len(experiments)} experiments: {exit_meaning(code)} (exit code {code.value})")
     return code.value
+
+
+def _report(
+    journals: Sequence[Path],
+    not_started: Sequence[str],
+    problem: str,
+    *,
+    code: int,
+    files: ReportFiles,
+    terminal: Terminal,
+) -> int:
+    """Make the reports, and answer the exit code: somebody relies on them, so a pass without them is none."""
+    try:
+        for line in write_reports(journals, files, not_started=not_started, problem=problem):
+            terminal.note(line)
+    except BlackstartError as error:
+        print(error, file=sys.stderr)
+        return ExitCode.HARNESS.value if code == ExitCode.PASSED.value else code
+    return code
 
 
 def _unsupported(experiment: Experiment, arena: Arena) -> list[str]:

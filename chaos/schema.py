@@ -14,10 +14,12 @@ __all__ = [
     "LATER_KEYS",
     "LATER_PROVIDERS",
     "NEED_ENGINE_PROXY",
+    "NEED_VOTER_DISK",
     "NOT_UNDER_SELF_FENCING",
     "PROBES",
     "TARGET_FORM",
     "TOLERANCE_FORM",
+    "VOTER_DISK_BYTES",
     "Answers",
     "ArgumentKind",
     "FaultArgument",
@@ -44,6 +46,14 @@ LATER_PROVIDERS = ("process", "http", "python")
 
 NEED_ENGINE_PROXY = frozenset({"engine.stall"})
 """Faults for which the nodes must reach the engine through a proxy."""
+
+NEED_VOTER_DISK = frozenset({"voter.disk-full"})
+"""Faults for which the voters must have disks of a size of their own."""
+
+VOTER_DISK_BYTES = 64 << 20
+"""Their size where a file does not say it: a voter of a small rig writes some mebibytes an hour, and its file is
+rewritten from one mebibyte on.
+"""
 
 NOT_UNDER_SELF_FENCING = frozenset({"node.hang", "engine.stall"})
 """What fencing `self` cannot cover: a node that freezes with its watchdog, and engine calls that outlive the bound."""

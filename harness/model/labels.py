@@ -20,5 +20,6 @@ class Role(StrEnum):
     CLIENT = "client"
     ENGINE_PROXY = "engine-proxy"
     HOLD = "hold"
+    KEEPER = "keeper"
     NETWORK = "network"
     VOLUME = "volume"

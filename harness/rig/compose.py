@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from harness.live.node_api_endpoints import API_PORT
 from harness.model import labels
 from harness.model.plain import from_plain, to_plain
 from harness.model.topology import NodeSpec, Topology
@@ -24,6 +25,7 @@ __all__ = [
     "VOTER_PORT",
     "csv_volume",
     "engine_proxy_container",
+    "keeper_container",
     "network_name",
     "node_container",
     "render",
@@ -35,9 +37,14 @@ __all__ = [
 HYPERVISOR_IMAGE = "blackstart/hypervisor"
 TOPOLOGY_LABEL = "io.blackstart.topology"
 VOTER_PORT = 637
+API_PUBLISHED = f"127.0.0.1::{API_PORT}"
+"""On another port of 127.0.0.1 at each start: container addresses cannot be reached from everywhere."""
 ENGINE_SOCKET = "/var/run/docker.sock"
 PROXY_SOCKET = "/run/engine/docker.sock"
 """Where a node finds the engine when there is a proxy in between: on a volume that both have."""
+KEEPER_SERVICE = "voter_disks"
+"""No node is called so: names have no underscores."""
+VOTER_UID = 901
 PROXY_PROGRAM = "/usr/lib/blackstart/engine_proxy.py"
 
 NODE_CAPABILITIES = (
@@ -68,6 +75,11 @@ def engine_proxy_container(rig: str, node: str) -> str:
     return f"{rig}-{node}-engine"
 
 
+def keeper_container(rig: str) -> str:
+    """The name of the container that keeps the voters' disks while their nodes are off, where they live in memory."""
+    return f"{rig}_{KEEPER_SERVICE}"
+
+
 def network_name(rig: str) -> str:
     """The name of the rig's network."""
     return f"{rig}_rig"
@@ -79,7 +91,7 @@ def csv_volume(rig: str) -> str:
 
 
 def secrets_volume(rig: str) -> str:
-    """The name of the volume that holds the voters' password."""
+    """The name of the volume that holds the voters' password and the node API's token."""
     return f"{rig}_secrets"
 
 
@@ -96,8 +108,11 @@ def render(topology: Topology, *, image: str = HYPERVISOR_IMAGE, socket: str = E
         "secrets": _volume(rig, secrets_volume(rig)),
     }
     for node in topology.voters:
-        volumes[f"voter-{node.name}"] = _volume(rig, voter_volume(rig, node.name), **{labels.NODE: node.name})
+        volume = _volume(rig, voter_volume(rig, node.name), **{labels.NODE: node.name})
+        volumes[f"voter-{node.name}"] = volume | _disk_in_memory(topology.settings.voter_disk_bytes)
     services = {}
+    if topology.settings.voter_disk_bytes:
+        services[KEEPER_SERVICE] = _keeper(topology, image=image)
     for node in topology.nodes:
         if topology.settings.engine_proxy:
             volumes[f"engine-{node.name}"] = _volume(rig, f"{rig}_engine-{node.name}", **{labels.NODE: node.name})
@@ -154,6 +169,7 @@ def _service(topology: Topology, node: NodeSpec, *, image: str, socket: str) -> 
         "sysctls": {"net.ipv4.ip_unprivileged_port_start": "1024"},
         "environment": _environment(topology, node),
         "networks": {"rig": {"ipv4_address": node.address}},
+        "ports": [API_PUBLISHED],
         "volumes": [
             engine,
             "csv:/csv",
@@ -161,6 +177,31 @@ def _service(topology: Topology, node: NodeSpec, *, image: str, socket: str) -> 
             *data,
         ],
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
+    }
+
+
+def _disk_in_memory(size: int) -> dict[str, Any]:
+    """A volume of that size. It is gone when the last container that mounts it ends, hence the keeper."""
+    if not size:
+        return {}
+    options = f"size={size},uid={VOTER_UID},gid={VOTER_UID},mode=0755"
+    return {"driver": "local", "driver_opts": {"type": "tmpfs", "device": "tmpfs", "o": options}}
+
+
+def _keeper(topology: Topology, *, image: str) -> dict[str, Any]:
+    """A power cut takes a node's memory and leaves its disk: so somebody else must have that mounted."""
+    return {
+        "image": image,
+        "container_name": keeper_container(topology.rig),
+        "labels": {labels.RIG: topology.rig, labels.ROLE: str(labels.Role.KEEPER)},
+        "restart": "unless-stopped",
+        "stop_grace_period": "1s",
+        "network_mode": "none",
+        "user": "65534:65534",
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "entrypoint": ["sleep", "infinity"],
+        "volumes": [f"voter-{node.name}:/{node.name}:ro" for node in topology.voters],
     }
 
 
@@ -201,7 +242,7 @@ def _environment(topology: Topology, node: NodeSpec) -> dict[str, str]:
         "BLACKSTART_LEASE_MS": str(settings.lease_us // 1000),
         "BLACKSTART_GRACE_MS": str(settings.grace_us // 1000),
         "BLACKSTART_FENCING": str(settings.fencing),
-        **engine,
         "BLACKSTART_PROGRAM_ASK_MS": str(settings.program_ask_us // 1000),
         "BLACKSTART_PROGRAM_SILENCE_MS": str(settings.program_silence_us // 1000),
+        **engine,
     }

@@ -6,10 +6,12 @@ be tried in milliseconds, and the virtual clock shows that they await nothing bu
 """
 
 import functools
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
+
+from scripted_processes import Processes
 
 from chaos.arena import (
     CrashMachine,
@@ -46,6 +48,7 @@ from chaos.history import (
     StreamGap,
 )
 from chaos.interrupt import Interrupt
+from chaos.process_effects import NodeInside, NodeProgram, ProcessEffect
 from harness.errors import HarnessError
 from harness.model.topology import Topology
 from harness.simulation.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
@@ -115,6 +118,7 @@ class ScriptedArena:
         self.cuts: dict[str, IsolateNode] = {}
         self.stalled: set[str] = set()
         self.machines: dict[str, _Machine] = {}
+        self.processes = Processes(self)
         self.stands = False
         self._number = 0
         self._runs: list[GuestRun] = []
@@ -200,7 +204,8 @@ class ScriptedArena:
                 role=Role.MACHINE,
                 node=machine.node,
                 running=machine.running,
-                paused=machine.running and machine.node in self.frozen and not self.script.hang_spares_machines,
+                paused=machine.container in self.processes.paused
+                or (machine.running and machine.node in self.frozen and not self.script.hang_spares_machines),
                 machine=machine.name,
                 group=machine.group,
                 session=f"{machine.node}@1/1",
@@ -211,6 +216,18 @@ class ScriptedArena:
 
     async def held(self, node: str) -> bool:
         return node in self.holds
+
+    async def inside(self, node: str, *, ask: Collection[NodeProgram] = ()) -> NodeInside:
+        await self.runtime.sleep(100 * MS)
+        if not self.nodes[node]:
+            raise HarnessError(f"{node} is off")
+        return self.processes.inside(node, ask)
+
+    def machine_event(self, action: str, machine: str, **more: Any) -> None:
+        self._event(action, self.machines[machine], **more)
+
+    def machine_runs(self, machine: str, running: bool) -> None:
+        self.machines[machine].running = running
 
     async def network(self, node: str) -> NetworkSeen:
         await self.runtime.sleep(10 * MS)
@@ -255,6 +272,8 @@ class ScriptedArena:
             case ResumeEngine(node=node):
                 if not self.script.resume_does_nothing:
                     self.stalled.discard(node)
+        if isinstance(effect, ProcessEffect):
+            self.processes.apply(effect)
         if self.script.stalls_after_fault:
             self.history.append(Stall(at_ns=self.unix_ns(), length_us=3 * SECOND))
         return at_ns
