@@ -5,7 +5,7 @@ inside it. What cannot be had is said in the file's place: evidence must never f
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +13,49 @@ import docker
 
 from chaos.guest_journal import read_guest_journal
 from chaos.history import EngineEvent, GuestJournal, to_plain
-from harness.errors import BlackstartError, EngineError, HarnessError
+from harness.errors import BlackstartError, EngineError, HarnessError, NoSuchContainer
 from harness.model import labels
+from harness.model.topology import Topology
+from harness.model.workload import runs_guest
 from harness.rig.container_file import read_file
 from harness.rig.engine import engine_call
 
-__all__ = ["collect_evidence", "read_journals"]
+__all__ = ["collect_evidence", "machines_without_journal", "read_journals"]
 
 JOURNAL_MAX_BYTES = 256 << 20
 """A guest writes 2 kB a second; that is a day and a half of it."""
 
 
+def machines_without_journal(topology: Topology) -> frozenset[str]:
+    """The machines that run another program than the guest's: a journal is not to be expected of them."""
+    return frozenset(
+        resource.name
+        for group in topology.groups
+        for resource in group.resources
+        if resource.type == "virtual-machine" and not runs_guest(resource.properties)
+    )
+
+
 def read_journals(
-    client: docker.DockerClient, *, nodes: Iterable[str], machines: Iterable[str], at_ns: int
+    client: docker.DockerClient,
+    *,
+    nodes: Iterable[str],
+    machines: Iterable[str],
+    at_ns: int,
+    without: Collection[str] = (),
 ) -> list[GuestJournal]:
-    """The journal of each machine, through whichever of the `nodes` (containers) can be read."""
+    """The journal of each machine, through whichever of the `nodes` (containers) can be read. Those `without` may lack
+    one; if they have one, it counts.
+    """
     journals = []
     for machine in machines:
         try:
             text = _journal(client, nodes, machine)
         except BlackstartError as error:
-            journals.append(GuestJournal(at_ns=at_ns, machine=machine, error=str(error)))
+            if machine in without and isinstance(error, NoSuchContainer):
+                journals.append(GuestJournal(at_ns=at_ns, machine=machine, kept=False))
+            else:
+                journals.append(GuestJournal(at_ns=at_ns, machine=machine, error=str(error)))
         else:
             journals.append(read_guest_journal(text, machine=machine, at_ns=at_ns))
     return journals

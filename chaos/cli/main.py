@@ -16,7 +16,7 @@ from types import FrameType
 
 import click
 
-from chaos.cli.experiment_commands import run, validate
+from chaos.cli.experiment_commands import report, run, validate
 from chaos.cli.group_commands import group, resource
 from chaos.cli.log_commands import events, logs
 from chaos.cli.machine_commands import vm
@@ -68,7 +68,7 @@ def cli() -> None:
 
 
 for command in (
-    *(doctor, up, status, down, run, validate, images, compose),
+    *(doctor, up, status, down, run, report, validate, images, compose),
     *(group, resource, node, vm, wait, quorum, events, logs),
 ):
     cli.add_command(command)

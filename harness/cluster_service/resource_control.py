@@ -58,7 +58,7 @@ from harness.model.machine import Ending
 from harness.model.records import GroupRecord
 from harness.model.session import Session
 from harness.model.states import ResourceState
-from harness.model.topology import ResourceSpec, RestartAction
+from harness.model.topology import ResourceSpec, RestartAction, ShutdownAction
 
 __all__ = ["ResourceControlManager"]
 
@@ -74,7 +74,16 @@ at most.
 ANSWER_MARGIN_US = 10_000_000
 """The resource host settles each request within the pending-timeout by itself; one that is this much later hangs."""
 
+END_NEWS_US = 1_000_000
+"""The news of an end took at most 0.6 s on a real engine."""
+
 _CLEAN = (Ending.STOPPED, Ending.SHUT_DOWN)
+_BAD = (Ending.CRASHED, Ending.KILLED, Ending.UNKNOWN)
+
+
+def _failure_of(report: HostReport) -> str:
+    """The failure's name: the run that ended, so that whoever hears of it twice counts it once."""
+    return f"{report.epoch}.{report.run or report.at_us}"
 
 
 class ResourceControlManager:
@@ -89,10 +98,15 @@ class ResourceControlManager:
         failover: FailoverManager,
         requests: OpenRequests,
         ids: Ids,
+        guests_ended_us: Callable[[], int | None],
         hour_of_day: Callable[[], int],
     ) -> None:
+        """`guests_ended_us` says when PID 1 may have ended the guests with the lease, as far as these managers must
+        reckon with it; None when not since before they were made.
+        """
         self._session = session
         self._membership = membership
+        self._guests_ended_us = guests_ended_us
         self._host_connected = False
         self._groups: dict[str, GroupFacts] = {}
         self._orders = ResourceOrders(session=session, node=node, ids=ids)
@@ -167,7 +181,11 @@ class ResourceControlManager:
         for facts in self._groups.values():
             for name, old in list(facts.resources.items()):
                 facts.resources[name] = ResourceFacts(
-                    change=old.change, failure=old.failure, failed_at_us=old.failed_at_us
+                    change=old.change,
+                    retry_with=old.retry_with,
+                    failure=old.failure,
+                    failed_at_us=old.failed_at_us,
+                    known=old.known,
                 )
 
     def _see_group(self, record: GroupRecord) -> list[Action]:
@@ -202,23 +220,71 @@ class ResourceControlManager:
         if asked is not None and report.number == asked.number:
             resource.request = None
             self._request_ended(now, asked, report, resource)
-        actions: list[Action] = []
-        opened = asked is not None and asked.entry_point is EntryPoint.OPEN
-        if not owned or opened:
-            return actions
+        if not owned:
+            return []
+        if asked is not None and asked.entry_point is EntryPoint.OPEN:
+            settled = report.number == asked.number and report.error is None
+            return self._found(now, report, facts, resource) if settled else []
+        return self._heard(now, report, facts, resource, before, spontaneous=asked is None)
+
+    def _found(self, now: int, report: HostReport, facts: GroupFacts, resource: ResourceFacts) -> list[Action]:
+        """OPEN has told how the resource is. One that is wanted and has ended while nobody watched has failed, unless
+        PID 1 may have ended it together with the lease.
+        """
+        watched, resource.known = resource.known or self._guests_ended_us() is None, True
+        wanted = facts.record.persistent.get(report.resource, False)
+        ended = report.state is ResourceState.OFFLINE and bool(report.run)
+        bad = report.ending in _BAD or (report.ending in _CLEAN and self._must_not_stop(facts, report.resource))
+        if not (watched and wanted and ended and bad):
+            return []
+        told = replace(report, evidence=f"ended while nobody watched: {report.evidence or report.ending}")
+        resource.become_failed(now, _failure_of(report), told.evidence)
+        return [failure_line(told)]
+
+    def _heard(
+        self,
+        now: int,
+        report: HostReport,
+        facts: GroupFacts,
+        resource: ResourceFacts,
+        before: ResourceState,
+        *,
+        spontaneous: bool,
+    ) -> list[Action]:
+        """What the resource does, by itself or because of a request."""
+        if not resource.known:
+            return []  # OPEN will tell
+        if report.state is ResourceState.FAILED and report.ending in _BAD and self._may_be_the_lease(now):
+            resource.state = ResourceState.OFFLINE
+            return []
+        clean = report.state is ResourceState.OFFLINE and report.live and report.ending in _CLEAN
+        by_itself = report.number is None and report.epoch == facts.record.epoch
         if resource.to_fail and resource.state is ResourceState.OFFLINE and report.proof is not None:
-            asked_for = replace(report, evidence="an administrator has asked for it")
-            resource.become_failed(now, resource.to_fail, asked_for.evidence)
-            actions.append(failure_line(asked_for))
-        elif report.state is ResourceState.FAILED and before is not ResourceState.FAILED:
-            resource.become_failed(now, f"{report.epoch}.{report.at_us}", report.evidence or report.error or "")
-            actions.append(failure_line(report))
-        elif report.state is ResourceState.OFFLINE and report.live and report.ending in _CLEAN:
-            resource.clean_stop = report.number is None and report.epoch == facts.record.epoch
+            report = replace(report, evidence="an administrator has asked for it")
+            resource.become_failed(now, resource.to_fail, report.evidence)
+            return [failure_line(report)]
+        if clean and by_itself and self._must_not_stop(facts, report.resource):
+            report = replace(report, evidence=f"its shutdown-action is fail: {report.evidence}")
+            resource.become_failed(now, _failure_of(report), report.evidence)
+            return [failure_line(report)]
+        if report.state is ResourceState.FAILED and before is not ResourceState.FAILED:
+            resource.become_failed(now, _failure_of(report), report.evidence or report.error or "")
+            return [failure_line(report)]
+        if clean:
+            resource.clean_stop = by_itself
         elif report.state is ResourceState.ONLINE and before is not ResourceState.ONLINE:
-            resource.found_online = report.live and asked is None and report.epoch == facts.record.epoch
-            actions.append(online_line(report, facts.record.epoch))
-        return actions
+            resource.found_online = report.live and spontaneous and report.epoch == facts.record.epoch
+            return [online_line(report, facts.record.epoch)]
+        return []
+
+    def _may_be_the_lease(self, now: int) -> bool:
+        """Whether news of a machine's end may be that of PID 1's ending it: that is no failure of the machine."""
+        ended_us = self._guests_ended_us()
+        return ended_us is not None and now - ended_us < END_NEWS_US
+
+    @staticmethod
+    def _must_not_stop(facts: GroupFacts, name: str) -> bool:
+        return facts.record.spec.resource(name).policy.shutdown_action is ShutdownAction.FAIL
 
     @staticmethod
     def _request_ended(now: int, asked: HostRequest, report: HostReport, resource: ResourceFacts) -> None:

@@ -30,13 +30,15 @@ class ResourceFacts:
     """One resource. `state` is the last report; the rest is about requests, changes, failures and what was done by
     hand.
 
-    `opened_epoch` and `closed_epoch` are those under which OPEN and CLOSE succeeded last. `stuck_since_us` is when
-    this node first failed to end it. `to_fail` names the failure that an administrator wants it to have, `try_again`
-    that one wants it tried although it is Failed for good; `retry_with` is the change that says so. `evidence` is what
-    was told of its last failure, `stays` why nothing is done about it. Times in microseconds of the boot-time clock.
+    `known` once it was opened by these managers. `opened_epoch` and `closed_epoch` are those under which OPEN and CLOSE
+    succeeded last. `stuck_since_us` is when this node first failed to end it. `to_fail` names the failure that an
+    administrator wants it to have, `try_again` that one wants it tried although it is Failed for good; `retry_with` is
+    the change that says so. `evidence` is what was told of its last failure, `stays` why nothing is done about it.
+    Times in microseconds of the boot-time clock.
     """
 
     state: ResourceState = ResourceState.INITIALIZING
+    known: bool = False
     opened_epoch: int | None = None
     closed_epoch: int | None = None
     request: HostRequest | None = None

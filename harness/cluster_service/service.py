@@ -1,10 +1,10 @@
 """The cluster service: routes facts to the managers in a fixed order, and hands their actions out. No I/O, no clock.
 
-Order of each step: the lease deadline first; then the Database Manager; then Node, Membership, Fencing, Failover,
-Administration and Resource Control. When the lease lapses all managers are thrown away and new ones learn every fact
-afresh: nothing that was believed under the old lease can act under the next. What administrators had asked is answered
-first. PID 1 ends the guests at that moment by itself. The watch over the node's other programs stands beside the
-managers: it knows nothing of leases.
+Order of each step: the lease deadline first; then the Database Manager; then Node, Membership, Fencing, Voter Set,
+Failover, Administration and Resource Control. When the lease lapses all managers are thrown away and new ones learn
+every fact afresh: nothing that was believed under the old lease can act under the next. What administrators had asked
+is answered first. PID 1 ends the guests at that moment by itself. The watch over the node's other programs stands
+beside the managers: it knows nothing of leases.
 """
 
 from collections import deque
@@ -21,13 +21,16 @@ from harness.cluster_service.ids import Ids
 from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import (
     Action,
+    AdoptVoters,
     ChangeRegister,
     Event,
     HostConnected,
     HostLost,
     Log,
     Manager,
+    Pet,
     Refresh,
+    Rewrite,
 )
 from harness.cluster_service.node import NodeManager
 from harness.cluster_service.program_watch import ProgramWatch
@@ -35,7 +38,8 @@ from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.snapshot import snapshot
 from harness.cluster_service.turns import Turns
-from harness.database.protocol import CLUSTER_KEY
+from harness.cluster_service.voter_set import VoterSetManager
+from harness.database.protocol import CLUSTER_KEY, WriteCounts
 from harness.database.register import Codec
 from harness.model.session import Session
 from harness.model.topology import Settings
@@ -49,7 +53,8 @@ STEP_LIMIT = 10_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceConfiguration:
     """What a node knows from its environment. `process` must be unique per start of the service's process,
-    everywhere and for ever. `hour_of_day` tells the hour, 0 to 23, for windows of failback.
+    everywhere and for ever. `guests_end_us` is what an earlier process of this session told PID 1 last, 0 for
+    the first one. `hour_of_day` tells the hour, 0 to 23, for windows of failback.
     """
 
     rig: str
@@ -57,6 +62,7 @@ class ServiceConfiguration:
     voters: tuple[str, ...]
     settings: Settings
     process: str
+    guests_end_us: int
     hour_of_day: Callable[[], int]
 
 
@@ -66,6 +72,7 @@ class _Managers:
     node: NodeManager
     membership: MembershipManager
     fencing: FencingManager
+    voter_set: VoterSetManager
     failover: FailoverManager
     drain: DrainManager
     requests: OpenRequests
@@ -78,6 +85,7 @@ class _Managers:
             self.node,
             self.membership,
             self.fencing,
+            self.voter_set,
             self.failover,
             self.drain,
             self.administration,
@@ -96,11 +104,14 @@ class ClusterService:
         self._configuration = configuration
         self._codec = codec
         self._jitter = jitter
+        self._writes = WriteCounts()
         self._calls = Ids()
         self._ids = Ids()
         self._generation = 0
         self._now_us = 0
         self._host_connected = False
+        self._leased = False
+        self._guests_ended_us: int | None = None
         self._programs = ProgramWatch(settings=configuration.settings)
         self._managers = self._build()
 
@@ -110,7 +121,7 @@ class ClusterService:
         actions = self._programs.handle(now, event)
         events: deque[Event] = deque([event])
         if self._managers.node.lapsed(now):
-            actions += self._lapse()
+            actions += self._lapse(now)
             if self._host_connected:
                 events.appendleft(HostConnected())
         if isinstance(event, HostConnected | HostLost):
@@ -139,6 +150,7 @@ class ClusterService:
             session=self._configuration.session,
             membership=managers.membership,
             node=managers.node,
+            voter_set=managers.voter_set,
             failover=managers.failover,
             requests=managers.requests,
             resource_control=managers.resource_control,
@@ -156,10 +168,14 @@ class ClusterService:
     def _take(self, now: int, wishes: Sequence[Action], events: deque[Event], actions: list[Action]) -> None:
         asked = False
         for wish in wishes:
-            if isinstance(wish, ChangeRegister | Refresh):
+            if isinstance(wish, ChangeRegister | Refresh | Rewrite | AdoptVoters):
                 self._managers.database.ask(now, wish)
                 asked = True
             else:
+                if isinstance(wish, Pet) and wish.guests_end_us and not self._leased:
+                    # PID 1 hears this before the deadline that the process before has told it, or it has acted.
+                    self._leased = True
+                    self._guests_ended_us = now if 0 < self._configuration.guests_end_us <= now else None
                 actions.append(wish)
         if asked:
             self._collect(now, events, actions)
@@ -169,8 +185,9 @@ class ClusterService:
         events.extend(facts)
         actions.extend(calls)
 
-    def _lapse(self) -> list[Action]:
+    def _lapse(self, now: int) -> list[Action]:
         self._generation += 1
+        self._guests_ended_us = now
         answers = self._managers.requests.lapse()
         self._managers = self._build()
         told = Log(
@@ -192,6 +209,7 @@ class ClusterService:
             codec=self._codec,
             jitter=self._jitter,
             numbers=self._calls.next,
+            writes=self._writes,
         )
         node = NodeManager(
             rig=configuration.rig,
@@ -199,6 +217,7 @@ class ClusterService:
             settings=settings,
             seen_cluster=lambda: database.seen_ballot(CLUSTER_KEY),
             numbers=self._calls.next,
+            writes=self._writes,
         )
         membership = MembershipManager(session=session, node=node, ids=self._ids, turns=turns)
         failover = FailoverManager(session=session, membership=membership, ids=self._ids, turns=turns)
@@ -215,6 +234,15 @@ class ClusterService:
                 membership=membership,
                 ids=self._ids,
                 turns=turns,
+            ),
+            voter_set=VoterSetManager(
+                rig=configuration.rig,
+                session=session,
+                settings=settings,
+                membership=membership,
+                ids=self._ids,
+                numbers=self._calls.next,
+                identity=f"{configuration.process}.{self._generation}",
             ),
             failover=failover,
             drain=DrainManager(session=session, membership=membership, failover=failover, ids=self._ids),
@@ -234,6 +262,7 @@ class ClusterService:
                 failover=failover,
                 requests=requests,
                 ids=self._ids,
+                guests_ended_us=lambda: self._guests_ended_us,
                 hour_of_day=configuration.hour_of_day,
             ),
         )

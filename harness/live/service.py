@@ -52,6 +52,7 @@ from harness.database.register import JsonCodec
 from harness.errors import BlackstartError, EngineError, EngineUnanswered
 from harness.live.cluster_log import LineWriter
 from harness.live.framed_socket import FramedConnection, serve_frames
+from harness.live.lease_note import LeaseNote
 from harness.live.node_api import NodeApi
 from harness.live.node_environment import NodeEnvironment, read_environment
 from harness.live.runtime import boot_time_us
@@ -102,6 +103,8 @@ class ServiceProcess:
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake: asyncio.TimerHandle | None = None
         self._failed: asyncio.Future[None] | None = None
+        self._lease_note = LeaseNote()
+        self._session: Session | None = None
         self._requests = 0
         self._answers: dict[int, asyncio.Future[Answer]] = {}
 
@@ -109,7 +112,7 @@ class ServiceProcess:
         """Until something that must not fail fails: then the process ends, and PID 1 starts the next."""
         self._failed = asyncio.get_running_loop().create_future()
         self._open_api()
-        session = await self._learn_session()
+        session = self._session = await self._learn_session()
         self._core = ClusterService(
             configuration=ServiceConfiguration(
                 rig=self._environment.rig,
@@ -117,6 +120,7 @@ class ServiceProcess:
                 voters=tuple(self._environment.voters),
                 settings=self._environment.settings,
                 process=f"{session.node}.{os.urandom(8).hex()}",
+                guests_end_us=self._lease_note.read(session),
                 hour_of_day=lambda: time.localtime().tm_hour,
             ),
             codec=JsonCodec(),
@@ -199,6 +203,8 @@ class ServiceProcess:
                     self._host.send({"request": to_plain(request)})
             case Pet(guests_end_us=guests_end_us, node_ends_us=node_ends_us):
                 self._pet(guests_end_us, node_ends_us)
+                if guests_end_us and self._session is not None:
+                    self._lease_note.write(self._session, guests_end_us)
             case Fence():
                 self._spawn(self._fence(action))
             case PowerOn(node):

@@ -307,6 +307,7 @@ class Rig:
 
     def _complete(self, tool: ComposeTool, *, image: str, say: Say) -> None:
         """Powers on what is off, and makes anew what is missing, of a rig that stands."""
+        self._resume_helpers()
         off = {name: power for name, power in self.powers().items() if power is not Power.ON}
         if not off:
             say(f"rig {self.name} stands already")
@@ -319,6 +320,16 @@ class Rig:
                     self.client.api.unpause(node_container(self.name, name))
             else:
                 self.power_on(name)
+
+    def _resume_helpers(self) -> None:
+        """A run that was killed may have left an engine's proxy frozen; without it its node can do nothing. Without the
+        keeper a voter loses its disk with its node.
+        """
+        for found in (*self._containers(labels.Role.ENGINE_PROXY), *self._containers(labels.Role.KEEPER)):
+            if found["State"] != "running":
+                with engine_call(f"resume {found['Names'][0].lstrip('/')}"):
+                    resume = self.client.api.unpause if found["State"] == "paused" else self.client.api.start
+                    resume(found["Id"])
 
     def _hold(self, node: str) -> None:
         mark = {labels.RIG: self.name, labels.ROLE: str(labels.Role.HOLD), labels.NODE: node}
