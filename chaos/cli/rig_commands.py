@@ -100,8 +100,8 @@ def up(nodes: int | None, topology_file: Path | None, name: str | None, limit_s:
 @as_json
 def status(name: str, json_wanted: bool) -> None:
     """How a rig stands: nodes, groups and their resources."""
-    from chaos.cli.cluster_commands import group_rows, node_rows
     from chaos.cli.output import print_json, print_table
+    from chaos.cli.standing_tables import group_rows, node_rows
     from harness.rig.rig import Rig
 
     with contextlib.closing(Rig.find(name)) as rig:
@@ -110,9 +110,9 @@ def status(name: str, json_wanted: bool) -> None:
         print_json(standing)
         return
     click.echo(f"rig {standing.rig}, {standing.subnet}\n")
-    print_table(*node_rows(standing), empty="no nodes")
+    print_table(*node_rows(standing.nodes), empty="no nodes")
     click.echo()
-    print_table(*group_rows(standing), empty="no groups")
+    print_table(*group_rows(standing.groups), empty="no groups")
 
 
 @click.command(epilog="\b\nExamples:\n  blackstart down\n  blackstart down --name big\n  blackstart down --all")
