@@ -16,7 +16,7 @@ from types import FrameType
 import click
 
 from chaos.cli.cluster_commands import group, node, vm
-from chaos.cli.experiment_commands import run, validate
+from chaos.cli.experiment_commands import report, run, validate
 from chaos.cli.rig_commands import compose, doctor, down, images, status, up
 from harness.errors import BlackstartError, CleanupError, UsageError
 
@@ -59,7 +59,7 @@ def cli() -> None:
     """Chaos tests for virtual-machine failover: a rig of containers, a real cluster, faults, and a verdict."""
 
 
-for command in (doctor, up, status, down, run, validate, group, node, vm, images, compose):
+for command in (doctor, up, status, down, run, report, validate, group, node, vm, images, compose):
     cli.add_command(command)
 
 

@@ -29,7 +29,7 @@ from harness.cluster_service.messages import (
     RegisterSeen,
     Settled,
 )
-from harness.cluster_service.placement import rank_claimants
+from harness.cluster_service.placement import rank_claimants, refusals
 from harness.cluster_service.turns import Turns
 from harness.database.proposer import Result
 from harness.database.protocol import NO_BALLOT, Ballot
@@ -68,7 +68,9 @@ class FailoverManager:
         self._ids = ids
         self._turns = turns
         self._asked: set[str] = set()
-        self._claims: dict[int, str] = {}
+        self._claims: dict[int, tuple[str, GroupRecord]] = {}
+        self._down_us: dict[Session, int] = {}
+        self._over_us: dict[Session, int] = {}
         self._ballots: dict[str, Ballot] = {}
         self._stale: dict[str, RegisterNoticed] = {}
         self._asked_for: dict[str, Ballot] = {}
@@ -91,11 +93,12 @@ class FailoverManager:
                 unknown = [name for name in record.groups if name not in self._asked]
                 self._asked.update(unknown)
                 actions += [Refresh(group_key(name)) for name in unknown]
+                self._see_lost(now, record)
                 actions += self._read_what_concerns(list(self._stale))
             case RegisterNoticed() if event.key.startswith(_GROUP):
                 actions += self._noticed(event)
             case Settled() if event.id in self._claims:
-                actions += self._claim_ended(event)
+                actions += self._claim_ended(now, event)
             case _:
                 pass
         return actions + self._look_again(now) + self._claim_orphans(now)
@@ -177,14 +180,23 @@ class FailoverManager:
         actions: list[Action] = []
         for record in orphans:
             name, ranked = record.spec.name, ranking[record.spec.name]
-            if self._session.node not in ranked or name in self._claims.values():
+            under_way = any(claimed == name for claimed, _ in self._claims.values())
+            if self._session.node not in ranked or under_way:
                 continue
             if self._turns.due(now, "claim", _subject(record), ranked.index(self._session.node)):
                 change = Claim(claimant=self._session, owner=record.owner, epoch=record.epoch)
                 wish = ChangeRegister(id=self._ids.next(), key=group_key(name), change=change)
-                self._claims[wish.id] = name
+                self._claims[wish.id] = (name, record)
                 actions.append(wish)
         return actions
+
+    def _see_lost(self, now: int, cluster: ClusterRecord) -> None:
+        """When this node first saw each lost session Down, and over: for the decision record."""
+        lost = [entry.session for entry in cluster.nodes if entry.session and entry.state is SessionState.DOWN]
+        lost += [session for entry in cluster.nodes for session in entry.earlier]
+        self._down_us = {session: self._down_us.get(session, now) for session in lost}
+        over = [session for session in lost if cluster.is_over(session)]
+        self._over_us = {session: self._over_us.get(session, now) for session in over}
 
     def _is_orphan(self, now: int, cluster: ClusterRecord, record: GroupRecord) -> bool:
         if record.owner is None:
@@ -206,15 +218,40 @@ class FailoverManager:
                 owned[node] = owned.get(node, 0) + 1
         return owned
 
-    def _claim_ended(self, event: Settled) -> list[Action]:
-        name = self._claims.pop(event.id)
+    def _claim_ended(self, now: int, event: Settled) -> list[Action]:
+        name, before = self._claims.pop(event.id)
         record = self.groups.get(name)
         if event.result is Result.DONE and record is not None and record.owner == self._session:
             message = f"group {name}: owner is {self._session.node} under epoch {record.epoch}"
             fields = {"group": name, "owner": self._session.node, "epoch": record.epoch}
-            return [Log(component=COMPONENT, event="group-claimed", message=message, fields=fields)]
+            claimed = Log(component=COMPONENT, event="group-claimed", message=message, fields=fields)
+            return [claimed, *self._decided(now, before, record)]
         message = f"group {name}: claim {event.result}: {event.reason or 'no majority answered'}"
         return [Log(component=COMPONENT, event="claim-not-done", message=message, fields={"group": name}, lasting=True)]
+
+    def _decided(self, now: int, before: GroupRecord, record: GroupRecord) -> list[Action]:
+        """The decision record of a failover (the rules of the cluster, section 7); times in microseconds of the
+        boot-time clock, as this node saw them.
+        """
+        cluster, lost, name = self._membership.cluster, before.owner, record.spec.name
+        if lost is None or cluster is None:
+            return []
+        entry = cluster.node(lost.node)
+        replaced = entry is not None and entry.session != lost
+        reasons = refusals(
+            group=record.spec, nodes=cluster.nodes, alive=self._membership.candidates(now), owner=None
+        )
+        fields = {
+            "group": name,
+            "target": self._session.node,
+            "epoch": record.epoch,
+            "evidence": f"{lost} was {'replaced by a newer session of its node' if replaced else 'Down and is fenced'}",
+            "counters": {"failovers": len(record.failovers), "counts": False},
+            "candidates": {node: reason or "candidate" for node, reason in reasons.items()},
+            "phases_us": {"down": self._down_us.get(lost), "over": self._over_us.get(lost), "claimed": now},
+        }
+        message = f"group {name} goes to {self._session.node}: its owner {lost.node} is lost"
+        return [Log(component=COMPONENT, event="failover-decided", message=message, fields=fields)]
 
 
 def _subject(record: GroupRecord) -> str:

@@ -6,7 +6,9 @@
 | wanted anew by an administrator | TERMINATE, then it is Offline |
 | the failure is not yet written down, restarts left | RecordRestart |
 | it is written down, restart delay over | TERMINATE, then it is Offline |
+| this node is Paused | BeginMove to another node, or stay Failed |
 | no restarts left | BeginMove to the next candidate, or stay Failed |
+| it stays Failed, and its retry period is over | ForgetRestarts, and it is tried once more |
 """
 
 from harness.cluster_service.group_move import GroupMove
@@ -15,9 +17,10 @@ from harness.cluster_service.messages import Action
 from harness.cluster_service.resource_facts import GroupFacts
 from harness.cluster_service.resource_log import resource_line
 from harness.cluster_service.resource_orders import ResourceOrders
-from harness.model.changes import BeginMove, RecordRestart
+from harness.model.changes import BeginMove, ForgetRestarts, RecordRestart
 from harness.model.host import EntryPoint, Why
 from harness.model.session import Session
+from harness.model.states import ResourceState
 from harness.model.topology import ResourceSpec, RestartAction
 
 __all__ = ["FailurePolicy"]
@@ -39,13 +42,7 @@ class FailurePolicy:
         record, resource, policy = facts.record, facts.resources[spec.name], spec.policy
         if not wanted or resource.try_again:
             return [self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=Why.REQUEST)]
-        mine = [
-            entry
-            for entry in record.restarts
-            if entry.resource == spec.name
-            and entry.session == self._session
-            and now - entry.at_us <= policy.restart_period_us
-        ]
+        mine = facts.restarts_of(now, spec, self._session)
         if any(entry.failure == resource.failure for entry in mine):
             due = resource.failed_at_us + (policy.restart_delay_us if len(mine) > 1 else 0)
             if now < due:
@@ -54,6 +51,8 @@ class FailurePolicy:
             return [self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=Why.RESTART)]
         if policy.restart_action is RestartAction.NONE:
             return self._stay_failed(facts, spec, "its restart-action is none")
+        if self._moves.paused():
+            return self._leave_paused(now, facts, spec)
         if len(mine) < policy.restart_threshold:
             change = RecordRestart(
                 session=self._session,
@@ -65,7 +64,7 @@ class FailurePolicy:
             )
             return [self._orders.change(facts, change, resource=spec.name)]
         if policy.restart_action is RestartAction.RESTART:
-            return self._stay_failed(facts, spec, "its restarts are used up and it may not move")
+            return self._used_up(now, facts, spec, "its restarts are used up and it may not move")
         return self.escalate(now, facts, spec)
 
     def escalate(self, now: int, facts: GroupFacts, spec: ResourceSpec) -> list[Action]:
@@ -77,10 +76,11 @@ class FailurePolicy:
         threshold = group.failover_threshold if group.failover_threshold is not None else len(names) - 1
         recent = [at_us for at_us in facts.record.failovers if 0 <= now - at_us <= group.failover_period_us]
         if len(recent) >= threshold:
-            return self._stay_failed(facts, spec, f"{len(recent)} failovers, {threshold} are allowed", id=1254)
+            told = f"{len(recent)} failovers, {threshold} are allowed"
+            return self._used_up(now, facts, spec, told, id=1254)
         target = self._moves.next_target(now, facts)
         if target is None:
-            return self._stay_failed(facts, spec, "there is no other candidate")
+            return self._used_up(now, facts, spec, "there is no other candidate")
         change = BeginMove(
             session=self._session,
             epoch=facts.record.epoch,
@@ -88,14 +88,62 @@ class FailurePolicy:
             reason=f"{spec.name} failed and its restarts are used up",
             failed_at_us=now,
         )
-        return [self._orders.change(facts, change)]
+        return [self._decided(now, facts, spec, target, (len(recent), threshold)), self._orders.change(facts, change)]
+
+    def _decided(
+        self, now: int, facts: GroupFacts, spec: ResourceSpec, target: str, failovers: tuple[int, int]
+    ) -> Action:
+        """The decision record (the rules of the cluster, section 7); times in microseconds of the boot-time clock."""
+        resource, name = facts.resources[spec.name], facts.record.spec.name
+        return resource_line(
+            "failover-decided",
+            f"group {name} goes to {target}: {spec.name} failed and its restarts are used up",
+            group=name,
+            target=target,
+            epoch=facts.record.epoch,
+            evidence=f"{spec.name}: {resource.evidence or 'it cannot be opened'}",
+            counters={
+                "restarts": len(facts.restarts_of(now, spec, self._session)),
+                "restart_threshold": spec.policy.restart_threshold,
+                "failovers": failovers[0],
+                "failover_threshold": failovers[1],
+            },
+            candidates={node: reason or "candidate" for node, reason in self._moves.refusals(now, facts).items()},
+            phases_us={"failed": resource.failed_at_us, "decided": now},
+        )
+
+    def _leave_paused(self, now: int, facts: GroupFacts, spec: ResourceSpec) -> list[Action]:
+        """Nothing goes Online on a Paused node, so a restart in place is none. It does not count as a failover."""
+        node = self._session.node
+        if spec.policy.restart_action is RestartAction.RESTART:
+            return self._stay_failed(facts, spec, f"{node} is Paused, and it may not move")
+        begin = self._moves.away_from_pause(now, facts, spec.name)
+        if begin is None:
+            return self._stay_failed(facts, spec, f"{node} is Paused, and there is no other candidate")
+        return [self._orders.change(facts, begin)]
+
+    def _used_up(
+        self, now: int, facts: GroupFacts, spec: ResourceSpec, reason: str, id: int = 1069
+    ) -> list[Action]:
+        """Nothing is left to do, until the retry period is over: then one more attempt, and the whole policy again."""
+        resource, period_us = facts.resources[spec.name], spec.policy.retry_period_us
+        if period_us is None or resource.state is not ResourceState.FAILED:
+            return self._stay_failed(facts, spec, reason, id)
+        due = resource.failed_at_us + period_us
+        if now < due:
+            self._orders.wakes[f"{facts.record.spec.name}/{spec.name}/retry"] = due
+            return self._stay_failed(facts, spec, reason, id)
+        change = ForgetRestarts(session=self._session, epoch=facts.record.epoch, resource=spec.name)
+        wish = self._orders.change(facts, change, resource=spec.name)
+        resource.retry_with = wish.id
+        return [wish]
 
     @staticmethod
     def _stay_failed(facts: GroupFacts, spec: ResourceSpec, reason: str, id: int = 1069) -> list[Action]:
         resource = facts.resources[spec.name]
-        if resource.told_no_candidate:
+        if resource.stays == reason:
             return []
-        resource.told_no_candidate = True
+        resource.stays = reason
         group = facts.record.spec.name
         message = f"{spec.name} of group {group} stays Failed: {reason}"
         return [resource_line("resource-stays-failed", message, id=id, group=group, resource=spec.name)]

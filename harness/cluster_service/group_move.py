@@ -2,22 +2,35 @@
 
 OFFLINE or TERMINATE, dependents first; CLOSE each; Release when every one is proven ended. The stage is in the group's
 register, so a move outlives the service that began it.
+
+Besides failures and requests there are reasons to begin one, first match wins:
+
+| facts | then the group goes |
+|---|---|
+| its node is being drained | to the most preferred candidate |
+| its node is Paused, so that something wanted cannot start | to the most preferred candidate |
+| it was drained from a node that was resumed with failback immediate | back there |
+| its failback policy allows it, and a more preferred owner is a candidate | there |
 """
+
+from collections.abc import Callable
 
 from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import Action
-from harness.cluster_service.placement import next_after_failure, rank_claimants, refusals
+from harness.cluster_service.placement import failback_target, next_after_failure, rank_claimants, refusals
 from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
 from harness.cluster_service.resource_orders import ResourceOrders
-from harness.model.changes import CancelMove, Release
+from harness.model.changes import BeginMove, CancelMove, Release
 from harness.model.host import EntryPoint, Why
-from harness.model.records import ClusterRecord, MoveCause
+from harness.model.records import ClusterRecord, MoveCause, ResumeFailback
 from harness.model.session import Session
-from harness.model.states import ResourceState
-from harness.model.topology import ResourceSpec
+from harness.model.states import DrainState, ResourceState
+from harness.model.topology import Failback, ResourceSpec
 
 __all__ = ["GroupMove"]
+
+_SETTLED = (ResourceState.ONLINE, ResourceState.OFFLINE)
 
 
 class GroupMove:
@@ -30,11 +43,13 @@ class GroupMove:
         membership: MembershipManager,
         failover: FailoverManager,
         orders: ResourceOrders,
+        hour_of_day: Callable[[], int],
     ) -> None:
         self._session = session
         self._membership = membership
         self._failover = failover
         self._orders = orders
+        self._hour_of_day = hour_of_day
 
     def refusals(self, now: int, facts: GroupFacts) -> dict[str, str]:
         """For every node why the group cannot go there; empty for a candidate."""
@@ -43,6 +58,80 @@ class GroupMove:
             nodes=self._cluster().nodes,
             alive=self._membership.candidates(now),
             owner=self._session.node,
+        )
+
+    def paused(self) -> bool:
+        """Whether this node is Paused: nothing goes Online here."""
+        entry = self._cluster().node(self._session.node)
+        return entry is not None and entry.paused
+
+    def begin_if_due(self, now: int, facts: GroupFacts) -> list[Action]:
+        """Begin a move for which there is a reason; nothing has failed."""
+        begin = self._drain(now, facts) or self._leave_paused(now, facts) or self._go_back(now, facts)
+        return [self._orders.change(facts, begin)] if begin is not None else []
+
+    def away_from_pause(self, now: int, facts: GroupFacts, what: str) -> BeginMove | None:
+        """The move of a group of which `what` cannot start on this Paused node; None when nobody else can take it."""
+        target = self.most_preferred(now, facts)
+        if target is None:
+            return None
+        reason = f"{what} cannot start: {self._session.node} is Paused"
+        return self._begin(facts, target, MoveCause.PAUSED, reason)
+
+    def _drain(self, now: int, facts: GroupFacts) -> BeginMove | None:
+        entry = self._cluster().node(self._session.node)
+        if entry is None or not entry.paused or entry.drain is not DrainState.IN_PROGRESS:
+            return None
+        mine = [record.spec for record in self._failover.groups.values() if record.owner == self._session]
+        alive = self._membership.candidates(now)
+        able = [one.name for one in self._cluster().nodes if one.name in alive and not one.paused]
+        ranking = rank_claimants(orphans=mine, candidates=able, groups_owned=self._failover.groups_owned())
+        target = next(iter(ranking.get(facts.record.spec.name, [])), None)
+        if target is None:
+            return None
+        return self._begin(facts, target, MoveCause.DRAIN, f"{entry.name} is being drained", entry.drains)
+
+    def _leave_paused(self, now: int, facts: GroupFacts) -> BeginMove | None:
+        if not self.paused():
+            return None
+        for spec in facts.record.spec.resources:
+            wanted = facts.record.persistent.get(spec.name, False)
+            if wanted and facts.standing(spec.name) is ResourceState.OFFLINE and facts.providers_online(spec):
+                return self.away_from_pause(now, facts, spec.name)
+        return None
+
+    def _go_back(self, now: int, facts: GroupFacts) -> BeginMove | None:
+        record, drained = facts.record, facts.record.drained
+        restless = any(facts.standing(name) not in _SETTLED for name in facts.resources)
+        if self.paused() or restless or (drained is None and record.spec.failback is Failback.PREVENT):
+            return None
+        candidates = [name for name, reason in self.refusals(now, facts).items() if not reason]
+        source = self._cluster().node(drained.node) if drained is not None else None
+        barred = [entry.name for entry in self._cluster().nodes if entry.session in record.left]
+        if source is not None and drained is not None and source.drains == drained.drain:
+            if source.failback is ResumeFailback.IMMEDIATE and source.name in candidates:
+                reason = f"{source.name} was resumed"
+                return self._begin(facts, source.name, MoveCause.FAILBACK, reason)
+            if source.failback is ResumeFailback.NONE:
+                barred.append(source.name)
+        target = failback_target(
+            group=record.spec,
+            candidates=[name for name in candidates if name not in barred],
+            owner=self._session.node,
+            hour=self._hour_of_day(),
+        )
+        if target is None:
+            return None
+        return self._begin(facts, target, MoveCause.FAILBACK, f"{target} is preferred and Up again")
+
+    def _begin(self, facts: GroupFacts, target: str, cause: MoveCause, reason: str, drain: int = 0) -> BeginMove:
+        return BeginMove(
+            session=self._session,
+            epoch=facts.record.epoch,
+            target=target,
+            reason=reason,
+            cause=cause,
+            drain=drain,
         )
 
     def most_preferred(self, now: int, facts: GroupFacts) -> str | None:

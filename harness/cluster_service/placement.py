@@ -9,9 +9,9 @@ left does it take a group that nobody owns, and starts nothing of it.
 from collections.abc import Collection, Mapping, Sequence
 
 from harness.model.records import NodeEntry, SessionState
-from harness.model.topology import GroupSpec, Priority
+from harness.model.topology import Failback, GroupSpec, Priority
 
-__all__ = ["next_after_failure", "rank_claimants", "refusals"]
+__all__ = ["failback_target", "next_after_failure", "rank_claimants", "refusals"]
 
 _URGENCY = {Priority.HIGH: 0, Priority.MEDIUM: 1, Priority.LOW: 2, Priority.NO_AUTO_START: 3}
 
@@ -85,3 +85,24 @@ def next_after_failure(
         if name != failed_on and name in possible(group, candidates):
             return name
     return None
+
+
+def failback_target(*, group: GroupSpec, candidates: Collection[str], owner: str, hour: int) -> str | None:
+    """The preferred owner to which the group's failback policy sends it now; None when it stays. `hour` is that of the
+    day, 0 to 23.
+    """
+    if group.failback is Failback.PREVENT or not _in_window(group.failback_window, hour):
+        return None
+    for name in group.preferred_owners:
+        if name == owner:
+            return None
+        if name in candidates:
+            return name
+    return None
+
+
+def _in_window(window: tuple[int, int] | None, hour: int) -> bool:
+    if window is None:
+        return True
+    begin, end = window
+    return begin <= hour < end if begin <= end else hour >= begin or hour < end

@@ -14,15 +14,19 @@ What is done for one resource of an owned group that is not being moved, first m
 | a clean stop by hand was reported | SetPersistentState 0 |
 | Online by hand, not wanted | SetPersistentState 1 |
 | Failed | as `failure_policy` says |
-| Offline, wanted, providers Online | ONLINE |
+| there is a reason to move the group | BeginMove, as `group_move` says |
+| Offline, wanted, providers Online, this node not Paused | ONLINE |
 | Online, not wanted, or a provider set without any Online | OFFLINE, once no dependent is up |
 
 A group that is being moved: as `group_move` says.
 A resource of a group that another session may own: OPEN without adopting, so that its stopped machine stands ready.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+from harness.cluster_service.explanation import restarts_left, why_not_online
 from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.failure_policy import FailurePolicy
 from harness.cluster_service.group_move import GroupMove
@@ -43,7 +47,7 @@ from harness.cluster_service.messages import (
 from harness.cluster_service.node import NodeManager
 from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
-from harness.cluster_service.resource_log import failure_line, online_line, resource_line, wish_lines
+from harness.cluster_service.resource_log import failure_line, move_line, online_line, resource_line, wish_lines
 from harness.cluster_service.resource_orders import ResourceOrders
 from harness.database.proposer import Result
 from harness.model.changes import (
@@ -54,7 +58,7 @@ from harness.model.machine import Ending
 from harness.model.records import GroupRecord
 from harness.model.session import Session
 from harness.model.states import ResourceState
-from harness.model.topology import ResourceSpec, RestartAction
+from harness.model.topology import ResourceSpec, RestartAction, ShutdownAction
 
 __all__ = ["ResourceControlManager"]
 
@@ -70,7 +74,16 @@ at most.
 ANSWER_MARGIN_US = 10_000_000
 """The resource host settles each request within the pending-timeout by itself; one that is this much later hangs."""
 
+END_NEWS_US = 1_000_000
+"""The news of an end took at most 0.6 s on a real engine."""
+
 _CLEAN = (Ending.STOPPED, Ending.SHUT_DOWN)
+_BAD = (Ending.CRASHED, Ending.KILLED, Ending.UNKNOWN)
+
+
+def _failure_of(report: HostReport) -> str:
+    """The failure's name: the run that ended, so that whoever hears of it twice counts it once."""
+    return f"{report.epoch}.{report.run or report.at_us}"
 
 
 class ResourceControlManager:
@@ -85,13 +98,25 @@ class ResourceControlManager:
         failover: FailoverManager,
         requests: OpenRequests,
         ids: Ids,
+        guests_ended_us: Callable[[], int | None],
+        hour_of_day: Callable[[], int],
     ) -> None:
+        """`guests_ended_us` says when PID 1 may have ended the guests with the lease, as far as these managers must
+        reckon with it; None when not since before they were made.
+        """
         self._session = session
         self._membership = membership
+        self._guests_ended_us = guests_ended_us
         self._host_connected = False
         self._groups: dict[str, GroupFacts] = {}
         self._orders = ResourceOrders(session=session, node=node, ids=ids)
-        self._moves = GroupMove(session=session, membership=membership, failover=failover, orders=self._orders)
+        self._moves = GroupMove(
+            session=session,
+            membership=membership,
+            failover=failover,
+            orders=self._orders,
+            hour_of_day=hour_of_day,
+        )
         self._failures = FailurePolicy(
             session=session, membership=membership, moves=self._moves, orders=self._orders
         )
@@ -101,6 +126,20 @@ class ResourceControlManager:
         """The reported state of each resource of a group that this session owns, for display."""
         facts = self._groups.get(group)
         return {name: resource.state for name, resource in facts.resources.items()} if facts else {}
+
+    def told(self, now: int, group: str) -> dict[str, dict[str, Any]]:
+        """More about each resource of such a group, for display: why it is not Online, and its restarts left."""
+        facts = self._groups.get(group)
+        if facts is None:
+            return {}
+        paused, reasons = self._moves.paused(), self._moves.refusals(now, facts)
+        return {
+            spec.name: {
+                "why": why_not_online(facts, spec, paused=paused, reasons=reasons),
+                "restarts_left": restarts_left(now, facts, spec, self._session),
+            }
+            for spec in facts.record.spec.resources
+        }
 
     def handle(self, now: int, event: Event) -> list[Action]:
         """Take a fact in; then decide for every group."""
@@ -142,7 +181,11 @@ class ResourceControlManager:
         for facts in self._groups.values():
             for name, old in list(facts.resources.items()):
                 facts.resources[name] = ResourceFacts(
-                    change=old.change, failure=old.failure, failed_at_us=old.failed_at_us
+                    change=old.change,
+                    retry_with=old.retry_with,
+                    failure=old.failure,
+                    failed_at_us=old.failed_at_us,
+                    known=old.known,
                 )
 
     def _see_group(self, record: GroupRecord) -> list[Action]:
@@ -161,7 +204,10 @@ class ResourceControlManager:
                 resource.stuck_since_us = None
         for spec in record.spec.resources:
             facts.resources.setdefault(spec.name, ResourceFacts())
-        return [*wish_lines(old, record)] if self._owns(record) else []
+        actions: list[Action] = [*wish_lines(old, record)] if self._owns(record) else []
+        if self._owns(old) and old.move != record.move:
+            actions.append(move_line(old, record))
+        return actions
 
     def _reported(self, now: int, report: HostReport) -> list[Action]:
         facts = self._groups.get(report.group)
@@ -174,28 +220,78 @@ class ResourceControlManager:
         if asked is not None and report.number == asked.number:
             resource.request = None
             self._request_ended(now, asked, report, resource)
-        actions: list[Action] = []
-        opened = asked is not None and asked.entry_point is EntryPoint.OPEN
-        if not owned or opened:
-            return actions
+        if not owned:
+            return []
+        if asked is not None and asked.entry_point is EntryPoint.OPEN:
+            settled = report.number == asked.number and report.error is None
+            return self._found(now, report, facts, resource) if settled else []
+        return self._heard(now, report, facts, resource, before, spontaneous=asked is None)
+
+    def _found(self, now: int, report: HostReport, facts: GroupFacts, resource: ResourceFacts) -> list[Action]:
+        """OPEN has told how the resource is. One that is wanted and has ended while nobody watched has failed, unless
+        PID 1 may have ended it together with the lease.
+        """
+        watched, resource.known = resource.known or self._guests_ended_us() is None, True
+        wanted = facts.record.persistent.get(report.resource, False)
+        ended = report.state is ResourceState.OFFLINE and bool(report.run)
+        bad = report.ending in _BAD or (report.ending in _CLEAN and self._must_not_stop(facts, report.resource))
+        if not (watched and wanted and ended and bad):
+            return []
+        told = replace(report, evidence=f"ended while nobody watched: {report.evidence or report.ending}")
+        resource.become_failed(now, _failure_of(report), told.evidence)
+        return [failure_line(told)]
+
+    def _heard(
+        self,
+        now: int,
+        report: HostReport,
+        facts: GroupFacts,
+        resource: ResourceFacts,
+        before: ResourceState,
+        *,
+        spontaneous: bool,
+    ) -> list[Action]:
+        """What the resource does, by itself or because of a request."""
+        if not resource.known:
+            return []  # OPEN will tell
+        if report.state is ResourceState.FAILED and report.ending in _BAD and self._may_be_the_lease(now):
+            resource.state = ResourceState.OFFLINE
+            return []
+        clean = report.state is ResourceState.OFFLINE and report.live and report.ending in _CLEAN
+        by_itself = report.number is None and report.epoch == facts.record.epoch
         if resource.to_fail and resource.state is ResourceState.OFFLINE and report.proof is not None:
-            resource.become_failed(now, resource.to_fail)
-            actions.append(failure_line(replace(report, evidence="an administrator has asked for it")))
-        elif report.state is ResourceState.FAILED and before is not ResourceState.FAILED:
-            resource.become_failed(now, f"{report.epoch}.{report.at_us}")
-            actions.append(failure_line(report))
-        elif report.state is ResourceState.OFFLINE and report.live and report.ending in _CLEAN:
-            resource.clean_stop = report.number is None and report.epoch == facts.record.epoch
+            report = replace(report, evidence="an administrator has asked for it")
+            resource.become_failed(now, resource.to_fail, report.evidence)
+            return [failure_line(report)]
+        if clean and by_itself and self._must_not_stop(facts, report.resource):
+            report = replace(report, evidence=f"its shutdown-action is fail: {report.evidence}")
+            resource.become_failed(now, _failure_of(report), report.evidence)
+            return [failure_line(report)]
+        if report.state is ResourceState.FAILED and before is not ResourceState.FAILED:
+            resource.become_failed(now, _failure_of(report), report.evidence or report.error or "")
+            return [failure_line(report)]
+        if clean:
+            resource.clean_stop = by_itself
         elif report.state is ResourceState.ONLINE and before is not ResourceState.ONLINE:
-            resource.found_online = report.live and asked is None and report.epoch == facts.record.epoch
-            actions.append(online_line(report, facts.record.epoch))
-        return actions
+            resource.found_online = report.live and spontaneous and report.epoch == facts.record.epoch
+            return [online_line(report, facts.record.epoch)]
+        return []
+
+    def _may_be_the_lease(self, now: int) -> bool:
+        """Whether news of a machine's end may be that of PID 1's ending it: that is no failure of the machine."""
+        ended_us = self._guests_ended_us()
+        return ended_us is not None and now - ended_us < END_NEWS_US
+
+    @staticmethod
+    def _must_not_stop(facts: GroupFacts, name: str) -> bool:
+        return facts.record.spec.resource(name).policy.shutdown_action is ShutdownAction.FAIL
 
     @staticmethod
     def _request_ended(now: int, asked: HostRequest, report: HostReport, resource: ResourceFacts) -> None:
         if report.error is not None:
             resource.not_before_us = now + RETRY_US
             if asked.entry_point is EntryPoint.OPEN:
+                resource.evidence = report.error
                 resource.open_errors += 1
                 resource.not_before_us = now + min(RETRY_US << min(resource.open_errors, 10), OPEN_RETRY_LAST_US)
             elif asked.entry_point is not EntryPoint.ONLINE and resource.stuck_since_us is None:
@@ -252,6 +348,9 @@ class ResourceControlManager:
             return actions
         if facts.record.move is not None:
             return actions + self._moves.go_on(now, facts)
+        begun = self._moves.begin_if_due(now, facts)
+        if begun:
+            return actions + begun
         for spec in facts.record.spec.resources:
             step = self._next_for(now, facts, spec)
             actions += step
@@ -311,8 +410,8 @@ class ResourceControlManager:
             return [self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=Why.REQUEST)]
         if resource.state is ResourceState.FAILED:
             return self._failures.next_for(now, facts, spec, wanted)
-        may_start = wanted and facts.providers_online(spec) and not self._requests.holds_starts(record.spec.name)
-        if resource.state is ResourceState.OFFLINE and may_start:
+        held = self._moves.paused() or self._requests.holds_starts(record.spec.name)
+        if resource.state is ResourceState.OFFLINE and wanted and not held and facts.providers_online(spec):
             return [self._orders.call(now, facts, spec, EntryPoint.ONLINE, why=Why.START)]
         must_end = not wanted or facts.providers_gone(spec)
         if resource.state is ResourceState.ONLINE and must_end and facts.dependents_down(spec):

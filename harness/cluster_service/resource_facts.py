@@ -6,7 +6,8 @@ How the resources of a group hang together is answered here, from their states a
 from dataclasses import dataclass, field
 
 from harness.model.host import EntryPoint, HostRequest
-from harness.model.records import GroupRecord
+from harness.model.records import GroupRecord, Restart
+from harness.model.session import Session
 from harness.model.states import ResourceState
 from harness.model.topology import ResourceSpec
 
@@ -29,13 +30,15 @@ class ResourceFacts:
     """One resource. `state` is the last report; the rest is about requests, changes, failures and what was done by
     hand.
 
-    `opened_epoch` and `closed_epoch` are those under which OPEN and CLOSE succeeded last. `stuck_since_us` is when
-    this node first failed to end it. `to_fail` names the failure that an administrator wants it to have, `try_again`
-    that one wants it tried although it is Failed for good; `retry_with` is the change that says so. Times in
-    microseconds of the boot-time clock.
+    `known` once it was opened by these managers. `opened_epoch` and `closed_epoch` are those under which OPEN and CLOSE
+    succeeded last. `stuck_since_us` is when this node first failed to end it. `to_fail` names the failure that an
+    administrator wants it to have, `try_again` that one wants it tried although it is Failed for good; `retry_with` is
+    the change that says so. `evidence` is what was told of its last failure, `stays` why nothing is done about it.
+    Times in microseconds of the boot-time clock.
     """
 
     state: ResourceState = ResourceState.INITIALIZING
+    known: bool = False
     opened_epoch: int | None = None
     closed_epoch: int | None = None
     request: HostRequest | None = None
@@ -48,18 +51,18 @@ class ResourceFacts:
     failed_at_us: int = 0
     not_before_us: int = 0
     stuck_since_us: int | None = None
-    told_no_candidate: bool = False
+    evidence: str = ""
+    stays: str = ""
     to_fail: str = ""
     try_again: bool = False
     retry_with: int | None = None
 
-    def become_failed(self, now: int, failure: str) -> None:
+    def become_failed(self, now: int, failure: str, evidence: str) -> None:
         """It has failed; `failure` names this failure among all of the resource's."""
         self.state = ResourceState.FAILED
-        self.failure = failure
+        self.failure, self.evidence = failure, evidence
         self.failed_at_us = now
-        self.told_no_candidate = False
-        self.to_fail = ""
+        self.stays = self.to_fail = ""
 
 
 @dataclass(slots=True)
@@ -83,6 +86,16 @@ class GroupFacts:
         if self.record.epoch in (resource.opened_epoch, resource.closed_epoch):
             return resource.state
         return ResourceState.FAILED if resource.open_errors else ResourceState.INITIALIZING
+
+    def restarts_of(self, now: int, spec: ResourceSpec, session: Session) -> list[Restart]:
+        """The restarts in place that this session has made of a resource within its restart-period."""
+        return [
+            entry
+            for entry in self.record.restarts
+            if entry.resource == spec.name
+            and entry.session == session
+            and now - entry.at_us <= spec.policy.restart_period_us
+        ]
 
     def may_be_starting(self) -> bool:
         """Whether something of the group is going Online, or may be for all that is known here."""

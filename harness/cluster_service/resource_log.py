@@ -1,10 +1,12 @@
 """What the Resource Control Manager and its parts write into the cluster log."""
 
+from typing import Any
+
 from harness.cluster_service.messages import Log
 from harness.model.host import HostReport
 from harness.model.records import GroupRecord
 
-__all__ = ["COMPONENT", "failure_line", "online_line", "resource_line", "wish_lines"]
+__all__ = ["COMPONENT", "failure_line", "move_line", "online_line", "resource_line", "wish_lines"]
 
 COMPONENT = "resource-control-manager"
 
@@ -51,3 +53,24 @@ def wish_lines(old: GroupRecord, new: GroupRecord) -> list[Log]:
         for name, wanted in new.persistent.items()
         if old.persistent.get(name) != wanted
     ]
+
+
+def move_line(before: GroupRecord, after: GroupRecord) -> Log:
+    """A move has begun, was given up, or has ended with another owner; told by the owner before."""
+    name, move = before.spec.name, after.move or before.move
+    assert move is not None
+    fields: dict[str, Any] = {
+        "group": name,
+        "target": move.target,
+        "cause": move.cause,
+        "reason": move.reason,
+        "epoch": after.epoch,
+    }
+    if after.move is not None:
+        return resource_line(
+            "group-move-begun", f"group {name} is being moved to {move.target}: {move.reason}", **fields
+        )
+    if after.owner == before.owner:
+        return resource_line("group-move-given-up", f"group {name} stays: {move.target} cannot take it", **fields)
+    owner = after.owner.node if after.owner is not None else None
+    return resource_line("group-moved", f"group {name}: owner is {owner} under epoch {after.epoch}", **fields)

@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.cluster_service.administration import AdministrationManager
 from harness.cluster_service.database import DatabaseManager
+from harness.cluster_service.drain import DrainManager
 from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.fencing import FencingManager
 from harness.cluster_service.ids import Ids
@@ -27,6 +28,7 @@ from harness.cluster_service.messages import (
     HostLost,
     Log,
     Manager,
+    Pet,
     Refresh,
     Rewrite,
 )
@@ -51,7 +53,8 @@ STEP_LIMIT = 10_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceConfiguration:
     """What a node knows from its environment. `process` must be unique per start of the service's process,
-    everywhere and for ever.
+    everywhere and for ever. `guests_end_us` is what an earlier process of this session told PID 1 last, 0 for
+    the first one. `hour_of_day` tells the hour, 0 to 23, for windows of failback.
     """
 
     rig: str
@@ -59,6 +62,8 @@ class ServiceConfiguration:
     voters: tuple[str, ...]
     settings: Settings
     process: str
+    guests_end_us: int
+    hour_of_day: Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +74,7 @@ class _Managers:
     fencing: FencingManager
     voter_set: VoterSetManager
     failover: FailoverManager
+    drain: DrainManager
     requests: OpenRequests
     administration: AdministrationManager
     resource_control: ResourceControlManager
@@ -81,6 +87,7 @@ class _Managers:
             self.fencing,
             self.voter_set,
             self.failover,
+            self.drain,
             self.administration,
             self.resource_control,
         )
@@ -103,6 +110,8 @@ class ClusterService:
         self._generation = 0
         self._now_us = 0
         self._host_connected = False
+        self._leased = False
+        self._guests_ended_us: int | None = None
         self._programs = ProgramWatch(settings=configuration.settings)
         self._managers = self._build()
 
@@ -112,7 +121,7 @@ class ClusterService:
         actions = self._programs.handle(now, event)
         events: deque[Event] = deque([event])
         if self._managers.node.lapsed(now):
-            actions += self._lapse()
+            actions += self._lapse(now)
             if self._host_connected:
                 events.appendleft(HostConnected())
         if isinstance(event, HostConnected | HostLost):
@@ -143,6 +152,7 @@ class ClusterService:
             node=managers.node,
             voter_set=managers.voter_set,
             failover=managers.failover,
+            requests=managers.requests,
             resource_control=managers.resource_control,
         )
 
@@ -162,6 +172,10 @@ class ClusterService:
                 self._managers.database.ask(now, wish)
                 asked = True
             else:
+                if isinstance(wish, Pet) and wish.guests_end_us and not self._leased:
+                    # PID 1 hears this before the deadline that the process before has told it, or it has acted.
+                    self._leased = True
+                    self._guests_ended_us = now if 0 < self._configuration.guests_end_us <= now else None
                 actions.append(wish)
         if asked:
             self._collect(now, events, actions)
@@ -171,8 +185,9 @@ class ClusterService:
         events.extend(facts)
         actions.extend(calls)
 
-    def _lapse(self) -> list[Action]:
+    def _lapse(self, now: int) -> list[Action]:
         self._generation += 1
+        self._guests_ended_us = now
         answers = self._managers.requests.lapse()
         self._managers = self._build()
         told = Log(
@@ -230,6 +245,7 @@ class ClusterService:
                 identity=f"{configuration.process}.{self._generation}",
             ),
             failover=failover,
+            drain=DrainManager(session=session, membership=membership, failover=failover, ids=self._ids),
             requests=requests,
             administration=AdministrationManager(
                 session=session,
@@ -246,5 +262,7 @@ class ClusterService:
                 failover=failover,
                 requests=requests,
                 ids=self._ids,
+                guests_ended_us=lambda: self._guests_ended_us,
+                hour_of_day=configuration.hour_of_day,
             ),
         )

@@ -6,11 +6,15 @@ the answers of all nodes.
 
 from typing import Any
 
+from harness.cluster_service.explanation import no_candidate
 from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.node import NodeManager
+from harness.cluster_service.placement import refusals
+from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.voter_set import VoterSetManager
+from harness.model.plain import to_plain
 from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, SessionState
 from harness.model.session import Session
 from harness.model.states import group_state
@@ -29,9 +33,12 @@ def snapshot(
     node: NodeManager,
     voter_set: VoterSetManager,
     failover: FailoverManager,
+    requests: OpenRequests,
     resource_control: ResourceControlManager,
 ) -> dict[str, Any]:
-    """The node's view: `nodes` and `groups` in the order of the cluster register."""
+    """The node's view: `nodes` and `groups` in the order of the cluster register; `requests` are those that wait for
+    their answers here.
+    """
     cluster = membership.cluster
     names = cluster.groups if cluster is not None else ()
     return {
@@ -44,11 +51,15 @@ def snapshot(
         "voters": _voters(now, cluster, voter_set) if cluster is not None else [],
         "voter_set": _voter_set(cluster) if cluster is not None else None,
         "groups": [
-            _group(failover.groups[name], session, cluster, resource_control)
+            _group(now, failover.groups[name], session, membership, resource_control)
             for name in names
             if name in failover.groups
         ],
         "groups_expected": len(names),
+        "requests": [
+            {"call": request.call, "arguments": dict(request.arguments), "waits_for": request.waits_for}
+            for request in requests.all()
+        ],
     }
 
 
@@ -59,6 +70,7 @@ def _node(entry: NodeEntry) -> dict[str, Any]:
         "address": entry.address,
         "state": "Paused" if entry.paused and state == "Up" else state,
         "paused": entry.paused,
+        "drain": entry.drain.value,
         "fenced": entry.fenced,
         "session": str(entry.session) if entry.session is not None else None,
     }
@@ -98,13 +110,16 @@ def _voters(now: int, cluster: ClusterRecord, voter_set: VoterSetManager) -> lis
 
 
 def _group(
+    now: int,
     record: GroupRecord,
     session: Session,
-    cluster: ClusterRecord | None,
+    membership: MembershipManager,
     resource_control: ResourceControlManager,
 ) -> dict[str, Any]:
+    cluster = membership.cluster
     mine = record.owner == session
     states = resource_control.states(record.spec.name) if mine else {}
+    more = resource_control.told(now, record.spec.name) if mine and cluster is not None else {}
     orphaned = record.owner is not None and cluster is not None and not cluster.is_up(record.owner)
     return {
         "name": record.spec.name,
@@ -114,13 +129,30 @@ def _group(
         "epoch": record.epoch,
         "state": group_state(states.values()).value if mine else UNKNOWN,
         "moving_to": record.move.target if record.move is not None else None,
+        "move": to_plain(record.move),
+        "drained_from": record.drained.node if record.drained is not None else None,
+        "failovers": len(record.failovers),
+        "why": _why_without_owner(now, record, membership),
         "resources": [
             {
                 "name": spec.name,
                 "type": spec.type,
                 "state": states[spec.name].value if spec.name in states else UNKNOWN,
                 "persistent_state": 1 if record.persistent.get(spec.name, False) else 0,
+                "why": more[spec.name]["why"] if spec.name in more else "",
+                "restarts_left": more[spec.name]["restarts_left"] if spec.name in more else None,
             }
             for spec in record.spec.resources
         ],
     }
+
+
+def _why_without_owner(now: int, record: GroupRecord, membership: MembershipManager) -> str:
+    """Why nobody runs the group; empty when its owner is Up."""
+    cluster, owner = membership.cluster, record.owner
+    if cluster is None or (owner is not None and cluster.is_up(owner)):
+        return ""
+    if owner is not None and not cluster.is_over(owner):
+        return f"its owner {owner.node} is lost, and not yet known to be off"
+    reasons = refusals(group=record.spec, nodes=cluster.nodes, alive=membership.candidates(now), owner=None)
+    return no_candidate(reasons) or "it is about to be claimed"

@@ -73,6 +73,10 @@ def _make_place(group: str, resource: ResourceSpec) -> None:
     disk = place / "disk"
     disk.mkdir(mode=0o755, parents=True, exist_ok=True)
     os.chown(disk, user, user)
+    for name in json.loads(resource.properties.get("volumes", "{}")):
+        volume = place / "volumes" / name
+        volume.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chown(volume, user, user)
     configuration = {"machine": resource.name, "group": group, "properties": to_plain(resource.properties)}
     (place / "config.json").write_text(json.dumps(configuration, sort_keys=True) + "\n")
 

@@ -20,6 +20,7 @@ __all__ = [
     "Claim",
     "CreateRegister",
     "DeclareDown",
+    "ForgetRestarts",
     "JoinSession",
     "MarkFenced",
     "ProposeVoterSet",
@@ -197,7 +198,15 @@ class Claim:
             return Refusal("there is no such group")
         if record.owner != self.owner or record.epoch != self.epoch:
             return Refusal(f"the owner is {record.owner} under epoch {record.epoch}, another than was fenced")
-        return replace(record, owner=self.claimant, epoch=record.epoch + 1, move=None, restarts=())
+        home = record.drained is not None and record.drained.node == self.claimant.node
+        return replace(
+            record,
+            owner=self.claimant,
+            epoch=record.epoch + 1,
+            move=None,
+            restarts=(),
+            drained=None if home else record.drained,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,6 +235,24 @@ class RecordRestart:
             return record
         entry = Restart(resource=self.resource, session=self.session, at_us=self.at_us, failure=self.failure)
         return replace(record, restarts=(*recent, entry)[-RESTARTS_KEPT:])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetRestarts:
+    """The owner tries a resource once more whose restarts are used up: its retry period is over."""
+
+    session: Session
+    epoch: int
+    resource: str
+
+    def apply(self, record: Record | None) -> Record | Refusal:
+        """Refused unless session and epoch still own the group."""
+        refusal = _not_owned(record, self.session, self.epoch)
+        if refusal is not None:
+            return refusal
+        assert isinstance(record, GroupRecord)
+        left = tuple(entry for entry in record.restarts if entry.resource != self.resource)
+        return replace(record, restarts=left)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 __all__ = [
     "SECOND_US",
+    "Failback",
     "Fencing",
     "GroupSpec",
     "NodeSpec",
@@ -19,6 +20,7 @@ __all__ = [
     "ResourceSpec",
     "RestartAction",
     "Settings",
+    "ShutdownAction",
     "Topology",
 ]
 
@@ -49,12 +51,29 @@ class Priority(StrEnum):
     NO_AUTO_START = "no-auto-start"
 
 
+class Failback(StrEnum):
+    """Whether a group goes back to its most preferred owner when that is Up again."""
+
+    PREVENT = "prevent"
+    ALLOW = "allow"
+
+
+class ShutdownAction(StrEnum):
+    """What it means when a machine was stopped with the hypervisor's own tool, or shut itself down: a wish, or a
+    failure.
+    """
+
+    OFFLINE = "offline"
+    FAIL = "fail"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Cluster-wide times in microseconds, and how to fence.
+    """Cluster-wide times in microseconds, how to fence, and whether nodes reach the engine through proxies.
 
     The service asks the node's other programs every `program_ask_us` whether they live, and has one restarted that has
-    not answered for `program_silence_us`.
+    not answered for `program_silence_us`. `voter_disk_bytes` is the size of each voter's disk, which then lives in
+    memory and can be filled; 0: a volume of the engine's, as large as the engine's disk.
 
     With `dynamic_quorum` the votes of nodes that stay away are taken out of the set of voters.
     """
@@ -63,15 +82,18 @@ class Settings:
     lease_us: int = 2 * SECOND_US
     grace_us: int = SECOND_US
     fencing: Fencing = Fencing.POWER
+    engine_proxy: bool = False
     program_ask_us: int = SECOND_US
     program_silence_us: int = 5 * SECOND_US
+    voter_disk_bytes: int = 0
     dynamic_quorum: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourcePolicy:
     """Times in microseconds. `restart_threshold` restarts within `restart_period_us` are tolerated; the next failure
-    escalates.
+    escalates. `retry_period_us` after the last failure, when restarts and failovers are used up, it is tried once more;
+    None means never.
     """
 
     is_alive_interval_us: int = 5 * SECOND_US
@@ -82,6 +104,8 @@ class ResourcePolicy:
     restart_threshold: int = 3
     restart_period_us: int = 900 * SECOND_US
     restart_delay_us: int = SECOND_US // 2
+    retry_period_us: int | None = 3600 * SECOND_US
+    shutdown_action: ShutdownAction = ShutdownAction.OFFLINE
     separate_monitor: bool = False
 
 
@@ -100,7 +124,9 @@ class ResourceSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupSpec:
-    """What moves together. `failover_threshold` None means nodes - 1."""
+    """What moves together. `failover_threshold` None means nodes - 1. `failback_window` is from one hour of the day up
+    to another, and may wrap midnight; None means at any time.
+    """
 
     name: str
     resources: tuple[ResourceSpec, ...] = ()
@@ -109,6 +135,8 @@ class GroupSpec:
     priority: Priority = Priority.MEDIUM
     failover_threshold: int | None = None
     failover_period_us: int = 6 * 3600 * SECOND_US
+    failback: Failback = Failback.PREVENT
+    failback_window: tuple[int, int] | None = None
 
     def resource(self, name: str) -> ResourceSpec:
         """The resource of that name; KeyError when the group has none."""

@@ -4,7 +4,7 @@ Each node tells what it knows; a group's states are known on its owner only. `me
 without any I/O, and says Unknown where nobody knows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from harness.model.states import GroupState
 from harness.model.topology import Priority, Topology
 
-__all__ = ["UNKNOWN", "GroupStanding", "NodeStanding", "Power", "ResourceStanding", "Standing", "merge"]
+__all__ = ["UNKNOWN", "Condition", "GroupStanding", "NodeStanding", "Power", "ResourceStanding", "Standing", "merge"]
 
 UNKNOWN = "Unknown"
 
@@ -97,6 +97,10 @@ class Standing:
         nodes = (node.name for node in self.nodes if node.state != "Up" or node.power is not Power.ON)
         owners = (group.owner for group in self.groups if group.state != GroupState.ONLINE and group.owner)
         return next(nodes, next(owners, ""))
+
+
+Condition = Callable[[Standing], str]
+"""What is still missing, as words after "waiting for"; empty when it holds."""
 
 
 def merge(topology: Topology, powers: Mapping[str, Power], snapshots: Mapping[str, Mapping[str, Any]]) -> Standing:

@@ -43,6 +43,7 @@ from harness.simulation.composition import Composition
 from harness.simulation.engine import SimulatedEngine
 from harness.simulation.engine_client import SimulatedEngineClient
 from harness.simulation.network import SimulatedNetwork
+from harness.simulation.reach import SimulatedReach
 from harness.simulation.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
 from harness.simulation.vmms_link import VmmsLink, VmmsProcess
 from harness.simulation.voters import SimulatedVoter, VoterConnections
@@ -50,6 +51,7 @@ from harness.simulation.voters import SimulatedVoter, VoterConnections
 __all__ = ["Record", "SimulatedNode"]
 
 MS_US = 1_000
+HOUR_US = 3_600_000_000
 BOOT_GRACE_US = 60_000_000
 WATCHDOG_EXIT = 87
 HOP_US = 150
@@ -157,6 +159,7 @@ class SimulatedNode:
         self._deferred: list[Callable[[], None]] = []
         self._held: set[str] = set()
         self._wake_us: int | None = None
+        self._noted_guests_end_us = 0
         self._requests = 0
         self._askers: dict[int, Callable[[Answer], None]] = {}
 
@@ -169,6 +172,7 @@ class SimulatedNode:
         self.frozen = False
         self._held.clear()
         self._deferred.clear()
+        self._noted_guests_end_us = 0
         self._addresses = SimulatedAddresses(self._runtime("addresses"))
         self._init = _Init(
             self._clock,
@@ -346,6 +350,7 @@ class SimulatedNode:
             runtime=runtime,
             hypervisor=VmmsLink(self._clock, self._vmms, runtime),
             addresses=self._addresses,
+            reach=SimulatedReach(self._engine, node=self.name, runtime=runtime),
             report=self._host_reports,
             log=self._log_of("resource-host"),
         )
@@ -391,6 +396,8 @@ class SimulatedNode:
                 voters=tuple(self._voters),
                 settings=self._topology.settings,
                 process=process,
+                guests_end_us=self._noted_guests_end_us,
+                hour_of_day=lambda: self._clock.now_us // HOUR_US % 24,
             ),
             jitter=self._rng.random,
         )
@@ -465,6 +472,7 @@ class SimulatedNode:
             case Pet(guests_end_us=guests_end_us, node_ends_us=node_ends_us):
                 assert self._init is not None
                 self._init.pet(guests_end_us, node_ends_us)
+                self._noted_guests_end_us = guests_end_us or self._noted_guests_end_us
             case Fence():
                 self._spawn(self._fence(action, service), "fence")
             case PowerOn(node):

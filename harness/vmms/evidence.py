@@ -28,7 +28,9 @@ class RunEvidence:
     lost_events: bool = False
 
     def ending(self, exit_code: int | None) -> tuple[Ending, str] | None:
-        """How the run ended, and why so, at the moment of its `die`; None when a `stop` event may still follow."""
+        """How the run ended, and why so, at the moment of its `die`; None when it may have been a wish, which takes a
+        second look.
+        """
         if self.asked:
             return Ending.ASKED, "ended by this node's own order"
         if SIGTERM in self.signals:
@@ -38,6 +40,6 @@ class RunEvidence:
         if exit_code == 0 and self.lost_events:
             return Ending.UNKNOWN, "exit code 0, but a signal may have been missed"
         if exit_code == 0:
-            return Ending.SHUT_DOWN, "exit code 0 without any signal"
+            return None
         detail = ", out of memory" if self.out_of_memory else ""
         return Ending.CRASHED, f"exit code {exit_code}, no signal through the engine{detail}"

@@ -1,9 +1,9 @@
 """VMMS's one event stream: keeps the book right, judges how runs ended, and tells the subscribers.
 
 The stream is the evidence; a listing replaces it after a gap, and then nothing is known of how a run ended. A `stop`
-event counts as an administrator's wish only if it was seen live, the node itself was not told to stop, and one second
-later the machine still is stopped and the engine answers: an orderly shutdown of the engine looks exactly the same at
-first (safety review, finding 8).
+event, or a machine's own exit with code 0, counts as a wish only if it was seen live, the node itself was not told to
+stop, and one second later the machine still is stopped and the engine answers: an orderly shutdown of the engine looks
+exactly the same at first (safety review, finding 8).
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from harness.model.labels import Role
 from harness.model.machine import Ending, MachineNotice
 from harness.ports import Container, Engine, EngineEvent, EventGap, Log, Runtime
 from harness.vmms.book import Book, MachineContainer, MachineRecord
-from harness.vmms.evidence import SIGKILL
+from harness.vmms.evidence import SIGKILL, SIGTERM
 
 __all__ = ["Watch"]
 
@@ -153,33 +153,39 @@ class Watch:
         box.evidence.asked |= record.ends_under_way > 0
         verdict = box.evidence.ending(exit_code)
         if verdict is None:
-            self._runtime.spawn(self._judge_stop(record, box, box.runs), name=f"evidence of {record.name}")
+            self._runtime.spawn(self._look_again(record, box, box.runs), name=f"evidence of {record.name}")
         else:
             self._conclude(record, box, *verdict)
 
-    async def _judge_stop(self, record: MachineRecord, box: MachineContainer, runs: int) -> None:
+    async def _look_again(self, record: MachineRecord, box: MachineContainer, runs: int) -> None:
+        """A second after what may have been a wish: was it one?"""
         seen = box.evidence
+        by_signal = SIGTERM in seen.signals
 
         def overtaken() -> bool:
             # It runs again, or is gone, or a listing has concluded: that has been told.
             return box.runs != runs or record.current is not box or box.ending is not None
 
-        await record.changed.wait_until(lambda: seen.stop_seen or overtaken(), limit_us=EVIDENCE_US)
+        if by_signal:
+            await record.changed.wait_until(lambda: seen.stop_seen or overtaken(), limit_us=EVIDENCE_US)
         doubt = ""
-        if seen.stop_seen and not overtaken():
+        if (seen.stop_seen or not by_signal) and not overtaken():
             await self._runtime.sleep(EVIDENCE_US)
             doubt = await self._doubt(box)
         if overtaken():
             return
-        if not seen.stop_seen:
+        if by_signal and not seen.stop_seen:
             self._conclude(record, box, Ending.KILLED, "signal 15 through the engine, and no stop event followed")
         elif doubt:
             self._conclude(record, box, Ending.UNKNOWN, doubt)
-        else:
+        elif by_signal:
             self._conclude(record, box, Ending.STOPPED, "a stop event, and still stopped one second later")
+        else:
+            reason = "exit code 0 without any signal, and still stopped one second later"
+            self._conclude(record, box, Ending.SHUT_DOWN, reason)
 
     async def _doubt(self, box: MachineContainer) -> str:
-        """Why a stop may not have been an administrator's wish for this machine; empty when it was."""
+        """Why an end may not have been a wish about this machine; empty when it was."""
         if self._told_to_stop:
             return "stopped while the node itself was told to stop"
         try:

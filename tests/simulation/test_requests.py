@@ -36,9 +36,9 @@ def machine_node(world: World, machine: str) -> str | None:
     return running[0].node if running else None
 
 
-def ask(world: World, node: str, call: str, limit: int = 12 * SECOND, **arguments: str | bool) -> Answer:
+def ask(world: World, asked: str, call: str, /, limit: int = 12 * SECOND, **arguments: str | bool) -> Answer:
     answers: list[Answer] = []
-    assert world.nodes[node].request(call, arguments, answered=answers.append)
+    assert world.nodes[asked].request(call, arguments, answered=answers.append)
     end = world.clock.now_us + limit
     while not answers and world.clock.now_us < end:
         world.run(10_000)
@@ -83,3 +83,57 @@ def test_a_move_ends_the_machine_before_the_target_starts_it() -> None:
     assert answer.code is AnswerCode.DONE
     assert machine_node(world, "vm1") == target
     assert world.violations == []
+
+
+def test_a_paused_node_keeps_what_runs_and_takes_nothing() -> None:
+    world = formed()
+    owner = owner_of(world, "web1")
+    others = [name for name in world.nodes if name != owner]
+
+    paused = ask(world, others[0], "node.pause", node=owner)
+    world.run(2 * SECOND)
+    kept = machine_node(world, "vm1")
+    refused = ask(world, owner_of(world, "web2"), "group.move", group="web2", target=owner)
+
+    assert (paused.code, kept) == (AnswerCode.DONE, owner)
+    if owner_of(world, "web2") != owner:
+        assert refused.code is AnswerCode.REFUSED
+        assert "Paused" in refused.message
+
+
+def test_a_machine_that_fails_on_a_paused_node_goes_to_another() -> None:
+    world = formed()
+    owner = owner_of(world, "web1")
+    ask(world, owner, "node.pause", node=owner)
+    world.run(SECOND)
+
+    world.engine.crash_machine(world.instances.running("vm1")[0].id)
+    world.run(5 * SECOND)
+
+    assert machine_node(world, "vm1") not in (None, owner)
+
+
+def node_told(world: World, asked: str, node: str) -> dict[str, object]:
+    service = world.nodes[asked].service
+    assert service is not None
+    return next(told for told in service.snapshot(world.clock.now_us)["nodes"] if told["name"] == node)
+
+
+def test_a_drained_node_is_empty_and_gets_its_groups_back_at_once_when_resumed_so() -> None:
+    world = formed()
+    owner = owner_of(world, "web1")
+    before = {group.name: owner_of(world, group.name) for group in world.topology.groups}
+    other = next(name for name in world.nodes if name != owner)
+
+    ask(world, other, "node.pause", node=owner, drain=True)
+    world.run(8 * SECOND)
+    drained = {group.name: owner_of(world, group.name) for group in world.topology.groups}
+    drain = node_told(world, other, owner)["drain"]
+    ask(world, other, "node.resume", node=owner, failback="immediate")
+    world.run(8 * SECOND)
+    after = {group.name: owner_of(world, group.name) for group in world.topology.groups}
+
+    assert owner not in drained.values()
+    assert drain == "Completed"
+    assert after == before
+    assert world.unsettled() == []

@@ -28,7 +28,16 @@ def seen(owner: Session, *, wanted: bool) -> RegisterSeen:
 
 def logged(*events: RegisterSeen) -> list[dict[str, Any]]:
     around: Any = NobodyElse()
-    manager = ResourceControlManager(session=HERE, node=around, membership=around, ids=Ids())
+    manager = ResourceControlManager(
+        session=HERE,
+        node=around,
+        membership=around,
+        failover=around,
+        requests=around,
+        ids=Ids(),
+        guests_ended_us=lambda: None,
+        hour_of_day=lambda: 0,
+    )
     actions = [action for event in events for action in manager.handle(0, event)]
     return [dict(action.fields) for action in actions if isinstance(action, Log)]
 

@@ -79,13 +79,28 @@ def test_term_through_kill_is_never_a_stop(bench: Bench, node: BenchVmms) -> Non
     assert endings(node) == [(Ending.KILLED, True)]
 
 
-def test_exit_code_zero_without_a_signal_is_a_shutdown_from_inside(bench: Bench, node: BenchVmms) -> None:
+def test_exit_code_zero_without_a_signal_is_a_shutdown_from_inside_one_second_later(
+    bench: Bench, node: BenchVmms
+) -> None:
     container = node.running()
 
     bench.engine.crash_machine(container, exit_code=0)
-    bench.run(0.1)
+    bench.run(0.9)
+    assert endings(node) == []
+    bench.run(0.3)
 
     assert endings(node) == [(Ending.SHUT_DOWN, True)]
+
+
+def test_exit_code_zero_while_the_node_is_told_to_stop_is_no_wish(bench: Bench, node: BenchVmms) -> None:
+    container = node.running()
+
+    bench.engine.crash_machine(container, exit_code=0)
+    bench.run(0.3)
+    bench.engine.kill_by_hand(bench.engine.node("n1").id, signal=15)
+    bench.run(2)
+
+    assert endings(node) == [(Ending.UNKNOWN, True)]
 
 
 def test_restart_by_hand_is_a_new_run_and_no_end(bench: Bench, node: BenchVmms) -> None:
