@@ -143,15 +143,22 @@ def images() -> None:
     """The images of nodes and machines."""
 
 
-@images.command("build")
-def build_images() -> None:
+@images.command(
+    "build", epilog="\b\nExamples:\n  blackstart images build\n  blackstart images build --example database"
+)
+@click.option("--example", type=click.Choice(["database"]), help="This example of a machine of your own, and no other.")
+def build_images(example: str | None) -> None:
     """Build what is missing or was built from other sources; nothing otherwise."""
     from chaos.cli.output import Progress
     from harness.rig.engine import connect
-    from harness.rig.images import ensure_images, find_project_root
+    from harness.rig.images import ensure_example, ensure_images, find_project_root
 
     say = Progress()
     with contextlib.closing(connect()) as client:
+        if example is not None:
+            image = ensure_example(client, example, project_root=find_project_root(), say=say)
+            say(f"image: {image.tag} is built from what is here")
+            return
         built = ensure_images(client, project_root=find_project_root(), say=say)
     say(f"images: {built.hypervisor.tag} and {built.guest.tag} are built from what is here")
 

@@ -34,7 +34,7 @@ from harness.rig.cluster_request import Question, send_request, who_to_ask
 from harness.rig.compose import node_container
 from harness.rig.compose_tool import ComposeTool, require_compose_tool
 from harness.rig.creation import (
-    check_machine_images,
+    check_machines,
     create,
     form,
     make_missing_nodes,
@@ -106,7 +106,7 @@ class Rig:
         client = client or connect()
         tool = require_compose_tool()
         images = ensure_images(client, project_root=project_root or find_project_root(), say=say)
-        check_machine_images(client, topology)
+        check_machines(client, topology)
         standing = topology_of(client, topology.rig)
         if standing is None:
             rig = cls(client, create(client, tool, topology, image=images.hypervisor.tag, say=say))
