@@ -179,7 +179,8 @@ class VoterSetManager:
         if self._adopted >= new.version:
             actions += self._rewrite(change)
         if change.complete:
-            actions += self._write(now, SettleVoterSet(version=new.version))
+            told = f"voter set {new.version} is settled: {', '.join(sorted(new.members))}"
+            actions += self._write(now, SettleVoterSet(version=new.version), "voter-set-settled", told)
         return actions
 
     def _rewrite(self, change: SetChange) -> list[Action]:
@@ -193,14 +194,19 @@ class VoterSetManager:
                 actions.append(wish)
         return actions
 
-    def _write(self, now: int, change: ProposeVoterSet | SettleVoterSet) -> list[Action]:
+    def _write(
+        self, now: int, change: ProposeVoterSet | SettleVoterSet, event: str, message: str
+    ) -> list[Action]:
         if self._writing is not None:
             return []
         if now < self._writing_not_before_us:
             self._wake(self._writing_not_before_us)
             return []
         self._writing = self._ids.next()
-        return [ChangeRegister(id=self._writing, key=CLUSTER_KEY, change=change)]
+        return [
+            ChangeRegister(id=self._writing, key=CLUSTER_KEY, change=change),
+            Log(component=COMPONENT, event=event, message=message),
+        ]
 
     # Deciding the next change
 
@@ -212,7 +218,9 @@ class VoterSetManager:
         remove = self._to_remove(now, record, current, answering)
         if remove:
             if self._my_turn(now, f"remove {remove} from {current.version}"):
-                actions += self._write(now, ProposeVoterSet(voter_set=current.without(remove)))
+                why = self.watch.lost(remove, current.members[remove]) or "it stays away"
+                proposal = ProposeVoterSet(voter_set=current.without(remove))
+                actions += self._write(now, proposal, "voter-removed", f"removing voter {remove}: {why}")
             return actions
         if len(answering) == len(current.members):
             actions += self._add(now, record, current)
@@ -262,7 +270,8 @@ class VoterSetManager:
                 return []
             told = self._hellos.get(name)
             if told is not None and told.birth and not told.incarnation:
-                return self._write(now, ProposeVoterSet(voter_set=current.plus(name, told.birth)))
+                proposal = ProposeVoterSet(voter_set=current.plus(name, told.birth))
+                return self._write(now, proposal, "voter-added", f"adding voter {name} as {told.birth}")
             return self._look(now, name, current, told)
         return []
 
