@@ -73,6 +73,10 @@ class _Cluster:
     def groups_owned(self) -> dict[str, int]:
         return {}
 
+    def owner_node(self, name: str) -> str:
+        owner = self.groups[name].owner
+        return owner.node if owner is not None else ""
+
 
 class ManagerBench:
     """One group, by default owned by node1, on which the managers run. `calls` are the host's, as `online vm`;
