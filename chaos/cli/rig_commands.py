@@ -31,12 +31,12 @@ def doctor(json_wanted: bool) -> int:
 
     Ends with 4 when something that every rig needs is missing.
     """
-    from chaos.abilities import abilities
     from chaos.cli.output import coloured, print_json, print_table
+    from chaos.fault_abilities import fault_abilities
     from harness.rig.doctor import Health, examine
 
     report = examine()
-    faults = abilities(report.checks)
+    faults = fault_abilities(report.checks)
     code = 4 if report.health is Health.FAIL else 0
     if json_wanted:
         print_json({"health": report.health, "checks": report.checks, "faults": faults})
