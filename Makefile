@@ -4,6 +4,7 @@
 #   make test     set up, then every check and every test, as CI does
 #   make check    what needs no container engine: lint, types, layers, fast tests
 #   make setup    .venv, the container engine, the images
+#   make bench    set up, then measure against the floors: some fifteen minutes (ROUNDS=3: five); docs/benchmarks.md
 #   make compose  render compose/*.yaml anew
 #   make clean    remove the rigs made from here, .venv and caches; images stay (make clean-images)
 
@@ -11,7 +12,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 MADE := $(VENV)/.made
 
-.PHONY: help setup engine images demo test check lint fast-tests container-tests compose clean clean-images
+ROUNDS := 10
+
+.PHONY: help setup engine images demo test check lint fast-tests container-tests bench compose clean clean-images
 .DEFAULT_GOAL := help
 
 help:
@@ -50,6 +53,9 @@ test: setup
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory fast-tests
 	@$(MAKE) --no-print-directory container-tests
+
+bench: setup
+	@$(BIN)/python -m bench.run --write --rounds $(ROUNDS)
 
 compose: $(MADE)
 	@$(BIN)/blackstart compose --nodes 3 --output compose/three-nodes.yaml

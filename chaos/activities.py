@@ -7,12 +7,14 @@ one of time.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 from chaos.arena import Arena
-from chaos.experiment import Activity, FaultCall, ProbeCall
+from chaos.experiment import Activity, FaultCall, ProbeCall, Until
 from chaos.history import FaultMoment, FaultRecord, Stall, StepEnded
+from chaos.holding import Holding, Violation
 from chaos.injection import Injector, NotInjected
 from chaos.probes import Reply, ask
 from chaos.targets import FromRegister
@@ -25,6 +27,10 @@ __all__ = ["Activities", "Phase", "Sleep"]
 Sleep = Callable[[int], Awaitable[None]]
 
 
+RESTORED_WITHIN = Until(timeout_us=60_000_000, interval_us=500_000)
+"""How long the steady state may take to be back after the rollbacks, where its probe says nothing: a node boots."""
+
+
 class Phase(StrEnum):
     """The part of a run that an activity belongs to."""
 
@@ -33,6 +39,7 @@ class Phase(StrEnum):
     DURING = "during"
     AFTER = "after"
     ROLLBACKS = "rollbacks"
+    RESTORED = "restored"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,17 +51,18 @@ class _Outcome:
 
 
 class Activities:
-    """The activities of one run, and the registers that they write."""
+    """The activities of one run, the registers that they write, and what the probes of their `during` have found."""
 
     def __init__(self, *, arena: Arena, topology: Topology, injector: Injector, terminal: Terminal) -> None:
         self.registers: dict[str, Any] = {}
+        self.violations: list[Finding] = []
         self._arena = arena
         self._topology = topology
         self._injector = injector
         self._terminal = terminal
 
     async def run(self, activity: Activity, phase: Phase, *, sleep: Sleep, patient: bool = True) -> Finding | None:
-        """Carry out one activity.
+        """Carry out one activity, and what is held during it.
 
         `patient` False: no pauses and no second asking. Answers what stands against a pass, if anything.
         """
@@ -62,28 +70,23 @@ class Activities:
         if activity.pause_before_us and patient:
             self._terminal.waiting(f"{activity.name}: pause of {activity.pause_before_us / 1e6:g} s")
             await sleep(activity.pause_before_us)
-        if isinstance(activity.call, FaultCall):
-            ended = await self._inject(activity, activity.call, phase)
-        else:
-            ended = await self._probe(activity, activity.call, phase, sleep=sleep, patient=patient)
-        self.note(activity, phase, began_ns, ended.outcome, output=ended.output, reason=ended.reason)
-        if activity.pause_after_us and patient and ended.finding is None:
-            self._terminal.waiting(f"{activity.name}: pause of {activity.pause_after_us / 1e6:g} s")
-            await sleep(activity.pause_after_us)
+        holding = self.holding(activity.during)
+        try:
+            if isinstance(activity.call, FaultCall):
+                ended = await self._inject(activity, activity.call, phase)
+            else:
+                ended = await self._probe(activity, activity.call, phase, sleep=sleep, patient=patient)
+            self.note(activity, phase, began_ns, ended.outcome, output=ended.output, reason=ended.reason)
+            if activity.pause_after_us and patient and ended.finding is None:
+                self._terminal.waiting(f"{activity.name}: pause of {activity.pause_after_us / 1e6:g} s")
+                await sleep(activity.pause_after_us)
+        finally:
+            self.violations += holding.end()
         return ended.finding
 
-    async def hold(self, activity: Activity, *, sleep: Sleep) -> Finding:
-        """Ask a probe of `during` again and again; answers once it does not hold."""
-        assert isinstance(activity.call, ProbeCall)
-        while True:
-            began_ns = self._arena.unix_ns()
-            reply = await self._ask(activity.call)
-            if activity.tolerance is not None and not activity.tolerance.holds(reply.value):
-                finding = self._broken(activity, reply, began_ns, timed=activity.call.timed)
-                reason = finding.reason.removeprefix(f"{activity.name}: ")
-                self.note(activity, Phase.DURING, began_ns, "failed", output=reply.value, reason=reason)
-                return finding
-            await sleep(activity.interval_us)
+    def holding(self, probes: Sequence[Activity]) -> Holding:
+        """Ask these probes from now on, until the answer's `end`."""
+        return Holding(self._arena, probes, ask=self._ask, told=self._violated, held=self._held)
 
     def note(
         self, activity: Activity, phase: Phase, began_ns: int, outcome: str, *, output: Any = None, reason: str = ""
@@ -117,9 +120,9 @@ class Activities:
             return self._not_injected(phase, str(error))
         if activity.register:
             self.registers[activity.register] = injected.target
-        receipt = injected.receipt
+        receipt, on = injected.receipt, ", ".join(injected.targets)
         if receipt.outcome is FaultMoment.CONFIRMED:
-            return _Outcome(outcome="succeeded", output=injected.target, reason=f"{injected.target}: {receipt.seen}")
+            return _Outcome(outcome="succeeded", output=injected.target, reason=f"{on}: {receipt.seen}")
         reason = f"{activity.name}: the fault {call.fault} is not confirmed ({receipt.outcome}): {receipt.seen}"
         finding = Finding(kind=FindingKind.INCONCLUSIVE, reason=reason)
         return _Outcome(outcome="failed", output=injected.target, reason=receipt.seen, finding=finding)
@@ -143,6 +146,7 @@ class Activities:
         if missing:
             return _Outcome(outcome="skipped", reason=f"${{{missing[0]}}} was never written: that step was not reached")
         began_us, began_ns = self._arena.runtime.now(), self._arena.unix_ns()
+        until = activity.until or (RESTORED_WITHIN if phase is Phase.RESTORED else None)
         while True:
             reply = await self._ask(call)
             if activity.tolerance is None or activity.tolerance.holds(reply.value):
@@ -150,12 +154,12 @@ class Activities:
                     self.registers[activity.register] = reply.value
                 return _Outcome(outcome="succeeded", output=reply.value, reason=reply.reason)
             waited_us = self._arena.runtime.now() - began_us
-            if activity.until is None or not patient or waited_us >= activity.until.timeout_us:
+            if until is None or not patient or waited_us >= until.timeout_us:
                 break
-            left_us = activity.until.timeout_us - waited_us
+            left_us = until.timeout_us - waited_us
             self._terminal.waiting(activity.name, f"{waited_us / 1e6:.0f} s, {reply.reason}")
-            await sleep(min(activity.until.interval_us, left_us))
-        finding = self._broken(activity, reply, began_ns, timed=call.timed or activity.until is not None)
+            await sleep(min(until.interval_us, left_us))
+        finding = self._broken(activity, reply, began_ns, until=until, timed=call.timed or until is not None)
         if phase is Phase.GATE:
             finding = Finding(kind=FindingKind.NO_STEADY_STATE, reason=finding.reason)
         reason = finding.reason.removeprefix(f"{activity.name}: ")
@@ -164,10 +168,27 @@ class Activities:
     async def _ask(self, call: ProbeCall) -> Reply:
         return await ask(call, arena=self._arena, topology=self._topology, registers=self.registers)
 
-    def _broken(self, activity: Activity, reply: Reply, began_ns: int, *, timed: bool) -> Finding:
+    def _violated(self, violation: Violation) -> Finding:
+        activity, reply, began_ns = violation.activity, violation.reply, violation.began_ns
+        assert isinstance(activity.call, ProbeCall)
+        lasted_s = (violation.ended_ns - began_ns) / 1e9
+        when = f"from {_clock(began_ns)} on for {lasted_s:.1f} s"
+        told = Reply(value=reply.value, reason=f"{reply.reason}, {when}" if reply.reason else when)
+        finding = self._broken(activity, told, began_ns, until=None, timed=activity.call.timed)
+        reason = finding.reason.removeprefix(f"{activity.name}: ")
+        self.note(activity, Phase.DURING, began_ns, "failed", output=reply.value, reason=reason)
+        return finding
+
+    def _held(self, activity: Activity, began_ns: int, asked: int) -> None:
+        self.note(activity, Phase.DURING, began_ns, "succeeded", reason=f"asked {asked} times, held each time")
+
+    def _broken(
+        self, activity: Activity, reply: Reply, began_ns: int, *, until: Until | None, timed: bool
+    ) -> Finding:
         """A bound of time that fails while this machine stands still says nothing about the system under test."""
-        limit = f" within {activity.until.timeout_us / 1e6:g} s" if activity.until else ""
-        seen = f"last answer {reply.value!r}" + (f" ({reply.reason})" if reply.reason else "")
+        limit = f" within {until.timeout_us / 1e6:g} s" if until else ""
+        answer = "last answer" if until else "answer"
+        seen = f"{answer} {reply.value!r}" + (f" ({reply.reason})" if reply.reason else "")
         reason = f"{activity.name}: expected {activity.tolerance}{limit}, {seen}"
         stalls = self._stalls_since(began_ns) if timed else []
         if stalls:
@@ -181,3 +202,7 @@ class Activities:
         faults = [fault.at_ns for fault in self._arena.history.of(FaultRecord) if fault.moment is FaultMoment.INJECTED]
         since_ns = min([began_ns, *faults[-1:]])
         return [stall for stall in self._arena.history.of(Stall) if stall.at_ns >= since_ns]
+
+
+def _clock(at_ns: int) -> str:
+    return datetime.fromtimestamp(at_ns / 1e9, tz=UTC).strftime("%H:%M:%S.%f")[:-3]

@@ -9,11 +9,12 @@ from enum import StrEnum
 from typing import Any
 
 from chaos.experiment import Activity, FaultCall, ProbeCall, Until
-from chaos.faults import FAULTS, Fault
+from chaos.fault_reader import LONGEST_US, SHORTEST_US, FaultReader
+from chaos.faults import FAULTS
 from chaos.recovery import Phase
 from chaos.schema import ACTIVITY_FORM, LATER_PROVIDERS, PROBES, TOLERANCE_FORM, ArgumentKind, ProbeForm
-from chaos.target_reader import MACHINE_TYPE, TargetReader, register_name
-from chaos.targets import FromRegister, TargetKind
+from chaos.target_reader import MACHINE_TYPE, Registered, TargetReader, register_name
+from chaos.targets import FromRegister, TargetKind, several
 from chaos.tolerance import Tolerance, misfit, read_tolerance
 from harness.model.topology import SECOND_US, Topology
 from harness.rig.duration import DURATION_FORM, format_duration, parse_duration_us
@@ -22,8 +23,6 @@ from harness.rig.yaml_source import Source, nearest, shown
 
 __all__ = ["ActivityReader", "Place"]
 
-LONGEST_US = 24 * 3600 * SECOND_US
-SHORTEST_US = 10_000
 DEFAULT_INTERVAL_US = 200_000
 """Between two askings: a probe asks a node of the cluster, which takes some tens of milliseconds."""
 
@@ -50,8 +49,9 @@ class ActivityReader:
         """`topology` is None when it was refused: then names are taken as they are."""
         self._source = source
         self._topology = topology
-        self._registers: dict[str, TargetKind | None] = {}
+        self._registers: dict[str, Registered] = {}
         self._targets = TargetReader(topology=topology, registers=self._registers)
+        self._faults = FaultReader(self._targets, topology=topology)
 
     def read(self, section: Section, place: Place) -> Activity | None:
         """The activity, or None when it cannot be made sense of; everything wrong with it has been refused."""
@@ -70,10 +70,10 @@ class ActivityReader:
             tolerance=self._read_tolerance(section, kind, place, form),
             until=self._read_until(section, kind, place),
             register=self._read_register(section, place, call),
+            background=self._read_background(section, kind, place),
+            during=self._read_during(section, place),
             **self._read_waits(section, place),
         )
-        if section.raw("background", False) is not False:
-            section.refuse("background", "background is not available yet", "activities one after another")
         for key in ("controls", "configuration", "secrets"):
             if section.raw(key):
                 section.refuse(key, f"{key} is not available yet", "an activity without it")
@@ -91,7 +91,7 @@ class ActivityReader:
         elif name == "fault":
             if kind == "probe":
                 provider.refuse("type", "a fault as a probe", "type: action, or a provider of probes")
-            return self._read_fault(provider), None
+            return self._faults.read(provider), None
         elif isinstance(name, str) and name in PROBES:
             if kind == "action":
                 provider.refuse(
@@ -102,23 +102,6 @@ class ActivityReader:
             known = ("fault", *PROBES)
             provider.refuse("type", f"there is no provider {shown(name)}", nearest(str(name), known))
         return None, None
-
-    def _read_fault(self, provider: Section) -> FaultCall | None:
-        name = provider.raw("fault")
-        provider.demand("fault", f"one of {', '.join(sorted(FAULTS))}", "fault" in provider)
-        provider.demand("target", "what the fault is aimed at", "target" in provider)
-        fault: Fault | None = FAULTS.get(name) if isinstance(name, str) else None
-        if "fault" in provider and fault is None:
-            provider.refuse("fault", f"there is no fault {shown(name)}", nearest(str(name), FAULTS))
-        if fault is None or "target" not in provider:
-            provider.known("target")
-            return None
-        target = self._targets.read(provider, "target", fault.target, what=fault.name)
-        duration_us = provider.duration_us("duration", 0, low=SHORTEST_US, high=LONGEST_US)
-        if "duration" in provider and not fault.undo:
-            provider.refuse("duration", f"{fault.name} has nothing to heal", "a fault without a duration")
-        provider.finish()
-        return FaultCall(fault=fault.name, target=target, duration_us=duration_us) if target is not None else None
 
     def _read_probe(self, provider: Section, name: str) -> tuple[ProbeCall | None, ProbeForm | None]:
         word = provider.raw("probe")
@@ -155,7 +138,7 @@ class ActivityReader:
             case ArgumentKind.GROUP:
                 return self._targets.name_in(provider, key, self._groups(), what="group")
             case ArgumentKind.MACHINE:
-                target = self._targets.read(provider, key, TargetKind.MACHINE, what="the probe")
+                target = self._targets.read(provider, key, TargetKind.MACHINE, what="the probe", several=False)
                 return target if isinstance(target, FromRegister) else getattr(target, "name", "")
             case ArgumentKind.PHASE:
                 value = provider.raw(key)
@@ -229,12 +212,37 @@ class ActivityReader:
             section.refuse("register", f"register in {place}, which is asked more than once", "register in the method")
         if name in self._registers:
             section.refuse("register", f"an earlier step registers {name!r}", "a name of its own")
-        self._registers[name] = _registered_kind(call)
+        self._registers[name] = self._will_hold(call)
         return name
 
-    def _read_waits(self, section: Section, place: Place) -> dict[str, int]:
+    def _will_hold(self, call: FaultCall | ProbeCall | None) -> Registered:
+        if isinstance(call, FaultCall):
+            source = call.target
+            many = self._registers[source.register].several if isinstance(source, FromRegister) else several(source)
+            return Registered(kind=FAULTS[call.fault].target, several=many)
+        if call is not None and call.probe == "owner-of":
+            return Registered(kind=TargetKind.NODE)
+        return Registered(kind=None)
+
+    @staticmethod
+    def _read_background(section: Section, kind: Any, place: Place) -> bool:
+        background = section.boolean("background", False)
+        if background and (kind != "action" or place is not Place.METHOD):
+            section.refuse("background", f"background in {place}, type {kind}", "an action of the method")
+        return background
+
+    def _read_during(self, section: Section, place: Place) -> tuple[Activity, ...]:
+        if "during" not in section:
+            section.known("during")
+            return ()
+        if place is not Place.METHOD:
+            section.refuse("during", f"during on an activity of {place}", "during on a step of the method")
+        found = [self.read(inner, Place.DURING) for inner in section.sections("during", what="a probe")]
+        return tuple(probe for probe in found if probe is not None)
+
+    def _read_waits(self, section: Section, place: Place) -> dict[str, Any]:
         pauses = section.section("pauses", what="pauses")
-        waits = {
+        waits: dict[str, Any] = {
             "pause_before_us": _read_pause(pauses, "before"),
             "pause_after_us": _read_pause(pauses, "after"),
         }
@@ -244,14 +252,6 @@ class ActivityReader:
                 "interval", DEFAULT_INTERVAL_US, low=SHORTEST_US, high=LONGEST_US
             )
         return waits
-
-
-def _registered_kind(call: FaultCall | ProbeCall | None) -> TargetKind | None:
-    if isinstance(call, FaultCall):
-        return FAULTS[call.fault].target
-    if call is not None and call.probe == "owner-of":
-        return TargetKind.NODE
-    return None
 
 
 def _read_pause(pauses: Section, key: str) -> int:

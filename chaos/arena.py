@@ -8,6 +8,7 @@ as the arena has. Coroutines here await calls of the arena and of its `runtime` 
 
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -16,7 +17,25 @@ from chaos.process_effects import NodeInside, NodeProgram, ProcessEffect
 from harness.model.topology import Topology
 from harness.ports import DeadlinePassed, Runtime
 
-__all__ = ["Arena", "CrashMachine", "Effect", "PowerOff", "PowerOn", "wait_record", "wait_until"]
+__all__ = [
+    "Arena",
+    "CrashMachine",
+    "Direction",
+    "Effect",
+    "EngineSeen",
+    "HangNode",
+    "IsolateNode",
+    "JoinNetwork",
+    "NetworkSeen",
+    "PowerOff",
+    "PowerOn",
+    "ResetNode",
+    "ResumeEngine",
+    "StallEngine",
+    "ThawNode",
+    "wait_record",
+    "wait_until",
+]
 
 LOOK_INTERVAL_US = 100_000
 """Between two looks at something that announces nothing: an engine's list takes 5 ms, 5 % of this."""
@@ -48,7 +67,108 @@ class PowerOn:
     node: str
 
 
-Effect = CrashMachine | PowerOff | PowerOn | ProcessEffect
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HangNode:
+    """Freeze a node as a whole: its own processes and every machine on it stop where they are."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThawNode:
+    """Let whatever of a node is frozen go on. Nothing happens to a node that was killed while it was frozen."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResetNode:
+    """End a node's PID 1 from inside: the node reboots by itself, and nobody asked the engine for it."""
+
+    node: str
+
+
+class Direction(StrEnum):
+    """Which packets of a node are dropped, as the node sees them."""
+
+    IN = "in"
+    OUT = "out"
+    BOTH = "both"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IsolateNode:
+    """Drop the packets between a node and its peers, through all its lives until `JoinNetwork`.
+
+    Without `peers` that is everybody. Its loopback and the port of the node API stay.
+    """
+
+    node: str
+    peers: tuple[str, ...] = ()
+    direction: Direction = Direction.BOTH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinNetwork:
+    """Take away what isolates a node."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StallEngine:
+    """The engine's socket in a node takes calls and answers none."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeEngine:
+    """The engine's socket in a node answers again.
+
+    What it took meanwhile is carried out now, late, or with `drop` never.
+    """
+
+    node: str
+    drop: bool = False
+
+
+Effect = (
+    CrashMachine
+    | PowerOff
+    | PowerOn
+    | HangNode
+    | ThawNode
+    | ResetNode
+    | IsolateNode
+    | JoinNetwork
+    | StallEngine
+    | ResumeEngine
+    | ProcessEffect
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSeen:
+    """A node's network as it is now.
+
+    `cut`: the present life of the node drops packets by the fault's rules, and so many it has dropped. `kept`: its next
+    life will, too. `reached`: what `prober`, another node, sent it was answered; None when no other node could ask.
+    """
+
+    cut: bool
+    kept: bool = False
+    dropped: int = 0
+    reached: bool | None = None
+    prober: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSeen:
+    """A node's way to the engine as it is now. `answers` is None when nobody could ask from inside of the node."""
+
+    stalled: bool
+    answers: bool | None = None
 
 
 class Arena(Protocol):
@@ -91,6 +211,14 @@ class Arena(Protocol):
 
     async def held(self, node: str) -> bool:
         """Whether the node's power is held off."""
+        ...
+
+    async def network(self, node: str) -> NetworkSeen:
+        """Whether the node's packets are dropped now; asks from another node, which takes half a second at most."""
+        ...
+
+    async def engine(self, node: str) -> EngineSeen:
+        """Whether the engine answers in the node now; asks from inside, which takes a second at most."""
         ...
 
     async def inside(self, node: str, *, ask: Collection[NodeProgram] = ()) -> NodeInside:

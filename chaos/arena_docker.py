@@ -17,11 +17,29 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import chaos.crash_probe
-from chaos.arena import CrashMachine, Effect, PowerOff, PowerOn
-from chaos.client import Client, machine_addresses
+from chaos.arena import (
+    CrashMachine,
+    Effect,
+    EngineSeen,
+    HangNode,
+    IsolateNode,
+    JoinNetwork,
+    NetworkSeen,
+    PowerOff,
+    PowerOn,
+    ResetNode,
+    ResumeEngine,
+    StallEngine,
+    ThawNode,
+)
+from chaos.client import Client
+from chaos.client_targets import measured_machines
+from chaos.docker_effects.engine_effects import look_at_engine, resume_engine, stall_engine
+from chaos.docker_effects.network_effects import Cuts
+from chaos.docker_effects.node_effects import hang_node, reset_node, thaw_node
 from chaos.docker_effects.process_effects import carry_out, look_inside
 from chaos.engine_stream import EngineStream
-from chaos.evidence import collect_evidence, read_journals
+from chaos.evidence import collect_evidence, machines_without_journal, read_journals
 from chaos.history import (
     CleanUp,
     ClusterSeen,
@@ -105,6 +123,7 @@ class DockerArena:
         self._events: EngineStream | None = None
         self._logs: dict[str, LogStream] = {}
         self._outside: Client | None = None
+        self._cuts: Cuts | None = None
         self._began_ns = 0
         self._facts: dict[str, Any] = {}
 
@@ -140,9 +159,10 @@ class DockerArena:
             self._rig = await self._in_thread(
                 lambda: Rig.up(topology, say=say, client=self._client, say_each_look=True)
             )
+        self._cuts = Cuts(self._client, self._rig.topology)
         self._facts.update(await self._in_thread(self._learn_images))
         outside = Client(
-            self._client, rig=self._name, addresses=machine_addresses(self._rig.topology), sink=self._from_thread
+            self._client, rig=self._name, machines=measured_machines(self._rig.topology), sink=self._from_thread
         )
         await self._in_thread(outside.start)
         self._outside = outside
@@ -159,13 +179,21 @@ class DockerArena:
         """Whether the node's hold mark is there."""
         return node in await self._in_thread(self._standing_rig().holds)
 
+    async def network(self, node: str) -> NetworkSeen:
+        """Two commands in containers."""
+        return await self._in_thread(lambda: self._standing_cuts().look(node))
+
+    async def engine(self, node: str) -> EngineSeen:
+        """One command in the node. Raises UsageError for a rig without proxies."""
+        return await self._in_thread(lambda: look_at_engine(self._client, self._name, node))
+
     async def inside(self, node: str, *, ask: Collection[NodeProgram] = ()) -> NodeInside:
         """One command in the node."""
         return await self._in_thread(lambda: look_inside(self._client, self._name, node, ask=ask))
 
     async def apply(self, effect: Effect) -> int:
         """Carry out an effect."""
-        rig = self._standing_rig()
+        rig, client, name = self._standing_rig(), self._client, self._name
         if isinstance(effect, ProcessEffect):
             return await self._in_thread(lambda: carry_out(self._client, self._name, effect))
         match effect:
@@ -175,6 +203,20 @@ class DockerArena:
                 return await self._timed(lambda: rig.power_off(node, hold=True))
             case PowerOn(node=node):
                 return await self._timed(lambda: rig.power_on(node))
+            case HangNode(node=node):
+                return await self._in_thread(lambda: hang_node(client, name, node))
+            case ThawNode(node=node):
+                return await self._in_thread(lambda: thaw_node(client, name, node))
+            case ResetNode(node=node):
+                return await self._in_thread(lambda: reset_node(client, name, node))
+            case IsolateNode():
+                return await self._in_thread(lambda: self._standing_cuts().isolate(effect))
+            case JoinNetwork(node=node):
+                return await self._in_thread(lambda: self._standing_cuts().join(node))
+            case StallEngine(node=node):
+                return await self._in_thread(lambda: stall_engine(client, name, node))
+            case ResumeEngine(node=node, drop=drop):
+                return await self._in_thread(lambda: resume_engine(client, name, node, drop=drop))
 
     async def settle(self) -> None:
         """Compare list and events, then read the journals."""
@@ -223,6 +265,11 @@ class DockerArena:
             raise HarnessError(f"rig {self._name or '(none)'} is not up")
         return self._rig
 
+    def _standing_cuts(self) -> Cuts:
+        if self._cuts is None:
+            raise HarnessError(f"rig {self._name or '(none)'} is not up")
+        return self._cuts
+
     def _machines(self) -> list[str]:
         groups = self._topology.groups if self._topology else ()
         return [entry.name for group in groups for entry in group.resources if entry.type == "virtual-machine"]
@@ -244,7 +291,13 @@ class DockerArena:
 
     def _read_journals(self) -> list[Any]:
         nodes = [node_container(self._name, node.name) for node in self._standing_rig().topology.nodes]
-        return read_journals(self._client, nodes=nodes, machines=self._machines(), at_ns=self.unix_ns())
+        return read_journals(
+            self._client,
+            nodes=nodes,
+            machines=self._machines(),
+            without=machines_without_journal(self._standing_rig().topology),
+            at_ns=self.unix_ns(),
+        )
 
     def _remove(self) -> list[str]:
         try:
@@ -310,6 +363,11 @@ class DockerArena:
         self.history.append(record)
         if isinstance(record, EngineEvent) and record.role is Role.NODE and record.action == "start":
             self._follow(record.node)
+            if self._cuts is not None and record.node in self._cuts.nodes:
+                self.runtime.spawn(self._cut_again(self._cuts, record.node), name=f"cut {record.node} off again")
+
+    async def _cut_again(self, cuts: Cuts, node: str) -> None:
+        await self._in_thread(lambda: cuts.lay_again(node))
 
     async def _timed(self, call: Callable[[], None]) -> int:
         at_ns = self.unix_ns()

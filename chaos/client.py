@@ -16,26 +16,15 @@ from chaos.history import Answer, ClientBeat
 from chaos.log_stream import LogStream
 from harness.errors import EngineError, NoSuchContainer
 from harness.model import labels
-from harness.model.topology import Topology
 from harness.rig.compose import HYPERVISOR_IMAGE, network_name
 from harness.rig.engine import engine_call
 
-__all__ = ["Client", "client_record", "machine_addresses"]
+__all__ = ["Client", "client_record"]
 
 Sink = Callable[[Answer | ClientBeat], None]
 
 NOBODY = "65534:65534"
 MEMORY_BYTES = 64 << 20
-
-
-def machine_addresses(topology: Topology) -> dict[str, str]:
-    """The machines that have an address, and where they answer."""
-    return {
-        resource.name: resource.properties["address"]
-        for group in topology.groups
-        for resource in group.resources
-        if resource.type == "virtual-machine" and resource.properties.get("address")
-    }
 
 
 def client_record(text: str) -> Answer | ClientBeat | None:
@@ -61,11 +50,11 @@ def client_record(text: str) -> Answer | ClientBeat | None:
 class Client:
     """The client of one rig. It carries the rig's label, so whoever removes the rig removes it as well."""
 
-    def __init__(self, client: docker.DockerClient, *, rig: str, addresses: Mapping[str, str], sink: Sink) -> None:
-        """`sink` is called on a thread of its own."""
+    def __init__(self, client: docker.DockerClient, *, rig: str, machines: Mapping[str, str], sink: Sink) -> None:
+        """`machines` are those of `client_targets`; `sink` is called on a thread of its own."""
         self._client = client
         self._rig = rig
-        self._addresses = addresses
+        self._machines = machines
         self._sink = sink
         self._name = f"{rig}-client"
         self._log = LogStream(client, self._name, sink=self._take)
@@ -77,7 +66,7 @@ class Client:
         """
         self._remove()
         source = Path(chaos.client_probe.__file__).read_text(encoding="utf-8")
-        targets = [f"{machine}={address}" for machine, address in sorted(self._addresses.items())]
+        targets = [f"{machine}={where}" for machine, where in sorted(self._machines.items())]
         with engine_call(f"start the client {self._name}"):
             self._client.containers.run(
                 HYPERVISOR_IMAGE,

@@ -1,12 +1,13 @@
 """The client outside: asks every machine again and again and tells what changed. Runs inside the client's container.
 
-    python3 -I -c SOURCE web-vm=10.87.0.100 db-vm=10.87.0.101 ...
+    python3 -I -c SOURCE web-vm=guest://10.87.0.100:8080/ db-vm=tcp://10.87.0.101:5432 app-vm=http://10.87.0.102:8000/health
 
-One thread a machine, a GET on port 8080 every 50 ms, 300 ms for the whole exchange, a new connection each time: it is
-the client's own ARP entry that decides whether a moved address is reached. Prints one JSON line when a machine begins
-to answer, stops answering, or another boot or node answers; and each second how often it asked and how often it was
-answered. Standard library only: its source travels as an argument, and nothing of the project is installed where it
-runs.
+One thread a machine, a question every 50 ms, 300 ms for the whole exchange, a new connection each time: it is the
+client's own ARP entry that decides whether a moved address is reached. The question is a GET, which the guest answers
+with its boot and node, and another program with a status below 400; or no more than the connection. Prints one JSON
+line when a machine begins to answer, stops answering, or another boot or node answers; and each second how often it
+asked and how often it was answered. Standard library only: its source travels as an argument, and nothing of the
+project is installed where it runs.
 """
 
 import json
@@ -15,11 +16,11 @@ import sys
 import threading
 import time
 
-PORT = 8080
 INTERVAL_S = 0.05
 LIMIT_S = 0.3
 BEAT_S = 1.0
 ANSWER_MAX = 65536
+NAME_MAX = 64
 
 
 class Tally:
@@ -50,15 +51,21 @@ class Tally:
         self.tell({"at_ns": time.time_ns(), "asked": asked, "answered": answered})
 
 
-def ask(address: str) -> dict[str, object]:
-    """One exchange: the answer's boot and node, or the error.
+def ask(where: str) -> dict[str, object]:
+    """One exchange: that it answered, of the guest's program also its boot and node, or the error.
 
     The limit is for all of it, however slowly the bytes come.
     """
+    kind, _, rest = where.partition("://")
+    place, slash, path = rest.partition("/")
+    address, _, port = place.partition(":")
     ends = time.monotonic() + LIMIT_S
     try:
-        with socket.create_connection((address, PORT), timeout=LIMIT_S) as connection:
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: machine\r\nConnection: close\r\n\r\n")
+        with socket.create_connection((address, int(port)), timeout=LIMIT_S) as connection:
+            if kind == "tcp":
+                return {"ok": True}
+            question = f"GET {slash}{path} HTTP/1.1\r\nHost: machine\r\nConnection: close\r\n\r\n"
+            connection.sendall(question.encode())
             data = b""
             while len(data) < ANSWER_MAX:
                 connection.settimeout(max(0.001, ends - time.monotonic()))
@@ -67,10 +74,13 @@ def ask(address: str) -> dict[str, object]:
                     break
                 data += part
         head, _, body = data.partition(b"\r\n\r\n")
-        if b" 200 " not in head.split(b"\r\n", 1)[0]:
+        status = head.split(b"\r\n", 1)[0].split()
+        if len(status) < 2 or not 200 <= int(status[1]) < 400:
             return {"ok": False, "error": "not a good answer"}
+        if kind == "http":
+            return {"ok": True}
         said = json.loads(body)
-        return {"ok": True, "boot": str(said["boot"]), "node": str(said["node"])}
+        return {"ok": True, "boot": str(said["boot"])[:NAME_MAX], "node": str(said["node"])[:NAME_MAX]}
     except TimeoutError:
         return {"ok": False, "error": "no answer in time"}
     except OSError as error:
@@ -79,12 +89,12 @@ def ask(address: str) -> dict[str, object]:
         return {"ok": False, "error": "not a good answer"}
 
 
-def watch(machine: str, address: str, tally: Tally) -> None:
+def watch(machine: str, where: str, tally: Tally) -> None:
     """Ask for ever; tell what changed. Why a machine is silent changes too often to be told each time."""
     last: object = None
     while True:
         began = time.monotonic()
-        answer = ask(address)
+        answer = ask(where)
         tally.count(bool(answer["ok"]))
         now = (answer["ok"], answer.get("boot"), answer.get("node"))
         if now != last:
@@ -97,8 +107,8 @@ def main() -> None:
     """One thread a machine, and the beat."""
     tally = Tally()
     for argument in sys.argv[1:]:
-        machine, _, address = argument.partition("=")
-        threading.Thread(target=watch, args=(machine, address, tally), daemon=True).start()
+        machine, _, where = argument.partition("=")
+        threading.Thread(target=watch, args=(machine, where, tally), daemon=True).start()
     while True:
         time.sleep(BEAT_S)
         tally.beat()

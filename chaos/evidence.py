@@ -4,10 +4,8 @@ Files are read through the engine's archive call, which works for a container th
 inside it. What cannot be had is said in the file's place: evidence must never fail because a part of it is missing.
 """
 
-import io
 import json
-import tarfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +13,49 @@ import docker
 
 from chaos.guest_journal import read_guest_journal
 from chaos.history import EngineEvent, GuestJournal, to_plain
-from harness.errors import BlackstartError, EngineError, HarnessError
+from harness.errors import BlackstartError, EngineError, HarnessError, NoSuchContainer
 from harness.model import labels
+from harness.model.topology import Topology
+from harness.model.workload import runs_guest
+from harness.rig.container_file import read_file
 from harness.rig.engine import engine_call
 
-__all__ = ["collect_evidence", "read_journals"]
+__all__ = ["collect_evidence", "machines_without_journal", "read_journals"]
 
 JOURNAL_MAX_BYTES = 256 << 20
 """A guest writes 2 kB a second; that is a day and a half of it."""
 
 
+def machines_without_journal(topology: Topology) -> frozenset[str]:
+    """The machines that run another program than the guest's: a journal is not to be expected of them."""
+    return frozenset(
+        resource.name
+        for group in topology.groups
+        for resource in group.resources
+        if resource.type == "virtual-machine" and not runs_guest(resource.properties)
+    )
+
+
 def read_journals(
-    client: docker.DockerClient, *, nodes: Iterable[str], machines: Iterable[str], at_ns: int
+    client: docker.DockerClient,
+    *,
+    nodes: Iterable[str],
+    machines: Iterable[str],
+    at_ns: int,
+    without: Collection[str] = (),
 ) -> list[GuestJournal]:
-    """The journal of each machine, through whichever of the `nodes` (containers) can be read."""
+    """The journal of each machine, through whichever of the `nodes` (containers) can be read. Those `without` may lack
+    one; if they have one, it counts.
+    """
     journals = []
     for machine in machines:
         try:
-            text = _read_file(client, nodes, f"/csv/{machine}/disk/journal.jsonl")
+            text = _journal(client, nodes, machine)
         except BlackstartError as error:
-            journals.append(GuestJournal(at_ns=at_ns, machine=machine, error=str(error)))
+            if machine in without and isinstance(error, NoSuchContainer):
+                journals.append(GuestJournal(at_ns=at_ns, machine=machine, kept=False))
+            else:
+                journals.append(GuestJournal(at_ns=at_ns, machine=machine, error=str(error)))
         else:
             journals.append(read_guest_journal(text, machine=machine, at_ns=at_ns))
     return journals
@@ -54,7 +75,7 @@ def collect_evidence(
         states = [_write_container(client, entry, directory) for entry in found]
         (directory / "containers.json").write_text(json.dumps(states, indent=2) + "\n", encoding="utf-8")
         for machine in journals:
-            text = _or_reason(lambda machine=machine: _read_file(client, nodes, f"/csv/{machine}/disk/journal.jsonl"))
+            text = _or_reason(lambda machine=machine: _journal(client, nodes, machine))
             (directory / f"{machine}.journal.jsonl").write_text(text, encoding="utf-8")
     except OSError as error:
         raise HarnessError(f"the evidence cannot be written to {directory}: {error}") from error
@@ -80,38 +101,8 @@ def _write_container(client: docker.DockerClient, entry: Any, directory: Path) -
     return {**{key: inspected.get(key) for key in wanted}, "Labels": inspected["Config"]["Labels"]}
 
 
-def _read_file(client: docker.DockerClient, containers: Iterable[str], path: str) -> str:
-    """A file of a container as text. Raises EngineError of the last container when none of them has it to give."""
-    last: EngineError | None = None
-    for container in containers:
-        try:
-            with engine_call(f"read {path} through {container[:32]}"):
-                parts, _ = client.api.get_archive(container, path)
-                data = _joined(parts, path)
-        except EngineError as error:
-            last = error
-            continue
-        return _only_file(data, path)
-    raise last or EngineError(f"read {path}: there is no node to read it through")
-
-
-def _joined(parts: Iterable[bytes], path: str) -> bytes:
-    """Given up as soon as it is too much: a machine can make its journal as large as it likes, also without writing."""
-    data = bytearray()
-    for part in parts:
-        data += part
-        if len(data) > JOURNAL_MAX_BYTES:
-            raise EngineError(f"{path} holds more than {JOURNAL_MAX_BYTES} bytes, which is all that is read of one")
-    return bytes(data)
-
-
-def _only_file(archive: bytes, path: str) -> str:
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        for member in tar:
-            file = tar.extractfile(member) if member.isfile() else None
-            if file is not None:
-                return file.read().decode(errors="replace")
-    raise EngineError(f"{path} is no file")
+def _journal(client: docker.DockerClient, nodes: Iterable[str], machine: str) -> str:
+    return read_file(client, nodes, f"/csv/{machine}/disk/journal.jsonl", limit_bytes=JOURNAL_MAX_BYTES)
 
 
 def _or_reason(read: Any) -> str:

@@ -65,6 +65,7 @@ class Activity:
     """One step.
 
     `line` is where the file has it; `register` is empty if nothing is kept; `interval_us` is for `during` only.
+    The next step does not wait for one in the `background`; the probes of `during` are asked while this step lasts.
     """
 
     name: str
@@ -76,11 +77,17 @@ class Activity:
     pause_before_us: int = 0
     pause_after_us: int = 0
     interval_us: int = 0
+    background: bool = False
+    during: "tuple[Activity, ...]" = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
-    """A whole file. `document` is its plain content, for the journal."""
+    """A whole file. `document` is its plain content, for the journal.
+
+    `expects_violation`: a negative control, which passes only if a safety checker finds something. `choices` are
+    sentences about what the reader has chosen where the file says nothing.
+    """
 
     file: str
     title: str
@@ -92,6 +99,8 @@ class Experiment:
     during: tuple[Activity, ...] = ()
     method: tuple[Activity, ...] = ()
     rollbacks: tuple[Activity, ...] = ()
+    expects_violation: bool = False
+    choices: tuple[str, ...] = ()
     document: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -6,15 +6,24 @@ refused like any unknown word. What the words are is in `schema`; how a rig is d
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 
 from chaos.activity_reader import ActivityReader, Place
-from chaos.experiment import Activity, Experiment
-from chaos.schema import EXPERIMENT_FORM, LATER_KEYS
+from chaos.experiment import Activity, Experiment, FaultCall
+from chaos.schema import (
+    EXPERIMENT_FORM,
+    LATER_KEYS,
+    NEED_ENGINE_PROXY,
+    NEED_VOTER_DISK,
+    NOT_UNDER_SELF_FENCING,
+    VOTER_DISK_BYTES,
+)
 from harness.errors import UsageError
-from harness.model.topology import Topology
+from harness.model.topology import Fencing, Topology
 from harness.rig.section import NAME_FORM, Section, is_name
+from harness.rig.size import format_size
 from harness.rig.topology_document import read_topology
 from harness.rig.yaml_source import Source, load, refuse, shown
 
@@ -45,6 +54,14 @@ class ExperimentReader:
         hypothesis_title, hypothesis = self._read_hypothesis(section, activities)
         during = self._read_list(section, "during", Place.DURING, activities)
         section.demand("method", "a list of activities, which may be empty", "method" in section)
+        method = self._read_list(section, "method", Place.METHOD, activities)
+        rollbacks = self._read_list(section, "rollbacks", Place.ROLLBACKS, activities)
+        expects_violation = section.boolean("expects-violation", False)
+        faults = [step for step in (*method, *rollbacks) if isinstance(step.call, FaultCall)]
+        topology, choices = self._with_engine_proxy(section, topology, faults)
+        topology, further_choices = _with_voter_disks(topology, faults)
+        if topology is not None and topology.settings.fencing is Fencing.SELF and not expects_violation:
+            self._refuse_under_self(faults)
         experiment = Experiment(
             file=self._source.name,
             title=title,
@@ -54,8 +71,10 @@ class ExperimentReader:
             hypothesis_title=hypothesis_title,
             hypothesis=hypothesis,
             during=during,
-            method=self._read_list(section, "method", Place.METHOD, activities),
-            rollbacks=self._read_list(section, "rollbacks", Place.ROLLBACKS, activities),
+            method=method,
+            rollbacks=rollbacks,
+            expects_violation=expects_violation,
+            choices=(*choices, *further_choices),
             document=data,
         )
         for key in ("version", "contributions"):
@@ -99,9 +118,46 @@ class ExperimentReader:
         found: Iterable[Activity | None] = [activities.read(inner, place) for inner in sections]
         return tuple(activity for activity in found if activity is not None)
 
+    def _with_engine_proxy(
+        self, section: Section, topology: Topology | None, faults: Sequence[Activity]
+    ) -> tuple[Topology | None, tuple[str, ...]]:
+        """A method that stalls an engine needs the proxies; where the file says nothing about them, they are chosen."""
+        stalls = [step for step in faults if isinstance(step.call, FaultCall) and step.call.fault in NEED_ENGINE_PROXY]
+        if topology is None or not stalls or topology.settings.engine_proxy:
+            return topology, ()
+        rig = section.raw("rig")
+        settings = rig.get("settings") if isinstance(rig, dict) else None
+        if isinstance(settings, dict) and "engine-proxy" in settings:
+            at = ("rig", "settings", "engine-proxy")
+            what = f"engine-proxy is false, and line {stalls[0].line} stalls an engine"
+            self._refusals.append(self._source.refusal(at, what, "true, or no such key"))
+            return topology, ()
+        proxied = replace(topology, settings=replace(topology.settings, engine_proxy=True))
+        return proxied, (f"engine-proxy: true, because line {stalls[0].line} stalls an engine",)
+
+    def _refuse_under_self(self, faults: Sequence[Activity]) -> None:
+        for step in faults:
+            if isinstance(step.call, FaultCall) and step.call.fault in NOT_UNDER_SELF_FENCING:
+                self._refusals.append(
+                    f"{self._source.name}:{step.line}: {step.call.fault} with fencing: self, which cannot cover it, "
+                    "expected fencing: power, or expects-violation: true for a run that is to show it"
+                )
+
     def _line(self, refusal: str) -> int:
         match = re.match(re.escape(self._source.name) + r":(\d+):", refusal)
         return int(match[1]) if match else 0
+
+
+def _with_voter_disks(
+    topology: Topology | None, faults: Sequence[Activity]
+) -> tuple[Topology | None, tuple[str, ...]]:
+    """A method that fills a voter's disk needs voters with disks of their own; a size that the file gives is kept."""
+    fills = [step for step in faults if isinstance(step.call, FaultCall) and step.call.fault in NEED_VOTER_DISK]
+    if topology is None or not fills or topology.settings.voter_disk_bytes:
+        return topology, ()
+    limited = replace(topology, settings=replace(topology.settings, voter_disk_bytes=VOTER_DISK_BYTES))
+    size = format_size(VOTER_DISK_BYTES)
+    return limited, (f"voter-disk: {size}, because line {fills[0].line} fills a voter's disk",)
 
 
 def rig_name(file: str) -> str:

@@ -163,7 +163,8 @@ class GuestRun:
 class GuestJournal:
     """A machine's journal as it was read at `at_ns`.
 
-    `error` is empty if it could be read; `unreadable_lines` were torn by a crash or a full disk.
+    `error` is empty if it could be read; `unreadable_lines` were torn by a crash or a full disk. `kept` is False for a
+    machine that runs another program than the guest's and has none.
     """
 
     at_ns: int
@@ -172,6 +173,7 @@ class GuestJournal:
     lines: int = 0
     unreadable_lines: int = 0
     error: str = ""
+    kept: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +249,8 @@ class FaultRecord:
 
     `number` counts the run's faults from 1; `target` is a node or a machine; `seen` is the receipt's sentence.
 
-    `affected` names the machines that ran on the target, or were it, when the fault was injected.
+    `affected` names the machines that ran on the target, or were it, when the fault was injected. The faults of one
+    activity, aimed at several nodes or machines, share their `batch`: the number of the first of them.
     """
 
     at_ns: int
@@ -257,6 +260,7 @@ class FaultRecord:
     moment: FaultMoment
     seen: str = ""
     affected: tuple[str, ...] = ()
+    batch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

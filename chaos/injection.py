@@ -7,7 +7,8 @@ A fault with a duration is healed in the background when its time has come, what
 healed then stays open, and is undone at the end like any other.
 """
 
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,8 @@ from chaos.faults import FAULTS, Adjustable, Fault, FaultRefused, Plan, Receipt
 from chaos.history import ClusterSeen, FaultMoment, FaultRecord
 from chaos.ledger import Ledger, OpenFault
 from chaos.probes import look_at_cluster
-from chaos.targets import Surroundings, TargetKind, Unresolved, needs_cluster, resolve
-from harness.coordination import Mutex
+from chaos.targets import Surroundings, TargetKind, Unresolved, needs_cluster, resolve, several
+from harness.coordination import Mutex, all_of
 from harness.errors import BlackstartError
 from harness.ports import DeadlinePassed, Task
 
@@ -40,41 +41,86 @@ class NotInjected(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Injected:
-    """A fault that was carried out.
+    """A fault that was carried out on one target or several, with a receipt for each, in their order."""
 
-    `target` is the name that a register keeps; `receipt` says whether it took effect.
-    """
+    targets: tuple[str, ...]
+    receipts: tuple[Receipt, ...]
+    several: bool
 
-    target: str
-    receipt: Receipt
+    @property
+    def target(self) -> str | tuple[str, ...]:
+        """What a register keeps: the name, or the names if the activity was aimed at several."""
+        return self.targets if self.several else self.targets[0]
+
+    @property
+    def receipt(self) -> Receipt:
+        """The one receipt, or of several the worst outcome with what was seen of each."""
+        worst = max((receipt.outcome for receipt in self.receipts), key=_WORSE.index)
+        return Receipt(outcome=worst, seen="; ".join(receipt.seen for receipt in self.receipts))
+
+
+_WORSE = (FaultMoment.CONFIRMED, FaultMoment.INCONCLUSIVE, FaultMoment.MISMATCH)
 
 
 class Injector:
     """The faults of one run. Invariant: whatever may be in the world is open in the ledger."""
 
-    def __init__(self, arena: Arena, ledger: Ledger) -> None:
+    def __init__(self, arena: Arena, ledger: Ledger, *, voters: Sequence[str] = (), seed: int = 0) -> None:
+        """`voters` are the nodes with a vote; `seed` decides where a target leaves a choice."""
         self._arena = arena
         self._ledger = ledger
+        self._voters = voters
+        self._rng = random.Random(seed)
         self._touched: set[str] = set()
+        self._batches: dict[int, int] = {}
         self._timers: list[Task] = []
         self._one_cure = Mutex(arena.runtime)
 
     async def inject(self, call: FaultCall, registers: Mapping[str, Any]) -> Injected:
-        """Carry out one fault.
+        """Carry out one fault, on all of its targets at once.
 
-        Raises NotInjected before anything was done; another error after it leaves the ledger's entry open.
+        Raises NotInjected before anything was done; another error, once all have ended, leaves the ledger's entries
+        open.
         """
         fault = FAULTS[call.fault]
-        if call.arguments and isinstance(fault, Adjustable):
+        if isinstance(fault, Adjustable):
             fault = fault.adjusted(call.arguments)
         try:
-            target = await self._resolve(call, fault, registers)
-            plan = await fault.plan(self._arena, target)
+            targets = await self._resolve(call, fault, registers)
+            plans = await self._plan(fault, targets)
         except (Unresolved, FaultRefused) as refusal:
             raise NotInjected(f"{call.fault} on {call.target}: {refusal}") from refusal
+        receipts: dict[str, Receipt] = {}
+        batch: list[int] = []
+
+        async def carry_out(plan: Plan) -> None:
+            receipts[plan.target] = await self._carry_out(fault, plan, batch, duration_us=call.duration_us)
+
+        errors = await all_of(self._arena.runtime, map(carry_out, plans), name=f"inject {fault.name}")
+        if errors:
+            raise errors[0]
+        many = several(call.target) or len(targets) > 1
+        done = tuple(plan.target for plan in plans)
+        return Injected(targets=done, receipts=tuple(receipts[name] for name in done), several=many)
+
+    async def _plan(self, fault: Fault, targets: Sequence[str]) -> list[Plan]:
+        """A fault must be possible on all of its targets; a cure may find some of them well."""
+        plans, refusals = [], []
+        for target in targets:
+            try:
+                plans.append(await fault.plan(self._arena, target))
+            except FaultRefused as refusal:
+                refusals.append(str(refusal))
+        if refusals and (not plans or not fault.heals):
+            raise FaultRefused("; ".join(refusals))
+        return plans
+
+    async def _carry_out(self, fault: Fault, plan: Plan, batch: list[int], *, duration_us: int) -> Receipt:
+        """One fault on one target. `batch` are the numbers of those that belong to it."""
+        target = plan.target
         if fault.target is TargetKind.NODE:
             self._touched.add(target)
-        entry = self._intend(fault, target, plan, duration_us=call.duration_us)
+        entry = self._intend(fault, plan, batch, duration_us=duration_us)
         try:
             at_ns = await self._arena.runtime.within(APPLY_LIMIT_US, self._arena.apply(plan.effect))
         except (BlackstartError, DeadlinePassed) as error:
@@ -85,13 +131,13 @@ class Injector:
         self._record(entry, receipt.outcome, seen=receipt.seen, plan=plan)
         if not fault.undo:
             self._heal(entry, "nothing to undo")
-        elif call.duration_us:
+        elif duration_us:
             # Not before the receipt: what is healed already cannot be measured.
-            heal = self._heal_in_time(entry, at_ns + call.duration_us * 1000)
+            heal = self._heal_in_time(entry, at_ns + duration_us * 1000)
             self._timers.append(self._arena.runtime.spawn(heal, name=f"heal {fault.name} on {target}"))
         if receipt.outcome is FaultMoment.CONFIRMED:
             self._heal_others(fault, target)
-        return Injected(target=target, receipt=receipt)
+        return receipt
 
     async def undo_all(self) -> list[str]:
         """Undo what is open, newest first, each on its own. Answers what could not be undone, as sentences."""
@@ -109,7 +155,7 @@ class Injector:
         """What is not healed, newest first."""
         return self._ledger.open_faults()
 
-    async def _resolve(self, call: FaultCall, fault: Fault, registers: Mapping[str, Any]) -> str:
+    async def _resolve(self, call: FaultCall, fault: Fault, registers: Mapping[str, Any]) -> tuple[str, ...]:
         if needs_cluster(call.target):
             cluster = await look_at_cluster(self._arena)
         else:
@@ -119,6 +165,8 @@ class Injector:
             containers=await self._arena.containers(),
             registers=registers,
             touched=self._touched,
+            voters=self._voters,
+            rng=self._rng,
         )
         return resolve(call.target, fault.target, around)
 
@@ -157,12 +205,14 @@ class Injector:
         self._heal(entry, receipt.seen)
         return ""
 
-    def _intend(self, fault: Fault, target: str, plan: Plan, *, duration_us: int) -> OpenFault:
+    def _intend(self, fault: Fault, plan: Plan, batch: list[int], *, duration_us: int) -> OpenFault:
         at_ns = self._arena.unix_ns()
         lasts_ns = duration_us * 1000 + LATE_NS if duration_us else DEADLINE_NS
         entry = self._ledger.intend(
-            fault=fault.name, target=target, undo=fault.undo, at_ns=at_ns, deadline_ns=at_ns + lasts_ns
+            fault=fault.name, target=plan.target, undo=fault.undo, at_ns=at_ns, deadline_ns=at_ns + lasts_ns
         )
+        batch.append(entry.number)
+        self._batches[entry.number] = batch[0]
         self._record(entry, FaultMoment.INTENDED, at_ns=at_ns, plan=plan, in_ledger=False)
         return entry
 
@@ -197,6 +247,7 @@ class Injector:
                 moment=moment,
                 seen=seen,
                 affected=plan.affected if plan else (),
+                batch=self._batches[entry.number],
             )
         )
         if in_ledger:

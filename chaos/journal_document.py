@@ -34,6 +34,7 @@ class RunFacts:
     findings: Sequence[Finding]
     verdicts: Sequence[Verdict]
     recoveries: Sequence[Recovery]
+    seed: int = 0
 
 
 def journal_document(facts: RunFacts) -> dict[str, Any]:
@@ -52,6 +53,7 @@ def journal_document(facts: RunFacts) -> dict[str, Any]:
         "steady_states": {
             "before": _steady_state(steps, Phase.GATE),
             "after": _steady_state(steps, Phase.AFTER),
+            "restored": _steady_state(steps, Phase.RESTORED),
             "during": _runs(steps, Phase.DURING),
         },
         "run": _runs(steps, Phase.METHOD),
@@ -61,6 +63,8 @@ def journal_document(facts: RunFacts) -> dict[str, Any]:
             **{key: value for key, value in about_experiment(facts.experiment).items() if key != "experiment"},
             "began_ns": facts.began_ns,
             "ended_ns": facts.ended_ns,
+            "seed": facts.seed,
+            "choices": list(facts.experiment.choices),
             "exit_code": facts.code.value,
             "verdict": exit_meaning(facts.code),
             "findings": [to_plain(finding) for finding in facts.findings],

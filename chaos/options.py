@@ -3,9 +3,32 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ARENAS", "RunOptions"]
+__all__ = ["ARENAS", "ReportFiles", "RunOptions"]
 
 ARENAS = ("docker", "sim")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportFiles:
+    """Which reports are wanted and where.
+
+    `step_summary` is a file that others write to as well: the Markdown summary is appended to it.
+    """
+
+    html: Path | None = None
+    junit: Path | None = None
+    markdown: Path | None = None
+    step_summary: Path | None = None
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """The files that are written anew."""
+        return tuple(path for path in (self.html, self.junit, self.markdown) if path is not None)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any report is wanted."""
+        return bool(self.written) or self.step_summary is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +36,8 @@ class RunOptions:
     """`out` gets the journal and the evidence; `state` gets the ledgers, which must survive the run.
 
     `rig` names the rig to make, `on_rig` one that stands already and is left standing. `journal` is a further place for
-    `journal.json`. `dry` reads the files, says what would be done and does nothing.
+    `journal.json`, `reports` says which reports are made of it. `dry` reads the files, says what would be done
+    and does nothing. `seed` decides where a target leaves a choice (a minority, three of five).
     """
 
     arena: str = "docker"
@@ -23,4 +47,6 @@ class RunOptions:
     on_rig: str | None = None
     keep_rig: bool = False
     journal: Path | None = None
+    reports: ReportFiles = ReportFiles()
     dry: bool = False
+    seed: int = 0

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chaos.arena import Arena
+from chaos.client_targets import measured_machines
 from chaos.experiment import ProbeCall
 from chaos.history import Answer, ClientBeat, ClusterSeen
 from chaos.recovery import Phase, Recovery, read_recoveries
@@ -113,6 +114,16 @@ async def _owner_of(question: _Question) -> Reply:
     return Reply(value=group.owner, reason=f"{name} is {group.state} on {group.owner}")
 
 
+async def _persistent_state(question: _Question) -> Reply:
+    name = question.arguments["machine"]
+    for group in (await look_at_cluster(question.arena)).groups:
+        for resource in group.resources:
+            if resource.name == name:
+                wanted = 1 if resource.wanted else 0
+                return Reply(value=wanted, reason=f"{name} is {resource.state} on {group.owner}, wanted {wanted}")
+    return Reply(value=None, reason=f"{name} is unknown to the cluster")
+
+
 async def _recovery_time(question: _Question) -> Reply:
     phase: Phase = question.arguments.get("phase", Phase.STARTED)
     rows = _last_rows(question)
@@ -137,11 +148,11 @@ async def _restarted_in_place(question: _Question) -> Reply:
 
 
 def _last_rows(question: _Question) -> list[Recovery]:
-    """The recoveries after the last fault that hit any of the machines."""
+    """The recoveries after the last activity whose faults hit any of the machines."""
     machines = question.machines()
     rows = [row for row in read_recoveries(question.arena.history) if row.machine in machines]
-    last = max((row.number for row in rows), default=0)
-    return [row for row in rows if row.number == last]
+    last = max((row.batch for row in rows), default=0)
+    return [row for row in rows if row.batch == last]
 
 
 async def _answers(question: _Question) -> Reply:
@@ -152,20 +163,28 @@ async def _answers(question: _Question) -> Reply:
         silence = "since the run began" if beat is None else f"for {(now_ns - beat.at_ns) / 1e9:.1f} s"
         return Reply(value=None, reason=f"the client has told nothing {silence}")
     last = {answer.machine: answer for answer in history.of(Answer)}
+    measured = measured_machines(question.topology)
+    machines = [machine for machine in question.machines() if machine in measured]
+    blind = sorted(set(question.machines()).difference(machines))
+    named = "machine" in question.arguments or "machines" in question.arguments
+    if blind and (named or not machines):
+        return Reply(value=None, reason=f"not measured: {', '.join(blind)}; answers-on says where a machine answers")
     silent = []
-    for machine in question.machines():
+    for machine in machines:
         answer = last.get(machine)
         if answer is None or not answer.ok:
             silent.append(f"{machine}: {answer.error if answer else 'never asked'}")
     if silent:
         return Reply(value=False, reason="; ".join(silent))
-    return Reply(value=True, reason=f"{len(question.machines())} machines answer")
+    unsaid = f"; not measured: {', '.join(blind)}" if blind else ""
+    return Reply(value=True, reason=f"{len(machines)} machines answer{unsaid}")
 
 
 _PROBES: Mapping[tuple[str, str], Callable[[_Question], Awaitable[Reply]]] = {
     ("cluster", "groups-online"): _groups_online,
     ("cluster", "nodes-up"): _nodes_up,
     ("cluster", "owner-of"): _owner_of,
+    ("cluster", "persistent-state"): _persistent_state,
     ("cluster", "recovery-time"): _recovery_time,
     ("cluster", "restarted-in-place"): _restarted_in_place,
     ("client", "answers"): _answers,

@@ -9,7 +9,8 @@ disagree. It judges nothing.
 | detected | cluster log: `resource-failed` of the machine; `node-lease-expired`, `node-declared-down` of its node |
 | claimed | cluster log: `group-claimed`; none after a restart in place |
 | started | engine: the machine's start event |
-| answering | client: the first good answer of a boot that had not answered before |
+| answering | client: the first good answer of a boot that had not answered before; of a machine that does not say which
+boot answers, the first after `started` that follows a silence |
 """
 
 from collections.abc import Iterator
@@ -36,7 +37,8 @@ class Phase(StrEnum):
 class Recovery:
     """One machine after one fault.
 
-    Times are None for a phase that was not reached, or not needed (`claimed` after a restart in place).
+    Times are None for a phase that was not reached, or not needed (`claimed` after a restart in place). `batch` is the
+    same for the faults of one activity.
     """
 
     number: int
@@ -51,6 +53,7 @@ class Recovery:
     started_ns: int | None = None
     answering_ns: int | None = None
     to_node: str = ""
+    batch: int = 0
 
     def at_ns(self, phase: Phase) -> int | None:
         """When the phase was reached."""
@@ -131,8 +134,9 @@ class _Reader:
             detected_ns=self._detected(machine, lost_node, began_ns, end_ns),
             claimed_ns=self._claimed(group, began_ns, end_ns),
             started_ns=start.at_ns if start else None,
-            answering_ns=self._answering(machine, began_ns, end_ns),
+            answering_ns=self._answering(machine, began_ns, end_ns, start.at_ns if start else None),
             to_node=start.node if start else "",
+            batch=fault.batch or fault.number,
         )
 
     def _lines(self, began_ns: int, end_ns: int, *events: str) -> Iterator[LogLine]:
@@ -150,11 +154,17 @@ class _Reader:
         lines = self._lines(began_ns, end_ns, "group-claimed")
         return next((line.at_ns for line in lines if line.fields.get("group") == group), None)
 
-    def _answering(self, machine: str, began_ns: int, end_ns: int) -> int | None:
+    def _answering(self, machine: str, began_ns: int, end_ns: int, started_ns: int | None) -> int | None:
         mine = [answer for answer in self._answers if answer.machine == machine and answer.ok]
         old_boots = {answer.boot for answer in mine if answer.at_ns < began_ns}
-        new = (answer for answer in mine if began_ns <= answer.at_ns < end_ns and answer.boot not in old_boots)
-        return next((answer.at_ns for answer in new), None)
+        for answer in mine:
+            if not began_ns <= answer.at_ns < end_ns:
+                continue
+            # The client tells changes only: without a boot, a good answer after the start ended a silence.
+            new = answer.boot not in old_boots if answer.boot else started_ns is not None and answer.at_ns >= started_ns
+            if new:
+                return answer.at_ns
+        return None
 
 
 def _names(line: LogLine, node: str) -> bool:

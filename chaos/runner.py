@@ -1,6 +1,7 @@
 """One run of one experiment: from the rig's first container to the verdict, whatever happens in between.
 
-    up, gate, method (with `during`), steady state after, rollbacks, undo, last look, checkers, evidence, down, verdict
+    up, gate, method (with `during`), steady state after, rollbacks, undo, steady state restored, last look, checkers,
+    evidence, down, verdict
 
 A coroutine that awaits its arena and nothing else, so the same run goes through containers or through the simulation.
 Every part has one root, where an error becomes a finding; no error skips what cleans up. It judges nothing by itself:
@@ -18,17 +19,19 @@ from rich.console import Console
 
 from chaos.activities import Activities, Phase
 from chaos.arena import Arena, wait_until
+from chaos.background import Background
 from chaos.checkers import AFTER_CLEAN_UP, CHECKERS, Checker, run_check
 from chaos.experiment import Activity, Experiment, FaultCall, load_experiment
 from chaos.faults import FAULTS
-from chaos.history import ClusterSeen, Moment, PartBegan
+from chaos.history import CleanUp, ClusterSeen, Moment, PartBegan
 from chaos.injection import Injector
 from chaos.interrupt import Interrupt, Interrupted
 from chaos.journal import Journal
 from chaos.journal_document import RunFacts, about_experiment, journal_document
 from chaos.ledger import Ledger
-from chaos.options import RunOptions
+from chaos.options import ReportFiles, RunOptions
 from chaos.recovery import read_recoveries
+from chaos.report.writing import prepare_reports, write_reports
 from chaos.stall_watch import watch_stalls
 from chaos.terminal import Terminal
 from chaos.verdict import ExitCode, Finding, FindingKind, Ruling, Verdict, exit_code, exit_meaning
@@ -65,6 +68,8 @@ def run_files(paths: Sequence[Path], *, options: RunOptions, console: Console | 
         if options.arena != "docker":
             raise UsageError(f"--arena is {options.arena!r}, expected docker: no other arena is available yet")
         experiments = load_all(paths, rig=options.on_rig or options.rig)
+        if options.reports.wanted and not options.dry:
+            prepare_reports(options.reports)
     except UsageError as error:
         print(error, file=sys.stderr)
         return ExitCode.USAGE.value
@@ -75,20 +80,29 @@ def run_files(paths: Sequence[Path], *, options: RunOptions, console: Console | 
     # The engine's client is imported only by a run that needs an engine.
     from chaos.arena_docker import DockerArena, drive
 
+    journals: list[Path] = []
+
     async def main(runtime: Runtime, interrupt: Interrupt) -> int:
         def arena() -> Arena:
             return DockerArena(runtime, on_rig=options.on_rig)
 
-        return await _run_all(experiments, arena=arena, interrupt=interrupt, terminal=terminal, options=options)
+        return await _run_all(
+            experiments, arena=arena, interrupt=interrupt, terminal=terminal, options=options, journals=journals
+        )
 
+    code, problem = ExitCode.HARNESS.value, ""
     try:
-        return drive(main)
+        code = drive(main)
     except UsageError as error:
-        print(error, file=sys.stderr)
-        return ExitCode.USAGE.value
+        code, problem = ExitCode.USAGE.value, str(error)
     except HarnessError as error:
-        print(error, file=sys.stderr)
-        return ExitCode.HARNESS.value
+        problem = str(error)
+    if problem:
+        print(problem, file=sys.stderr)
+    if options.reports.wanted:
+        not_started = [experiment.file for experiment in experiments[len(journals) :]]
+        return _report(journals, not_started, problem, code=code, files=options.reports, terminal=terminal)
+    return code
 
 
 def load_all(paths: Sequence[Path], *, rig: str | None = None) -> list[Experiment]:
@@ -113,11 +127,14 @@ async def _run_all(
     interrupt: Interrupt,
     terminal: Terminal,
     options: RunOptions,
+    journals: list[Path],
 ) -> int:
-    """One arena a file. Several files have a directory each below `out`."""
+    """One arena a file. Several files have a directory each below `out`; `journals` gets the journal of each run."""
     findings: list[Finding] = []
     for experiment in experiments:
         if interrupt.signal is not None:
+            reason = f"asked to stop by {interrupt.name} before {experiment.file}"
+            findings.append(Finding(kind=FindingKind.SIGNAL, reason=reason, signal=interrupt.signal))
             break
         world = arena()
         refusals = _unsupported(experiment, world)
@@ -132,6 +149,7 @@ async def _run_all(
             out=out,
             ledger_path=options.state / "ledgers" / f"{experiment.topology.rig}-{world.unix_ns()}.jsonl",
             keep_rig=options.keep_rig,
+            seed=options.seed,
         )
         outputs = [f"journal: {result.journal}"]
         if options.journal is not None:
@@ -140,10 +158,30 @@ async def _run_all(
             outputs.append(f"journal: {options.journal}")
         terminal.verdict(result.code, result.findings, outputs)
         findings += result.findings
+        journals.append(result.journal)
     code = exit_code(findings)
     if len(experiments) > 1:
         terminal.note(f"{len(experiments)} experiments: {exit_meaning(code)} (exit code {code.value})")
     return code.value
+
+
+def _report(
+    journals: Sequence[Path],
+    not_started: Sequence[str],
+    problem: str,
+    *,
+    code: int,
+    files: ReportFiles,
+    terminal: Terminal,
+) -> int:
+    """Make the reports, and answer the exit code: somebody relies on them, so a pass without them is none."""
+    try:
+        for line in write_reports(journals, files, not_started=not_started, problem=problem):
+            terminal.note(line)
+    except BlackstartError as error:
+        print(error, file=sys.stderr)
+        return ExitCode.HARNESS.value if code == ExitCode.PASSED.value else code
+    return code
 
 
 def _unsupported(experiment: Experiment, arena: Arena) -> list[str]:
@@ -166,8 +204,9 @@ async def run_experiment(
     out: Path,
     ledger_path: Path,
     keep_rig: bool = False,
+    seed: int = 0,
 ) -> RunResult:
-    """Run one experiment to its end.
+    """Run one experiment to its end. `seed` decides where a target leaves a choice.
 
     Raises HarnessError only when journal or ledger cannot even be opened: then nothing was started.
     """
@@ -177,7 +216,7 @@ async def run_experiment(
     except HarnessError:
         journal.close()
         raise
-    run = _Run(experiment, arena, interrupt, terminal, journal, ledger, keep_rig=keep_rig)
+    run = _Run(experiment, arena, interrupt, terminal, journal, ledger, keep_rig=keep_rig, seed=seed)
     return await run.execute()
 
 
@@ -194,6 +233,7 @@ class _Run:
         ledger: Ledger,
         *,
         keep_rig: bool,
+        seed: int,
     ) -> None:
         self._experiment = experiment
         self._arena = arena
@@ -203,7 +243,9 @@ class _Run:
         self._journal = journal
         self._ledger = ledger
         self._keep_rig = keep_rig
-        self._injector = Injector(arena, ledger)
+        voters = [node.name for node in experiment.topology.voters]
+        self._injector = Injector(arena, ledger, voters=voters, seed=seed)
+        self._seed = seed
         self._activities = Activities(
             arena=arena, topology=experiment.topology, injector=self._injector, terminal=terminal
         )
@@ -211,22 +253,39 @@ class _Run:
         self._verdicts: list[Verdict] = []
         self._began_ns = arena.unix_ns()
         self._reached: set[str] = set()
+        self._changed_back = False
+        self._violated = False
+        self._background = Background(arena.runtime, run=self._run_in_background)
 
     async def execute(self) -> RunResult:
         self._journal.follow(self._arena.history)
         self._terminal.begin(self._experiment.title, self._experiment.file, self._experiment.topology.rig)
-        self._journal.write("run-began", {"at_ns": self._began_ns, **about_experiment(self._experiment)})
+        for choice in self._experiment.choices:
+            self._terminal.note(f"chosen: {choice}")
+        self._journal.write(
+            "run-began",
+            {
+                "at_ns": self._began_ns,
+                **about_experiment(self._experiment),
+                "seed": self._seed,
+                "choices": self._experiment.choices,
+            },
+        )
         watch = self._arena.runtime.spawn(watch_stalls(self._arena), name="stall watch")
         if await self._part("up", self._bring_up):
             if await self._part("gate", self._gate) and not self._findings:
                 await self._part("method", self._method)
                 await self._part("rollbacks", self._roll_back)
             await self._part("undo", self._undo)
+            if self._changed_back and self._interrupt.signal is None:
+                await self._part("restored", self._ask_restored)
             await self._part("last look", self._last_look)
         else:
             await self._part("undo", self._undo)
         watch.cancel()
         self._check(CHECKERS)
+        if self._experiment.expects_violation and not self._violated and "method" in self._reached:
+            self._find(FindingKind.BROKEN, "a violation of a safety invariant was expected, and no checker found one")
         await self._part("evidence", self._collect)
         await self._part("down", self._take_down)
         self._check(AFTER_CLEAN_UP)
@@ -276,22 +335,32 @@ class _Run:
 
     async def _method(self) -> None:
         self._terminal.phase("Method")
-        holds = [
-            self._arena.runtime.spawn(self._hold(activity), name=f"during {activity.name}")
-            for activity in self._experiment.during
-        ]
+        holding = self._activities.holding(self._experiment.during)
         try:
-            for activity in self._experiment.method:
-                self._interrupt.check()
-                # A broken expectation or an unconfirmed fault ends the method: what follows would be injected into an
-                # unknown state.
-                if not await self._step(activity, Phase.METHOD) or self._findings:
-                    return
+            whole = await self._steps()
         finally:
-            for hold in holds:
-                hold.cancel()
-        self._terminal.phase("Steady state after")
-        await self._ask_hypothesis(Phase.AFTER)
+            # What was begun in the background is completed before anything is undone; it hears a signal by itself.
+            await self._background.wait_ended()
+            self._findings += [*self._background.findings, *self._activities.violations, *holding.end()]
+        if whole and not self._background.findings:
+            self._terminal.phase("Steady state after")
+            await self._ask_hypothesis(Phase.AFTER)
+
+    async def _steps(self) -> bool:
+        """Whether every step was reached and none failed.
+
+        A broken expectation or an unconfirmed fault ends the method: what follows would be injected into an unknown
+        state. A violation of `during` does not: the run is lost, and what follows shows how badly.
+        """
+        for activity in self._experiment.method:
+            self._interrupt.check()
+            if self._background.findings:
+                return False
+            if activity.background:
+                self._background.begin(activity)
+            elif not await self._step(activity, Phase.METHOD):
+                return False
+        return True
 
     async def _ask_hypothesis(self, phase: Phase) -> None:
         for activity in self._experiment.hypothesis:
@@ -305,12 +374,8 @@ class _Run:
             self._findings.append(finding)
         return finding is None
 
-    async def _hold(self, activity: Activity) -> None:
-        """The root of one probe of `during`."""
-        try:
-            self._findings.append(await self._activities.hold(activity, sleep=self._arena.runtime.sleep))
-        except Exception as error:  # noqa: BLE001 - a task's root: nobody awaits it
-            self._find(FindingKind.HARNESS, f"during, {activity.name}: {type(error).__name__}: {error}")
+    async def _run_in_background(self, activity: Activity) -> Finding | None:
+        return await self._activities.run(activity, Phase.METHOD, sleep=self._interrupt.sleep)
 
     async def _roll_back(self) -> None:
         """Rollbacks run whatever happened, and a signal does not end them; after one they do not wait."""
@@ -323,13 +388,22 @@ class _Run:
                     activity, Phase.ROLLBACKS, sleep=self._arena.runtime.sleep, patient=self._interrupt.signal is None
                 )
             except (BlackstartError, DeadlinePassed) as error:
-                finding = Finding(kind=FindingKind.HARNESS, reason=f"rollback {activity.name}: {error}")
+                began_ns = self._arena.unix_ns()
+                self._activities.note(activity, Phase.ROLLBACKS, began_ns, "failed", reason=str(error))
+                finding = Finding(kind=FindingKind.CLEANUP, reason=f"{activity.name}: {error}")
             if finding is not None:
-                self._findings.append(finding)
+                self._find(FindingKind.CLEANUP, f"rollback failed: {finding.reason}")
+        self._changed_back = True
+
+    async def _ask_restored(self) -> None:
+        """What was cured must be as it was before: a clean-up that breaks the cluster is none."""
+        self._terminal.phase("Steady state restored")
+        await self._ask_hypothesis(Phase.RESTORED)
 
     async def _undo(self) -> None:
         if not self._injector.open_faults():
             return
+        self._changed_back = True
         self._terminal.phase("Undo what is still injected")
         for problem in await self._injector.undo_all():
             # Whether it is a clean-up problem shows when the rig is gone: a fault cannot outlive its rig.
@@ -383,6 +457,9 @@ class _Run:
             if checker in AFTER_CLEAN_UP:
                 if verdict.ruling is not Ruling.HOLDS:
                     self._find(FindingKind.CLEANUP, reason)
+            elif verdict.ruling is Ruling.BROKEN and checker.safety and self._experiment.expects_violation:
+                self._terminal.note(f"expected: {reason}")
+                self._violated = True
             elif verdict.ruling is Ruling.BROKEN and (checker.safety or began):
                 self._find(FindingKind.BROKEN, reason)
             elif verdict.ruling is Ruling.INCONCLUSIVE and began:
@@ -408,8 +485,8 @@ class _Run:
             self._findings.append(Finding(kind=FindingKind.SIGNAL, reason=reason, signal=self._interrupt.signal))
         if self._journal.error:
             self._find(FindingKind.HARNESS, self._journal.error)
-        gone = not self._keep_rig and not any(f.kind is FindingKind.CLEANUP for f in self._findings)
-        self._ledger.close(rig_gone=gone)
+        cleaned = self._arena.history.last(CleanUp)
+        self._ledger.close(rig_gone=cleaned is not None and not cleaned.kept and not cleaned.left)
         code = exit_code(self._findings)
         recoveries = read_recoveries(self._arena.history)
         facts = RunFacts(
@@ -422,6 +499,7 @@ class _Run:
             findings=tuple(self._findings),
             verdicts=tuple(self._verdicts),
             recoveries=tuple(recoveries),
+            seed=self._seed,
         )
         self._journal.write("run-ended", {"at_ns": facts.ended_ns, "exit_code": code.value, "findings": facts.findings})
         try:

@@ -13,9 +13,13 @@ __all__ = [
     "EXPERIMENT_FORM",
     "LATER_KEYS",
     "LATER_PROVIDERS",
+    "NEED_ENGINE_PROXY",
+    "NEED_VOTER_DISK",
+    "NOT_UNDER_SELF_FENCING",
     "PROBES",
     "TARGET_FORM",
     "TOLERANCE_FORM",
+    "VOTER_DISK_BYTES",
     "Answers",
     "ArgumentKind",
     "FaultArgument",
@@ -24,7 +28,11 @@ __all__ = [
 
 EXPERIMENT_FORM = "a mapping with title, rig, method and, if wanted, steady-state-hypothesis and rollbacks"
 ACTIVITY_FORM = "an activity: type, name, provider"
-TARGET_FORM = "a name, {node: NAME}, {machine: NAME}, {owner-of: GROUP}, {label: KEY=VALUE}, bystander, or ${REGISTER}"
+TARGET_FORM = (
+    "a name or a pattern, {node: NAME}, {machine: NAME}, {owner-of: GROUP}, {owner-of-machine: MACHINE}, "
+    "{voter-of: NODE}, {label: KEY=VALUE}, bystander, voter, minority, majority, {count: N, of: TARGET}, "
+    "{percentage: P, of: TARGET}, or ${REGISTER}"
+)
 TOLERANCE_FORM = (
     "a value to be equal to, [LOW, HIGH], {type: range, range: [LOW, HIGH]} or {type: regex, pattern: TEXT}"
 )
@@ -34,6 +42,21 @@ LATER_KEYS = ("configuration", "secrets", "controls", "extensions", "runtime")
 
 LATER_PROVIDERS = ("process", "http", "python")
 """Providers that are understood and not available yet."""
+
+
+NEED_ENGINE_PROXY = frozenset({"engine.stall"})
+"""Faults for which the nodes must reach the engine through a proxy."""
+
+NEED_VOTER_DISK = frozenset({"voter.disk-full"})
+"""Faults for which the voters must have disks of a size of their own."""
+
+VOTER_DISK_BYTES = 64 << 20
+"""Their size where a file does not say it: a voter of a small rig writes some mebibytes an hour, and its file is
+rewritten from one mebibyte on.
+"""
+
+NOT_UNDER_SELF_FENCING = frozenset({"node.hang", "engine.stall"})
+"""What fencing `self` cannot cover: a node that freezes with its watchdog, and engine calls that outlive the bound."""
 
 
 class Answers(StrEnum):
@@ -57,6 +80,9 @@ class ArgumentKind(StrEnum):
 class FaultArgument(StrEnum):
     """What an argument of a fault must be."""
 
+    NODES = "a list of nodes"
+    DIRECTION = "in, out or both"
+    HELD_CALLS = "forward or drop"
     FREEZING = "pause or sigstop"
 
 
@@ -81,6 +107,11 @@ PROBES: Mapping[str, Mapping[str, ProbeForm]] = {
         "nodes-up": ProbeForm(answers=Answers.NUMBER),
         "owner-of": ProbeForm(
             answers=Answers.TEXT, arguments={"group": ArgumentKind.GROUP}, required=frozenset({"group"})
+        ),
+        "persistent-state": ProbeForm(
+            answers=Answers.NUMBER,
+            arguments={"machine": ArgumentKind.MACHINE},
+            required=frozenset({"machine"}),
         ),
         "recovery-time": ProbeForm(
             answers=Answers.NUMBER,

@@ -2,8 +2,12 @@
 
 BlackstartError
 ├── UsageError            a wrong file, option or name: refused before anything starts (exit 2)
+├── RequestRefused        the cluster answered a person's request with no (exit 1)
+├── ConditionUnmet        what a command was to bring about, or to wait for, did not come in time (exit 1)
 ├── HarnessError          the harness itself could not do its work (exit 4)
-│   └── WaitTimeout       a wait reached its limit; says what it waited for and what it saw last
+│   ├── WaitTimeout       a wait reached its limit; says what it waited for and what it saw last
+│   └── ApiUnanswered     a node's API gave no answer: what was asked for may or may not be done
+│       └── ApiUnreachable  there was no connection to it: what was asked for is certainly not done
 ├── CleanupError          something is left behind; says what and how to remove it (exit 5)
 └── EngineError           a call of the container engine failed
     ├── EngineUnanswered  nobody knows whether the call was or will be carried out
@@ -15,12 +19,16 @@ refusal that proves nothing about calls still under way, `EngineUnanswered` mean
 """
 
 __all__ = [
+    "ApiUnanswered",
+    "ApiUnreachable",
     "BlackstartError",
     "CleanupError",
+    "ConditionUnmet",
     "EngineError",
     "EngineUnanswered",
     "HarnessError",
     "NoSuchContainer",
+    "RequestRefused",
     "UsageError",
     "WaitTimeout",
 ]
@@ -32,6 +40,18 @@ class BlackstartError(Exception):
 
 class UsageError(BlackstartError):
     """The person gave something that cannot be used; nothing was started."""
+
+
+class RequestRefused(BlackstartError):
+    """The cluster refused a request, and says why; nothing was done. `code` is the node API's word for it."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ConditionUnmet(BlackstartError):
+    """A command waited for its effect, and the time was up."""
 
 
 class HarnessError(BlackstartError):
@@ -48,6 +68,14 @@ class WaitTimeout(HarnessError):
         self.waited_for = waited_for
         self.saw = saw
         self.limit_s = limit_s
+
+
+class ApiUnanswered(HarnessError):
+    """A node's API gave no answer in time, or the connection broke: what was asked for may or may not be done."""
+
+
+class ApiUnreachable(ApiUnanswered):
+    """No connection could be made: what was asked for is certainly not done."""
 
 
 class CleanupError(BlackstartError):

@@ -7,12 +7,13 @@ live, a heap of virtual time drives them in the simulation. All times are intege
 of the engine's machine.
 """
 
-from collections.abc import AsyncIterator, Coroutine, Generator, Mapping
+from collections.abc import AsyncIterator, Collection, Coroutine, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from harness.model.machine import MachineNotice, MachineSpec, MachineView, Order, Proof
 from harness.model.session import Session
+from harness.model.workload import Endpoint
 
 __all__ = [
     "Addresses",
@@ -25,6 +26,7 @@ __all__ = [
     "Log",
     "OrderRefused",
     "Pending",
+    "Reach",
     "Runtime",
     "Storage",
     "Task",
@@ -104,6 +106,9 @@ class EventGap:
 class Engine(Protocol):
     """The container engine. Every call raises EngineUnanswered when its fate is unknown, NoSuchContainer on 404,
     EngineError on another refusal.
+
+    `begin_inside` starts a command in a running container, as the container's user, and returns what names it;
+    `ended_inside` says with which status it ended, None while it has not, and never waits.
     """
 
     async def containers(self, *, labels: Mapping[str, str]) -> list[Container]: ...
@@ -112,6 +117,8 @@ class Engine(Protocol):
     async def start(self, container: str) -> None: ...
     async def kill(self, container: str, *, signal: int = 9) -> None: ...
     async def remove(self, container: str) -> None: ...
+    async def begin_inside(self, container: str, command: tuple[str, ...]) -> str: ...
+    async def ended_inside(self, begun: str) -> int | None: ...
     async def holds(self, rig: str) -> frozenset[str]: ...
     def events(self, *, labels: Mapping[str, str]) -> AsyncIterator[EngineEvent | EventGap]: ...
 
@@ -124,7 +131,8 @@ class Hypervisor(Protocol):
     """VMMS as its callers see it: the resource host's drivers, and the service for joining and fencing.
 
     Calls raise EngineUnanswered when the answer is lost (VMMS was killed, the engine is stalled), EngineError when
-    the engine refused. Machines are named by resource name; containers are VMMS's own business.
+    the engine refused. Machines are named by resource name; containers are VMMS's own business. `run_inside` answers
+    with the status of a command, None when it has not ended within the limit.
     """
 
     async def alive(self) -> None: ...
@@ -137,6 +145,7 @@ class Hypervisor(Protocol):
     async def close(self, machine: str, *, epoch: int) -> Proof: ...
     async def view(self, machine: str) -> MachineView: ...
     async def machines(self) -> list[MachineView]: ...
+    async def run_inside(self, machine: str, command: tuple[str, ...], *, limit_us: int) -> int | None: ...
     async def fence(self, session: Session, *, not_after_us: int) -> None: ...
     async def power_on(self, node: str) -> bool: ...
     def notices(self) -> AsyncIterator[MachineNotice]: ...
@@ -151,10 +160,16 @@ class Addresses(Protocol):
     async def announce(self, address: str) -> None: ...
 
 
+class Reach(Protocol):
+    """What answers at an address of this node. The answer is empty, or says what was seen instead of a good one."""
+
+    async def ask(self, address: str, endpoint: Endpoint, *, limit_us: int) -> str: ...
+
+
 class Storage(Protocol):
     """The cluster shared volume as a driver checks it. Raises OSError when the volume does not answer."""
 
-    async def missing(self, machine: str) -> tuple[str, ...]: ...
+    async def missing(self, machine: str, *, volumes: Collection[str] = ()) -> tuple[str, ...]: ...
 
 
 class Log(Protocol):

@@ -1,8 +1,10 @@
 #!/bin/sh
 # Makes .venv with the project and its development tools in it. Not for daily use: `make setup` calls it when
-# pyproject.toml has changed. On Debian and Ubuntu, as root, it installs the venv module where that is missing.
+# pyproject.toml has changed. Installs Python and its venv module where they are missing and rules.sh allows it.
 set -eu
 cd "$(dirname "$0")/.."
+# shellcheck source=tools/rules.sh
+. tools/rules.sh
 
 fits() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
@@ -17,26 +19,13 @@ find_python() {
     done
 }
 
-may_install() {
-    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1
-}
-
-# What a command says is of interest only when it fails.
-quietly() {
-    said=$("$@" 2>&1) || { echo "$said" | tail -n 20 >&2; return 1; }
-}
-
 install() {
-    echo "setup: installing $* (apt-get install)"
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get -q -y install --no-install-recommends "$@" >/dev/null 2>&1 && return
-    quietly apt-get -q update
-    quietly apt-get -q -y install --no-install-recommends "$@"
+    may_install && agreed "Python 3.11 with its venv module is missing. Install $* by apt-get?" || return 1
+    update_packages && install_packages "$@"
 }
 
 python=$(find_python)
-if [ -z "$python" ] && may_install; then
-    install python3 python3-venv
+if [ -z "$python" ] && install python3 python3-venv; then
     python=$(find_python)
 fi
 if [ -z "$python" ]; then
@@ -49,9 +38,7 @@ if ! { [ -x .venv/bin/python ] && fits .venv/bin/python; }; then
     echo "setup: making .venv with $python ($("$python" --version))"
     rm -rf .venv
     if ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
-        if may_install; then
-            install python3-venv
-        else
+        if ! install python3-venv; then
             echo "setup: $python has no venv module. Debian, Ubuntu: apt-get install python3-venv" >&2
             exit 1
         fi

@@ -2,7 +2,8 @@
 
 The end-to-end proof: nobody but the machine itself writes there, so it holds whatever engine and cluster believe. Two
 boots whose lines interleave ran at one time; so did two boots whose boot-time ranges overlap. Boot-time clocks of
-different engines cannot be compared, the order of lines in one file always can.
+different engines cannot be compared, the order of lines in one file always can. A machine that runs a program of its
+own keeps no journal: then the engine's events alone speak for it, and that is said.
 """
 
 from itertools import combinations
@@ -26,14 +27,19 @@ def check(history: History) -> Verdict:
         return Verdict(checker=NAME, ruling=Ruling.BROKEN, reasons=tuple(broken))
     if not ran and not any(journal.lines for journal in journals.values()):
         return Verdict(checker=NAME, ruling=Ruling.NOT_APPLICABLE, notes=("no machine ran",))
-    unread = [_unread(machine, journals.get(machine)) for machine in sorted(ran)]
+    silent = sorted(machine for machine in ran if machine in journals and not journals[machine].kept)
+    without = (f"no journal is kept by {', '.join(silent)}: the engine's events alone speak for it",) if silent else ()
+    if ran and ran == set(silent):
+        return Verdict(checker=NAME, ruling=Ruling.NOT_APPLICABLE, notes=without)
+    unread = [_unread(machine, journals.get(machine)) for machine in sorted(ran.difference(silent))]
     doubts = tuple(reason for reason in unread if reason)
     if doubts:
         return Verdict(checker=NAME, ruling=Ruling.INCONCLUSIVE, reasons=doubts)
     lines = sum(journal.lines for journal in journals.values())
     torn = sum(journal.unreadable_lines for journal in journals.values())
-    note = f"{lines} lines of {len(journals)} machines" + (f", {torn} torn" if torn else "")
-    return Verdict(checker=NAME, ruling=Ruling.HOLDS, notes=(note,))
+    kept = sum(journal.kept for journal in journals.values())
+    note = f"{lines} lines of {kept} machines" + (f", {torn} torn" if torn else "")
+    return Verdict(checker=NAME, ruling=Ruling.HOLDS, notes=(note, *without))
 
 
 def _interleaved(journal: GuestJournal) -> list[str]:

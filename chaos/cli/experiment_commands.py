@@ -1,20 +1,58 @@
-"""The commands about experiments: run and validate."""
+"""The commands about experiments: run, report and validate."""
 
+import contextlib
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from chaos.cli.rig_commands import as_json
 
-__all__ = ["run", "validate"]
+if TYPE_CHECKING:
+    from chaos.options import ReportFiles
+    from harness.model.topology import Topology
+
+__all__ = ["report", "run", "validate"]
+
+STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+ENGINE_LIMIT_S = 10
+"""For each call by which `validate` asks an engine that it does not need."""
+
+F = TypeVar("F", bound=Callable[..., object])
 
 _files = click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+
+
+def _reports(command: F) -> F:
+    """The options that say which reports are wanted."""
+    file = click.Path(dir_okay=False, path_type=Path)
+    for option in (
+        click.option("--step-summary", is_flag=True, help=f"Append the Markdown to the file ${STEP_SUMMARY}."),
+        click.option("--markdown", type=file, help="A Markdown summary, for the page of a CI job."),
+        click.option("--junit", type=file, help="JUnit XML: a case for each step and checker."),
+        click.option("--html", type=file, help="One self-contained HTML page."),
+    ):
+        command = option(command)
+    return command
+
+
+def _report_files(html: Path | None, junit: Path | None, markdown: Path | None, step_summary: bool) -> "ReportFiles":
+    from chaos.options import ReportFiles
+    from harness.errors import UsageError
+
+    named = os.environ.get(STEP_SUMMARY, "")
+    if step_summary and not named:
+        raise UsageError(f"--step-summary needs the variable {STEP_SUMMARY}, which a job of GitHub Actions has")
+    return ReportFiles(html=html, junit=junit, markdown=markdown, step_summary=Path(named) if step_summary else None)
 
 
 @click.command(
     epilog="\b\nExamples:\n  blackstart run chaos/experiments/node-power-cut.yaml\n"
     "  blackstart run --dry my.yaml          read the file, say what would be done, do nothing\n"
-    "  blackstart run --keep-rig my.yaml     and look at the rig afterwards: blackstart status"
+    "  blackstart run --keep-rig my.yaml     and look at the rig afterwards: blackstart status\n"
+    "  blackstart run --html out/run.html --junit out/junit.xml my.yaml"
 )
 @_files
 @click.option("--arena", type=click.Choice(["docker"]), default="docker", show_default=True, help="Where it runs.")
@@ -23,7 +61,9 @@ _files = click.argument("files", metavar="FILE...", nargs=-1, required=True, typ
 @click.option("--name", "rig", help="The name of the rig that is made.")
 @click.option("--on-rig", help="Run on a rig that stands already, and leave it standing.")
 @click.option("--keep-rig", is_flag=True, help="Leave the rig standing afterwards.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Decides where a target leaves a choice.")
 @click.option("--dry", is_flag=True, help="Read the files, say what would be done, do nothing.")
+@_reports
 def run(
     files: tuple[Path, ...],
     arena: str,
@@ -32,16 +72,60 @@ def run(
     rig: str | None,
     on_rig: str | None,
     keep_rig: bool,
+    seed: int,
     dry: bool,
+    html: Path | None,
+    junit: Path | None,
+    markdown: Path | None,
+    step_summary: bool,
 ) -> int:
     """Run experiments and end with the verdict as exit code."""
     from chaos.options import RunOptions
     from chaos.runner import run_files
 
     options = RunOptions(
-        arena=arena, out=out, rig=rig, on_rig=on_rig, keep_rig=keep_rig, journal=journal, dry=dry
+        arena=arena,
+        out=out,
+        rig=rig,
+        on_rig=on_rig,
+        keep_rig=keep_rig,
+        journal=journal,
+        reports=_report_files(html, junit, markdown, step_summary),
+        seed=seed,
+        dry=dry,
     )
     return int(run_files(files, options=options))
+
+
+@click.command(
+    epilog="\b\nExamples:\n  blackstart report out/journal.json --html run.html\n"
+    "  blackstart report out/journal.jsonl            what a run that was killed has left\n"
+    "  blackstart report out/*/journal.json --junit junit.xml --markdown summary.md"
+)
+@click.argument("journals", metavar="JOURNAL...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_reports
+def report(
+    journals: tuple[Path, ...],
+    html: Path | None,
+    junit: Path | None,
+    markdown: Path | None,
+    step_summary: bool,
+) -> int:
+    """Make the reports of runs again, from their journals alone.
+
+    Prints the Markdown summary when no file is named. Ends with 0 when the reports were made, whatever their verdicts.
+    """
+    from chaos.report.markdown import render_markdown
+    from chaos.report.run_record import read_journal
+    from chaos.report.writing import write_reports
+
+    files = _report_files(html, junit, markdown, step_summary)
+    if not files.wanted:
+        click.echo(render_markdown([read_journal(path) for path in journals]), nl=False)
+        return 0
+    for line in write_reports(journals, files):
+        click.echo(line)
+    return 0
 
 
 @click.command(epilog="\b\nExample:\n  blackstart validate chaos/experiments/*.yaml")
@@ -50,7 +134,7 @@ def run(
 def validate(files: tuple[Path, ...], json_wanted: bool) -> int:
     """Read experiments and say what is wrong, with file, line and the expected form.
 
-    Ends with 2 when a file is refused. Needs no engine.
+    Ends with 2 when a file is refused. Needs no engine; where one answers, it is also asked for the machines' images.
     """
     from chaos.cli.output import print_json
     from chaos.experiment import load_experiment
@@ -60,9 +144,15 @@ def validate(files: tuple[Path, ...], json_wanted: bool) -> int:
     refusals: dict[Path, list[str]] = {}
     for file in files:
         try:
-            titles[file] = load_experiment(file).title
+            experiment = load_experiment(file)
         except UsageError as error:
             refusals[file] = str(error).splitlines()
+            continue
+        refused = _refused_by_engine(experiment.topology)
+        if refused:
+            refusals[file] = [f"{file}: {line}" for line in refused]
+        else:
+            titles[file] = experiment.title
     if json_wanted:
         print_json(
             [
@@ -81,3 +171,22 @@ def validate(files: tuple[Path, ...], json_wanted: bool) -> int:
         for line in (line for lines in refusals.values() for line in lines):
             click.echo(line, err=True)
     return 2 if refusals else 0
+
+
+def _refused_by_engine(topology: "Topology") -> list[str]:
+    """What the engine here has to say against machines that are not the guest's; nothing where none answers."""
+    from harness.errors import EngineError, HarnessError
+    from harness.model.workload import runs_guest
+    from harness.rig.creation import refused_machines
+    from harness.rig.engine import connect
+
+    resources = [resource for group in topology.groups for resource in group.resources]
+    machines = [resource for resource in resources if resource.type == "virtual-machine"]
+    if all(runs_guest(machine.properties) and "processors" not in machine.properties for machine in machines):
+        return []
+    try:
+        with contextlib.closing(connect(limit_s=ENGINE_LIMIT_S)) as client:
+            return refused_machines(client, topology)
+    except (EngineError, HarnessError):
+        click.echo("the machines' images were not looked for: no container engine answers here", err=True)
+        return []

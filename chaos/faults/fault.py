@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from chaos.arena import Arena, Effect
-from chaos.history import ContainerSeen, FaultMoment, Role, StreamGap
+from chaos.history import ContainerSeen, EngineEvent, FaultMoment, Role, StreamGap
 from chaos.schema import FaultArgument
 from chaos.targets import TargetKind
 
@@ -24,6 +24,7 @@ __all__ = [
     "lost_events",
     "machines_on",
     "node_container",
+    "node_events",
 ]
 
 RECEIPT_LIMIT_US = 10_000_000
@@ -105,3 +106,13 @@ def lost_events(arena: Arena, *, since_ns: int) -> str:
     """A sentence when events since then may be lost, else empty."""
     gaps = [gap for gap in arena.history.of(StreamGap) if gap.at_ns >= since_ns and not gap.complete]
     return f"the engine's event stream was interrupted: {gaps[0].reason}" if gaps else ""
+
+
+def node_events(arena: Arena, node: str, *actions: str, since_ns: int = 0) -> list[EngineEvent]:
+    """The events of those actions of a node's own container, in their order."""
+    found = [
+        event
+        for event in arena.history.of(EngineEvent)
+        if event.role is Role.NODE and event.node == node and event.action in actions and event.at_ns >= since_ns
+    ]
+    return sorted(found, key=lambda event: event.at_ns)

@@ -75,10 +75,16 @@ class ProgramHang:
     """Whether the node's machines end by it when it lasts."""
 
     async def plan(self, arena: Arena, target: str) -> Plan:
-        """The node must be on and not frozen, and a process of the program must run in it, not stopped already."""
+        """The node must be on and not frozen, and a process of the program must run in it, not stopped already. It must
+        answer: else it would prove nothing that it does not answer afterwards.
+        """
         seen = await running_program(arena, target, self.program)
         if seen.hangs:
             raise FaultRefused(f"the {WORDS[self.program]} of {target} is stopped already (process {seen.pid})")
+        if self.program.answers:
+            inside = await arena.inside(target, ask=(self.program,))
+            if not inside.answers.get(self.program):
+                raise FaultRefused(f"the {WORDS[self.program]} of {target} does not answer as it is")
         machines: tuple[str, ...] = ()
         if self.ends_node:
             machines = tuple(found.machine for found in machines_on(await arena.containers(), target))
@@ -94,6 +100,8 @@ class ProgramHang:
         ask = (self.program,) if self.program.answers else ()
 
         async def look() -> str:
+            if self.ends_node and node_died(arena, node, since_ns=at_ns) is not None:
+                return ""
             inside = await look_at(arena, node, *ask)
             if isinstance(inside, str):
                 return inside
@@ -105,16 +113,16 @@ class ProgramHang:
             return f"the {word} of {node} answers" if inside.answers.get(self.program) else ""
 
         hangs, problem = await wait_until(arena, look, limit_us=RECEIPT_LIMIT_US)
-        if hangs:
-            silent = " and does not answer" if ask else ""
-            seen = f"the {word} of {node} is stopped (process {old.pid}, state T){silent}"
-            return Receipt(outcome=FaultMoment.CONFIRMED, seen=seen)
+        if not hangs:
+            return _unseen(arena, node, at_ns, problem)
         death = node_died(arena, node, since_ns=at_ns)
         if self.ends_node and death is not None:
             after_ms = (death.at_ns - at_ns) / 1e6
             seen = f"{node} was reset {after_ms:.0f} ms after its {word} was stopped, before anybody could look"
-            return Receipt(outcome=FaultMoment.CONFIRMED, seen=seen)
-        return _unseen(arena, node, at_ns, problem)
+        else:
+            silent = " and does not answer" if ask else ""
+            seen = f"the {word} of {node} is stopped (process {old.pid}, state T){silent}"
+        return Receipt(outcome=FaultMoment.CONFIRMED, seen=seen)
 
 
 class ProgramThaw:
@@ -135,25 +143,35 @@ class ProgramThaw:
         return Plan(target=target, effect=_signal(target, self.program, seen, ProgramSignal.CONTINUE))
 
     async def receipt(self, arena: Arena, plan: Plan, *, at_ns: int) -> Receipt:
-        """Confirmed when no process of the program is in state T and it answers on its socket, if it has one."""
-        word, node = WORDS[self.program], plan.target
+        """Confirmed when /proc shows the process in another state than T and it answers on its socket, if it has one;
+        or when another process is in its place, or its node has been reset.
+        """
+        assert isinstance(plan.effect, SignalProgram)
+        old, word, node = plan.effect, WORDS[self.program], plan.target
         ask = (self.program,) if self.program.answers else ()
+        now: list[str] = []
 
         async def look() -> str:
+            if node_died(arena, node, since_ns=at_ns) is not None:
+                now[:] = [f"{node} was reset meanwhile, and nothing in it is stopped any more"]
+                return ""
             inside = await look_at(arena, node, *ask)
             if isinstance(inside, str):
                 return inside
             seen = inside.programs.get(self.program)
-            if seen is None or seen.hangs:
-                return f"the {word} of {node} {'is stopped' if seen is not None else 'does not run'}"
+            if seen is None or (seen.pid, seen.started) != (old.pid, old.started):
+                now[:] = [f"process {old.pid}, the {word} of {node}, has ended and is not stopped any more"]
+                return ""
+            if seen.hangs:
+                return f"the {word} of {node} is stopped (process {old.pid})"
+            now[:] = [f"the {word} of {node} runs{' and answers' if ask else ''} (process {old.pid})"]
             return "" if not ask or inside.answers.get(self.program) else f"the {word} of {node} does not answer"
 
         goes_on, problem = await wait_until(arena, look, limit_us=RECEIPT_LIMIT_US)
         if not goes_on:
             return _unseen(arena, node, at_ns, problem)
         after_ms = (arena.unix_ns() - at_ns) / 1e6
-        does = "runs and answers" if ask else "runs"
-        return Receipt(outcome=FaultMoment.CONFIRMED, seen=f"the {word} of {node} {does} after {after_ms:.0f} ms")
+        return Receipt(outcome=FaultMoment.CONFIRMED, seen=f"{now[0]}, {after_ms:.0f} ms after the call")
 
 
 async def running_program(arena: Arena, node: str, program: NodeProgram) -> ProgramSeen:

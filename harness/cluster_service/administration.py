@@ -176,8 +176,9 @@ class AdministrationManager:
         if owner == self._session:
             return []
         if owner is not None and cluster.is_up(owner):
-            message = f"the owner of group {name} is {owner.node}"
-            return self._requests.answer(request, AnswerCode.NOT_OWNER, message, owner=owner.node)
+            node = self._failover.owner_node(name) or owner.node
+            message = f"the owner of group {name} is {node}"
+            return self._requests.answer(request, AnswerCode.NOT_OWNER, message, owner=node)
         if owner is not None and not cluster.is_over(owner):
             request.waits_for = f"the owner of group {name}, {owner.node}, is lost, and not yet known to be off"
             return []

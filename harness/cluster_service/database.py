@@ -1,14 +1,19 @@
 """Database Manager: the only one that knows rounds and ballots.
 
-It learns who the voters are, carries out changes and reads through the proposer, and keeps local copies. A copy is
-for display and as a hint; a change always applies to the record read under its own ballot. Facts leave it as events:
-VotersKnown, RegisterSeen, Settled.
+It learns who the voters are, carries out changes and reads through the proposer, and keeps the proposer under the
+newest voter set that any voter tells of. A copy of a register is for display and as a hint; a change always applies to
+the record read under its own ballot. Facts leave it as events: VotersKnown, RegisterSeen, Settled.
+
+That a voter has a set proves that this set was recorded in the cluster register: nobody raises a voter to one that was
+not. So a newer set is adopted from any answer, and a member that still has an older one is told of it, whoever began
+the change and whether or not he lives.
 """
 
 from collections.abc import Callable
 
 from harness.cluster_service.messages import (
     Action,
+    AdoptVoters,
     CallVoter,
     ChangeRegister,
     Event,
@@ -16,6 +21,7 @@ from harness.cluster_service.messages import (
     Refresh,
     RegisterNoticed,
     RegisterSeen,
+    Rewrite,
     Settled,
     Tick,
     VoterAnswered,
@@ -23,8 +29,19 @@ from harness.cluster_service.messages import (
     VotersKnown,
 )
 from harness.database.proposer import PHASE_LIMIT_US, Proposer, Result, Settlement
-from harness.database.protocol import NO_BALLOT, Ballot, Hello, HelloAnswer
+from harness.database.protocol import (
+    CLUSTER_KEY,
+    NO_BALLOT,
+    Address,
+    Ballot,
+    Hello,
+    HelloAnswer,
+    Raise,
+    Refused,
+    WriteCounts,
+)
 from harness.database.register import Codec
+from harness.model.voter_set import VoterSet
 
 __all__ = ["COMPONENT", "OPERATION_LIMIT_US", "DatabaseManager"]
 
@@ -51,6 +68,7 @@ class DatabaseManager:
         codec: Codec,
         jitter: Callable[[], float],
         numbers: Callable[[], int],
+        writes: WriteCounts,
     ) -> None:
         self._identity = identity
         self._rig = rig
@@ -58,36 +76,45 @@ class DatabaseManager:
         self._codec = codec
         self._jitter = jitter
         self._number = numbers
+        self._writes = writes
         self._proposer: Proposer | None = None
         self._next_hello_us = 0
         self._hellos: dict[int, str] = {}
         self._told: dict[str, HelloAnswer] = {}
+        self._raises: dict[int, str] = {}
+        self._calls: list[CallVoter] = []
+        self._adopted: list[VoterSet] = []
         self._operations = 0
-        self._changes: dict[int, ChangeRegister] = {}
-        self._waiting: list[ChangeRegister | Refresh] = []
+        self._wishes: dict[int, ChangeRegister | Rewrite] = {}
+        self._waiting: list[ChangeRegister | Refresh | Rewrite] = []
         self._seen: dict[str, Ballot] = {}
         self._reading: set[str] = set()
-        self._noticed_while_reading: set[str] = set()
+        self._noticed_while_reading: dict[str, Ballot] = {}
 
     def seen_ballot(self, key: str) -> Ballot:
         """The ballot of the newest committed content of that register that this manager has told."""
         return self._seen.get(key, NO_BALLOT)
 
-    def ask(self, now: int, wish: ChangeRegister | Refresh) -> None:
-        """Start a change or a read. Before the voters are known it waits."""
+    def ask(self, now: int, wish: ChangeRegister | Refresh | Rewrite | AdoptVoters) -> None:
+        """Start a change or a read, or go on under a newer set. Before the voters are known it waits."""
+        if isinstance(wish, AdoptVoters):
+            if self._proposer is not None:
+                self._adopt(now, self._proposer, wish.voter_set)
+            return
         if self._proposer is None:
             self._waiting.append(wish)
-        elif isinstance(wish, Refresh):
+            return
+        if isinstance(wish, Refresh):
             self._read(now, wish.key)
+            return
+        self._operations += 1
+        number = self._operations
+        self._wishes[number] = wish
+        if isinstance(wish, Rewrite):
+            self._proposer.read(now, operation=number, key=wish.key, limit_us=OPERATION_LIMIT_US, identity=True)
         else:
-            self._operations += 1
-            self._changes[self._operations] = wish
             self._proposer.change(
-                now,
-                operation=self._operations,
-                key=wish.key,
-                change=wish.change,
-                limit_us=OPERATION_LIMIT_US,
+                now, operation=number, key=wish.key, change=wish.change, limit_us=OPERATION_LIMIT_US
             )
 
     def handle(self, now: int, event: Event) -> None:
@@ -96,18 +123,17 @@ class DatabaseManager:
             case VoterAnswered(reply=HelloAnswer() as told) if event.number in self._hellos:
                 self._heard(self._hellos.pop(event.number), told)
             case VoterAnswered():
-                self._hellos.pop(event.number, None)
+                self._forget_call(event.number)
                 if self._proposer is not None:
+                    if isinstance(event.reply, Refused):
+                        self._heard_of_set(now, self._proposer, event.reply)
                     self._proposer.answered(now, event.number, event.reply)
             case VoterFailed():
-                self._hellos.pop(event.number, None)
+                self._forget_call(event.number)
                 if self._proposer is not None:
                     self._proposer.failed(now, event.number, event.voter)
             case RegisterNoticed():
-                if event.ballot > self.seen_ballot(event.key):
-                    if event.key in self._reading:
-                        self._noticed_while_reading.add(event.key)
-                    self._read(now, event.key)
+                self._noticed(now, event)
             case Tick():
                 if self._proposer is not None:
                     self._proposer.tick(now)
@@ -122,6 +148,9 @@ class DatabaseManager:
             self._hello_if_due(now, actions)
             self._become_known(now, events, actions)
         if self._proposer is not None:
+            for voter_set in self._adopted:
+                self._tell_set(voter_set, events, actions)
+            self._adopted.clear()
             settlements, self._proposer.settlements = self._proposer.settlements, []
             for settlement in settlements:
                 self._settle(now, settlement, events)
@@ -130,6 +159,8 @@ class DatabaseManager:
                 actions.append(
                     CallVoter(number=send.number, voter=send.voter, call=send.call, limit_us=PHASE_LIMIT_US)
                 )
+            actions += self._calls
+            self._calls.clear()
         return events, actions
 
     def next_wake(self) -> int | None:
@@ -145,7 +176,7 @@ class DatabaseManager:
         for voter in self._voters:
             number = self._number()
             self._hellos[number] = voter
-            call = Hello(rig=self._rig, voter=voter)
+            call = Hello(rig=self._rig, voter=voter, birth=f"{self._identity}.{number}")
             actions.append(CallVoter(number=number, voter=voter, call=call, limit_us=HELLO_INTERVAL_US))
 
     def _heard(self, voter: str, told: HelloAnswer) -> None:
@@ -153,35 +184,76 @@ class DatabaseManager:
             self._told[voter] = told
 
     def _become_known(self, now: int, events: list[Event], actions: list[Action]) -> None:
-        """Adopt the newest set whose majority of members, under the incarnations it names, says so itself."""
+        """Adopt the newest set that any voter tells, once a majority of its members has answered, each under the
+        incarnation that the set names; those that have an older set are raised when they refuse the first call.
+        """
         sets = [told.voter_set for told in self._told.values() if told.voter_set is not None]
-        for candidate in sorted(sets, key=lambda voter_set: -voter_set.version):
-            sayers = [
-                name
-                for name, incarnation in candidate.members.items()
-                if (told := self._told.get(name)) is not None
-                and told.incarnation == incarnation
-                and told.voter_set == candidate
-            ]
-            if len(sayers) < candidate.majority:
-                continue
-            self._proposer = Proposer(
-                identity=self._identity,
-                rig=self._rig,
-                voter_set=candidate,
-                codec=self._codec,
-                jitter=self._jitter,
-                numbers=self._number,
-            )
-            events.append(VotersKnown(voter_set=candidate))
-            message = f"voter set {candidate.version}: {', '.join(sorted(candidate.members))}"
-            actions.append(Log(component=COMPONENT, event="voters-known", message=message))
-            waiting, self._waiting = self._waiting, []
-            for wish in waiting:
-                self.ask(now, wish)
+        if not sets:
             return
+        newest = max(sets, key=lambda voter_set: voter_set.version)
+        present = [
+            name
+            for name, told in self._told.items()
+            if newest.has(name, told.incarnation) and not told.behind
+        ]
+        if len(present) < newest.majority:
+            return
+        self._proposer = Proposer(
+            identity=self._identity,
+            rig=self._rig,
+            voter_set=newest,
+            codec=self._codec,
+            jitter=self._jitter,
+            numbers=self._number,
+            writes=self._writes,
+        )
+        self._tell_set(newest, events, actions)
+        waiting, self._waiting = self._waiting, []
+        for wish in waiting:
+            self.ask(now, wish)
+
+    @staticmethod
+    def _tell_set(voter_set: VoterSet, events: list[Event], actions: list[Action]) -> None:
+        events.append(VotersKnown(voter_set=voter_set))
+        message = f"voter set {voter_set.version}: {', '.join(sorted(voter_set.members))}"
+        fields = {"version": voter_set.version, "voters": len(voter_set.members)}
+        actions.append(Log(component=COMPONENT, event="voters-known", message=message, fields=fields))
+
+    def _heard_of_set(self, now: int, proposer: Proposer, refused: Refused) -> None:
+        """A refusal tells which set the voter has: adopt a newer one, tell a member that has an older one."""
+        theirs, ours = refused.voter_set, proposer.voter_set
+        if theirs is None or refused.of.rig != self._rig:
+            return
+        voter, incarnation = refused.of.voter, refused.of.incarnation
+        if theirs.version > ours.version:
+            self._adopt(now, proposer, theirs)
+        elif theirs.version < ours.version and ours.has(voter, incarnation) and voter not in self._raises.values():
+            number = self._number()
+            self._raises[number] = voter
+            to = Address(rig=self._rig, voter=voter, incarnation=incarnation, set_version=ours.version)
+            call = Raise(to=to, members=ours.members)
+            self._calls.append(CallVoter(number=number, voter=voter, call=call, limit_us=PHASE_LIMIT_US))
+
+    def _adopt(self, now: int, proposer: Proposer, voter_set: VoterSet) -> None:
+        if voter_set.version > proposer.voter_set.version:
+            proposer.adopt(now, voter_set)
+            self._adopted.append(voter_set)
+
+    def _forget_call(self, number: int) -> None:
+        self._hellos.pop(number, None)
+        self._raises.pop(number, None)
 
     # Registers
+
+    def _noticed(self, now: int, event: RegisterNoticed) -> None:
+        """Everybody reads the cluster register at once. Who needs a group's is for the Failover Manager to say."""
+        if event.ballot <= self.seen_ballot(event.key):
+            return
+        if event.key in self._reading:
+            newest = self._noticed_while_reading.get(event.key, NO_BALLOT)
+            self._noticed_while_reading[event.key] = max(newest, event.ballot)
+        elif event.key == CLUSTER_KEY:
+            self._read(now, event.key)
 
     def _read(self, now: int, key: str, *, identity: bool = False) -> None:
         if self._proposer is None or key in self._reading:
@@ -193,8 +265,8 @@ class DatabaseManager:
         )
 
     def _settle(self, now: int, settlement: Settlement, events: list[Event]) -> None:
-        change = self._changes.pop(settlement.operation, None)
-        if change is None:
+        wish = self._wishes.pop(settlement.operation, None)
+        if wish is None:
             self._reading.discard(settlement.key)
         known = settlement.result in (Result.DONE, Result.REFUSED)
         if known and settlement.ballot >= self.seen_ballot(settlement.key):
@@ -208,13 +280,11 @@ class DatabaseManager:
                     ballot=settlement.ballot,
                 )
             )
-        if change is not None:
+        if wish is not None:
             events.append(
-                Settled(id=change.id, key=change.key, result=settlement.result, reason=settlement.reason)
+                Settled(id=wish.id, key=wish.key, result=settlement.result, reason=settlement.reason)
             )
-        again = change is None and settlement.key in self._noticed_while_reading
-        if again:
-            self._noticed_while_reading.discard(settlement.key)
-        if again or not known:
+        noticed = self._noticed_while_reading.pop(settlement.key, NO_BALLOT) if wish is None else NO_BALLOT
+        if not known or noticed > self.seen_ballot(settlement.key):
             # Unknown is settled by an identity change, never by a majority read (safety review, finding 9).
             self._read(now, settlement.key, identity=settlement.result is Result.UNKNOWN)

@@ -10,6 +10,11 @@ still holds the owner and epoch that are over.
 | a Down session that is not fenced | wait for the fence |
 | over (fenced, or replaced by a newer session) | claim, in turn |
 | nobody yet | claim, in turn, once every member is Up or the cluster has waited long enough |
+
+What is read: every group's register once; after that only those that a notice shows to concern this node (it is or
+becomes the owner, or the owner's node is not Up), so that a change costs reads at its owner and not at every member.
+Other copies grow old, and one of them a second is read again. That can delay nothing: a notice names the owner's node,
+which serves to rank the claimants, and a claim refuses unless it is made on the record of now.
 """
 
 from harness.cluster_service.ids import Ids
@@ -20,12 +25,14 @@ from harness.cluster_service.messages import (
     Event,
     Log,
     Refresh,
+    RegisterNoticed,
     RegisterSeen,
     Settled,
 )
 from harness.cluster_service.placement import rank_claimants, refusals
 from harness.cluster_service.turns import Turns
 from harness.database.proposer import Result
+from harness.database.protocol import NO_BALLOT, Ballot
 from harness.model.changes import Claim
 from harness.model.records import ClusterRecord, GroupRecord, SessionState
 from harness.model.session import Session
@@ -38,10 +45,17 @@ COMPONENT = "failover-manager"
 GROUP_WAIT_US = 120 * SECOND_US
 """At cluster start, how long to wait for all members before the groups are placed on those that are there."""
 
+LOOK_AGAIN_US = SECOND_US
+"""Between two reads of copies that have grown old and concern nobody: what each node pays at most, however many groups
+change.
+"""
+
+_GROUP = "group/"
+
 
 def group_key(name: str) -> str:
     """The register of a group."""
-    return f"group/{name}"
+    return _GROUP + name
 
 
 class FailoverManager:
@@ -57,33 +71,103 @@ class FailoverManager:
         self._claims: dict[int, tuple[str, GroupRecord]] = {}
         self._down_us: dict[Session, int] = {}
         self._over_us: dict[Session, int] = {}
+        self._ballots: dict[str, Ballot] = {}
+        self._stale: dict[str, RegisterNoticed] = {}
+        self._asked_for: dict[str, Ballot] = {}
+        self._look_again_us = 0
+
+    def owner_node(self, name: str) -> str:
+        """The node that owns the group by the newest that was heard, a notice or the record; empty when nobody does."""
+        if name in self._stale:
+            return self._stale[name].owner
+        record = self.groups.get(name)
+        return record.owner.node if record is not None and record.owner is not None else ""
 
     def handle(self, now: int, event: Event) -> list[Action]:
         """Take a fact in; claim what it is this node's turn to claim."""
         actions: list[Action] = []
         match event:
             case RegisterSeen(record=GroupRecord() as record):
-                self.groups[record.spec.name] = record
+                self._see_group(record.spec.name, record, event.ballot)
             case RegisterSeen(record=ClusterRecord() as record):
                 unknown = [name for name in record.groups if name not in self._asked]
                 self._asked.update(unknown)
                 actions += [Refresh(group_key(name)) for name in unknown]
                 self._see_lost(now, record)
+                actions += self._read_what_concerns(list(self._stale))
+            case RegisterNoticed() if event.key.startswith(_GROUP):
+                actions += self._noticed(event)
             case Settled() if event.id in self._claims:
                 actions += self._claim_ended(now, event)
             case _:
                 pass
-        return actions + self._claim_orphans(now)
+        return actions + self._look_again(now) + self._claim_orphans(now)
 
     def next_wake(self) -> int | None:
-        """When a turn to claim comes."""
-        return self._turns.next_wake("claim")
+        """When a turn to claim comes, or an old copy is due."""
+        turn = self._turns.next_wake("claim")
+        times = [self._look_again_us] if self._stale else []
+        return min([*times, turn] if turn is not None else times, default=None)
+
+    # What is known of the groups
+
+    def _see_group(self, name: str, record: GroupRecord, ballot: Ballot) -> None:
+        self.groups[name] = record
+        self._ballots[name] = ballot
+        notice = self._stale.get(name)
+        # What a minority has accepted may never be found by a read: that it was read after the notice is enough.
+        if notice is not None and (notice.ballot <= ballot or self._asked_for.get(name) == notice.ballot):
+            del self._stale[name]
+            self._asked_for.pop(name, None)
+
+    def _noticed(self, event: RegisterNoticed) -> list[Action]:
+        name = event.key.removeprefix(_GROUP)
+        known = self._stale[name].ballot if name in self._stale else self._ballots.get(name, NO_BALLOT)
+        if event.ballot > known:
+            self._stale[name] = event
+        return self._read_what_concerns([name])
+
+    def _read_what_concerns(self, names: list[str]) -> list[Action]:
+        """Reads of what this node owns or may have to claim, one for each notice."""
+        actions: list[Action] = []
+        for name in names:
+            notice = self._stale.get(name)
+            if notice is None or self._asked_for.get(name) == notice.ballot or not self._concerns(name, notice):
+                continue
+            self._asked_for[name] = notice.ballot
+            actions.append(Refresh(group_key(name)))
+        return actions
+
+    def _concerns(self, name: str, notice: RegisterNoticed) -> bool:
+        record = self.groups.get(name)
+        if record is None or record.owner == self._session or notice.owner == self._session.node:
+            return True
+        return not self._lives(notice.owner)
+
+    def _lives(self, node: str) -> bool:
+        entry = self._membership.cluster.node(node) if self._membership.cluster is not None else None
+        return entry is not None and entry.state is SessionState.UP
+
+    def _look_again(self, now: int) -> list[Action]:
+        if not self._stale or now < self._look_again_us:
+            return []
+        self._look_again_us = now + LOOK_AGAIN_US
+        oldest = next(iter(self._stale))
+        self._stale[oldest] = self._stale.pop(oldest)
+        self._asked_for[oldest] = self._stale[oldest].ballot
+        return [Refresh(group_key(oldest))]
+
+    # Claims
 
     def _claim_orphans(self, now: int) -> list[Action]:
         cluster = self._membership.cluster
         if cluster is None or not self._membership.may_act(now):
             return []
-        orphans = [record for record in self.groups.values() if self._is_orphan(now, cluster, record)]
+        orphans = [
+            record
+            for name, record in self.groups.items()
+            if self._is_orphan(now, cluster, record) and not self._seems_taken(name)
+        ]
         self._turns.keep("claim", [_subject(record) for record in orphans])
         if not orphans:
             return []
@@ -121,12 +205,17 @@ class FailoverManager:
             return complete or (seen_us is not None and now - seen_us >= GROUP_WAIT_US)
         return cluster.is_over(record.owner)
 
+    def _seems_taken(self, name: str) -> bool:
+        """Whether a notice names a living owner. Only a hint: the record is read, at the latest when its turn comes."""
+        return name in self._stale and self._lives(self._stale[name].owner)
+
     def groups_owned(self) -> dict[str, int]:
         """How many groups each node owns."""
         owned: dict[str, int] = {}
-        for record in self.groups.values():
-            if record.owner is not None:
-                owned[record.owner.node] = owned.get(record.owner.node, 0) + 1
+        for name in self.groups:
+            node = self.owner_node(name)
+            if node:
+                owned[node] = owned.get(node, 0) + 1
         return owned
 
     def _claim_ended(self, now: int, event: Settled) -> list[Action]:

@@ -10,9 +10,10 @@ for a whole lease are believed: after a common stall everybody looks expired to 
 finding 7).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from harness.database.protocol import BeatAnswer, LeaseSeen, VoterSet
+from harness.database.protocol import BeatAnswer, LeaseSeen
+from harness.model.voter_set import VoterSet
 
 __all__ = ["LeaseView"]
 
@@ -37,15 +38,25 @@ class LeaseView:
 
     A session that was never seen to renew since this view was made gets two leases more: after a common cold start
     it is a node that still boots, and fencing it would only make it boot again.
+
+    `before` is the view of the set before. A lease is counted over the set of the version that it was renewed under:
+    its end stays, and renewals under two sets never make one together. What the voters that stay have told of others
+    stays too.
     """
 
-    def __init__(self, *, voter_set: VoterSet, lease_us: int) -> None:
+    def __init__(self, *, voter_set: VoterSet, lease_us: int, before: "LeaseView | None" = None) -> None:
         self.lease_us = lease_us
         self._patience_us = 2 * lease_us
         self._majority = voter_set.majority
+        self._lives = dict(voter_set.members)
         self._voters = {name: _Voter() for name in voter_set.members}
         self._live_since_us: int | None = None
         self._end_us: int | None = None
+        if before is not None:
+            self._live_since_us, self._end_us = before._live_since_us, before._end_us
+            for name, incarnation in voter_set.members.items():
+                if before._lives.get(name) == incarnation:
+                    self._voters[name] = replace(before._voters[name], counted_us=None)
 
     def end_us(self) -> int | None:
         """When the own lease ends; None while a majority has not counted a renewal yet."""
@@ -59,7 +70,8 @@ class LeaseView:
             seen.unbroken_since_us = sent_us
         if counts and (seen.counted_us is None or sent_us > seen.counted_us):
             seen.counted_us = sent_us
-            self._end_us = self._reckon_end()
+            ends = [end for end in (self._end_us, self._reckon_end()) if end is not None]
+            self._end_us = max(ends, default=None)
             if self._live_since_us is None and self._end_us is not None:
                 self._live_since_us = now
         previous_poll_us = seen.polled_us
@@ -89,7 +101,8 @@ class LeaseView:
         """A voter did not answer a beat: what it says counts for nothing until it has answered for a whole lease
         again.
         """
-        self._voters[voter].unbroken_since_us = None
+        if voter in self._voters:
+            self._voters[voter].unbroken_since_us = None
 
     def may_judge(self, now: int) -> bool:
         """Whether this node may call others lost: its own lease is live and has been for a whole lease."""

@@ -10,13 +10,15 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from harness.database.proposer import Result
-from harness.database.protocol import NO_BALLOT, Ballot, Call, Reply, VoterSet
+from harness.database.protocol import NO_BALLOT, Ballot, Call, Reply
 from harness.model.changes import Change, Record
 from harness.model.host import HostReport, HostRequest
 from harness.model.session import Session
+from harness.model.voter_set import VoterSet
 
 __all__ = [
     "Action",
+    "AdoptVoters",
     "Answer",
     "AnswerCode",
     "AskProgram",
@@ -41,6 +43,7 @@ __all__ = [
     "Requested",
     "Reset",
     "RestartProgram",
+    "Rewrite",
     "Settled",
     "Tick",
     "VoterAnswered",
@@ -76,25 +79,29 @@ class VoterAnswered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VoterFailed:
-    """A CallVoter got no answer; what it asked for may still happen."""
+    """A CallVoter got no answer; what it asked for may still happen. `reason` is what was seen, for people."""
 
     number: int
     voter: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VotersKnown:
-    """A majority of a voter set has told its members."""
+    """A majority of a voter set has told its members; later, that a newer set was adopted."""
 
     voter_set: VoterSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterNoticed:
-    """A voter has accepted something for that register under that ballot. A hint: it decides nothing."""
+    """A voter has accepted something for that register under that ballot. A hint: it decides nothing. `owner` is the
+    node that owns the register's subject by what was accepted.
+    """
 
     key: str
     ballot: Ballot
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +213,21 @@ class Refresh:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rewrite:
+    """Write what a register holds once more, under the voter set of now (an identity change). Ends with one Settled."""
+
+    id: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptVoters:
+    """Go on under this set: it is recorded, and a majority of the set before refuses older rounds."""
+
+    voter_set: VoterSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallVoter:
     """Send one call to a voter. It ends with VoterAnswered or VoterFailed within `limit_us`."""
 
@@ -309,6 +331,8 @@ class Log:
 Action = (
     ChangeRegister
     | Refresh
+    | Rewrite
+    | AdoptVoters
     | CallVoter
     | CallHost
     | Fence

@@ -20,10 +20,20 @@ from harness.cluster_service.messages import (
     VoterFailed,
     VotersKnown,
 )
-from harness.database.protocol import CLUSTER_KEY, Address, Ballot, Beat, BeatAnswer, VoterSet
+from harness.database.protocol import (
+    CLUSTER_KEY,
+    Address,
+    Ballot,
+    Beat,
+    BeatAnswer,
+    Refused,
+    Why,
+    WriteCounts,
+)
 from harness.model.records import ClusterRecord, SessionState
 from harness.model.session import Session
 from harness.model.topology import SECOND_US, Settings
+from harness.model.voter_set import VoterSet
 
 __all__ = ["BOOT_GRACE_US", "NodeManager"]
 
@@ -52,7 +62,9 @@ class NodeManager:
         settings: Settings,
         seen_cluster: Callable[[], Ballot],
         numbers: Callable[[], int],
+        writes: WriteCounts,
     ) -> None:
+        self._writes = writes
         self._rig = rig
         self._session = session
         self._settings = settings
@@ -67,7 +79,7 @@ class NodeManager:
         self._last_beat_us = -EXTRA_BEAT_US
         self._next_beat_us = 0
         self._beats: dict[int, tuple[str, int]] = {}
-        self._since: dict[str, int] = {}
+        self._since: dict[tuple[str, str], int] = {}
         self._petted_us = 0
         self.noticed: list[RegisterNoticed] = []
 
@@ -99,10 +111,17 @@ class NodeManager:
         match event:
             case VotersKnown():
                 self._voter_set = event.voter_set
-                self._leases = LeaseView(voter_set=event.voter_set, lease_us=self._settings.lease_us)
+                self._leases = LeaseView(
+                    voter_set=event.voter_set, lease_us=self._settings.lease_us, before=self._leases
+                )
+                self._next_beat_us = now
             case VoterAnswered(reply=BeatAnswer() as answer) if event.number in self._beats:
                 self._answered(now, event, answer)
                 actions += self._pet(now)
+            case VoterAnswered(reply=Refused(why=Why.SET_VERSION)) if event.number in self._beats:
+                # It lives, and has another set: one side is about to learn of the other's, and then it counts again.
+                del self._beats[event.number]
+                self._next_beat_us = now
             case VoterAnswered() | VoterFailed():
                 beat = self._beats.pop(event.number, None)
                 if beat is not None and self._leases is not None:
@@ -149,7 +168,8 @@ class NodeManager:
             number = self._number()
             self._beats[number] = (voter, now)
             to = Address(rig=self._rig, voter=voter, incarnation=incarnation, set_version=voter_set.version)
-            call = Beat(to=to, session=str(self._session), since=self._since.get(voter, 0))
+            since, seen = self._since.get((voter, incarnation), 0), self._writes.seen(voter, incarnation)
+            call = Beat(to=to, session=str(self._session), since=since, seen=seen)
             actions.append(
                 CallVoter(number=number, voter=voter, call=call, limit_us=self._settings.lease_us // 2)
             )
@@ -159,6 +179,8 @@ class NodeManager:
         voter, sent_us = self._beats.pop(event.number)
         assert self._leases is not None
         assert self._voter_set is not None
+        if answer.of.set_version < self._voter_set.version or voter not in self._voter_set.members:
+            return  # sent under the set before: it says nothing of this one
         expected = Address(
             rig=self._rig,
             voter=voter,
@@ -170,8 +192,11 @@ class NodeManager:
             return
         counts = self._up and answer.cluster <= self._seen_cluster()
         self._leases.answered(now, voter, sent_us, event.connection, answer, counts)
-        self._since[voter] = answer.revision
-        self.noticed += [RegisterNoticed(key=key, ballot=ballot) for key, ballot in answer.changed]
+        self._since[voter, answer.of.incarnation] = answer.revision
+        self._writes.heard(answer)
+        self.noticed += [
+            RegisterNoticed(key=notice.key, ballot=notice.ballot, owner=notice.owner) for notice in answer.changed
+        ]
         if answer.cluster > self._seen_cluster():
             self.noticed.append(RegisterNoticed(key=CLUSTER_KEY, ballot=answer.cluster))
 

@@ -1,10 +1,10 @@
 """The cluster service: routes facts to the managers in a fixed order, and hands their actions out. No I/O, no clock.
 
-Order of each step: the lease deadline first; then the Database Manager; then Node, Membership, Fencing, Failover,
-Administration and Resource Control. When the lease lapses all managers are thrown away and new ones learn every fact
-afresh: nothing that was believed under the old lease can act under the next. What administrators had asked is answered
-first. PID 1 ends the guests at that moment by itself. The watch over the node's other programs stands beside the
-managers: it knows nothing of leases.
+Order of each step: the lease deadline first; then the Database Manager; then Node, Membership, Fencing, Voter Set,
+Failover, Administration and Resource Control. When the lease lapses all managers are thrown away and new ones learn
+every fact afresh: nothing that was believed under the old lease can act under the next. What administrators had asked
+is answered first. PID 1 ends the guests at that moment by itself. The watch over the node's other programs stands
+beside the managers: it knows nothing of leases.
 """
 
 from collections import deque
@@ -21,6 +21,7 @@ from harness.cluster_service.ids import Ids
 from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import (
     Action,
+    AdoptVoters,
     ChangeRegister,
     Event,
     HostConnected,
@@ -29,6 +30,7 @@ from harness.cluster_service.messages import (
     Manager,
     Pet,
     Refresh,
+    Rewrite,
 )
 from harness.cluster_service.node import NodeManager
 from harness.cluster_service.program_watch import ProgramWatch
@@ -36,7 +38,8 @@ from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.snapshot import snapshot
 from harness.cluster_service.turns import Turns
-from harness.database.protocol import CLUSTER_KEY
+from harness.cluster_service.voter_set import VoterSetManager
+from harness.database.protocol import CLUSTER_KEY, WriteCounts
 from harness.database.register import Codec
 from harness.model.session import Session
 from harness.model.topology import Settings
@@ -69,6 +72,7 @@ class _Managers:
     node: NodeManager
     membership: MembershipManager
     fencing: FencingManager
+    voter_set: VoterSetManager
     failover: FailoverManager
     drain: DrainManager
     requests: OpenRequests
@@ -81,6 +85,7 @@ class _Managers:
             self.node,
             self.membership,
             self.fencing,
+            self.voter_set,
             self.failover,
             self.drain,
             self.administration,
@@ -99,6 +104,7 @@ class ClusterService:
         self._configuration = configuration
         self._codec = codec
         self._jitter = jitter
+        self._writes = WriteCounts()
         self._calls = Ids()
         self._ids = Ids()
         self._generation = 0
@@ -144,6 +150,7 @@ class ClusterService:
             session=self._configuration.session,
             membership=managers.membership,
             node=managers.node,
+            voter_set=managers.voter_set,
             failover=managers.failover,
             requests=managers.requests,
             resource_control=managers.resource_control,
@@ -161,7 +168,7 @@ class ClusterService:
     def _take(self, now: int, wishes: Sequence[Action], events: deque[Event], actions: list[Action]) -> None:
         asked = False
         for wish in wishes:
-            if isinstance(wish, ChangeRegister | Refresh):
+            if isinstance(wish, ChangeRegister | Refresh | Rewrite | AdoptVoters):
                 self._managers.database.ask(now, wish)
                 asked = True
             else:
@@ -202,6 +209,7 @@ class ClusterService:
             codec=self._codec,
             jitter=self._jitter,
             numbers=self._calls.next,
+            writes=self._writes,
         )
         node = NodeManager(
             rig=configuration.rig,
@@ -209,6 +217,7 @@ class ClusterService:
             settings=settings,
             seen_cluster=lambda: database.seen_ballot(CLUSTER_KEY),
             numbers=self._calls.next,
+            writes=self._writes,
         )
         membership = MembershipManager(session=session, node=node, ids=self._ids, turns=turns)
         failover = FailoverManager(session=session, membership=membership, ids=self._ids, turns=turns)
@@ -225,6 +234,15 @@ class ClusterService:
                 membership=membership,
                 ids=self._ids,
                 turns=turns,
+            ),
+            voter_set=VoterSetManager(
+                rig=configuration.rig,
+                session=session,
+                settings=settings,
+                membership=membership,
+                ids=self._ids,
+                numbers=self._calls.next,
+                identity=f"{configuration.process}.{self._generation}",
             ),
             failover=failover,
             drain=DrainManager(session=session, membership=membership, failover=failover, ids=self._ids),

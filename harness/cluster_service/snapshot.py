@@ -13,8 +13,9 @@ from harness.cluster_service.node import NodeManager
 from harness.cluster_service.placement import refusals
 from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_control import ResourceControlManager
+from harness.cluster_service.voter_set import VoterSetManager
 from harness.model.plain import to_plain
-from harness.model.records import GroupRecord, NodeEntry, SessionState
+from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, SessionState
 from harness.model.session import Session
 from harness.model.states import group_state
 
@@ -30,6 +31,7 @@ def snapshot(
     session: Session,
     membership: MembershipManager,
     node: NodeManager,
+    voter_set: VoterSetManager,
     failover: FailoverManager,
     requests: OpenRequests,
     resource_control: ResourceControlManager,
@@ -46,6 +48,8 @@ def snapshot(
         "quorum": node.lease_live(now),
         "member": membership.is_member(),
         "nodes": [_node(entry) for entry in cluster.nodes] if cluster is not None else [],
+        "voters": _voters(now, cluster, voter_set) if cluster is not None else [],
+        "voter_set": _voter_set(cluster) if cluster is not None else None,
         "groups": [
             _group(now, failover.groups[name], session, membership, resource_control)
             for name in names
@@ -70,6 +74,39 @@ def _node(entry: NodeEntry) -> dict[str, Any]:
         "fenced": entry.fenced,
         "session": str(entry.session) if entry.session is not None else None,
     }
+
+
+def _voter_set(cluster: ClusterRecord) -> dict[str, Any] | None:
+    """The set that is settled, and the one to which it is being changed, if it is."""
+    if cluster.voter_set is None:
+        return None
+    pending = cluster.pending_set
+    return {
+        "version": cluster.voter_set.version,
+        "members": sorted(cluster.voter_set.members),
+        "majority": cluster.voter_set.majority,
+        "pending": {"version": pending.version, "members": sorted(pending.members)} if pending else None,
+    }
+
+
+def _voters(now: int, cluster: ClusterRecord, voter_set: VoterSetManager) -> list[dict[str, Any]]:
+    """Each voter that there should be, as this node sees it: answers, refuses or silent, and why."""
+    newest = cluster.pending_set or cluster.voter_set
+    members = newest.members if newest is not None else {}
+    seen = []
+    for name in cluster.votes:
+        view, silent_us = voter_set.watch.view(name), voter_set.watch.silent_for_us(now, name)
+        lost = voter_set.watch.lost(name, members[name]) if name in members else ""
+        if name not in members:
+            state, why = "not in the set", ""
+        elif silent_us:
+            state, why = "silent", f"for {silent_us / 1e6:.1f} s: {view.reason or 'no answer within the limit'}"
+        elif lost:
+            state, why = "refuses", lost
+        else:
+            state, why = ("answers", "") if view.answered_us is not None else ("unknown", "not asked yet")
+        seen.append({"name": name, "member": name in members, "state": state, "why": why})
+    return seen
 
 
 def _group(

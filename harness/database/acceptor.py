@@ -12,6 +12,8 @@ from harness.database.protocol import (
     Accept,
     Accepted,
     Address,
+    Admit,
+    Admitted,
     Ballot,
     Beat,
     BeatAnswer,
@@ -21,16 +23,23 @@ from harness.database.protocol import (
     Formed,
     Hello,
     HelloAnswer,
+    KeysAnswer,
     LeaseSeen,
+    ListKeys,
+    Notice,
     Prepare,
     Promise,
+    Raise,
+    Raised,
     Read,
     ReadAnswer,
     Refused,
     Reply,
-    VoterSet,
+    Retire,
+    Retired,
     Why,
 )
+from harness.model.voter_set import VoterSet
 
 __all__ = ["LEASE_MEMORY_US", "Acceptor"]
 
@@ -43,6 +52,7 @@ class _Register:
     promised: Ballot = NO_BALLOT
     accepted: Ballot = NO_BALLOT
     value: str | None = None
+    owner: str = ""
     revision: int = 0
 
 
@@ -54,11 +64,13 @@ class _Lease:
 
 @dataclass(slots=True)
 class Acceptor:
-    """One voter. Until it is formed it knows nothing, not even its own name, and votes on nothing."""
+    """One voter. Until it is formed or admitted it knows nothing but its birth name, and votes on nothing."""
 
     rig: str = ""
     voter: str = ""
     incarnation: str = ""
+    birth: str = ""
+    behind: bool = False
     voter_set: VoterSet | None = None
     revision: int = 0
     registers: dict[str, _Register] = field(default_factory=dict)
@@ -66,7 +78,8 @@ class Acceptor:
 
     def wipe(self) -> None:
         """What an empty disk leaves: nothing."""
-        self.rig = self.voter = self.incarnation = ""
+        self.rig = self.voter = self.incarnation = self.birth = ""
+        self.behind = False
         self.voter_set = None
         self.revision = 0
         self.registers.clear()
@@ -82,15 +95,25 @@ class Acceptor:
             set_version=self.voter_set.version if self.voter_set else 0,
         )
         if rig != mine.rig:
-            return Refused(of=mine, why=Why.RIG)
+            return self._refuse(mine, Why.RIG)
         if voter != mine.voter:
-            return Refused(of=mine, why=Why.VOTER)
-        if isinstance(call, Hello):
-            incarnation, voter_set = self.incarnation, self.voter_set
-            return HelloAnswer(rig=rig, voter=voter, incarnation=incarnation, voter_set=voter_set)
-        refusal = self._refusal(call.to, mine, forming=isinstance(call, Form))
-        if refusal is not None:
-            return refusal
+            return self._refuse(mine, Why.VOTER)
+        match call:
+            case Hello():
+                return self._hello(call)
+            case Form():
+                return self._form(call, mine)
+            case Admit():
+                return self._admit(call, mine)
+        if not self.incarnation:
+            return self._refuse(mine, Why.EMPTY)
+        if call.to.incarnation != self.incarnation:
+            return self._refuse(mine, Why.INCARNATION)
+        if isinstance(call, Raise | Retire):
+            return self._change_set(call, mine)
+        return self._refusal(call, mine) or self._vote(call, clock_us)
+
+    def _vote(self, call: Prepare | Accept | Read | Beat | ListKeys, clock_us: int) -> Reply:
         match call:
             case Prepare():
                 return self._prepare(call)
@@ -101,31 +124,90 @@ class Acceptor:
                 return ReadAnswer(of=call.to, key=call.key, accepted=register.accepted, value=register.value)
             case Beat():
                 return self._beat(call, clock_us)
-            case Form():
-                return self._form(call)
+            case ListKeys():
+                return KeysAnswer(of=call.to, keys=tuple(self.registers))
 
-    def _refusal(self, to: Address, mine: Address, *, forming: bool) -> Refused | None:
-        if not self.incarnation:
-            return None if forming else Refused(of=mine, why=Why.EMPTY)
-        if to.incarnation != self.incarnation:
-            return Refused(of=mine, why=Why.INCARNATION)
-        if to.set_version != mine.set_version:
-            return Refused(of=mine, why=Why.SET_VERSION)
+    def _refuse(self, mine: Address, why: Why) -> Refused:
+        return Refused(of=mine, why=why, voter_set=self.voter_set)
+
+    def _refusal(self, call: Prepare | Accept | Read | Beat | ListKeys, mine: Address) -> Refused | None:
+        """Why this formed voter does not take a call that names its incarnation."""
+        if self.behind:
+            return self._refuse(mine, Why.BEHIND)
+        if call.to.set_version != mine.set_version:
+            return self._refuse(mine, Why.SET_VERSION)
+        if not isinstance(call, ListKeys) and call.seen > self.revision:
+            self.behind = True
+            return self._refuse(mine, Why.BEHIND)
         return None
 
-    def _form(self, call: Form) -> Reply:
+    # Who this voter is
+
+    def _hello(self, call: Hello) -> Reply:
+        if not self.incarnation and not self.birth:
+            self.birth = call.birth
+        return HelloAnswer(
+            rig=call.rig,
+            voter=call.voter,
+            incarnation=self.incarnation,
+            voter_set=self.voter_set,
+            birth=self.birth,
+            behind=self.behind,
+        )
+
+    def _begin(self, call: Form | Admit) -> None:
+        self.rig, self.voter, self.incarnation = call.to.rig, call.to.voter, call.to.incarnation
+        self.birth = self.incarnation
+        self.voter_set = VoterSet(version=call.to.set_version, members=dict(call.members))
+
+    def _form(self, call: Form, mine: Address) -> Reply:
         if not self.incarnation:
-            self.rig, self.voter, self.incarnation = call.to.rig, call.to.voter, call.to.incarnation
-            self.voter_set = VoterSet(version=call.to.set_version, members=dict(call.members))
+            self._begin(call)
+            return Formed(of=call.to)
+        if call.to.incarnation != self.incarnation:
+            return self._refuse(mine, Why.INCARNATION)
+        if call.to.set_version != mine.set_version:
+            return self._refuse(mine, Why.SET_VERSION)
         return Formed(of=call.to)
+
+    def _admit(self, call: Admit, mine: Address) -> Reply:
+        if not self.incarnation and self.birth and self.birth == call.to.incarnation:
+            self._begin(call)
+            return Admitted(of=call.to)
+        if call.to.incarnation != self.incarnation:
+            return self._refuse(mine, Why.INCARNATION)
+        return Admitted(of=mine)
+
+    def _change_set(self, call: Raise | Retire, mine: Address) -> Reply:
+        if mine.set_version > call.to.set_version:
+            return self._refuse(mine, Why.SET_VERSION)
+        if isinstance(call, Raise):
+            if mine.set_version < call.to.set_version:
+                self.revision += 1
+                self.voter_set = VoterSet(version=call.to.set_version, members=dict(call.members))
+            return Raised(of=call.to)
+        if call.members.get(call.to.voter) == self.incarnation:
+            return self._refuse(mine, Why.MEMBER)
+        self.wipe()
+        self.birth = call.birth
+        empty = Address(rig=call.to.rig, voter=call.to.voter, incarnation="", set_version=0)
+        return Retired(of=empty, birth=call.birth)
+
+    # Rounds
 
     def _prepare(self, call: Prepare) -> Reply:
         register = self.registers.setdefault(call.key, _Register())
         if call.ballot <= register.promised:
             return Conflict(of=call.to, key=call.key, ballot=call.ballot, promised=register.promised)
+        self.revision += 1
         register.promised = call.ballot
         return Promise(
-            of=call.to, key=call.key, ballot=call.ballot, accepted=register.accepted, value=register.value
+            of=call.to,
+            key=call.key,
+            ballot=call.ballot,
+            accepted=register.accepted,
+            value=register.value,
+            writes=self.revision,
         )
 
     def _accept(self, call: Accept) -> Reply:
@@ -135,9 +217,10 @@ class Acceptor:
         self.revision += 1
         register.accepted = call.ballot
         register.value = call.value
+        register.owner = call.owner
         register.promised = max(call.ballot, call.promise)
         register.revision = self.revision
-        return Accepted(of=call.to, key=call.key, ballot=call.ballot)
+        return Accepted(of=call.to, key=call.key, ballot=call.ballot, writes=self.revision)
 
     def _beat(self, call: Beat, clock_us: int) -> Reply:
         old = self.leases.get(call.session)
@@ -155,7 +238,7 @@ class Acceptor:
                 for name, lease in self.leases.items()
             ),
             changed=tuple(
-                (key, register.accepted)
+                Notice(key, register.accepted, register.owner)
                 for key, register in self.registers.items()
                 if register.revision > call.since
             ),

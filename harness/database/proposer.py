@@ -9,7 +9,12 @@ behind it:
   this accept chose (10);
 - an answer counts only for the rig, voter, incarnation, set version, key and ballot that it names (11);
 - "certainly not done" is said only when no accept has left this process; a majority of rejections proves nothing (9);
-- a read is believed when a majority agrees on one ballot; otherwise an identity change settles it (9).
+- a read is believed when a majority agrees on one ballot; otherwise an identity change settles it (9);
+- answers given under different versions of the voter set never count together: told of a newer set, every round begins
+  anew under it (5, 6).
+
+No round waits for a voter that it does not need: two of three answers end it, and a voter that failed to answer the
+last call is asked, but not waited for.
 
 Proposer identities must be unique per start: the caller gives one that was never used before.
 """
@@ -32,10 +37,11 @@ from harness.database.protocol import (
     Read,
     ReadAnswer,
     Reply,
-    VoterSet,
+    WriteCounts,
 )
 from harness.database.register import Codec, Stored
 from harness.model.changes import Change, Refusal
+from harness.model.voter_set import VoterSet
 
 __all__ = ["PHASE_LIMIT_US", "Proposer", "Result", "Send", "Settlement"]
 
@@ -96,6 +102,7 @@ class _Operation:
     change: Change | None
     deadline_us: int
     phase: _Phase = _Phase.BACKOFF
+    round: int = 0
     phase_ends_us: int = 0
     attempts: int = 0
     accept_sent: bool = False
@@ -125,9 +132,12 @@ class Proposer:
         codec: Codec,
         jitter: Callable[[], float],
         numbers: Callable[[], int],
+        writes: WriteCounts | None = None,
     ) -> None:
         self.sends: list[Send] = []
         self.settlements: list[Settlement] = []
+        self._writes = writes or WriteCounts()
+        self._silent: set[str] = set()
         self._identity = identity
         self._rig = rig
         self._voter_set = voter_set
@@ -137,7 +147,25 @@ class Proposer:
         self._highest: dict[str, int] = {}
         self._fast: dict[str, tuple[Ballot, Stored, Ballot]] = {}
         self._queues: dict[str, deque[_Operation]] = {}
-        self._calls: dict[int, tuple[_Operation, _Phase, Ballot]] = {}
+        self._calls: dict[int, tuple[_Operation, int]] = {}
+
+    @property
+    def voter_set(self) -> VoterSet:
+        """The set under which every round runs now."""
+        return self._voter_set
+
+    def adopt(self, now: int, voter_set: VoterSet) -> None:
+        """Go on under a newer set: what is under way begins anew, and no promise of before counts."""
+        if voter_set.version <= self._voter_set.version:
+            return
+        self._voter_set = voter_set
+        self._silent.intersection_update(voter_set.members)
+        self._fast.clear()
+        for queue in list(self._queues.values()):
+            if queue and queue[0].phase is not _Phase.BACKOFF:
+                if not queue[0].accept_sent:
+                    queue[0].attempts = 0
+                self._retry(now, queue[0], at_once=True)
 
     def change(self, now: int, *, operation: int, key: str, change: Change, limit_us: int) -> None:
         """Start a change; it ends with exactly one settlement within about `limit_us`."""
@@ -153,12 +181,15 @@ class Proposer:
 
     def answered(self, now: int, number: int, reply: Reply) -> None:
         """A voter answered. Answers to rounds that are over, or that name anything else, count for nothing."""
+        self._writes.heard(reply)
         entry = self._calls.pop(number, None)
         if entry is None:
             return
-        operation, phase, ballot = entry
+        operation, round_number = entry
         voter = self._voter_of(reply)
-        if operation.phase is not phase or operation.ballot != ballot or voter is None:
+        if voter is not None:
+            self._silent.discard(voter)
+        if operation.round != round_number or voter is None:
             return
         if not self._names_this_round(operation, reply):
             operation.failed.add(voter)
@@ -171,8 +202,10 @@ class Proposer:
         entry = self._calls.pop(number, None)
         if entry is None:
             return
-        operation, phase, ballot = entry
-        if operation.phase is phase and operation.ballot == ballot:
+        if voter in self._voter_set.members:
+            self._silent.add(voter)
+        operation, round_number = entry
+        if operation.round == round_number:
             operation.failed.add(voter)
             self._advance(now, operation)
 
@@ -220,22 +253,24 @@ class Proposer:
 
     def _begin(self, now: int, operation: _Operation, phase: _Phase, ballot: Ballot) -> None:
         operation.phase = phase
+        operation.round += 1
         operation.ballot = ballot
         operation.phase_ends_us = min(now + PHASE_LIMIT_US, max(operation.deadline_us, now + 1))
         operation.answers.clear()
         operation.failed.clear()
         for voter in self._voter_set.members:
             number = self._number()
-            self._calls[number] = (operation, phase, ballot)
+            self._calls[number] = (operation, operation.round)
             self.sends.append(Send(number, voter, self._call(operation, voter)))
 
     def _call(self, operation: _Operation, voter: str) -> Call:
         to = self._address(voter)
+        seen = self._writes.seen(voter, to.incarnation)
         match operation.phase:
             case _Phase.READ:
-                return Read(to=to, key=operation.key)
+                return Read(to=to, key=operation.key, seen=seen)
             case _Phase.PREPARE:
-                return Prepare(to=to, key=operation.key, ballot=operation.ballot)
+                return Prepare(to=to, key=operation.key, ballot=operation.ballot, seen=seen)
             case _:
                 return Accept(
                     to=to,
@@ -243,6 +278,8 @@ class Proposer:
                     ballot=operation.ballot,
                     value=operation.value,
                     promise=operation.promise,
+                    owner=operation.proposal.owner if operation.proposal is not None else "",
+                    seen=seen,
                 )
 
     def _advance(self, now: int, operation: _Operation) -> None:
@@ -269,7 +306,10 @@ class Proposer:
                 self._note(operation.key, Ballot(answer.accepted.number + 1, answer.accepted.proposer))
                 self._settle(now, operation, Result.DONE, stored, answer.accepted)
                 return
-        if len(answers) + len(operation.failed) == len(self._voter_set.members):
+        heard = {*operation.answers, *operation.failed}
+        if len(answers) >= self._voter_set.majority:
+            heard |= self._silent
+        if len(heard) == len(self._voter_set.members):
             # They disagree, or a majority is out of reach: an identity change decides, under a ballot of its own.
             self._retry(now, operation, at_once=len(answers) >= self._voter_set.majority)
         elif len(answers) >= self._voter_set.majority:
@@ -340,6 +380,7 @@ class Proposer:
             return
         ceiling = min(BACKOFF_FIRST_US << min(operation.attempts, 10), BACKOFF_LAST_US)
         operation.phase = _Phase.BACKOFF
+        operation.round += 1
         operation.ballot = NO_BALLOT
         wait = 0 if at_once else int(ceiling * (0.5 + 0.5 * self._jitter()))
         operation.phase_ends_us = min(now + wait, operation.deadline_us)
@@ -363,6 +404,7 @@ class Proposer:
         assert queue[0] is operation
         queue.popleft()
         operation.phase = _Phase.BACKOFF
+        operation.round += 1
         operation.ballot = NO_BALLOT
         if queue:
             self._attempt(now, queue[0])

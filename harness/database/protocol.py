@@ -3,11 +3,16 @@
 Every call names rig, voter, incarnation, voter-set version, key and ballot; the voter refuses what is not its own,
 and the answer repeats the names, so that an answer counts only for what it names (safety review, finding 11). These
 records are what the live adapter turns into a script call and what the simulated voter takes as they are.
+
+`seen` in a call is the highest count of writes that this voter was ever heard to tell: a voter that has counted fewer
+has lost some, and stops voting (finding 20).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from harness.model.voter_set import VoterSet
 
 __all__ = [
     "CLUSTER_KEY",
@@ -15,6 +20,8 @@ __all__ = [
     "Accept",
     "Accepted",
     "Address",
+    "Admit",
+    "Admitted",
     "Ballot",
     "Beat",
     "BeatAnswer",
@@ -24,15 +31,23 @@ __all__ = [
     "Formed",
     "Hello",
     "HelloAnswer",
+    "KeysAnswer",
     "LeaseSeen",
+    "ListKeys",
+    "Notice",
     "Prepare",
     "Promise",
+    "Raise",
+    "Raised",
     "Read",
     "ReadAnswer",
     "Refused",
     "Reply",
+    "Retire",
+    "Retired",
     "VoterSet",
     "Why",
+    "WriteCounts",
 ]
 
 CLUSTER_KEY = "cluster"
@@ -52,19 +67,6 @@ NO_BALLOT = Ballot(0, "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VoterSet:
-    """The voters that count, by name with their incarnations, and the version of that set."""
-
-    version: int
-    members: Mapping[str, str]
-
-    @property
-    def majority(self) -> int:
-        """How many of them are a strict majority."""
-        return len(self.members) // 2 + 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
     """To whom a call is addressed, and under which version of the voter set."""
 
@@ -81,12 +83,13 @@ class Prepare:
     to: Address
     key: str
     ballot: Ballot
+    seen: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accept:
     """Ask to accept `value` under `ballot`, and to promise `promise`, the ballot of this proposer's next change, at
-    once.
+    once. `owner` names the node that owns the register's subject, for the notices.
     """
 
     to: Address
@@ -94,6 +97,8 @@ class Accept:
     ballot: Ballot
     value: str
     promise: Ballot
+    owner: str = ""
+    seen: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +107,7 @@ class Read:
 
     to: Address
     key: str
+    seen: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,14 +119,18 @@ class Beat:
     to: Address
     session: str
     since: int
+    seen: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """Ask a voter who it is. The only call but Form that names no incarnation."""
+    """Ask a voter who it is. An empty voter that has no birth name yet takes `birth`, which was never used before: the
+    name of this empty life, under which alone it can be admitted.
+    """
 
     rig: str
     voter: str
+    birth: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,27 +141,68 @@ class Form:
     members: Mapping[str, str] = field(default_factory=dict)
 
 
-Call = Prepare | Accept | Read | Beat | Hello | Form
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raise:
+    """Adopt the set of version `to.set_version`, if that is newer. From then on rounds of older versions are refused.
+
+    Sent only by who knows that this set was recorded in the cluster register.
+    """
+
+    to: Address
+    members: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admit:
+    """Let an empty voter vote: `to.incarnation` is its birth name, recorded as a member of the set of that version,
+    which a majority of the set before has adopted.
+    """
+
+    to: Address
+    members: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retire:
+    """Forget everything: this life of the voter is no member of the set of version `to.set_version`, which is settled.
+    It is empty afterwards, under the birth name `birth`.
+    """
+
+    to: Address
+    members: Mapping[str, str]
+    birth: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListKeys:
+    """Ask which registers there are, those that only hold a promise included."""
+
+    to: Address
+
+
+Call = Prepare | Accept | Read | Beat | Hello | Form | Raise | Admit | Retire | ListKeys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
-    """Promised; with what was accepted last (NO_BALLOT and None if nothing)."""
+    """Promised; with what was accepted last (NO_BALLOT and None if nothing). `writes` is the voter's count."""
 
     of: Address
     key: str
     ballot: Ballot
     accepted: Ballot
     value: str | None
+    writes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """Accepted under this ballot, and `promise` promised."""
+    """Accepted under this ballot, and `promise` promised. `writes` is the voter's count."""
 
     of: Address
     key: str
     ballot: Ballot
+    writes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,12 +236,21 @@ class LeaseSeen:
     age_us: int
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A register that was accepted anew, under which ballot, and the node that owns its subject: a hint."""
+
+    key: str
+    ballot: Ballot
+    owner: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeatAnswer:
     """Renewed. `cluster` is the ballot under which this voter accepted the cluster register last.
 
-    `changed` names the registers accepted after `since` with their ballots; `revision` is the voter's count for the
-    next `since`.
+    `changed` names the registers accepted after `since`; `revision` is the voter's count of writes, and the next
+    `since`.
     """
 
     of: Address
@@ -198,17 +258,21 @@ class BeatAnswer:
     revision: int
     cluster: Ballot
     leases: tuple[LeaseSeen, ...]
-    changed: tuple[tuple[str, Ballot], ...]
+    changed: tuple[Notice, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HelloAnswer:
-    """Who the voter is: its incarnation is empty and its set None while it has not been formed."""
+    """Who the voter is: its incarnation is empty and its set None while it has not been formed or admitted; `birth` is
+    the name of its empty life then. `behind` means that it has lost writes and does not vote.
+    """
 
     rig: str
     voter: str
     incarnation: str
     voter_set: VoterSet | None
+    birth: str = ""
+    behind: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +280,36 @@ class Formed:
     """The voter has this incarnation now, or had it before."""
 
     of: Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raised:
+    """The voter has the set of that version now, or had it before."""
+
+    of: Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """The voter votes under this incarnation now, or did so before."""
+
+    of: Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retired:
+    """The voter is empty; `birth` is the name of its empty life."""
+
+    of: Address
+    birth: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysAnswer:
+    """Every register that this voter knows."""
+
+    of: Address
+    keys: tuple[str, ...]
 
 
 class Why(StrEnum):
@@ -226,14 +320,54 @@ class Why(StrEnum):
     EMPTY = "empty"
     INCARNATION = "incarnation"
     SET_VERSION = "set-version"
+    BEHIND = "behind"
+    MEMBER = "member"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """The call was not for this voter as it is now; nothing was changed. `of` is what the voter really is."""
+    """The call was not for this voter as it is now; nothing was changed. `of` is what the voter really is, and
+    `voter_set` the set that it has adopted, None while it is empty.
+    """
 
     of: Address
     why: Why
+    voter_set: VoterSet | None = None
 
 
-Reply = Promise | Accepted | Conflict | ReadAnswer | BeatAnswer | HelloAnswer | Formed | Refused
+Reply = (
+    Promise
+    | Accepted
+    | Conflict
+    | ReadAnswer
+    | BeatAnswer
+    | HelloAnswer
+    | Formed
+    | Raised
+    | Admitted
+    | Retired
+    | KeysAnswer
+    | Refused
+)
+
+
+class WriteCounts:
+    """The highest count of writes that each life of each voter was heard to tell."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def seen(self, voter: str, incarnation: str) -> int:
+        """0 if that life never told any."""
+        return self._counts.get((voter, incarnation), 0)
+
+    def heard(self, reply: Reply) -> None:
+        """Remember what a voter tells."""
+        if isinstance(reply, Promise | Accepted):
+            count = reply.writes
+        elif isinstance(reply, BeatAnswer):
+            count = reply.revision
+        else:
+            return
+        life = (reply.of.voter, reply.of.incarnation)
+        self._counts[life] = max(self._counts.get(life, 0), count)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from harness.model.changes import Record, record_from_plain, record_to_plain
+from harness.model.records import GroupRecord
 
 __all__ = ["IDS_KEPT", "Codec", "JsonCodec", "Stored"]
 
@@ -23,6 +24,12 @@ class Stored:
     version: int
     ids: tuple[str, ...]
     record: Record
+
+    @property
+    def owner(self) -> str:
+        """The node that owns the register's subject; empty where there is none. Travels with the notices, as a hint."""
+        record = self.record
+        return record.owner.node if isinstance(record, GroupRecord) and record.owner is not None else ""
 
     def after(self, change_id: str, record: Record) -> "Stored":
         """The content after the change of that id."""

@@ -10,12 +10,18 @@ local REVISIONS = 'revisions'
 local LEASE_MEMORY_US = 3600 * 1000000
 
 local operation, rig, voter, incarnation, set_version = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local self = redis.call('HMGET', SELF, 'rig', 'voter', 'incarnation', 'set_version', 'members', 'revision')
+local self = redis.call('HMGET', SELF, 'rig', 'voter', 'incarnation', 'set_version', 'members', 'revision', 'birth',
+  'behind')
 local own_incarnation = self[3] or ''
 local own_version = self[4] or '0'
 
 local function answer(word, ...)
   return {word, self[1] or rig, self[2] or voter, own_incarnation, own_version, ...}
+end
+
+-- A refusal tells the set that this voter has, so that who comes with an older one can adopt it.
+local function refuse(why)
+  return answer('refused', why, self[5] or '')
 end
 
 local function less(number_a, proposer_a, number_b, proposer_b)
@@ -32,41 +38,101 @@ local function register(key)
   }
 end
 
-if self[1] and self[1] ~= rig then return answer('refused', 'rig') end
-if self[2] and self[2] ~= voter then return answer('refused', 'voter') end
+local function register_names()
+  local names, cursor = {}, '0'
+  repeat
+    local page = redis.call('SCAN', cursor, 'MATCH', 'register:*', 'COUNT', 1000)
+    cursor = page[1]
+    for _, name in ipairs(page[2]) do names[#names + 1] = name end
+  until cursor == '0'
+  return names
+end
+
+if self[1] and self[1] ~= rig then return refuse('rig') end
+if self[2] and self[2] ~= voter then return refuse('voter') end
 
 if operation == 'hello' then
-  return answer('hello', self[5] or '')
+  local birth = self[7] or ''
+  if own_incarnation == '' and birth == '' and ARGV[6] ~= '' then
+    birth = ARGV[6]
+    redis.call('HSET', SELF, 'birth', birth)
+  end
+  return answer('hello', self[5] or '', birth, self[8] or '')
 end
 
 if operation == 'form' then
   if own_incarnation == '' then
     redis.call('HSET', SELF, 'rig', rig, 'voter', voter, 'incarnation', incarnation,
-      'set_version', set_version, 'members', ARGV[6], 'revision', '0')
-    own_incarnation, own_version = incarnation, set_version
+      'set_version', set_version, 'members', ARGV[6], 'revision', '0', 'birth', incarnation)
+    own_incarnation, own_version, self[5] = incarnation, set_version, ARGV[6]
   end
-  if own_incarnation ~= incarnation then return answer('refused', 'incarnation') end
-  if own_version ~= set_version then return answer('refused', 'set-version') end
+  if own_incarnation ~= incarnation then return refuse('incarnation') end
+  if own_version ~= set_version then return refuse('set-version') end
   return answer('formed')
 end
 
-if own_incarnation == '' then return answer('refused', 'empty') end
-if own_incarnation ~= incarnation then return answer('refused', 'incarnation') end
-if own_version ~= set_version then return answer('refused', 'set-version') end
+-- An empty voter is admitted under the name that this very emptiness was given: a call that comes late, to a voter that
+-- has lost its disk once more, names another.
+if operation == 'admit' then
+  if own_incarnation == '' and self[7] and self[7] == incarnation then
+    redis.call('HSET', SELF, 'rig', rig, 'voter', voter, 'incarnation', incarnation,
+      'set_version', set_version, 'members', ARGV[6], 'revision', '0')
+    own_incarnation, own_version, self[5] = incarnation, set_version, ARGV[6]
+  end
+  if own_incarnation ~= incarnation then return refuse('incarnation') end
+  return answer('admitted')
+end
+
+if own_incarnation == '' then return refuse('empty') end
+if own_incarnation ~= incarnation then return refuse('incarnation') end
+
+if operation == 'raise' then
+  if tonumber(own_version) > tonumber(set_version) then return refuse('set-version') end
+  if own_version ~= set_version then
+    redis.call('HSET', SELF, 'set_version', set_version, 'members', ARGV[6])
+    redis.call('HINCRBY', SELF, 'revision', 1)
+    own_version, self[5] = set_version, ARGV[6]
+  end
+  return answer('raised')
+end
+
+if operation == 'retire' then
+  if tonumber(own_version) > tonumber(set_version) then return refuse('set-version') end
+  if cjson.decode(ARGV[6])[voter] == incarnation then return refuse('member') end
+  for _, name in ipairs(register_names()) do redis.call('DEL', name) end
+  redis.call('DEL', LEASES, REVISIONS, SELF)
+  redis.call('HSET', SELF, 'birth', ARGV[7])
+  own_incarnation, own_version = '', '0'
+  return answer('retired', ARGV[7])
+end
+
+if self[8] then return refuse('behind') end
+if own_version ~= set_version then return refuse('set-version') end
+
+local own_writes = tonumber(self[6] or '0')
+local function lost_writes(seen)
+  if own_writes >= tonumber(seen) then return false end
+  redis.call('HSET', SELF, 'behind', '1')
+  return true
+end
 
 if operation == 'prepare' then
-  local key, number, proposer = ARGV[6], ARGV[7], ARGV[8]
+  local key, number, proposer, seen = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+  if lost_writes(seen) then return refuse('behind') end
   local r = register(key)
   if not less(r.promised_number, r.promised_proposer, tonumber(number), proposer) then
     return answer('conflict', key, number, proposer, string.format('%d', r.promised_number), r.promised_proposer)
   end
+  local writes = redis.call('HINCRBY', SELF, 'revision', 1)
   redis.call('HSET', 'register:' .. key, 'promised_number', number, 'promised_proposer', proposer)
-  return answer('promise', key, number, proposer, r.accepted_number, r.accepted_proposer, r.value)
+  return answer('promise', key, number, proposer, r.accepted_number, r.accepted_proposer, r.value,
+    string.format('%d', writes))
 end
 
 if operation == 'accept' then
-  local key, number, proposer, value, next_number, next_proposer =
-    ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
+  local key, number, proposer, value, next_number, next_proposer, owner, seen =
+    ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13]
+  if lost_writes(seen) then return refuse('behind') end
   local r = register(key)
   if less(tonumber(number), proposer, r.promised_number, r.promised_proposer) then
     return answer('conflict', key, number, proposer, string.format('%d', r.promised_number), r.promised_proposer)
@@ -77,19 +143,27 @@ if operation == 'accept' then
   end
   local revision = redis.call('HINCRBY', SELF, 'revision', 1)
   redis.call('HSET', 'register:' .. key, 'accepted_number', number, 'accepted_proposer', proposer,
-    'value', value, 'promised_number', promised_number, 'promised_proposer', promised_proposer)
+    'value', value, 'owner', owner, 'promised_number', promised_number, 'promised_proposer', promised_proposer)
   redis.call('ZADD', REVISIONS, revision, key)
-  return answer('accepted', key, number, proposer)
+  return answer('accepted', key, number, proposer, string.format('%d', revision))
 end
 
 if operation == 'read' then
-  local key = ARGV[6]
+  local key, seen = ARGV[6], ARGV[7]
+  if lost_writes(seen) then return refuse('behind') end
   local r = register(key)
   return answer('value', key, r.accepted_number, r.accepted_proposer, r.value)
 end
 
+if operation == 'keys' then
+  local keys = {}
+  for _, name in ipairs(register_names()) do keys[#keys + 1] = string.sub(name, #'register:' + 1) end
+  return answer('keys', keys)
+end
+
 if operation == 'beat' then
-  local session, since = ARGV[6], ARGV[7]
+  local session, since, seen = ARGV[6], ARGV[7], ARGV[8]
+  if lost_writes(seen) then return refuse('behind') end
   local time = redis.call('TIME')
   local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
   local old = redis.call('HGET', LEASES, session)
@@ -109,10 +183,11 @@ if operation == 'beat' then
   end
   local changed = {}
   for _, key in ipairs(redis.call('ZRANGEBYSCORE', REVISIONS, '(' .. since, '+inf')) do
-    local ballot = redis.call('HMGET', 'register:' .. key, 'accepted_number', 'accepted_proposer')
+    local fields = redis.call('HMGET', 'register:' .. key, 'accepted_number', 'accepted_proposer', 'owner')
     changed[#changed + 1] = key
-    changed[#changed + 1] = ballot[1]
-    changed[#changed + 1] = ballot[2]
+    changed[#changed + 1] = fields[1]
+    changed[#changed + 1] = fields[2]
+    changed[#changed + 1] = fields[3] or ''
   end
   local cluster = register('cluster')
   return answer('beat', session, self[6] or '0', cluster.accepted_number, cluster.accepted_proposer, flat, changed)

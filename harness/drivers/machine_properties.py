@@ -1,4 +1,4 @@
-"""The properties of a virtual-machine resource, which are strings, as a `MachineSpec`."""
+"""The properties of a virtual-machine resource, which are strings, as a `MachineSpec` and a readiness check."""
 
 import json
 from collections.abc import Mapping
@@ -6,12 +6,27 @@ from typing import Any
 
 from harness.model.machine import MachineSpec
 from harness.model.topology import ResourceSpec
+from harness.model.workload import Readiness, answers_on, readiness
 from harness.resource_host.driver import DriverError
 
-__all__ = ["machine_spec"]
+__all__ = ["machine_readiness", "machine_spec"]
 
 FIRST_GUEST_UID = 10_000
-_KNOWN = frozenset({"image", "address", "user", "memory", "processes", "processors", "command", "environment"})
+_KNOWN = frozenset(
+    {
+        "address",
+        "answers-on",
+        "command",
+        "environment",
+        "image",
+        "memory",
+        "processes",
+        "processors",
+        "readiness",
+        "user",
+        "volumes",
+    }
+)
 
 
 def machine_spec(resource: ResourceSpec, *, group: str) -> MachineSpec:
@@ -36,11 +51,24 @@ def machine_spec(resource: ResourceSpec, *, group: str) -> MachineSpec:
         address=given.get("address") or None,
         user=user,
         command=_command(resource),
-        environment=_environment(resource),
+        environment=_texts(resource, "environment"),
+        volumes=_texts(resource, "volumes"),
         memory_bytes=_number(resource, "memory", default=128 << 20),
         processes=_number(resource, "processes", default=64),
         processors_milli=_number(resource, "processors", default=1000),
     )
+
+
+def machine_readiness(resource: ResourceSpec) -> Readiness | None:
+    """How it is asked whether the machine is ready; None when running is all there is. Raises DriverError."""
+    try:
+        answers_on(resource.properties)
+        check = readiness(resource.properties)
+    except ValueError as error:
+        raise DriverError(f"{resource.name}: readiness or answers-on is not usable: {error}") from error
+    if check is not None and check.endpoint and not resource.properties.get("address"):
+        raise DriverError(f"{resource.name}: readiness asks {check.endpoint}, and the machine has no address")
+    return check
 
 
 def _number(resource: ResourceSpec, name: str, *, default: int) -> int:
@@ -59,10 +87,10 @@ def _command(resource: ResourceSpec) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _environment(resource: ResourceSpec) -> Mapping[str, str]:
-    value = _json(resource, "environment", default={})
+def _texts(resource: ResourceSpec, name: str) -> Mapping[str, str]:
+    value = _json(resource, name, default={})
     if not isinstance(value, dict) or not all(isinstance(entry, str) for entry in value.values()):
-        raise DriverError(f"{resource.name}: environment must be a JSON object of strings")
+        raise DriverError(f"{resource.name}: {name} must be a JSON object of strings")
     return value
 
 

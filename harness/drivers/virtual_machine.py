@@ -2,13 +2,19 @@
 
 It knows nothing of containers or engines. A failure is signalled as soon as VMMS tells it; the polls are the fallback.
 Whether an end was a wish or a failure is VMMS's evidence; what follows from it is the service's decision.
+
+Online means running. A machine with a readiness check is OnlinePending until it is ready; when it is not within the
+pending-timeout, that attempt has failed. A machine that runs already when the cluster meets it (adopted after its
+resource host was restarted, or started by hand) is Online at once: that it runs must be known at once.
 """
 
-from harness.drivers.machine_properties import machine_spec
+from harness.drivers.machine_properties import machine_readiness, machine_spec
+from harness.drivers.readiness import ReadinessChecks, Waiting
 from harness.errors import EngineError
-from harness.model.machine import Ending, MachineNotice, MachineState, MachineView, Proof
+from harness.model.machine import Ending, MachineNotice, MachineSpec, MachineState, MachineView, Proof
 from harness.model.states import ResourceState
 from harness.model.topology import SECOND_US
+from harness.model.workload import Readiness
 from harness.resource_host.driver import DriverContext, DriverServices, DriverStatus
 
 __all__ = ["VirtualMachineDriver"]
@@ -19,6 +25,8 @@ EVIDENCE_US = 3 * SECOND_US
 """VMMS concludes how a run ended at most two seconds after it."""
 EVIDENCE_STEP_US = SECOND_US // 10
 RESUBSCRIBE_US = SECOND_US // 5
+GIVE_UP_EARLIER_US = SECOND_US // 2
+"""Than the pending-timeout, at most a tenth of it: so that it is told what was not ready, and not only that it was."""
 
 _CLEAN = (Ending.STOPPED, Ending.SHUT_DOWN, Ending.ASKED)
 
@@ -30,7 +38,10 @@ class VirtualMachineDriver:
         self._runtime = services.runtime
         self._hypervisor = services.hypervisor
         self._storage = services.storage
+        self._readiness = ReadinessChecks(hypervisor=services.hypervisor, reach=services.reach, log=services.log)
+        self._log = services.log
         self._open: dict[str, DriverContext] = {}
+        self._waiting: dict[str, Waiting] = {}
         self._runs: dict[str, str] = {}
 
     async def startup(self) -> None:
@@ -40,12 +51,14 @@ class VirtualMachineDriver:
     async def open(self, context: DriverContext) -> DriverStatus:
         """Have a stopped container ready, or adopt what runs. Raises DriverError for a wrong property."""
         spec = machine_spec(context.spec, group=context.group)
-        self._open[context.resource] = context
+        machine_readiness(context.spec)
+        self._begin(context)
         view = await self._hypervisor.prepare(spec, epoch=context.epoch, adopt=context.adopt)
         return self._opened(context, view)
 
     async def close(self, context: DriverContext) -> Proof:
         """End it conclusively and forget it."""
+        self._waiting.pop(context.resource, None)
         proof = await self._hypervisor.close(context.resource, epoch=context.epoch)
         self._open.pop(context.resource, None)
         self._runs.pop(context.resource, None)
@@ -53,41 +66,126 @@ class VirtualMachineDriver:
 
     async def online(self, context: DriverContext) -> DriverStatus:
         """Start it. Prepared again first: VMMS may have been restarted since `open`, and know only containers."""
-        self._open[context.resource] = context
-        spec = machine_spec(context.spec, group=context.group)
-        await self._hypervisor.prepare(spec, epoch=context.epoch, adopt=True)
-        view = await self._hypervisor.start(context.resource, order=context.order)
-        return await self._status(context, view)
+        self._begin(context)
+        spec, check = machine_spec(context.spec, group=context.group), machine_readiness(context.spec)
+        began_us = self._runtime.now()
+        if check is None:
+            return await self._status(context, await self._start(context, spec))
+        # Before the start: the notice of it must not be taken for the end of the waiting.
+        waiting = self._waiting[context.resource] = Waiting()
+        try:
+            status = await self._status(context, await self._start(context, spec))
+        except BaseException:
+            self._stop_waiting(context, waiting)
+            raise
+        if status.state is not ResourceState.ONLINE:
+            self._stop_waiting(context, waiting)
+            return status
+        waiting.run = status.run
+        self._runtime.spawn(
+            self._wait_ready(context, spec, check, waiting, began_us), name=f"readiness of {context.resource}"
+        )
+        return DriverStatus(state=ResourceState.ONLINE_PENDING, run=status.run)
 
     async def offline(self, context: DriverContext) -> DriverStatus:
         """Shut it down gracefully."""
+        self._waiting.pop(context.resource, None)
         proof = await self._hypervisor.shut_down(context.resource, grace_us=GRACE_US)
         return DriverStatus(state=ResourceState.OFFLINE, proof=proof)
 
     async def terminate(self, context: DriverContext) -> Proof:
         """End it at once, conclusively."""
+        self._waiting.pop(context.resource, None)
         return await self._hypervisor.terminate(context.resource)
 
     async def is_alive(self, context: DriverContext) -> DriverStatus:
-        """Is the machine up, are its dependencies and its entries in the database right."""
-        machine_spec(context.spec, group=context.group)
+        """Is the machine up, are its dependencies and its entries in the database right; is it ready, if it says how
+        to ask.
+        """
+        spec, check = machine_spec(context.spec, group=context.group), machine_readiness(context.spec)
         strangers = [name for names in context.spec.depends_on for name in names if name not in context.siblings]
         if strangers:
             return _failed(f"depends on {', '.join(strangers)}, which group {context.group} does not have here")
         view = await self._hypervisor.view(context.resource)
         if view.group and view.group != context.group:
             return _failed(f"its container belongs to group {view.group}")
-        return await self._status(context, view)
+        status = await self._status(context, view)
+        if status.state is ResourceState.ONLINE and check is not None:
+            failure = await self._readiness.failed(spec, check)
+            if failure:
+                return DriverStatus(state=ResourceState.FAILED, evidence=failure, run=status.run)
+        return status
 
     async def looks_alive(self, context: DriverContext) -> DriverStatus:
         """The thorough check: also its configuration file and its virtual disk."""
         try:
-            missing = await self._storage.missing(context.resource)
+            spec = machine_spec(context.spec, group=context.group)
+            missing = await self._storage.missing(context.resource, volumes=tuple(spec.volumes))
         except OSError as error:
             return _failed(f"its files cannot be read: {error}")
         if missing:
             return _failed(f"missing on the cluster shared volume: {', '.join(missing)}")
         return await self.is_alive(context)
+
+    # Readiness.
+
+    def _begin(self, context: DriverContext) -> None:
+        self._open[context.resource] = context
+        self._waiting.pop(context.resource, None)
+        self._readiness.forget(context.resource)
+
+    async def _start(self, context: DriverContext, spec: MachineSpec) -> MachineView:
+        await self._hypervisor.prepare(spec, epoch=context.epoch, adopt=True)
+        return await self._hypervisor.start(context.resource, order=context.order)
+
+    def _stop_waiting(self, context: DriverContext, waiting: Waiting) -> bool:
+        """Whether somebody still waited."""
+        if self._waiting.get(context.resource) is not waiting:
+            return False
+        del self._waiting[context.resource]
+        return True
+
+    async def _wait_ready(
+        self, context: DriverContext, spec: MachineSpec, check: Readiness, waiting: Waiting, began_us: int
+    ) -> None:
+        """Until it is ready, has ended, or takes too long; then tells, unless nobody waits any more."""
+        timeout_us = context.spec.policy.pending_timeout_us
+        gives_up_us = began_us + timeout_us - min(GIVE_UP_EARLIER_US, timeout_us // 10)
+        status: DriverStatus | None = None
+        while status is None:
+            seen = await self._look(context, spec, check, waiting, gives_up_us)
+            now = self._runtime.now()
+            if self._waiting.get(context.resource) is not waiting:
+                return
+            after_s = (now - began_us) / 1e6
+            if isinstance(seen, DriverStatus):
+                status = seen
+                if status.state is ResourceState.ONLINE:
+                    message = f"{context.resource} is ready {after_s:.1f} s after its start was ordered"
+                    self._log("machine-ready", message, resource=context.resource, group=context.group)
+            elif now + check.interval_us >= gives_up_us:
+                evidence = f"not ready {after_s:.1f} s after its start was ordered: {seen}"
+                status = DriverStatus(state=ResourceState.FAILED, evidence=evidence, run=waiting.run)
+            else:
+                await self._runtime.sleep(check.interval_us)
+        if self._stop_waiting(context, waiting):
+            context.report(status)
+
+    async def _look(
+        self, context: DriverContext, spec: MachineSpec, check: Readiness, waiting: Waiting, gives_up_us: int
+    ) -> DriverStatus | str:
+        """Ready, ended, or why not yet."""
+        limit_us = max(gives_up_us - self._runtime.now(), 1)
+        try:
+            seen = await self._readiness.ask(spec, check, limit_us=limit_us)
+            if not seen:
+                return DriverStatus(state=ResourceState.ONLINE, run=waiting.run)
+            view = await self._hypervisor.view(context.resource)
+            if view.state in (MachineState.RUNNING, MachineState.PAUSED):
+                return seen
+            return _ended(await self._concluded(view), live=False)
+        except EngineError as error:
+            return str(error)
 
     # What a view means.
 
@@ -132,6 +230,9 @@ class VirtualMachineDriver:
         context = self._open.get(view.name)
         if context is None or not view.run:
             return
+        waiting = self._waiting.get(view.name)
+        if waiting is not None and view.run != waiting.run:
+            return  # of an earlier run, or of one whose start is not answered yet: the waiting looks for itself
         if view.state is MachineState.RUNNING:
             if view.run != self._runs.get(view.name):
                 self._runtime.spawn(self._verify_start(context, notice), name=f"start by hand of {view.name}")

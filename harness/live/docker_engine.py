@@ -23,15 +23,16 @@ import urllib3.exceptions
 
 from harness.errors import EngineError, EngineUnanswered, NoSuchContainer
 from harness.live.docker_events import API_VERSION, EventStream
+from harness.live.node_environment import ENGINE_SOCKET
 from harness.model import labels as label
 from harness.model.labels import Role
 from harness.model.machine import MachineSpec
 from harness.model.session import Session
+from harness.model.workload import MACHINE_PORT
 from harness.ports import Container
 
-__all__ = ["ENGINE_SOCKET", "DockerEngine", "parse_time_ns"]
+__all__ = ["DockerEngine", "parse_time_ns"]
 
-ENGINE_SOCKET = "/var/run/docker.sock"
 CALL_LIMIT_S = 5
 """For each answer of the engine. A kill answers when the container is dead: a second for a node with thirty guests."""
 THREADS = 8
@@ -40,7 +41,6 @@ of a frozen node.
 """
 BULK_THREADS = 6
 """Of these at most so many look and remove, so that a start never waits behind a large listing or fence."""
-MACHINE_PORT = "8080"
 MACHINE_CPU_SHARES = 256
 """A quarter of a container's usual weight: where processors are short, machines wait and their node does not."""
 MACHINE_OOM_SCORE = 500
@@ -99,9 +99,11 @@ class DockerEngine:
         """Create a machine's container in the namespaces of the session's node; returns its id.
 
         It belongs to one session: no restart policy, the user forced, no capability, limits on processes, memory and
-        processors, and nothing of the shared volume but its own disk.
+        processors, and nothing of the shared volume but its own disks. What is mounted lies in directories that the
+        machine cannot write to: else it could put a link in the place of a disk, and the engine would follow it.
         """
-        disk = f"{await self._shared_volume(labels[label.RIG])}/{spec.name}/disk"
+        place = f"{await self._shared_volume(labels[label.RIG])}/{spec.name}"
+        disks = {"disk": "/disk", **{f"volumes/{name}": path for name, path in spec.volumes.items()}}
         name = f"{labels[label.RIG]}-{session.node}-{spec.name}-{os.urandom(3).hex()}"
         node = f"container:{session.container}"
         host_config = self._client.create_host_config(
@@ -118,7 +120,9 @@ class DockerEngine:
             init=False,
             restart_policy={"Name": "no"},
             # A mount, not a bind: that would make a missing directory, owned by root.
-            mounts=[docker.types.Mount(target="/disk", source=disk, type="bind")],
+            mounts=[
+                docker.types.Mount(target=path, source=f"{place}/{name}", type="bind") for name, path in disks.items()
+            ],
             log_config=docker.types.LogConfig(type="json-file", config=LOG_OPTIONS),
         )
         made = await self._call(
@@ -159,6 +163,25 @@ class DockerEngine:
                 lambda: self._client.remove_container(container, v=True, force=True),
                 container=True,
             )
+
+    async def begin_inside(self, container: str, command: tuple[str, ...]) -> str:
+        """Begin a command in a running container, with its user and none of its output."""
+        what = f"begin {command[0]} in {container[:12]}"
+
+        def begin() -> str:
+            begun = self._client.exec_create(container, list(command), stdout=False, stderr=False)["Id"]
+            # Not followed: the stream of a command can hang for ever when its container is killed.
+            self._client.exec_start(begun, detach=True)
+            return str(begun)
+
+        return await self._call(what, begin, container=True)
+
+    async def ended_inside(self, begun: str) -> int | None:
+        """The status with which it ended; None while it runs. NoSuchContainer when its container is gone."""
+        found = await self._call(
+            f"look at command {begun[:12]}", lambda: self._client.exec_inspect(begun), container=True
+        )
+        return None if found["Running"] or found["ExitCode"] is None else int(found["ExitCode"])
 
     async def holds(self, rig: str) -> frozenset[str]:
         """The nodes of the rig that are held off."""
@@ -242,7 +265,7 @@ def parse_time_ns(text: str) -> int:
 
 def _environment(spec: MachineSpec, session: Session) -> dict[str, str]:
     return {
-        "BLACKSTART_PORT": MACHINE_PORT,
+        "BLACKSTART_PORT": str(MACHINE_PORT),
         **spec.environment,
         "BLACKSTART_MACHINE": spec.name,
         "BLACKSTART_NODE": session.node,

@@ -6,17 +6,20 @@ from dataclasses import dataclass
 from harness.errors import UsageError
 from harness.model.topology import Fencing, Settings
 
-__all__ = ["NodeEnvironment", "read_environment"]
+__all__ = ["ENGINE_SOCKET", "NodeEnvironment", "read_environment"]
+
+ENGINE_SOCKET = "/var/run/docker.sock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeEnvironment:
-    """The rig, this node's name, the voters' addresses by name, and the cluster's times."""
+    """The rig, this node's name, the voters' addresses by name, the cluster's times, the engine's socket."""
 
     rig: str
     node: str
     voters: Mapping[str, str]
     settings: Settings
+    engine_socket: str = ENGINE_SOCKET
 
 
 def read_environment(environment: Mapping[str, str]) -> NodeEnvironment:
@@ -33,6 +36,7 @@ def read_environment(environment: Mapping[str, str]) -> NodeEnvironment:
             program_ask_us=_milliseconds(environment, "BLACKSTART_PROGRAM_ASK_MS"),
             program_silence_us=_milliseconds(environment, "BLACKSTART_PROGRAM_SILENCE_MS"),
         ),
+        engine_socket=environment.get("BLACKSTART_ENGINE_SOCKET", ENGINE_SOCKET),
     )
 
 

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from harness.database.proposer import PHASE_LIMIT_US, Proposer, Result, Settlement
-from harness.database.protocol import Address, Form, Formed, Hello, HelloAnswer, VoterSet
+from harness.database.protocol import Address, Form, Formed, Hello, HelloAnswer
 from harness.database.register import JsonCodec
 from harness.live.runtime import boot_time_us
 from harness.live.voters import RedisVoters, VoterUnanswered
@@ -24,6 +24,7 @@ from harness.model.changes import CreateRegister
 from harness.model.first_records import first_registers
 from harness.model.plain import from_plain, to_plain
 from harness.model.topology import ResourceSpec, Topology
+from harness.model.voter_set import VoterSet
 
 __all__ = ["main"]
 
@@ -72,6 +73,10 @@ def _make_place(group: str, resource: ResourceSpec) -> None:
     disk = place / "disk"
     disk.mkdir(mode=0o755, parents=True, exist_ok=True)
     os.chown(disk, user, user)
+    for name in json.loads(resource.properties.get("volumes", "{}")):
+        volume = place / "volumes" / name
+        volume.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chown(volume, user, user)
     configuration = {"machine": resource.name, "group": group, "properties": to_plain(resource.properties)}
     (place / "config.json").write_text(json.dumps(configuration, sort_keys=True) + "\n")
 
@@ -130,7 +135,7 @@ async def _write_first_registers(topology: Topology, voters: RedisVoters, voter_
         jitter=random.Random(0).random,
         numbers=lambda: next(numbers),
     )
-    for operation, (key, record) in enumerate(first_registers(topology)):
+    for operation, (key, record) in enumerate(first_registers(topology, voter_set)):
         proposer.change(
             boot_time_us(),
             operation=operation,

@@ -20,6 +20,7 @@ from harness.live.addresses import LinuxAddresses
 from harness.live.cluster_log import ClusterLog
 from harness.live.framed_socket import FramedConnection, connect_frames
 from harness.live.node_environment import NodeEnvironment, read_environment
+from harness.live.reach import NodeReach
 from harness.live.runtime import AsyncioRuntime
 from harness.live.storage import SharedVolume
 from harness.live.vmms_client import VmmsClient
@@ -100,6 +101,7 @@ async def _run(environment: NodeEnvironment) -> None:
                 hypervisor=hypervisor,
                 addresses=LinuxAddresses(),
                 storage=SharedVolume(),
+                reach=NodeReach(),
                 drivers=installed_drivers(),
                 report=link.report,
                 log=log,

@@ -1,9 +1,9 @@
 """The cluster service's process on a node: feeds the managers from Redis, the resource host and VMMS, and carries
 their actions out.
 
-Started by PID 1 as `python3 -I -m harness.live.service --pet-fd N --restart-fd M`. It decides nothing. Everything runs
-on one asyncio loop: a fact is handled to its end before the next one is looked at, so the order of actions is the
-managers' order.
+Started by PID 1 as `python3 -I -m harness.live.service --pet-fd N --restart-fd M --api-fd L`. It decides nothing.
+Everything runs on one asyncio loop: a fact is handled to its end before the next one is looked at, so the order of
+actions is the managers' order.
 """
 
 import argparse
@@ -11,10 +11,12 @@ import asyncio
 import contextlib
 import os
 import random
+import socket
 import struct
 import sys
 import time
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ from harness.errors import BlackstartError, EngineError, EngineUnanswered
 from harness.live.cluster_log import LineWriter
 from harness.live.framed_socket import FramedConnection, serve_frames
 from harness.live.lease_note import LeaseNote
+from harness.live.node_api import NodeApi
 from harness.live.node_environment import NodeEnvironment, read_environment
 from harness.live.runtime import boot_time_us
 from harness.live.vmms_client import VmmsClient
@@ -64,11 +67,13 @@ __all__ = ["ServiceProcess", "main"]
 
 SOCKET = Path("/run/blackstart/service.sock")
 PASSWORD_FILE = Path("/run/secrets/voter-password")
+TOKEN_FILE = Path("/run/secrets/api-token")
 PET = struct.Struct("<qq")
 LEAST_WAKE_US = 1_000
 JOIN_RETRY_S = 0.1
 ANSWER_LIMIT_S = 15.0
 """The managers answer every request within ten seconds; a loop that is this late has other troubles."""
+API = "node-api"
 
 
 class ServiceProcess:
@@ -82,12 +87,15 @@ class ServiceProcess:
         hypervisor: Hypervisor,
         pet_fd: int,
         restart_fd: int,
+        api_listener: socket.socket,
     ) -> None:
+        """`pet_fd`, `restart_fd` and `api_listener` are PID 1's: its two pipes, and the node API's listening socket."""
         self._environment = environment
         self._voters = voters
         self._hypervisor = hypervisor
         self._pet_fd = pet_fd
         self._restart_fd = restart_fd
+        self._api_listener = api_listener
         self._log = EventLogProcessor(node=environment.node)
         self._lines = LineWriter(node=environment.node)
         self._core: ClusterService | None = None
@@ -103,6 +111,7 @@ class ServiceProcess:
     async def run(self) -> None:
         """Until something that must not fail fails: then the process ends, and PID 1 starts the next."""
         self._failed = asyncio.get_running_loop().create_future()
+        self._open_api()
         session = self._session = await self._learn_session()
         self._core = ClusterService(
             configuration=ServiceConfiguration(
@@ -146,6 +155,21 @@ class ServiceProcess:
                 message = f"removed {removed} machine containers of earlier sessions"
                 self._say("cluster-service", "earlier-sessions-cleared", message, removed=removed)
             return session
+
+    # The node API.
+
+    def _open_api(self) -> None:
+        token = _read_token()
+        if not token:
+            message = f"the node API stays closed: {TOKEN_FILE} holds no token; compose/README.md says how to make one"
+            self._say(API, "api-closed", message)
+            return
+        api = NodeApi(service=self, token=token, say=partial(self._say, API))
+        self._spawn(api.serve(self._api_listener))
+
+    def snapshot(self) -> dict[str, Any] | None:
+        """What this node believes; None until the service has learned its session."""
+        return None if self._core is None else self._core.snapshot(boot_time_us())
 
     # Facts in, actions out.
 
@@ -306,8 +330,7 @@ class ServiceProcess:
         elif "alive" in message and self._host is connection:
             self._guarded(ProgramAnswered(WatchedProgram.RESOURCE_HOST))
         elif message.get("call") == "snapshot":
-            assert self._core is not None
-            connection.send({"id": message.get("id"), "result": self._core.snapshot(boot_time_us())})
+            connection.send({"id": message.get("id"), "result": self.snapshot()})
         elif message.get("call") == "request":
             self._spawn(self._answer(connection, message.get("id"), message.get("request")))
         elif "id" in message:
@@ -324,13 +347,27 @@ class ServiceProcess:
             self._lines.put(line)
 
 
-async def _run(environment: NodeEnvironment, pet_fd: int, restart_fd: int) -> None:
+def _read_token() -> str:
+    try:
+        return TOKEN_FILE.read_text().strip()
+    except OSError:
+        return ""
+
+
+async def _run(environment: NodeEnvironment, *, pet_fd: int, restart_fd: int, api_fd: int) -> None:
     for descriptor in (pet_fd, restart_fd):
         os.set_blocking(descriptor, False)
+    api_listener = socket.socket(fileno=api_fd)
+    api_listener.setblocking(False)
     voters = RedisVoters(environment.voters, password=PASSWORD_FILE.read_text().strip())
     async with VmmsClient() as hypervisor:
         process = ServiceProcess(
-            environment, voters=voters, hypervisor=hypervisor, pet_fd=pet_fd, restart_fd=restart_fd
+            environment,
+            voters=voters,
+            hypervisor=hypervisor,
+            pet_fd=pet_fd,
+            restart_fd=restart_fd,
+            api_listener=api_listener,
         )
         await process.run()
 
@@ -340,9 +377,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="service", description="the cluster service of a Blackstart node")
     parser.add_argument("--pet-fd", type=int, required=True, help="where to write the watchdog's deadlines")
     parser.add_argument("--restart-fd", type=int, required=True, help="where to write which program hangs")
+    parser.add_argument("--api-fd", type=int, required=True, help="the listening socket of the node API")
     options = parser.parse_args(arguments)
     try:
-        asyncio.run(_run(read_environment(os.environ), options.pet_fd, options.restart_fd))
+        environment = read_environment(os.environ)
+        asyncio.run(
+            _run(environment, pet_fd=options.pet_fd, restart_fd=options.restart_fd, api_fd=options.api_fd)
+        )
     except BlackstartError as error:
         print(f"cluster service: {error}", file=sys.stderr)
         return 1

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 __all__ = ["SharedVolume"]
@@ -25,8 +26,8 @@ class SharedVolume:
         self._root = root
         self._under_way = 0
 
-    async def missing(self, machine: str) -> tuple[str, ...]:
-        """The machine's files that are not there. Raises OSError when the volume does not answer."""
+    async def missing(self, machine: str, *, volumes: Collection[str] = ()) -> tuple[str, ...]:
+        """The machine's files and `volumes` that are not there. Raises OSError when the volume does not answer."""
         if self._under_way >= LOOKS_LIMIT:
             raise OSError(f"{self._root} does not answer: {LOOKS_LIMIT} earlier looks still wait")
         loop = asyncio.get_running_loop()
@@ -44,7 +45,7 @@ class SharedVolume:
         def look() -> None:
             found: tuple[str, ...] | OSError
             try:
-                found = self._missing(machine)
+                found = self._missing(machine, volumes)
             except OSError as error:
                 found = error
             with contextlib.suppress(RuntimeError):  # the loop has ended, and the process with it
@@ -58,9 +59,10 @@ class SharedVolume:
         except TimeoutError as error:
             raise OSError(f"{self._root} did not answer within {LOOK_LIMIT_S:g} s, asked for {machine}") from error
 
-    def _missing(self, machine: str) -> tuple[str, ...]:
+    def _missing(self, machine: str, volumes: Collection[str]) -> tuple[str, ...]:
         os.stat(self._root)  # its own absence is not the machine's
-        return tuple(name for name in FILES if not _exists(self._root / machine / name))
+        names = (*FILES, *(f"volumes/{name}" for name in volumes))
+        return tuple(name for name in names if not _exists(self._root / machine / name))
 
 
 def _exists(path: Path) -> bool:

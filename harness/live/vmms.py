@@ -118,7 +118,7 @@ async def _run(environment: NodeEnvironment) -> None:
 
     log = ClusterLog(environment.node, "vmms")
     runtime = AsyncioRuntime(on_failure=fail)
-    engine = DockerEngine()
+    engine = DockerEngine(socket=environment.engine_socket)
     # The engine names a container's host after its id.
     container = socket.gethostname()
     vmms = Vmms(

@@ -17,13 +17,27 @@ from redis.exceptions import RedisError
 from harness.database.protocol import Call, Reply
 from harness.database.script import arguments_of, reply_from, script_text
 
-__all__ = ["VOTER_PORT", "RedisVoters", "VoterUnanswered"]
+__all__ = ["VOTER_PORT", "RedisVoters", "VoterUnanswered", "voter_connection"]
 
 VOTER_PORT = 637
 
 
 class VoterUnanswered(Exception):
     """No answer: what was asked for may have happened, or may still happen."""
+
+
+def voter_connection(host: str, *, port: int = VOTER_PORT, password: str) -> redis.asyncio.connection.Connection:
+    """A connection, not yet made, without any of the library's own retries."""
+    return redis.asyncio.connection.Connection(
+        host=host,
+        port=port,
+        password=password,
+        decode_responses=True,
+        retry=Retry(NoBackoff(), 0),
+        retry_on_error=[],
+        socket_keepalive=True,
+        health_check_interval=0,
+    )
 
 
 class RedisVoters:
@@ -53,16 +67,7 @@ class _Voter:
         self._sha = ""
         self._number = 0
         self._turn = asyncio.Lock()
-        self._connection = redis.asyncio.connection.Connection(
-            host=host,
-            port=port,
-            password=password,
-            decode_responses=True,
-            retry=Retry(NoBackoff(), 0),
-            retry_on_error=[],
-            socket_keepalive=True,
-            health_check_interval=0,
-        )
+        self._connection = voter_connection(host, port=port, password=password)
 
     async def call(self, call: Call, limit_s: float) -> tuple[Reply, int]:
         try:

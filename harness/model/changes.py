@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from harness.model.plain import from_plain, to_plain
 from harness.model.records import ClusterRecord, Drained, GroupRecord, Move, MoveCause, Restart, SessionState
 from harness.model.session import Session
+from harness.model.voter_set import VoterSet
 
 __all__ = [
     "BeginMove",
@@ -22,11 +23,13 @@ __all__ = [
     "ForgetRestarts",
     "JoinSession",
     "MarkFenced",
+    "ProposeVoterSet",
     "Record",
     "RecordRestart",
     "Refusal",
     "Release",
     "SetPersistentState",
+    "SettleVoterSet",
     "record_from_plain",
     "record_to_plain",
 ]
@@ -141,6 +144,40 @@ class MarkFenced:
             return Refusal(f"{self.session} is not recorded Down")
         assert isinstance(record, ClusterRecord)
         return record.with_node(replace(entry, fenced=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProposeVoterSet:
+    """The next set of voters is written down, before any voter hears of it. It is never taken back: whoever reads it
+    carries it on.
+    """
+
+    voter_set: VoterSet
+
+    def apply(self, record: Record | None) -> Record | Refusal:
+        """Refused while another change is under way, and unless exactly one voter differs and two are left."""
+        if not isinstance(record, ClusterRecord) or record.voter_set is None:
+            return Refusal("no cluster was formed")
+        if record.pending_set is not None:
+            return Refusal(f"voter set {record.pending_set.version} is pending")
+        if not self.voter_set.follows(record.voter_set):
+            return Refusal(f"voter set {self.voter_set.version} does not follow {record.voter_set.version}")
+        return replace(record, pending_set=self.voter_set)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleVoterSet:
+    """Every register was rewritten on a majority of the pending set: it is the set now."""
+
+    version: int
+
+    def apply(self, record: Record | None) -> Record | Refusal:
+        """Refused unless that version is pending."""
+        if not isinstance(record, ClusterRecord) or record.pending_set is None:
+            return Refusal("no voter set is pending")
+        if record.pending_set.version != self.version:
+            return Refusal(f"voter set {record.pending_set.version} is pending, not {self.version}")
+        return replace(record, voter_set=record.pending_set, pending_set=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,11 +6,12 @@ Groups before the cluster: a cluster that can be read has all its groups.
 
 from harness.model.records import ClusterRecord, GroupRecord, NodeEntry
 from harness.model.topology import Priority, Topology
+from harness.model.voter_set import VoterSet
 
 __all__ = ["first_registers"]
 
 
-def first_registers(topology: Topology) -> list[tuple[str, ClusterRecord | GroupRecord]]:
+def first_registers(topology: Topology, voter_set: VoterSet) -> list[tuple[str, ClusterRecord | GroupRecord]]:
     """Pairs of key and record. Nobody owns a group yet; every resource shall be Online, but for groups that do not
     start by themselves: their PersistentState is 0 until somebody asks for them.
     """
@@ -26,5 +27,7 @@ def first_registers(topology: Topology) -> list[tuple[str, ClusterRecord | Group
         nodes=tuple(NodeEntry(name=node.name, address=node.address) for node in topology.nodes),
         groups=tuple(group.name for group in topology.groups),
         settings=topology.settings,
+        votes=tuple(voter.name for voter in topology.voters),
+        voter_set=voter_set,
     )
     return [*registers, ("cluster", cluster)]

@@ -18,6 +18,8 @@ class Role(StrEnum):
     NODE = "node"
     MACHINE = "machine"
     CLIENT = "client"
+    ENGINE_PROXY = "engine-proxy"
     HOLD = "hold"
+    KEEPER = "keeper"
     NETWORK = "network"
     VOLUME = "volume"

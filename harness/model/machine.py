@@ -11,7 +11,8 @@ __all__ = ["Ending", "MachineNotice", "MachineSpec", "MachineState", "MachineVie
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSpec:
-    """What a machine's container is made from. `user` is the forced uid; empty `command` means the image's own.
+    """What a machine's container is made from. `user` is the forced uid; empty `command` means the image's own;
+    `volumes` are further disks of the machine, by name, and where it sees them.
 
     Limits: `memory_bytes`, with no swap beyond; `processes`, threads counted; `processors_milli`, thousandths of one.
     """
@@ -23,6 +24,7 @@ class MachineSpec:
     user: int
     command: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    volumes: Mapping[str, str] = field(default_factory=dict)
     memory_bytes: int = 128 << 20
     processes: int = 64
     processors_milli: int = 1000

@@ -11,6 +11,7 @@ from enum import StrEnum
 from harness.model.session import Session
 from harness.model.states import DrainState
 from harness.model.topology import GroupSpec, Settings
+from harness.model.voter_set import VoterSet
 
 __all__ = [
     "ClusterRecord",
@@ -68,12 +69,19 @@ class NodeEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterRecord:
-    """The cluster register. `nodes` is ordered; `groups` names the groups, each of which has a register of its own."""
+    """The cluster register. `nodes` is ordered; `groups` names the groups, each of which has a register of its own.
+
+    `votes` names the voters that there should be, in order: nodes, and the witness. `voter_set` is the set under which
+    every register has been written; `pending_set` the next one while the change to it is carried through.
+    """
 
     rig: str
     nodes: tuple[NodeEntry, ...]
     groups: tuple[str, ...]
     settings: Settings
+    votes: tuple[str, ...] = ()
+    voter_set: VoterSet | None = None
+    pending_set: VoterSet | None = None
 
     def node(self, name: str) -> NodeEntry | None:
         """The member of that name."""

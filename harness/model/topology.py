@@ -69,18 +69,24 @@ class ShutdownAction(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Cluster-wide times in microseconds, and how to fence.
+    """Cluster-wide times in microseconds, how to fence, and whether nodes reach the engine through proxies.
 
     The service asks the node's other programs every `program_ask_us` whether they live, and has one restarted that has
-    not answered for `program_silence_us`.
+    not answered for `program_silence_us`. `voter_disk_bytes` is the size of each voter's disk, which then lives in
+    memory and can be filled; 0: a volume of the engine's, as large as the engine's disk.
+
+    With `dynamic_quorum` the votes of nodes that stay away are taken out of the set of voters.
     """
 
     beat_us: int = SECOND_US // 2
     lease_us: int = 2 * SECOND_US
     grace_us: int = SECOND_US
     fencing: Fencing = Fencing.POWER
+    engine_proxy: bool = False
     program_ask_us: int = SECOND_US
     program_silence_us: int = 5 * SECOND_US
+    voter_disk_bytes: int = 0
+    dynamic_quorum: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,8 +164,10 @@ class Topology:
     nodes: tuple[NodeSpec, ...]
     groups: tuple[GroupSpec, ...]
     settings: Settings = Settings()
+    witness: NodeSpec | None = None
 
     @property
     def voters(self) -> tuple[NodeSpec, ...]:
-        """The nodes with a vote, in order."""
-        return tuple(node for node in self.nodes if node.voter)
+        """Whoever has a vote, in order: nodes, then the witness, which runs a voter and nothing else."""
+        nodes = tuple(node for node in self.nodes if node.voter)
+        return (*nodes, self.witness) if self.witness is not None else nodes

@@ -14,7 +14,7 @@ from harness.model.machine import Ending, Order, Proof
 from harness.model.session import Session
 from harness.model.states import ResourceState
 from harness.model.topology import ResourceSpec
-from harness.ports import Addresses, Hypervisor, Log, Runtime, Storage
+from harness.ports import Addresses, Hypervisor, Log, Reach, Runtime, Storage
 
 __all__ = ["DriverContext", "DriverError", "DriverFactory", "DriverServices", "DriverStatus", "ResourceDriver"]
 
@@ -66,6 +66,7 @@ class DriverServices:
     hypervisor: Hypervisor
     addresses: Addresses
     storage: Storage
+    reach: Reach
     log: Log
 
 

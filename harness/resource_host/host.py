@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from harness.model.host import EntryPoint, HostReport, HostRequest
 from harness.model.states import ResourceState
-from harness.ports import Addresses, Hypervisor, Log, Runtime, Storage
+from harness.ports import Addresses, Hypervisor, Log, Reach, Runtime, Storage
 from harness.resource_host.driver import DriverFactory, DriverServices, DriverStatus
 from harness.resource_host.entry_points import EntryPoints
 from harness.resource_host.polls import Polls
@@ -28,6 +28,7 @@ class ResourceHost:
         hypervisor: Hypervisor,
         addresses: Addresses,
         storage: Storage,
+        reach: Reach,
         drivers: Mapping[str, DriverFactory],
         report: Callable[[HostReport], None],
         log: Log,
@@ -36,7 +37,9 @@ class ResourceHost:
         """`drivers` by resource type; `on_deadlock` is told the resource whose entry point did not return: its shell
         should end the process.
         """
-        services = DriverServices(runtime=runtime, hypervisor=hypervisor, addresses=addresses, storage=storage, log=log)
+        services = DriverServices(
+            runtime=runtime, hypervisor=hypervisor, addresses=addresses, storage=storage, reach=reach, log=log
+        )
         self._runtime = runtime
         self._log = log
         self._drivers: dict[str, object] = {name: make(services) for name, make in drivers.items()}

@@ -6,10 +6,12 @@ rig can be found, compared and formed without any file on this side.
 """
 
 import json
+import posixpath
 from typing import Any
 
 import yaml
 
+from harness.live.node_api_endpoints import API_PORT
 from harness.model import labels
 from harness.model.plain import from_plain, to_plain
 from harness.model.topology import NodeSpec, Topology
@@ -18,9 +20,12 @@ from harness.rig.addresses import dynamic_range
 __all__ = [
     "HYPERVISOR_IMAGE",
     "NODE_CAPABILITIES",
+    "PROXY_SOCKET",
     "TOPOLOGY_LABEL",
     "VOTER_PORT",
     "csv_volume",
+    "engine_proxy_container",
+    "keeper_container",
     "network_name",
     "node_container",
     "render",
@@ -32,7 +37,15 @@ __all__ = [
 HYPERVISOR_IMAGE = "blackstart/hypervisor"
 TOPOLOGY_LABEL = "io.blackstart.topology"
 VOTER_PORT = 637
+API_PUBLISHED = f"127.0.0.1::{API_PORT}"
+"""On another port of 127.0.0.1 at each start: container addresses cannot be reached from everywhere."""
 ENGINE_SOCKET = "/var/run/docker.sock"
+PROXY_SOCKET = "/run/engine/docker.sock"
+"""Where a node finds the engine when there is a proxy in between: on a volume that both have."""
+KEEPER_SERVICE = "voter_disks"
+"""No node is called so: names have no underscores."""
+VOTER_UID = 901
+PROXY_PROGRAM = "/usr/lib/blackstart/engine_proxy.py"
 
 NODE_CAPABILITIES = (
     "SETUID",
@@ -57,6 +70,16 @@ def node_container(rig: str, node: str) -> str:
     return f"{rig}-{node}"
 
 
+def engine_proxy_container(rig: str, node: str) -> str:
+    """The name of the container through which a node reaches the engine, where there is one."""
+    return f"{rig}-{node}-engine"
+
+
+def keeper_container(rig: str) -> str:
+    """The name of the container that keeps the voters' disks while their nodes are off, where they live in memory."""
+    return f"{rig}_{KEEPER_SERVICE}"
+
+
 def network_name(rig: str) -> str:
     """The name of the rig's network."""
     return f"{rig}_rig"
@@ -68,7 +91,7 @@ def csv_volume(rig: str) -> str:
 
 
 def secrets_volume(rig: str) -> str:
-    """The name of the volume that holds the voters' password."""
+    """The name of the volume that holds the voters' password and the node API's token."""
     return f"{rig}_secrets"
 
 
@@ -85,9 +108,18 @@ def render(topology: Topology, *, image: str = HYPERVISOR_IMAGE, socket: str = E
         "secrets": _volume(rig, secrets_volume(rig)),
     }
     for node in topology.voters:
-        volumes[f"voter-{node.name}"] = _volume(rig, voter_volume(rig, node.name), **{labels.NODE: node.name})
+        volume = _volume(rig, voter_volume(rig, node.name), **{labels.NODE: node.name})
+        volumes[f"voter-{node.name}"] = volume | _disk_in_memory(topology.settings.voter_disk_bytes)
+    services = {}
+    if topology.settings.voter_disk_bytes:
+        services[KEEPER_SERVICE] = _keeper(topology, image=image)
+    for node in topology.nodes:
+        if topology.settings.engine_proxy:
+            volumes[f"engine-{node.name}"] = _volume(rig, f"{rig}_engine-{node.name}", **{labels.NODE: node.name})
+            services[f"{node.name}-engine"] = _engine_proxy(topology, node, image=image, socket=socket)
+        services[node.name] = _service(topology, node, image=image, socket=socket)
     document = {
-        "services": {node.name: _service(topology, node, image=image, socket=socket) for node in topology.nodes},
+        "services": services,
         "networks": {
             "rig": {
                 "name": network_name(rig),
@@ -117,6 +149,8 @@ def _volume(rig: str, name: str, **further: str) -> dict[str, Any]:
 
 def _service(topology: Topology, node: NodeSpec, *, image: str, socket: str) -> dict[str, Any]:
     data = [f"voter-{node.name}:/data"] if node.voter else []
+    proxied = topology.settings.engine_proxy
+    engine = f"engine-{node.name}:{posixpath.dirname(PROXY_SOCKET)}" if proxied else f"{socket}:/var/run/docker.sock"
     return {
         "image": image,
         "container_name": node_container(topology.rig, node.name),
@@ -135,8 +169,9 @@ def _service(topology: Topology, node: NodeSpec, *, image: str, socket: str) -> 
         "sysctls": {"net.ipv4.ip_unprivileged_port_start": "1024"},
         "environment": _environment(topology, node),
         "networks": {"rig": {"ipv4_address": node.address}},
+        "ports": [API_PUBLISHED],
         "volumes": [
-            f"{socket}:/var/run/docker.sock",
+            engine,
             "csv:/csv",
             "secrets:/run/secrets:ro",
             *data,
@@ -145,8 +180,60 @@ def _service(topology: Topology, node: NodeSpec, *, image: str, socket: str) -> 
     }
 
 
+def _disk_in_memory(size: int) -> dict[str, Any]:
+    """A volume of that size. It is gone when the last container that mounts it ends, hence the keeper."""
+    if not size:
+        return {}
+    options = f"size={size},uid={VOTER_UID},gid={VOTER_UID},mode=0755"
+    return {"driver": "local", "driver_opts": {"type": "tmpfs", "device": "tmpfs", "o": options}}
+
+
+def _keeper(topology: Topology, *, image: str) -> dict[str, Any]:
+    """A power cut takes a node's memory and leaves its disk: so somebody else must have that mounted."""
+    return {
+        "image": image,
+        "container_name": keeper_container(topology.rig),
+        "labels": {labels.RIG: topology.rig, labels.ROLE: str(labels.Role.KEEPER)},
+        "restart": "unless-stopped",
+        "stop_grace_period": "1s",
+        "network_mode": "none",
+        "user": "65534:65534",
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "entrypoint": ["sleep", "infinity"],
+        "volumes": [f"voter-{node.name}:/{node.name}:ro" for node in topology.voters],
+    }
+
+
+def _engine_proxy(topology: Topology, node: NodeSpec, *, image: str, socket: str) -> dict[str, Any]:
+    """Root, because the engine's socket is root's, with nothing but the right to give its own socket to VMMS."""
+    return {
+        "image": image,
+        "container_name": engine_proxy_container(topology.rig, node.name),
+        "labels": {
+            labels.RIG: topology.rig,
+            labels.ROLE: str(labels.Role.ENGINE_PROXY),
+            labels.NODE: node.name,
+        },
+        "restart": "unless-stopped",
+        "stop_grace_period": "1s",
+        "network_mode": "none",
+        "user": "0:0",
+        "cap_drop": ["ALL"],
+        "cap_add": ["CHOWN"],
+        "security_opt": ["no-new-privileges:true"],
+        "entrypoint": ["python3", "-I", "-B", PROXY_PROGRAM, "/var/run/docker.sock", PROXY_SOCKET],
+        "volumes": [
+            f"{socket}:/var/run/docker.sock",
+            f"engine-{node.name}:{posixpath.dirname(PROXY_SOCKET)}",
+        ],
+        "logging": {"driver": "json-file", "options": {"max-size": "1m", "max-file": "2"}},
+    }
+
+
 def _environment(topology: Topology, node: NodeSpec) -> dict[str, str]:
     settings = topology.settings
+    engine = {"BLACKSTART_ENGINE_SOCKET": PROXY_SOCKET} if settings.engine_proxy else {}
     return {
         "BLACKSTART_RIG": topology.rig,
         "BLACKSTART_NODE": node.name,
@@ -157,4 +244,5 @@ def _environment(topology: Topology, node: NodeSpec) -> dict[str, str]:
         "BLACKSTART_FENCING": str(settings.fencing),
         "BLACKSTART_PROGRAM_ASK_MS": str(settings.program_ask_us // 1000),
         "BLACKSTART_PROGRAM_SILENCE_MS": str(settings.program_silence_us // 1000),
+        **engine,
     }

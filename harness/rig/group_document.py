@@ -10,6 +10,7 @@ Addresses that the document leaves out are given in order, so that the same docu
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
@@ -20,18 +21,16 @@ from harness.model.topology import (
     ResourcePolicy,
     ResourceSpec,
 )
+from harness.model.workload import GUEST_IMAGE
 from harness.rig.addresses import MACHINES_MAX, machine_address, reserved_for_machines
 from harness.rig.dependency import DEPENDENCY_FORM, Clauses, circle, parse_dependency
-from harness.rig.machine_document import GUEST_IMAGE, read_machine
+from harness.rig.machine_document import FIRST_USER, LAST_USER, read_machine
 from harness.rig.section import Section
 from harness.rig.yaml_source import nearest, shown
 
 __all__ = ["DEFAULT_GROUPS", "default_groups", "read_groups"]
 
 DEFAULT_GROUPS = 6
-
-FIRST_USER = 10001
-"""Guests have uids from 10000 up, one each; 10000 is the image's own user."""
 
 RESTARTS_MAX = 50
 """A group's register remembers 64 restarts; a threshold beyond that could never be reached."""
@@ -67,6 +66,7 @@ def read_groups(section: Section, *, nodes: Sequence[str], subnet: str) -> tuple
     for _, members in groups:
         _check_dependencies(members, drafts)
     _give_addresses(drafts, subnet)
+    _give_users([draft for draft in drafts if draft.type == "virtual-machine"])
     return tuple(
         dataclasses.replace(group, resources=tuple(_finished(draft) for draft in members)) for group, members in groups
     )
@@ -267,12 +267,36 @@ def _give_addresses(drafts: Sequence[_Draft], subnet: str) -> None:
             if not draft.properties["address"]:
                 draft.section.refuse(None, "the rig has no address left", f"at most {MACHINES_MAX} ip-addresses")
     by_name = {draft.name: draft.properties["address"] for draft in addresses}
-    for index, draft in enumerate(draft for draft in drafts if draft.type == "virtual-machine"):
-        draft.properties["user"] = str(FIRST_USER + index)
+    for draft in (draft for draft in drafts if draft.type == "virtual-machine"):
         providers = (name for clause in draft.clauses for name in clause if name in by_name)
         address = by_name.get(next(providers, ""), "")
         if address:
             draft.properties["address"] = address
+        else:
+            _refuse_questions(draft)
+
+
+def _refuse_questions(draft: _Draft) -> None:
+    """A machine without an address can be asked nothing over the network."""
+    expected = "a depends-on that names an ip-address"
+    if "answers-on" in draft.properties:
+        draft.section.refuse("answers-on", f"{draft.name} has no address to answer on", expected)
+    if "readiness" in draft.properties and json.loads(draft.properties["readiness"])["endpoint"]:
+        draft.section.refuse("readiness", f"{draft.name} has no address to be asked on", f"{expected}, or a command")
+
+
+def _give_users(machines: Sequence[_Draft]) -> None:
+    """Written users first, then the others in order: no two machines of a rig share one."""
+    taken: set[str] = set()
+    for draft in machines:
+        user = draft.properties.get("user", "")
+        if user and user in taken:
+            draft.section.refuse("user", f"the user {user} is another machine's", "a user of its own")
+        taken.add(user)
+    free = (str(user) for user in range(FIRST_USER, LAST_USER) if str(user) not in taken)
+    for draft in machines:
+        if "user" not in draft.properties:
+            draft.properties["user"] = next(free)
 
 
 def _written_address(draft: _Draft, subnet: str) -> str:

@@ -6,26 +6,40 @@
     memory        128MiB, without swap: bytes
     processors    1, as a number with at most two decimals: thousandths of a processor
     processes     64, threads counted
+    user          a number from 10001 up; never root, see docs/security.md
+    volumes       further disks of the machine, [NAME:/PATH]: a JSON object. They begin empty, and move with the machine
+    readiness     {tcp: PORT}, {http: /PATH, port: PORT} or {command: WORDS}; interval, timeout, liveness: a `Readiness`
+    answers-on    {tcp: PORT} or {http: /PATH, port: PORT}, for a client outside: an `Endpoint`
 
-What is left out is left to the driver, which has the same defaults.
+What is left out is left to the driver, which has the same defaults. A port may stand for {tcp: PORT}.
 """
 
 import json
 import re
 import shlex
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
-from harness.rig.section import Section
+from harness.model.plain import to_plain
+from harness.model.topology import SECOND_US
+from harness.model.workload import GUEST_IMAGE, Endpoint, Readiness
+from harness.rig.section import NAME_FORM, Section, is_name
 from harness.rig.yaml_source import shown
 
-__all__ = ["GUEST_IMAGE", "read_machine"]
+__all__ = ["FIRST_USER", "LAST_USER", "read_machine"]
 
-GUEST_IMAGE = "blackstart/guest"
+FIRST_USER, LAST_USER = 10_001, 60_000
+"""Guests have uids from 10000 up, one each; 10000 is the image's own user, and 65534 is nobody's."""
 
-_MEMORY = re.compile(r"(?P<number>[0-9]{1,6})\s?(?P<unit>Ki|Mi|Gi)B?")
-_UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
-_MEMORY_LEAST = 16 << 20
+_MEMORY_LEAST, _MEMORY_MOST = 16 << 20, 1024 << 30
 _PROCESSORS_MOST = 64
+_VOLUMES_MOST = 16
+_VOLUME_FORM = "NAME:/PATH, a disk of the machine's own and where it sees it"
+_TAKEN_PATHS = ("/disk", "/proc", "/sys", "/dev")
+_PORT_FIRST, _PORT_LAST = 1024, 65_535
+_PATH = re.compile(r"/[!-~]{0,200}")
+_ENDPOINT_FORM = "{tcp: PORT} or {http: /PATH, port: PORT}"
+_READINESS_FORM = f"{_ENDPOINT_FORM} or {{command: WORDS}}"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -47,7 +61,115 @@ def read_machine(section: Section) -> dict[str, str]:
         properties["processors"] = str(_processors_milli(section))
     if "processes" in section:
         properties["processes"] = str(section.integer("processes", 64, low=1, high=10_000))
+    if "user" in section:
+        properties["user"] = str(_user(section))
+    volumes = _volumes(section)
+    if volumes:
+        properties["volumes"] = json.dumps(volumes, sort_keys=True)
+    if "readiness" in section:
+        properties["readiness"] = json.dumps(to_plain(_readiness(section)), sort_keys=True)
+    if "answers-on" in section:
+        endpoint = _answers_on(section)
+        if endpoint is not None:
+            properties["answers-on"] = str(endpoint)
     return properties
+
+
+def _user(section: Section) -> int:
+    value = section.raw("user")
+    if isinstance(value, int) and not isinstance(value, bool) and FIRST_USER <= value <= LAST_USER:
+        return value
+    expected = f"a number from {FIRST_USER} to {LAST_USER}: a machine is never root, nor a user of its node"
+    section.refuse("user", f"user is {shown(value)}", expected)
+    return FIRST_USER
+
+
+def _volumes(section: Section) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for index, text in enumerate(section.texts("volumes", what=_VOLUME_FORM)):
+        name, _, path = text.partition(":")
+        problem, expected = _problem_of_volume(name, path, found)
+        if problem:
+            section.refuse_item("volumes", index, f"the volume {shown(text)}: {problem}", expected)
+        else:
+            found[name] = path
+    if len(found) > _VOLUMES_MOST:
+        section.refuse("volumes", f"{len(found)} volumes", f"at most {_VOLUMES_MOST}")
+    return found
+
+
+def _problem_of_volume(name: str, path: str, found: dict[str, str]) -> tuple[str, str]:
+    """What is wrong and what is expected, or two empty texts."""
+    if name == "host" or not name or "/" in name:
+        return "directories of the host are never given to a machine", _VOLUME_FORM
+    if not is_name(name):
+        return f"the name is {shown(name)}", NAME_FORM
+    if name in found:
+        return "the name stands twice", "names that differ"
+    plain = PurePosixPath(path)
+    if not plain.is_absolute() or str(plain) != path or ".." in plain.parts or path in ("/", "//") or ":" in path:
+        return f"the path is {shown(path)}", "a plain absolute path, such as /var/lib/data"
+    taken = [other for other in (*_TAKEN_PATHS, *found.values()) if _overlap(plain, PurePosixPath(other))]
+    if taken:
+        return f"the path {path} is in the way of {taken[0]}", "paths beside each other"
+    return "", ""
+
+
+def _overlap(path: PurePosixPath, other: PurePosixPath) -> bool:
+    return path == other or path in other.parents or other in path.parents
+
+
+def _readiness(section: Section) -> Readiness:
+    default = Readiness()
+    if isinstance(section.raw("readiness"), int):
+        return Readiness(endpoint=str(_tcp(section, "readiness")))
+    inner = section.section("readiness", what="a readiness check")
+    endpoint = _endpoint(inner)
+    command = _words(inner, "command")
+    if (endpoint is None) == (not command):
+        section.refuse("readiness", "readiness asks nothing, or two things", _READINESS_FORM)
+    readiness = Readiness(
+        endpoint=str(endpoint or ""),
+        command=tuple(command),
+        interval_us=inner.duration_us("interval", default.interval_us, low=50_000, high=60 * SECOND_US),
+        # A poll has five seconds at least, and must hear of a check that takes too long.
+        timeout_us=inner.duration_us("timeout", default.timeout_us, low=100_000, high=4 * SECOND_US),
+        liveness=inner.boolean("liveness", default.liveness),
+    )
+    inner.finish()
+    return readiness
+
+
+def _answers_on(section: Section) -> Endpoint | None:
+    if isinstance(section.raw("answers-on"), int):
+        return _tcp(section, "answers-on")
+    inner = section.section("answers-on", what="what a machine answers on")
+    endpoint = _endpoint(inner)
+    inner.finish()
+    if endpoint is None:
+        section.refuse("answers-on", "answers-on says nothing", _ENDPOINT_FORM)
+    return endpoint
+
+
+def _endpoint(section: Section) -> Endpoint | None:
+    """None when it names neither."""
+    path = section.raw("http")
+    if "tcp" in section and "http" in section:
+        section.refuse("http", "both tcp and http", _ENDPOINT_FORM)
+    if "tcp" in section:
+        return _tcp(section, "tcp")
+    if "http" not in section:
+        return None
+    if not isinstance(path, str) or not _PATH.fullmatch(path):
+        section.refuse("http", f"http is {shown(path)}", "a path, such as /health")
+        path = "/"
+    section.demand("port", "the port that answers HTTP", "port" in section)
+    return Endpoint(port=section.integer("port", 8080, low=_PORT_FIRST, high=_PORT_LAST), path=path)
+
+
+def _tcp(section: Section, key: str) -> Endpoint:
+    """Ports below 1024 are the node's: no machine can listen there."""
+    return Endpoint(port=section.integer(key, 8080, low=_PORT_FIRST, high=_PORT_LAST))
 
 
 def _words(section: Section, key: str) -> list[str]:
@@ -78,12 +200,7 @@ def _environment(section: Section) -> dict[str, str]:
 
 
 def _memory_bytes(section: Section) -> int:
-    value = section.raw("memory")
-    match = _MEMORY.fullmatch(value.strip()) if isinstance(value, str) else None
-    size = int(match["number"]) * _UNITS[match["unit"]] if match else 0
-    if size < _MEMORY_LEAST:
-        section.refuse("memory", f"memory is {shown(value)}", "a size of at least 16MiB, such as 128MiB or 1GiB")
-    return size
+    return section.size_bytes("memory", 0, low=_MEMORY_LEAST, high=_MEMORY_MOST)
 
 
 def _processors_milli(section: Section) -> int:

@@ -9,23 +9,32 @@ It starts and forms; from then on the cluster runs itself, and no call here is n
 each with a limit.
 """
 
+import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import docker
 
-from harness.errors import EngineError, NoSuchContainer, UsageError, WaitTimeout
+from harness.errors import (
+    ApiUnanswered,
+    EngineError,
+    HarnessError,
+    NoSuchContainer,
+    RequestRefused,
+    UsageError,
+    WaitTimeout,
+)
 from harness.model import labels
-from harness.model.topology import Priority, Topology
+from harness.model.topology import Topology
+from harness.rig.cluster_request import Question, send_request, who_to_ask
 from harness.rig.compose import node_container
 from harness.rig.compose_tool import ComposeTool, require_compose_tool
-from harness.rig.container_exec import run_inside
 from harness.rig.creation import (
-    check_machine_images,
+    check_machines,
     create,
     form,
     make_missing_nodes,
@@ -34,7 +43,8 @@ from harness.rig.creation import (
 )
 from harness.rig.engine import connect, engine_call, in_parallel
 from harness.rig.images import ensure_images, find_project_root
-from harness.rig.standing import Power, Standing, merge
+from harness.rig.node_api_client import Address, NodeApiClient, Reply, addresses_of
+from harness.rig.standing import Condition, Power, Standing, merge
 from harness.rig.teardown import remove_rig, rig_names
 
 __all__ = ["UP_LIMIT_S", "Machine", "Rig"]
@@ -43,17 +53,15 @@ Say = Callable[[str], None]
 
 UP_LIMIT_S = 120.0
 """From formed to everything Online. It takes some seconds; a loaded machine with nine nodes needs more."""
-SNAPSHOT_LIMIT_S = 10.0
+LOOK_LIMIT_S = 12.0
+"""A look that the managers answer may take ten seconds."""
+SNAPSHOT_LIMIT_S = 2.0
+"""A look takes milliseconds; a node that hangs must not hold up the answers of the others for long."""
 POWER_LIMIT_S = 30.0
-LOOK_INTERVAL_S = 0.2
-"""The nodes announce nothing to the outside that could be awaited."""
-EARLY_LOOK_INTERVAL_S = 3.0
-"""A look costs a Python start in each node, which a node that just boots feels: as long as the engine shows too few
-machines, it alone is asked, and the cluster only now and then.
-"""
+LOOK_INTERVAL_S = 0.1
+"""The nodes announce nothing to the outside that could be awaited; a look at three of them takes some 15 ms."""
 ENGINE_LOOK_INTERVAL_S = 0.05
 
-SERVICE_USER = "900:910"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
@@ -76,6 +84,7 @@ class Rig:
         self.client = client
         self.topology = topology
         self.name = topology.rig
+        self._api = NodeApiClient(client, rig=topology.rig)
 
     @classmethod
     def up(
@@ -97,7 +106,7 @@ class Rig:
         client = client or connect()
         tool = require_compose_tool()
         images = ensure_images(client, project_root=project_root or find_project_root(), say=say)
-        check_machine_images(client, topology)
+        check_machines(client, topology)
         standing = topology_of(client, topology.rig)
         if standing is None:
             rig = cls(client, create(client, tool, topology, image=images.hypervisor.tag, say=say))
@@ -120,7 +129,8 @@ class Rig:
         return cls(client, topology)
 
     def close(self) -> None:
-        """Ends the connection to the engine; the rig stands on."""
+        """Ends the connections to nodes and engine; the rig stands on."""
+        self._api.close()
         self.client.close()
 
     def down(self, *, say: Say) -> None:
@@ -129,32 +139,61 @@ class Rig:
 
     def standing(self) -> Standing:
         """What the engine and the nodes say now. A node that does not answer is Unknown, not an error."""
-        powers = self.powers()
-        running = [name for name, power in powers.items() if power is Power.ON]
-        answers = in_parallel(self.snapshot, running)
-        snapshots = {name: answer for name, answer in zip(running, answers, strict=True) if answer is not None}
-        return merge(self.topology, powers, snapshots)
+        nodes = self._containers(labels.Role.NODE)
+        return merge(self.topology, self._powers(nodes), self._snapshots(_addresses(nodes)))
 
-    def snapshot(self, node: str) -> dict[str, Any] | None:
-        """What `node` says of the cluster; None when it does not answer in time, or not yet."""
-        command = ["python3", "-I", "-m", "harness.live.ask", "snapshot"]
+    def request(self, path: str, arguments: Mapping[str, str | bool] | None = None) -> Reply:
+        """An administrator's request, such as `groups/web/move`, of the node that it concerns, or of the next that can
+        carry it out. The answer says that the wish is durable; `wait_until` waits for what follows.
+
+        Raises RequestRefused, ApiUnanswered when it may be done nevertheless, HarnessError when there is nobody to ask.
+        """
+        nodes = self._containers(labels.Role.NODE)
+        addresses, powers = _addresses(nodes), self._powers(nodes)
+        snapshots = self._snapshots(addresses)
+        standing = merge(self.topology, powers, snapshots)
+        silent = f"gave no answer within {SNAPSHOT_LIMIT_S:g} s"
+        absent = {
+            name: silent if name in addresses else f"is {power}"
+            for name, power in powers.items()
+            if name not in snapshots
+        }
+        question = Question(path=path, arguments=arguments or {})
+        return send_request(
+            self._api, question, addresses=addresses, order=who_to_ask(standing, path, snapshots), absent=absent
+        )
+
+    def look(self, path: str) -> Mapping[str, Any]:
+        """What a node with quorum answers to `path`, such as `quorum`; any other that answers, when none has quorum.
+
+        Raises HarnessError when none answers, RequestRefused.
+        """
+        addresses = _addresses(self._containers(labels.Role.NODE))
+        snapshots = self._snapshots(addresses)
+        for node in sorted(snapshots, key=lambda name: not snapshots[name]["quorum"]):
+            with contextlib.suppress(ApiUnanswered):  # it has just gone: the next one
+                return self._api.get(addresses[node], path, limit_s=LOOK_LIMIT_S).body
+        shown = ", ".join(f"{name}: {power}" for name, power in self.powers().items())
+        raise HarnessError(f"no node of rig {self.name} answers, so nobody could be asked for {path}; {shown}")
+
+    def _snapshots(self, addresses: Mapping[str, Address]) -> dict[str, Mapping[str, Any]]:
+        """What each node says of the cluster that answers in time."""
+        answers = zip(addresses, in_parallel(self._snapshot, addresses.values()), strict=True)
+        return {node: answer for node, answer in answers if answer is not None}
+
+    def _snapshot(self, address: Address) -> Mapping[str, Any] | None:
         try:
-            finished = run_inside(
-                self.client,
-                node_container(self.name, node),
-                command,
-                user=SERVICE_USER,
-                limit_s=SNAPSHOT_LIMIT_S,
-            )
-            answer = json.loads(finished.stdout) if finished.exit_code == 0 else None
-        except (EngineError, WaitTimeout, ValueError):
-            return None
-        return answer if isinstance(answer, dict) else None
+            return self._api.get(address, "snapshot", limit_s=SNAPSHOT_LIMIT_S).body
+        except (ApiUnanswered, RequestRefused):
+            return None  # it hangs, is cut off, or its service has not begun yet
 
     def powers(self) -> dict[str, Power]:
         """Each node as the engine sees it, in the topology's order."""
+        return self._powers(self._containers(labels.Role.NODE))
+
+    def _powers(self, nodes: list[Any]) -> dict[str, Power]:
         held = self.holds()
-        states = {found["Labels"][labels.NODE]: found["State"] for found in self._containers(labels.Role.NODE)}
+        states = {found["Labels"][labels.NODE]: found["State"] for found in nodes}
         powers = {}
         for node in self.topology.nodes:
             power = _POWERS.get(states.get(node.name, ""), Power.OFF if node.name in states else Power.MISSING)
@@ -226,52 +265,49 @@ class Rig:
 
     def wait_online(self, *, limit_s: float = UP_LIMIT_S, say: Say, say_each_look: bool = False) -> None:
         """Returns when every node is Up and every group Online. Raises WaitTimeout with what is missing."""
+        seen: list[Standing] = []
+
+        def missing(standing: Standing) -> str:
+            seen[:] = [standing]
+            return ", ".join(standing.missing(self.topology))
+
+        waited_for = "every node to be Up and every group Online"
+        try:
+            self.wait_until(waited_for, missing, limit_s=limit_s, say=say, say_each_look=say_each_look)
+        except WaitTimeout as error:
+            culprit = seen[0].culprit() or self.topology.nodes[0].name
+            raise WaitTimeout(
+                waited_for=waited_for,
+                saw=error.saw,
+                limit_s=limit_s,
+                advice=f"`blackstart down --name {self.name}` removes what was made. "
+                f"The log of {culprit} ends with:\n{self.logs(culprit)}",
+            ) from error
+
+    def wait_until(
+        self, waited_for: str, missing: Condition, *, limit_s: float, say: Say, say_each_look: bool = False
+    ) -> Standing:
+        """Looks until nothing is `missing` any more; the answer is what was seen then.
+
+        `say` is told what is missing, when that changes or at each look. Raises WaitTimeout after `limit_s`.
+        """
         deadline = time.monotonic() + limit_s
-        wanted = self._machines_wanted()
-        ask_at = time.monotonic() + EARLY_LOOK_INTERVAL_S
         told = ""
         while True:
-            now = time.monotonic()
-            waiting, pause_s = f"waiting for {wanted} machines to run", ENGINE_LOOK_INTERVAL_S
-            if now >= min(ask_at, deadline) or self._machines_running() >= wanted:
-                standing = self.standing()
-                missing = ", ".join(standing.missing(self.topology))
-                if not missing:
-                    return
-                waiting, pause_s = f"waiting for {missing}", LOOK_INTERVAL_S
-                ask_at = time.monotonic() + EARLY_LOOK_INTERVAL_S
-                if now > deadline:
-                    raise self._not_online(standing, missing, limit_s)
-            if say_each_look or waiting != told:
-                say(waiting)
-                told = waiting
-            time.sleep(pause_s)
-
-    def _not_online(self, standing: Standing, missing: str, limit_s: float) -> WaitTimeout:
-        culprit = standing.culprit() or self.topology.nodes[0].name
-        return WaitTimeout(
-            waited_for="every node to be Up and every group Online",
-            saw=missing,
-            limit_s=limit_s,
-            advice=f"`blackstart down --name {self.name}` removes what was made. "
-            f"The log of {culprit} ends with:\n{self.logs(culprit)}",
-        )
-
-    def _machines_wanted(self) -> int:
-        return sum(
-            resource.type == "virtual-machine"
-            for group in self.topology.groups
-            if group.priority is not Priority.NO_AUTO_START
-            for resource in group.resources
-        )
-
-    def _machines_running(self) -> int:
-        of_rig = [f"{labels.RIG}={self.name}", f"{labels.ROLE}={labels.Role.MACHINE}"]
-        with engine_call(f"list the running machines of rig {self.name}"):
-            return len(self.client.api.containers(filters={"label": of_rig, "status": "running"}))
+            standing = self.standing()
+            lacks = missing(standing)
+            if not lacks:
+                return standing
+            if say_each_look or lacks != told:
+                say(f"waiting for {lacks}")
+                told = lacks
+            if time.monotonic() > deadline:
+                raise WaitTimeout(waited_for=waited_for, saw=lacks, limit_s=limit_s)
+            time.sleep(LOOK_INTERVAL_S)
 
     def _complete(self, tool: ComposeTool, *, image: str, say: Say) -> None:
         """Powers on what is off, and makes anew what is missing, of a rig that stands."""
+        self._resume_helpers()
         off = {name: power for name, power in self.powers().items() if power is not Power.ON}
         if not off:
             say(f"rig {self.name} stands already")
@@ -284,6 +320,16 @@ class Rig:
                     self.client.api.unpause(node_container(self.name, name))
             else:
                 self.power_on(name)
+
+    def _resume_helpers(self) -> None:
+        """A run that was killed may have left an engine's proxy frozen; without it its node can do nothing. Without the
+        keeper a voter loses its disk with its node.
+        """
+        for found in (*self._containers(labels.Role.ENGINE_PROXY), *self._containers(labels.Role.KEEPER)):
+            if found["State"] != "running":
+                with engine_call(f"resume {found['Names'][0].lstrip('/')}"):
+                    resume = self.client.api.unpause if found["State"] == "paused" else self.client.api.start
+                    resume(found["Id"])
 
     def _hold(self, node: str) -> None:
         mark = {labels.RIG: self.name, labels.ROLE: str(labels.Role.HOLD), labels.NODE: node}
@@ -319,6 +365,11 @@ class Rig:
         names = [known.name for known in self.topology.nodes]
         if node not in names:
             raise UsageError(f"rig {self.name} has no node {node!r}, expected one of {', '.join(names)}")
+
+
+def _addresses(nodes: list[Any]) -> dict[str, Address]:
+    """Of the nodes that run: one that is frozen could not answer."""
+    return addresses_of([found for found in nodes if found["State"] == "running"])
 
 
 _POWERS = {

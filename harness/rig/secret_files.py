@@ -1,7 +1,9 @@
-"""The files of the secrets volume: the voters' password for the service, and the voters' access list with its hash.
+"""The files of the secrets volume: the voters' password for the service, the voters' access list with its hash, and the
+node API's token.
 
 Made anew for every rig, and known to nobody else: not in the Compose file, not in an environment, not on this side's
-disk. They get into the volume through a container that is created and never started.
+disk. They get into the volume through a container that is created and never started. Whoever may use the engine can
+read the token back from there: that is who may command the cluster.
 """
 
 import hashlib
@@ -15,10 +17,11 @@ from harness.model import labels
 from harness.rig.compose import secrets_volume
 from harness.rig.engine import engine_call
 
-__all__ = ["DIRECTORY", "access_list", "fill_secrets"]
+__all__ = ["DIRECTORY", "TOKEN_FILE", "access_list", "fill_secrets"]
 
 DIRECTORY = "/run/secrets"
-_PASSWORD_BYTES = 32
+TOKEN_FILE = "api-token"
+_SECRET_BYTES = 32
 _SERVICE_ID = 900
 _VOTER_ID = 901
 
@@ -34,12 +37,13 @@ def access_list(password: str) -> str:
 
 
 def fill_secrets(client: docker.DockerClient, *, rig: str, image: str) -> None:
-    """Puts a new password into the rig's secrets volume, which must exist and be mounted by no running voter yet."""
-    password = secrets.token_urlsafe(_PASSWORD_BYTES)
+    """Puts new secrets into the rig's secrets volume, which must exist and be mounted by no running node yet."""
+    password = secrets.token_urlsafe(_SECRET_BYTES)
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         _add(tar, "voter-password", password, owner=_SERVICE_ID)
         _add(tar, "voter.acl", access_list(password), owner=_VOTER_ID)
+        _add(tar, TOKEN_FILE, secrets.token_urlsafe(_SECRET_BYTES), owner=_SERVICE_ID)
     with engine_call("create a container that carries the secrets into their volume"):
         carrier = client.containers.create(
             image,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from harness.rig.duration import DURATION_FORM, format_duration, parse_duration_us
+from harness.rig.size import SIZE_FORM, format_size, parse_size_bytes
 from harness.rig.yaml_source import Path, Source, nearest, shown
 
 __all__ = ["NAME_FORM", "Section", "is_name"]
@@ -150,6 +151,22 @@ class Section:
             return duration_us
         limits = f"{format_duration(low)} to {format_duration(high)}"
         self.refuse(key, f"{key} is {format_duration(duration_us)}", f"a duration from {limits}")
+        return default
+
+    def size_bytes(self, key: str, default: int, *, low: int, high: int) -> int:
+        """A size from `low` to `high`, both in bytes and included."""
+        if key not in self._entries:
+            self._known.append(key)
+            return default
+        try:
+            size = parse_size_bytes(self.raw(key))
+        except ValueError as error:
+            self.refuse(key, f"{key}: {error}", SIZE_FORM)
+            return default
+        if low <= size <= high:
+            return size
+        limits = f"{format_size(low)} to {format_size(high)}"
+        self.refuse(key, f"{key} is {format_size(size)}", f"a size from {limits}")
         return default
 
     def texts(self, key: str, *, what: str) -> tuple[str, ...]:

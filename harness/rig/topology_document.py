@@ -6,7 +6,8 @@ once; behind this module a topology is sound. It does not look at any engine.
     nodes: 3                      # 1 to 9, or a list of names
     voters: 3                     # odd, counted from the top; by default as many as possible up to five
     subnet: 10.87.0.0/24          # a wish: inside of 10.87.0.0/16 a rig takes the next free one
-    settings: {beat: 500ms, lease: 2s, grace: 1s, fencing: power, program-ask: 1s, program-silence: 5s}
+    settings: {beat: 500ms, lease: 2s, grace: 1s, fencing: power, engine-proxy: false,
+               program-ask: 1s, program-silence: 5s, voter-disk: 64MiB}  # voter-disk: by default none of its own
     groups:                       # or a number of like groups; by default six
       - name: web
         preferred-owners: [node2]
@@ -32,6 +33,9 @@ DEFAULT_RIG = "blackstart"
 DEFAULT_NODES = 3
 VOTERS_MAX = 5
 """More voters than five make every change slower and survive nothing that happens."""
+
+_VOTER_DISK_LEAST, _VOTER_DISK_MOST = 8 << 20, 1 << 30
+"""Its file is rewritten from one mebibyte on, and both exist meanwhile; what it takes is memory."""
 
 _MILLISECOND_US = 1_000
 _UNREAD: Any = object()
@@ -166,10 +170,12 @@ def _read_settings(section: Section) -> Settings:
         lease_us=milliseconds_us("lease", default.lease_us, 20 * _MILLISECOND_US, 300 * SECOND_US),
         grace_us=milliseconds_us("grace", default.grace_us, 0, 60 * SECOND_US),
         fencing=section.choice("fencing", default.fencing),
+        engine_proxy=section.boolean("engine-proxy", default.engine_proxy),
         program_ask_us=milliseconds_us("program-ask", default.program_ask_us, 100 * _MILLISECOND_US, 60 * SECOND_US),
         program_silence_us=milliseconds_us(
             "program-silence", default.program_silence_us, 500 * _MILLISECOND_US, 600 * SECOND_US
         ),
+        voter_disk_bytes=section.size_bytes("voter-disk", 0, low=_VOTER_DISK_LEAST, high=_VOTER_DISK_MOST),
     )
     section.finish()
     if settings.program_silence_us < 3 * settings.program_ask_us:

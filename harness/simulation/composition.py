@@ -12,7 +12,7 @@ from harness.database.register import Codec, JsonCodec
 from harness.drivers.registry import built_in_drivers
 from harness.model.host import HostReport
 from harness.model.session import Session
-from harness.ports import Addresses, Engine, Hypervisor, Log, Runtime
+from harness.ports import Addresses, Engine, Hypervisor, Log, Reach, Runtime
 from harness.resource_host.host import ResourceHost
 from harness.simulation.storage import SimulatedStorage
 from harness.vmms.vmms import Vmms
@@ -47,6 +47,7 @@ class Composition:
         runtime: Runtime,
         hypervisor: Hypervisor,
         addresses: Addresses,
+        reach: Reach,
         report: Callable[[HostReport], None],
         log: Log,
     ) -> ResourceHost:
@@ -56,6 +57,7 @@ class Composition:
             hypervisor=hypervisor,
             addresses=addresses,
             storage=self.storage,
+            reach=reach,
             drivers=built_in_drivers(),
             report=report,
             log=log,

@@ -80,6 +80,16 @@ class SimulatedContainer:
         )
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class _CommandInside:
+    """A command in one life of a container; `status` None while it runs."""
+
+    box: SimulatedContainer
+    life: int
+    words: tuple[str, ...]
+    status: int | None = None
+
+
 class Answer:
     """How an operation tells its outcome; the first call counts. By hand nobody listens."""
 
@@ -120,6 +130,9 @@ class SimulatedEngine:
         self.listeners: list[Callable[[EngineEvent | EventGap], None]] = []
         self.held: dict[str, set[str]] = {}
         self.stalled_until_us = 0
+        self.ready_after_us: dict[str, int] = {}
+        self.not_ready: set[str] = set()
+        self._commands: dict[str, _CommandInside] = {}
         self._made = 0
 
     # The world's own hands: no latency, no stall.
@@ -219,6 +232,14 @@ class SimulatedEngine:
         """The engine itself hangs: nothing is carried out, noticed or answered until then. Processes go on."""
         self.stalled_until_us = max(self.stalled_until_us, until_us)
 
+    def ready(self, box: SimulatedContainer) -> bool:
+        """Whether what runs in a machine is ready: `ready_after_us` its start, by machine, and unless it is
+        `not_ready`.
+        """
+        machine = box.labels.get(label.RESOURCE, "")
+        due_us = box.started_us + self.ready_after_us.get(machine, 0)
+        return box.alive and not box.paused and self.clock.now_us >= due_us and machine not in self.not_ready
+
     def hold(self, rig: str, node: str) -> None:
         """Set the mark that keeps a node off."""
         self.held.setdefault(rig, set()).add(node)
@@ -290,6 +311,38 @@ class SimulatedEngine:
                 self._signal(box, SIGKILL, Answer(lambda _: self._delete_soon(box, answer), answer.fail))
             else:
                 self._delete_soon(box, answer)
+
+    def begin_inside(self, container: str, command: tuple[str, ...], answer: Answer) -> None:
+        """Begin `true`, `false`, `sleep SECONDS`, or anything else: a check, which succeeds when the machine is ready
+        by then.
+        """
+        box = self.boxes.get(container)
+        if box is None:
+            answer.fail(NoSuchContainer(f"command in {container[:12]}: no such container"))
+        elif not box.running or not box.alive or box.paused:
+            answer.fail(EngineError(f"command in {box.name}: the container is not running, or is paused"))
+        else:
+            name = f"command-{len(self._commands) + 1}"
+            self._commands[name] = _CommandInside(box=box, life=box.lives, words=command)
+            slept_ms = round(float(command[1]) * 1000) if command[0] == "sleep" else 0
+            self._later(self.rng.randint(30, 80) + slept_ms, lambda: self._end_inside(name))
+            answer.succeed(name)
+
+    def ended_inside(self, begun: str, answer: Answer) -> None:
+        """Its status; None while it runs."""
+        command = self._commands[begun]
+        if command.box.id not in self.boxes:
+            answer.fail(NoSuchContainer(f"command {begun}: no such exec instance"))
+            return
+        if command.status is None and (not command.box.alive or command.box.lives != command.life):
+            command.status = 137
+        answer.succeed(command.status)
+
+    def _end_inside(self, name: str) -> None:
+        command = self._commands[name]
+        known = {"true": 0, "false": 1, "sleep": 0}
+        if command.box.alive and command.box.lives == command.life:
+            command.status = known.get(command.words[0], 0 if self.ready(command.box) else 1)
 
     # How containers live and die.
 

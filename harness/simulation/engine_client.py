@@ -118,6 +118,20 @@ class SimulatedEngineClient:
         """Force-remove by id."""
         await self._call("remove", lambda answer: self.engine.remove(container, answer), 1, 4)
 
+    async def begin_inside(self, container: str, command: tuple[str, ...]) -> str:
+        """Begin a command in a container."""
+        begun: str = await self._call(
+            "exec", lambda answer: self.engine.begin_inside(container, command, answer), 10, 30
+        )
+        return begun
+
+    async def ended_inside(self, begun: str) -> int | None:
+        """Its status; None while it runs."""
+        status: int | None = await self._call(
+            "inspect", lambda answer: self.engine.ended_inside(begun, answer), 1, 4
+        )
+        return status
+
     async def holds(self, rig: str) -> frozenset[str]:
         """The nodes of the rig that are held off."""
         held: frozenset[str] = await self._call(

@@ -43,6 +43,7 @@ from harness.simulation.composition import Composition
 from harness.simulation.engine import SimulatedEngine
 from harness.simulation.engine_client import SimulatedEngineClient
 from harness.simulation.network import SimulatedNetwork
+from harness.simulation.reach import SimulatedReach
 from harness.simulation.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
 from harness.simulation.vmms_link import VmmsLink, VmmsProcess
 from harness.simulation.voters import SimulatedVoter, VoterConnections
@@ -349,6 +350,7 @@ class SimulatedNode:
             runtime=runtime,
             hypervisor=VmmsLink(self._clock, self._vmms, runtime),
             addresses=self._addresses,
+            reach=SimulatedReach(self._engine, node=self.name, runtime=runtime),
             report=self._host_reports,
             log=self._log_of("resource-host"),
         )

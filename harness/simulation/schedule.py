@@ -29,6 +29,9 @@ QUIET_US = 60 * SECOND_US
 """Longer than every back-off and time-out of the cluster that a schedule can leave behind."""
 
 
+AWAY_US = 12 * SECOND_US
+"""Longer than a lost node keeps its vote."""
+
 DURATIONS_US = (200_000, 900_000, 2_000_000, 3_500_000, 7_000_000)
 
 
@@ -49,6 +52,9 @@ class FaultKind(StrEnum):
     VMMS_HANG = "vmms.hang"
     VOTER_KILL = "voter.kill"
     VOTER_HANG = "voter.hang"
+    VOTER_WIPE = "voter.wipe"
+    NODE_AWAY = "node.away"
+    WITNESS_KILL = "witness.kill"
     ENGINE_STALL = "engine.stall"
     VM_CRASH = "vm.crash"
     VM_CRASH_LOOP = "vm.crash-loop"
@@ -107,8 +113,29 @@ class Outcome:
         return bool(self.violations or self.unsettled)
 
 
-def small_topology(*, nodes: int = 3, groups: int = 4, fencing: Fencing = Fencing.POWER) -> Topology:
-    """Nodes with a voter each, and groups of one machine and its address."""
+SET_CHANGING = (
+    FaultKind.VOTER_WIPE,
+    FaultKind.VOTER_WIPE,
+    FaultKind.NODE_AWAY,
+    FaultKind.WITNESS_KILL,
+    FaultKind.VOTER_KILL,
+    FaultKind.VOTER_HANG,
+    FaultKind.POWER_OFF,
+    FaultKind.RESET,
+    FaultKind.ISOLATE,
+    FaultKind.ONE_WAY,
+    FaultKind.LOSSY,
+    FaultKind.SERVICE_KILL,
+    FaultKind.SERVICE_HANG,
+    FaultKind.VM_CRASH,
+)
+"""The kinds among which a schedule draws that is about changes of the voter set."""
+
+
+def small_topology(
+    *, nodes: int = 3, groups: int = 4, fencing: Fencing = Fencing.POWER, witness: bool = False
+) -> Topology:
+    """Nodes with a voter each, a witness if asked for, and groups of one machine and its address."""
     return Topology(
         rig="sim",
         subnet="10.87.0.0/24",
@@ -117,6 +144,7 @@ def small_topology(*, nodes: int = 3, groups: int = 4, fencing: Fencing = Fencin
         ),
         groups=tuple(_group(i) for i in range(1, groups + 1)),
         settings=Settings(fencing=fencing),
+        witness=NodeSpec(name="witness", address="10.87.0.10", voter=True) if witness else None,
     )
 
 
@@ -143,14 +171,16 @@ def _group(number: int) -> GroupSpec:
     return GroupSpec(name=f"web{number}", resources=(ip, machine), failover_threshold=1000)
 
 
-def plan(rng: random.Random, topology: Topology) -> tuple[Planned, ...]:
+def plan(rng: random.Random, topology: Topology, among: tuple[FaultKind, ...] = ()) -> tuple[Planned, ...]:
     """Draw a schedule: bursts of faults, most of each on one node and its machines, because trouble breaks clusters
     where it meets.
 
     Every third burst is the oldest trouble of them all: something befalls a node while a start is under way in its
     engine. Where administrators are enabled, about as many are commands in quick succession, and a blow in their midst.
     """
-    kinds = [kind for kind in FaultKind if topology.settings.fencing is Fencing.POWER or kind not in NOT_UNDER_SELF]
+    drawn_from = among or tuple(FaultKind)
+    power = topology.settings.fencing is Fencing.POWER
+    kinds = [kind for kind in drawn_from if power or kind not in NOT_UNDER_SELF]
     enabled = [kind for kind in kinds if rng.random() < 0.5] or [rng.choice(kinds)]
     nodes = [node.name for node in topology.nodes]
     machines = machine_names(topology)
@@ -199,18 +229,21 @@ def run_schedule(
     topology: Topology | None = None,
     composition: Composition | None = None,
     planned: tuple[Planned, ...] | None = None,
+    among: tuple[FaultKind, ...] = (),
 ) -> Outcome:
     """Run the schedule of that seed, or the one given, to its end or to the first violation."""
     topology = topology or small_topology()
-    faults = planned if planned is not None else plan(random.Random(seed), topology)
+    faults = planned if planned is not None else plan(random.Random(seed), topology, among)
     world = World(topology, seed=seed, composition=composition)
     for fault in faults:
         world.clock.at(fault.at_us, _injection(world, fault))
     world.run(FORMING_US + FAULTS_US + 8 * SECOND_US)
     world.network.heal()
     world.network.loss = world.network.slow = 0.0
+    world.revive_witness()
     for name, node in world.nodes.items():
         node.thaw()
+        world.engine.release(topology.rig, name)
         if not world.engine.node(name).running:
             world.engine.start_node(name)
     unsettled = world.run_until_settled(QUIET_US)
@@ -338,6 +371,33 @@ def _hang(process: str, *, times: int = 1) -> Callable[[World, Planned], None]:
     return lambda world, fault: world.nodes[fault.target].hang_process(process, times * fault.duration_us)
 
 
+def _wipe(world: World, fault: Planned) -> None:
+    """The voter comes back empty: its disk was emptied, or its file did not load. Never where that would take the
+    majority for good, which no cluster survives.
+    """
+    if world.may_lose(fault.target):
+        world.wipe_voter(fault.target)
+
+
+def _away(world: World, fault: Planned) -> None:
+    """Off for long enough that its vote is taken out of the set."""
+    world.engine.hold(world.topology.rig, fault.target)
+    world.engine.power_off_node(fault.target)
+
+    def power_on() -> None:
+        world.engine.release(world.topology.rig, fault.target)
+        if not world.engine.node(fault.target).running:
+            world.engine.start_node(fault.target)
+
+    world.clock.after(AWAY_US + fault.duration_us, power_on)
+
+
+def _witness_kill(world: World, fault: Planned) -> None:
+    witness = world.topology.witness
+    if witness is not None:
+        world.kill_witness(fault.duration_us)
+
+
 _INJECTIONS: dict[FaultKind, Callable[[World, Planned], None]] = {
     FaultKind.POWER_OFF: _power_off,
     FaultKind.RESET: _reset,
@@ -353,6 +413,9 @@ _INJECTIONS: dict[FaultKind, Callable[[World, Planned], None]] = {
     FaultKind.VMMS_HANG: _hang("vmms", times=3),
     FaultKind.VOTER_KILL: _kill("voter"),
     FaultKind.VOTER_HANG: _hang("voter"),
+    FaultKind.VOTER_WIPE: _wipe,
+    FaultKind.NODE_AWAY: _away,
+    FaultKind.WITNESS_KILL: _witness_kill,
     FaultKind.ENGINE_STALL: lambda world, fault: world.nodes[fault.target].client.stall(
         world.clock.now_us + fault.duration_us
     ),

@@ -1,5 +1,7 @@
 """The simulated cluster shared volume, as far as a driver checks it."""
 
+from collections.abc import Collection
+
 __all__ = ["SimulatedStorage"]
 
 
@@ -10,8 +12,9 @@ class SimulatedStorage:
         self.lost: dict[str, tuple[str, ...]] = {}
         self.unreachable = False
 
-    async def missing(self, machine: str) -> tuple[str, ...]:
+    async def missing(self, machine: str, *, volumes: Collection[str] = ()) -> tuple[str, ...]:
         """The files of the machine that are gone. Raises OSError while the volume does not answer."""
         if self.unreachable:
             raise OSError("the cluster shared volume does not answer")
-        return self.lost.get(machine, ())
+        known = ("config.json", "disk", *(f"volumes/{name}" for name in volumes))
+        return tuple(name for name in known if name in self.lost.get(machine, ()))

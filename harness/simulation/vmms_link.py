@@ -87,6 +87,9 @@ class VmmsLink:
     async def machines(self) -> list[MachineView]:
         return await self._ask(lambda vmms: vmms.machines())
 
+    async def run_inside(self, machine: str, command: tuple[str, ...], *, limit_us: int) -> int | None:
+        return await self._ask(lambda vmms: vmms.run_inside(machine, command, limit_us=limit_us))
+
     async def fence(self, session: Session, *, not_after_us: int) -> None:
         await self._ask(lambda vmms: vmms.fence(session, not_after_us=not_after_us))
 

@@ -2,8 +2,8 @@
 
 - One instance: among all containers of a machine, at most one main process is alive at any moment of the kernel's
   truth.
-- Chosen values: a ballot carries one value; what a majority has accepted is built upon by everything that is chosen
-  later, so that no acknowledged change is lost.
+- Chosen values: a ballot carries one value; what a majority of the voter set of a version has accepted under that
+  version is built upon by everything that is chosen later, so that no acknowledged change is lost.
 - Owners: the epoch grows by one with each change of owner.
 - Starts: none is ordered of a machine whose PersistentState is 0, nor on a node that has been Paused for longer than
   the node can have missed.
@@ -12,11 +12,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from harness.database.protocol import CLUSTER_KEY, Accept, Accepted, Ballot, Call, Reply
+from harness.database.protocol import CLUSTER_KEY, Accept, Accepted, Admit, Ballot, Call, Form, Raise, Refused, Reply
 from harness.database.register import Codec, Stored
 from harness.model import labels as label
 from harness.model.changes import Record
 from harness.model.records import ClusterRecord, GroupRecord
+from harness.model.voter_set import VoterSet
 from harness.simulation.engine import SimulatedContainer
 from harness.simulation.voters import SimulatedVoter
 
@@ -62,16 +63,16 @@ class OneInstance:
 
 @dataclass(slots=True)
 class _Register:
-    accepted_by: dict[Ballot, set[str]] = field(default_factory=dict)
+    accepted_by: dict[tuple[Ballot, int], set[str]] = field(default_factory=dict)
     values: dict[Ballot, str] = field(default_factory=dict)
     chosen: dict[Ballot, Stored] = field(default_factory=dict)
 
 
 class ChosenValues:
-    """Hook `saw` to every voter."""
+    """Hook `saw` to every voter. It learns the sets of voters from the calls that tell them."""
 
-    def __init__(self, *, voters: int, codec: Codec, told: Callable[[str], None]) -> None:
-        self._majority = voters // 2 + 1
+    def __init__(self, *, codec: Codec, told: Callable[[str], None]) -> None:
+        self.sets: dict[int, VoterSet] = {}
         self._codec = codec
         self._told = told
         self._registers: dict[str, _Register] = {}
@@ -85,6 +86,8 @@ class ChosenValues:
 
     def saw(self, voter: SimulatedVoter, call: Call, reply: Reply) -> None:
         """A voter carried a call out."""
+        if isinstance(call, Form | Raise | Admit) and not isinstance(reply, Refused):
+            self._learn_set(VoterSet(version=call.to.set_version, members=dict(call.members)))
         if not isinstance(call, Accept) or not isinstance(reply, Accepted):
             return
         register = self._registers.setdefault(call.key, _Register())
@@ -92,10 +95,19 @@ class ChosenValues:
         if known != call.value:
             self._told(f"register {call.key}: ballot {call.ballot} carries two values")
             return
-        voters = register.accepted_by.setdefault(call.ballot, set())
+        voter_set = self.sets.get(call.to.set_version)
+        if voter_set is None or not voter_set.has(voter.node, call.to.incarnation):
+            return
+        voters = register.accepted_by.setdefault((call.ballot, voter_set.version), set())
+        before = len(voters)
         voters.add(voter.node)
-        if len(voters) == self._majority:
+        if before < len(voters) == voter_set.majority:
             self._choose(call.key, register, call.ballot, self._codec.decode(call.value))
+
+    def _learn_set(self, voter_set: VoterSet) -> None:
+        known = self.sets.setdefault(voter_set.version, voter_set)
+        if known != voter_set:
+            self._told(f"voter set {voter_set.version} has two memberships: {known.members} and {voter_set.members}")
 
     def _choose(self, key: str, register: _Register, ballot: Ballot, stored: Stored) -> None:
         register.chosen[ballot] = stored
@@ -108,7 +120,8 @@ class ChosenValues:
             for old in sorted(register.chosen)[:32]:
                 del register.chosen[old]
                 register.values.pop(old, None)
-                register.accepted_by.pop(old, None)
+                for accepted in [entry for entry in register.accepted_by if entry[0] == old]:
+                    del register.accepted_by[accepted]
 
     def _compare(self, key: str, older: Stored, newer: Stored) -> None:
         grown = newer.version - older.version

@@ -11,12 +11,13 @@ from typing import Any
 
 from harness.database.acceptor import Acceptor
 from harness.database.proposer import Proposer, Result
-from harness.database.protocol import CLUSTER_KEY, Address, Form, VoterSet
+from harness.database.protocol import CLUSTER_KEY, Address, Form
 from harness.model import labels as label
 from harness.model.changes import CreateRegister
 from harness.model.first_records import first_registers
 from harness.model.records import ClusterRecord
 from harness.model.topology import Topology
+from harness.model.voter_set import VoterSet
 from harness.simulation.administrator import Administrator
 from harness.simulation.composition import Composition
 from harness.simulation.engine import SimulatedContainer, SimulatedEngine
@@ -57,9 +58,7 @@ class World:
         self.engine = SimulatedEngine(self.clock, self.rng)
         self.network = SimulatedNetwork(self.clock, self.rng)
         self.instances = OneInstance(told=self._violated)
-        self.chosen = ChosenValues(
-            voters=len(topology.voters), codec=self.composition.codec, told=self._violated
-        )
+        self.chosen = ChosenValues(codec=self.composition.codec, told=self._violated)
         self.voters = self._make_voters()
         self._form()
         self.nodes = {spec.name: self._make_node(spec.name) for spec in topology.nodes}
@@ -75,6 +74,8 @@ class World:
         self.engine.on_ended.append(self._ended)
         for spec in topology.nodes:
             self.engine.start_node(spec.name)
+        if topology.witness is not None:
+            self.voters[topology.witness.name].start()
 
     def run(self, duration_us: int) -> None:
         """Let time pass; stops early at the first violation."""
@@ -134,6 +135,51 @@ class World:
                 missing.append(f"{told}, which no request can have left")
         return missing
 
+    # Voters
+
+    def may_lose(self, name: str) -> bool:
+        """Whether the cluster can live without that voter's disk: a majority of every set that may still count has
+        its own without it.
+        """
+        whole = [
+            voter
+            for voter, there in self.voters.items()
+            if voter != name and there.acceptor.incarnation and not there.acceptor.behind
+        ]
+        newest = max(self.chosen.sets)
+        for version in (newest - 1, newest):
+            voter_set = self.chosen.sets.get(version)
+            if voter_set is None:
+                continue
+            left = [voter for voter in whole if voter_set.has(voter, self.voters[voter].acceptor.incarnation)]
+            if len(left) < voter_set.majority:
+                return False
+        return True
+
+    def wipe_voter(self, name: str) -> None:
+        """The voter's disk is emptied, or its file no longer loads, which PID 1 puts aside: its next start is empty."""
+        self.voters[name].acceptor.wipe()
+        if name in self.nodes:
+            self.nodes[name].kill_process("voter")
+        else:
+            self.kill_witness(300_000)
+
+    def kill_witness(self, duration_us: int) -> None:
+        """The witness's container is gone, and started again after `duration_us`."""
+        witness = self._witness()
+        if witness is not None and witness.running:
+            witness.stop()
+            self.clock.after(duration_us, self.revive_witness)
+
+    def revive_witness(self) -> None:
+        """The witness runs, if there is one."""
+        witness = self._witness()
+        if witness is not None and not witness.running:
+            witness.start()
+
+    def _witness(self) -> SimulatedVoter | None:
+        return self.voters[self.topology.witness.name] if self.topology.witness is not None else None
+
     def record(self, node: str, component: str, event: str, fields: Mapping[str, Any]) -> None:
         """Write one line of the trace."""
         self.trace.append(TraceLine(self.clock.now_us, node, component, event, dict(fields)))
@@ -150,22 +196,23 @@ class World:
 
     def _form(self) -> None:
         """What `up` does: one explicit form, then the first registers, the cluster's last."""
-        members = {name: f"{name}-1" for name in self.voters}
+        first = VoterSet(version=1, members={name: f"{name}-1" for name in self.voters})
         acceptors: dict[str, Acceptor] = {name: voter.acceptor for name, voter in self.voters.items()}
         for name, acceptor in acceptors.items():
-            to = Address(rig=self.topology.rig, voter=name, incarnation=members[name], set_version=1)
-            acceptor.handle(Form(to=to, members=members), clock_us=0)
+            to = Address(rig=self.topology.rig, voter=name, incarnation=first.members[name], set_version=1)
+            call = Form(to=to, members=first.members)
+            self.chosen.saw(self.voters[name], call, acceptor.handle(call, clock_us=0))
         numbers = iter(range(1, 1_000_000))
         proposer = Proposer(
             identity="up",
             rig=self.topology.rig,
-            voter_set=VoterSet(version=1, members=members),
+            voter_set=first,
             codec=self.composition.codec,
             jitter=lambda: 0.0,
             numbers=lambda: next(numbers),
         )
-        for operation, (key, first) in enumerate(first_registers(self.topology)):
-            proposer.change(0, operation=operation, key=key, change=CreateRegister(first=first), limit_us=10**6)
+        for operation, (key, record) in enumerate(first_registers(self.topology, first)):
+            proposer.change(0, operation=operation, key=key, change=CreateRegister(first=record), limit_us=10**6)
             while proposer.sends:
                 send = proposer.sends.pop(0)
                 reply = acceptors[send.voter].handle(send.call, clock_us=0)

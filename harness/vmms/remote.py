@@ -25,6 +25,7 @@ CALLS: Mapping[str, Mapping[str, Any]] = {
     "close": {"machine": str, "epoch": int, "return": Proof},
     "view": {"machine": str, "return": MachineView},
     "machines": {"return": tuple[MachineView, ...]},
+    "run_inside": {"machine": str, "command": tuple[str, ...], "limit_us": int, "return": int | None},
     "fence": {"session": Session, "not_after_us": int, "return": None},
     "power_on": {"node": str, "return": bool},
 }
@@ -94,6 +95,12 @@ class RemoteHypervisor:
     async def machines(self) -> list[MachineView]:
         """Every machine of this session."""
         return list(await self._call("machines", {}, SECOND_US))
+
+    async def run_inside(self, machine: str, command: tuple[str, ...], *, limit_us: int) -> int | None:
+        """The status of a command in the machine; None when it has not ended within the limit."""
+        arguments = {"machine": machine, "command": command, "limit_us": limit_us}
+        status: int | None = await self._call("run_inside", arguments, limit_us + 2 * ENGINE_CALL_US)
+        return status
 
     async def fence(self, session: Session, *, not_after_us: int) -> None:
         """Make sure that nothing of the session runs or can still start."""

@@ -15,6 +15,7 @@ from harness.model.session import Session
 from harness.ports import Container, Engine, Log, OrderRefused, Runtime
 from harness.vmms.book import Book, MachineContainer, MachineRecord
 from harness.vmms.evidence import SIGKILL, SIGTERM
+from harness.vmms.inside import CommandsInside
 from harness.vmms.notices import Notices, Subscription
 from harness.vmms.power import Power
 from harness.vmms.watch import Watch
@@ -45,6 +46,7 @@ class Vmms:
         self._container = container
         self._book = Book(runtime)
         self._notices = Notices(runtime)
+        self._inside = CommandsInside(runtime=runtime, engine=engine)
         self._power = Power(runtime=runtime, engine=engine, rig=rig, log=log)
         self._ready = runtime.pending()
         self._session: Session | None = None
@@ -207,6 +209,16 @@ class Vmms:
         """Every machine of this session."""
         await self._ready
         return [record.view() for record in self._book.machines.values()]
+
+    async def run_inside(self, machine: str, command: tuple[str, ...], *, limit_us: int) -> int | None:
+        """The status of a command in a running machine; None when it has not ended within `limit_us` microseconds.
+        Raises EngineError.
+        """
+        await self._ready
+        record = self._book.machines.get(machine)
+        if record is None or record.current is None or not record.current.running:
+            raise EngineError(f"{command[0]} in {machine}: it does not run here")
+        return await self._inside.run(record.current.id, command, limit_us=limit_us)
 
     def notices(self) -> Subscription:
         """From now on every change, after one notice (not live) of each machine as it is."""

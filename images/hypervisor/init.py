@@ -9,7 +9,7 @@ This file is the shell: pipes, signals, starting. What it is told to do comes fr
 
     init.py                 the programs of a node (or, with BLACKSTART_ROLE=witness, a voter alone)
     init.py PROGRAMS.json   others, for trials: {"boot_grace_s": 60, "programs": [{"name", "argv", "uid", "groups",
-                            "capabilities", "pets", "talks_to_engine", "output_is_text"}]}
+                            "capabilities", "pets", "serves_api", "talks_to_engine", "output_is_text"}]}
 
 Exit status: 0 after SIGTERM, 2 for a file that cannot be used, 87 when the watchdog's second deadline passed.
 """
@@ -18,6 +18,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -58,6 +59,12 @@ PET_FD = 20
 """Where the service finds the write end: higher than any descriptor that init itself opens."""
 RESTART_FD = 21
 """Where it finds that of the pipe of restarts."""
+API_FD = 22
+"""Where it finds the node API's listening socket."""
+DESCRIPTORS = {"pet_fd": PET_FD, "restart_fd": RESTART_FD, "api_fd": API_FD}
+"""By the names that they have in a program's arguments."""
+API_PORT = 7637
+API_BACKLOG = 32
 ENGINE_SOCKET = "/var/run/docker.sock"
 VOTER_DISK = "/data"
 VOTER_UID = 901
@@ -90,6 +97,7 @@ class Init:
         signal.signal(signal.SIGTERM, self._ask_to_stop)
         self._pet_read, self._pet_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._restart_read, self._restart_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._api_listener = listen_for_api() if any(program.serves_api for program in programs) else None
         # Errors, and all output of a program that does not write the cluster log's records, become records here.
         self._text_write: dict[str, int] = {}
         self._text_read: dict[int, tuple[str, Lines]] = {}
@@ -105,7 +113,8 @@ class Init:
         self._log(Log(event="node-boots", message="the node boots", fields={"uid": os.getuid()}))
         give_voter_its_disk()
         self._start_due_programs()
-        self._log(close_voter_port_to_guests(self._environment))
+        for port in (VOTER_PORT, API_PORT):
+            self._log(close_port_to_guests(port, self._environment))
         while True:
             self._perform(self._watchdog.handle(boottime(), Woke()))
             if self._stop_asked:
@@ -194,13 +203,15 @@ class Init:
     def _start(self, order: Start) -> None:
         program = order.program
         text = self._text_write[program.name]
-        argv = command_line(program, pet_fd=PET_FD, restart_fd=RESTART_FD, engine_group=engine_group())
+        argv = command_line(program, descriptors=DESCRIPTORS, engine_group=engine_group())
         descriptors = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, text, 2)]
         if program.output_is_text:
             descriptors.append((os.POSIX_SPAWN_DUP2, text, 1))
         if program.pets:
             descriptors.append((os.POSIX_SPAWN_DUP2, self._pet_write, PET_FD))
             descriptors.append((os.POSIX_SPAWN_DUP2, self._restart_write, RESTART_FD))
+        if program.serves_api and self._api_listener is not None:
+            descriptors.append((os.POSIX_SPAWN_DUP2, self._api_listener.fileno(), API_FD))
         try:
             pid = os.posix_spawnp(
                 argv[0],
@@ -254,13 +265,24 @@ def give_voter_its_disk() -> None:
             os.chown(VOTER_DISK, VOTER_UID, VOTER_UID)
 
 
-def close_voter_port_to_guests(environment: Mapping[str, str]) -> Log:
-    """Reject new connections to voters but the service's and the voter's own; tells how, or why it could not.
-
-    A guest knows no password, but thousands of its connections would use up the voter's. Only first packets are
-    matched: the last packets of a connection that its process has closed have no owner any more.
+def listen_for_api() -> socket.socket:
+    """The node API's listening socket, opened before there can be guests and never closed while the node lives: a guest
+    that took the port, which is no low one, would be shown the rig's token.
     """
-    rule = ("-w", "1", "-A", "OUTPUT", "-p", "tcp", "--syn", "--dport", str(VOTER_PORT))
+    listener = socket.create_server(("0.0.0.0", API_PORT), backlog=API_BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def close_port_to_guests(port: int, environment: Mapping[str, str]) -> Log:
+    """Reject new connections to this port of any node but the service's and the voter's own; tells how, or why it could
+    not.
+
+    A guest knows neither password nor token, but thousands of its connections would use up the voter's. Only first
+    packets are matched: the last packets of a connection that its process has closed have no owner any more.
+    """
+    event = "voter-port" if port == VOTER_PORT else "api-port"
+    rule = ("-w", "1", "-A", "OUTPUT", "-p", "tcp", "--syn", "--dport", str(port))
     stranger = ("-m", "owner", "!", "--uid-owner", VOTER_CLIENTS, "-j", "REJECT", "--reject-with", "tcp-reset")
     environment = {**environment, "XTABLES_LOCKFILE": "/run/blackstart/xtables.lock"}  # the usual one is root's
     refusals = []
@@ -278,11 +300,11 @@ def close_voter_port_to_guests(environment: Mapping[str, str]) -> Log:
             refusals.append(str(error))
             continue
         if done.returncode == 0:
-            message = f"guests cannot connect to port {VOTER_PORT}"
-            return Log(event="voter-port-closed", message=message, fields={"tool": tool})
+            message = f"guests cannot connect to port {port}"
+            return Log(event=f"{event}-closed", message=message, fields={"tool": tool})
         refusals.append(f"{tool}: {done.stderr.strip()}")
-    message = f"guests can connect to port {VOTER_PORT}: no firewall rule could be set"
-    return Log(event="voter-port-open", message=message, fields={"refusals": refusals})
+    message = f"guests can connect to port {port}: no firewall rule could be set"
+    return Log(event=f"{event}-open", message=message, fields={"refusals": refusals})
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:

@@ -32,8 +32,8 @@ BACKOFF_LAST = 5 * SECOND
 class Program:
     """One process of the node, with its identity.
 
-    `{pet_fd}` and `{restart_fd}` in an argument stand for the descriptors of the two pipes to init; a program that
-    `pets` has both.
+    `{pet_fd}` and `{restart_fd}` in an argument stand for the descriptors of the two pipes to init, which a program
+    that `pets` has; `{api_fd}` for that of the node API's listening socket.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Program:
     groups: tuple[int, ...] = (NODE_GROUP,)
     capabilities: tuple[str, ...] = ()
     pets: bool = False
+    serves_api: bool = False
     talks_to_engine: bool = False
     output_is_text: bool = False
     """True when standard output is not the cluster log's JSON: init turns each line into a record."""
@@ -155,9 +156,13 @@ def standard_programs(environment: Mapping[str, str]) -> tuple[Program, ...]:
         ),
         Program(
             name="service",
-            argv=(*module, "harness.live.service", "--pet-fd", "{pet_fd}", "--restart-fd", "{restart_fd}"),
+            argv=(
+                *(*module, "harness.live.service", "--pet-fd", "{pet_fd}"),
+                *("--restart-fd", "{restart_fd}", "--api-fd", "{api_fd}"),
+            ),
             uid=900,
             pets=True,
+            serves_api=True,
         ),
     )
 
@@ -190,7 +195,7 @@ def restarts_of(data: bytes) -> list[Restart] | None:
     return restarts
 
 
-def command_line(program: Program, *, pet_fd: int, restart_fd: int, engine_group: int | None) -> list[str]:
+def command_line(program: Program, *, descriptors: Mapping[str, int], engine_group: int | None) -> list[str]:
     """`setpriv` and its arguments: exactly the identity and capabilities of the program, nothing else of init's."""
     capabilities = ",".join(["-all", *(f"+{name}" for name in program.capabilities)])
     groups = list(program.groups)
@@ -202,8 +207,11 @@ def command_line(program: Program, *, pet_fd: int, restart_fd: int, engine_group
         *(("--groups", ",".join(map(str, groups))) if groups else ("--clear-groups",)),
         *("--inh-caps", capabilities, "--ambient-caps", capabilities, "--bounding-set", capabilities),
         "--no-new-privs",
-        *(
-            argument.replace("{pet_fd}", str(pet_fd)).replace("{restart_fd}", str(restart_fd))
-            for argument in program.argv
-        ),
+        *(_filled_in(argument, descriptors) for argument in program.argv),
     ]
+
+
+def _filled_in(argument: str, descriptors: Mapping[str, int]) -> str:
+    for name, number in descriptors.items():
+        argument = argument.replace(f"{{{name}}}", str(number))
+    return argument

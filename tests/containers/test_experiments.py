@@ -190,7 +190,7 @@ def test_the_client_outside_sees_a_machine_go_and_another_boot_come(
     outside = client.containers.run(
         "blackstart/hypervisor",
         entrypoint=["python3", "-I", "-c", Path(chaos.client_probe.__file__).read_text()],
-        command=[f"vm={address}"],
+        command=[f"vm=guest://{address}:8080/"],
         name=f"{by_hand.rig}-client",
         labels={labels.RIG: by_hand.rig, labels.ROLE: "client"},
         user="65534:65534",

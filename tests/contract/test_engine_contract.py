@@ -455,3 +455,65 @@ def test_node_that_is_held_off_is_marked(world: World) -> None:
         return before, await world.engine.holds(world.rig)
 
     assert world.run(scenario()) == (frozenset(), frozenset({"node1"}))
+
+
+def test_command_inside_ends_with_its_status(world: World) -> None:
+    async def scenario() -> list[int | None]:
+        container, _ = await started(world)
+        return [await status_inside(world, container, command) for command in ("true", "false")]
+
+    assert world.run(scenario()) == [0, 1]
+
+
+def test_command_that_has_not_ended_has_no_status(world: World) -> None:
+    async def scenario() -> int | None:
+        container, _ = await started(world)
+        begun = await world.engine.begin_inside(container, ("sleep", "20"))
+        return await world.engine.ended_inside(begun)
+
+    assert world.run(scenario()) is None
+
+
+def test_command_inside_goes_with_its_machine(world: World) -> None:
+    async def scenario() -> int | str | None:
+        container, _ = await started(world)
+        begun = await world.engine.begin_inside(container, ("sleep", "20"))
+        await world.engine.kill(container)
+        try:
+            return await status_of(world, begun)
+        except NoSuchContainer:
+            return "gone"
+
+    assert world.run(scenario()) in (137, "gone")
+
+
+def test_command_in_a_machine_that_does_not_run_is_refused(world: World) -> None:
+    async def scenario() -> str:
+        container = await prepared(world)
+        with pytest.raises(EngineError) as refused:
+            await world.engine.begin_inside(container, ("true",))
+        return type(refused.value).__name__
+
+    assert world.run(scenario()) == "EngineError"
+
+
+def test_command_in_a_container_that_is_not_there_says_so(world: World) -> None:
+    async def scenario() -> None:
+        with pytest.raises(NoSuchContainer):
+            await world.engine.begin_inside(NOBODY, ("true",))
+
+    world.run(scenario())
+
+
+async def status_inside(world: World, container: str, command: str) -> int | None:
+    return await status_of(world, await world.engine.begin_inside(container, (command,)))
+
+
+async def status_of(world: World, begun: str) -> int | None:
+    """Looked for until it is there; other calls of the engine let the time pass in both worlds."""
+    for _ in range(500):
+        status = await world.engine.ended_inside(begun)
+        if status is not None:
+            return status
+        await world.engine.inspect(NOBODY)
+    raise AssertionError(f"{begun} has not ended")

@@ -15,15 +15,22 @@ from harness.database.protocol import (
     CLUSTER_KEY,
     Accept,
     Address,
+    Admit,
     Ballot,
     Beat,
     BeatAnswer,
     Call,
     Form,
     Hello,
+    KeysAnswer,
+    ListKeys,
     Prepare,
+    Raise,
     Read,
+    Refused,
     Reply,
+    Retire,
+    Why,
 )
 from harness.live.voters import RedisVoters, VoterUnanswered
 from harness.rig.images import ensure_images, find_project_root
@@ -105,17 +112,25 @@ def comparable(reply: Reply) -> Reply:
     """Without what depends on the clock."""
     if isinstance(reply, BeatAnswer):
         leases = tuple(sorted((replace(lease, age_us=0) for lease in reply.leases), key=lambda one: one.session))
-        return replace(reply, leases=leases, changed=tuple(sorted(reply.changed)))
+        return replace(reply, leases=leases, changed=tuple(sorted(reply.changed, key=lambda one: one.key)))
+    if isinstance(reply, KeysAnswer):
+        return replace(reply, keys=tuple(sorted(reply.keys)))
     return reply
+
+
+SETS = {1: MEMBERS, 2: {"v1": "i1", "v2": "i2"}, 3: {"v2": "i2", "v3": "i3"}, 4: {"v1": "b1", "v2": "i2"}}
+"""The sets that the conversations speak of: the voter stays, is removed, and is added again under another name."""
 
 
 def conversation(rng: random.Random) -> list[Call]:
     """Some calls of every kind, most of them addressed rightly."""
-    addresses = [OWN] * 8 + [
+    rightly = [replace(OWN, set_version=version) for version in (1, 1, 1, 2, 2, 3)]
+    addresses = [
+        *rightly * 2,
         replace(OWN, rig="other"),
         replace(OWN, voter="v2"),
         replace(OWN, incarnation="i9"),
-        replace(OWN, set_version=2),
+        replace(OWN, incarnation="b1", set_version=4),
     ]
 
     def ballot() -> Ballot:
@@ -123,26 +138,38 @@ def conversation(rng: random.Random) -> list[Call]:
 
     def one() -> Call:
         to, key = rng.choice(addresses), rng.choice([CLUSTER_KEY, "group/web"])
-        match rng.randrange(6):
+        members, seen = SETS[to.set_version], rng.choice([0] * 40 + [1, 3, 9])
+        match rng.choices(range(10), [6, 12, 10, 6, 10, 3, 3, 2, 2, 3])[0]:
             case 0:
-                return Hello(rig=to.rig, voter=to.voter)
-            case 1 | 2:
-                return Prepare(to=to, key=key, ballot=ballot())
-            case 3:
+                return Hello(rig=to.rig, voter=to.voter, birth=rng.choice(["", "b1", "b2"]))
+            case 1:
+                return Prepare(to=to, key=key, ballot=ballot(), seen=seen)
+            case 2:
                 value = f'{{"n": {rng.randint(0, 9)}}}'
-                return Accept(to=to, key=key, ballot=ballot(), value=value, promise=ballot())
+                owner = rng.choice(["", "node1"])
+                return Accept(to=to, key=key, ballot=ballot(), value=value, promise=ballot(), owner=owner, seen=seen)
+            case 3:
+                return Read(to=to, key=key, seen=seen)
             case 4:
-                return Read(to=to, key=key)
+                return Beat(to=to, session=rng.choice(["s1", "s2"]), since=rng.randint(0, 5), seen=seen)
+            case 5:
+                return Raise(to=to, members=members)
+            case 6:
+                return Admit(to=to, members=members)
+            case 7:
+                return Retire(to=to, members=members, birth=rng.choice(["b1", "b2"]))
+            case 8:
+                return Form(to=to, members=members)
             case _:
-                return Beat(to=to, session=rng.choice(["s1", "s2"]), since=rng.randint(0, 5))
+                return ListKeys(to=to)
 
-    return [one() for _ in range(60)]
+    return [one() for _ in range(80)]
 
 
 pytestmark = pytest.mark.containers
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(24))
 def test_script_and_twin_answer_alike(seed: int, script: Ask, twin: Ask) -> None:
     calls = conversation(random.Random(seed))
     early, late = calls[:5], calls[5:]
@@ -152,6 +179,40 @@ def test_script_and_twin_answer_alike(seed: int, script: Ask, twin: Ask) -> None
 
     for call, (ours, theirs) in zip(sequence, answers, strict=True):
         assert ours == theirs, call
+
+
+def story() -> list[Call]:
+    """A voter's way out of the set and in again: formed, raised, removed, retired, admitted, behind."""
+    new = replace(OWN, incarnation="b1", set_version=4)
+    return [
+        Form(to=OWN, members=MEMBERS),
+        Prepare(to=OWN, key="group/web", ballot=Ballot(1, "a")),
+        Raise(to=replace(OWN, set_version=2), members=SETS[2]),
+        Read(to=OWN, key="group/web"),
+        Retire(to=replace(OWN, set_version=2), members=SETS[2], birth="b1"),
+        Raise(to=replace(OWN, set_version=3), members=SETS[3]),
+        Retire(to=replace(OWN, set_version=3), members=SETS[3], birth="b1"),
+        Prepare(to=replace(OWN, set_version=3), key="group/web", ballot=Ballot(9, "a")),
+        Hello(rig=RIG, voter="v1", birth="b2"),
+        Admit(to=replace(new, incarnation="b2"), members={"v1": "b2"}),
+        Admit(to=new, members=SETS[4]),
+        Admit(to=new, members=SETS[4]),
+        ListKeys(to=new),
+        Accept(to=new, key="group/web", ballot=Ballot(2, "a"), value="{}", promise=Ballot(3, "a"), owner="node1"),
+        Beat(to=new, session="s1", since=0, seen=1),
+        Beat(to=new, session="s1", since=0, seen=2),
+        Read(to=new, key="group/web"),
+        Hello(rig=RIG, voter="v1"),
+    ]
+
+
+def test_a_voter_goes_through_removal_and_admission_alike(script: Ask, twin: Ask) -> None:
+    answers = [(comparable(script(call)), comparable(twin(call))) for call in story()]
+
+    for call, (ours, theirs) in zip(story(), answers, strict=True):
+        assert ours == theirs, call
+    refusals = [reply.why for reply, _ in answers if isinstance(reply, Refused)]
+    assert refusals == [Why.SET_VERSION, Why.MEMBER, Why.EMPTY, Why.INCARNATION, Why.BEHIND, Why.BEHIND]
 
 
 def test_a_connection_that_timed_out_is_closed_and_its_late_answer_never_taken(

@@ -19,6 +19,7 @@ from harness.resource_host.host import ResourceHost
 from harness.simulation.addresses import SimulatedAddresses
 from harness.simulation.engine import SimulatedContainer, SimulatedEngine
 from harness.simulation.engine_client import SimulatedEngineClient
+from harness.simulation.reach import SimulatedReach
 from harness.simulation.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
 from harness.simulation.storage import SimulatedStorage
 from harness.simulation.vmms_link import VmmsLink, VmmsProcess
@@ -189,6 +190,7 @@ class BenchHost:
             hypervisor=hypervisor or VmmsLink(bench.clock, self.place, self.runtime),
             addresses=self.addresses,
             storage=self.storage,
+            reach=SimulatedReach(bench.engine, node=vmms.node, runtime=self.runtime),
             drivers=drivers or built_in_drivers(),
             report=self.reports.append,
             log=self.log,

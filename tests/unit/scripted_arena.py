@@ -6,12 +6,28 @@ be tried in milliseconds, and the virtual clock shows that they await nothing bu
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from chaos.arena import CrashMachine, Effect, PowerOff, PowerOn
+from scripted_processes import Processes
+
+from chaos.arena import (
+    CrashMachine,
+    Effect,
+    EngineSeen,
+    HangNode,
+    IsolateNode,
+    JoinNetwork,
+    NetworkSeen,
+    PowerOff,
+    PowerOn,
+    ResetNode,
+    ResumeEngine,
+    StallEngine,
+    ThawNode,
+)
 from chaos.history import (
     Answer,
     CleanUp,
@@ -32,6 +48,7 @@ from chaos.history import (
     StreamGap,
 )
 from chaos.interrupt import Interrupt
+from chaos.process_effects import NodeInside, NodeProgram, ProcessEffect
 from harness.errors import HarnessError
 from harness.model.topology import Topology
 from harness.simulation.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
@@ -51,6 +68,15 @@ class Script:
     power_off_raises: Exception | None = None
     power_off_does_nothing: bool = False
     power_on_raises: Exception | None = None
+    hang_spares_machines: bool = False
+    thaw_does_nothing: bool = False
+    reset_is_a_kill: bool = False
+    reset_stays_off: bool = False
+    isolate_does_nothing: bool = False
+    join_does_nothing: bool = False
+    stall_does_nothing: bool = False
+    resume_does_nothing: bool = False
+    nobody_to_ask: bool = False
     up_raises: Exception | None = None
     never_online: bool = False
     never_recovers: bool = False
@@ -88,7 +114,11 @@ class ScriptedArena:
         self.calls: list[str] = []
         self.nodes: dict[str, bool] = {}
         self.holds: set[str] = set()
+        self.frozen: set[str] = set()
+        self.cuts: dict[str, IsolateNode] = {}
+        self.stalled: set[str] = set()
         self.machines: dict[str, _Machine] = {}
+        self.processes = Processes(self)
         self.stands = False
         self._number = 0
         self._runs: list[GuestRun] = []
@@ -116,7 +146,7 @@ class ScriptedArena:
         return EPOCH_NS + self.clock.now_us * 1000
 
     def supports(self, effect: type[Effect]) -> str:
-        return "" if effect in (CrashMachine, PowerOff, PowerOn) else "not in this world"
+        return "" if effect in get_args(Effect) else "not in this world"
 
     def facts(self) -> Mapping[str, Any]:
         return {"arena": "scripted"}
@@ -157,7 +187,14 @@ class ScriptedArena:
         await self.runtime.sleep(5 * MS)
         at_ns = self.unix_ns()
         nodes = [
-            ContainerSeen(at_ns=at_ns, container=f"c-{name}", role=Role.NODE, node=name, running=on)
+            ContainerSeen(
+                at_ns=at_ns,
+                container=f"c-{name}",
+                role=Role.NODE,
+                node=name,
+                running=on,
+                paused=name in self.frozen,
+            )
             for name, on in self.nodes.items()
         ]
         machines = [
@@ -167,6 +204,8 @@ class ScriptedArena:
                 role=Role.MACHINE,
                 node=machine.node,
                 running=machine.running,
+                paused=machine.container in self.processes.paused
+                or (machine.running and machine.node in self.frozen and not self.script.hang_spares_machines),
                 machine=machine.name,
                 group=machine.group,
                 session=f"{machine.node}@1/1",
@@ -177,6 +216,32 @@ class ScriptedArena:
 
     async def held(self, node: str) -> bool:
         return node in self.holds
+
+    async def inside(self, node: str, *, ask: Collection[NodeProgram] = ()) -> NodeInside:
+        await self.runtime.sleep(100 * MS)
+        if not self.nodes[node]:
+            raise HarnessError(f"{node} is off")
+        return self.processes.inside(node, ask)
+
+    def machine_event(self, action: str, machine: str, **more: Any) -> None:
+        self._event(action, self.machines[machine], **more)
+
+    def machine_runs(self, machine: str, running: bool) -> None:
+        self.machines[machine].running = running
+
+    async def network(self, node: str) -> NetworkSeen:
+        await self.runtime.sleep(10 * MS)
+        cut = node in self.cuts and self.nodes[node] and not self.script.isolate_does_nothing
+        prober = next((name for name, on in self.nodes.items() if on and name not in {node, *self.cuts}), "")
+        reached = None if not prober or self.script.nobody_to_ask else not cut
+        dropped = 3 if cut else 0
+        return NetworkSeen(cut=cut, kept=node in self.cuts, dropped=dropped, reached=reached, prober=prober)
+
+    async def engine(self, node: str) -> EngineSeen:
+        await self.runtime.sleep(10 * MS)
+        stalled = node in self.stalled
+        answers = None if self.script.nobody_to_ask else not stalled
+        return EngineSeen(stalled=stalled, answers=answers)
 
     async def apply(self, effect: Effect) -> int:
         self.calls.append(f"{type(effect).__name__} {getattr(effect, 'machine', '') or effect.node}")
@@ -189,6 +254,26 @@ class ScriptedArena:
                 self._power_off(node)
             case PowerOn(node=node):
                 self._power_on(node)
+            case HangNode(node=node):
+                self._hang(node)
+            case ThawNode(node=node):
+                self._thaw(node)
+            case ResetNode(node=node):
+                self._reset(node)
+            case IsolateNode(node=node):
+                self.cuts[node] = effect
+                self.clock.after(2 * SECOND, lambda: self._fence(node, if_still=self.cuts))
+            case JoinNetwork(node=node):
+                if not self.script.join_does_nothing:
+                    self.cuts.pop(node, None)
+            case StallEngine(node=node):
+                if not self.script.stall_does_nothing:
+                    self.stalled.add(node)
+            case ResumeEngine(node=node):
+                if not self.script.resume_does_nothing:
+                    self.stalled.discard(node)
+        if isinstance(effect, ProcessEffect):
+            self.processes.apply(effect)
         if self.script.stalls_after_fault:
             self.history.append(Stall(at_ns=self.unix_ns(), length_us=3 * SECOND))
         return at_ns
@@ -330,12 +415,55 @@ class ScriptedArena:
         for machine in lost:
             self._start(machine, survivor)
 
+    def _here(self, node: str) -> list[_Machine]:
+        return [machine for machine in self.machines.values() if machine.node == node and machine.running]
+
+    def _hang(self, node: str) -> None:
+        self.frozen.add(node)
+        self._node_event("pause", node)
+        for machine in [] if self.script.hang_spares_machines else self._here(node):
+            self._event("pause", machine)
+        self.clock.after(3 * SECOND, lambda: self._fence(node, if_still=self.frozen))
+
+    def _thaw(self, node: str) -> None:
+        if self.script.thaw_does_nothing or node not in self.frozen:
+            return
+        self.frozen.discard(node)
+        self._node_event("unpause", node)
+        for machine in self._here(node):
+            self._event("unpause", machine)
+
+    def _reset(self, node: str) -> None:
+        if self.script.reset_is_a_kill:
+            self._node_event("kill", node)
+        self._reboot(node)
+
+    def _fence(self, node: str, *, if_still: Container[str]) -> None:
+        if node in if_still:
+            self._node_event("kill", node)
+            self._reboot(node)
+
+    def _reboot(self, node: str) -> None:
+        lost = self._here(node)
+        for machine in lost:
+            machine.running = False
+            self._event("die", machine, exit_code=137)
+        self.nodes[node] = False
+        self.frozen.discard(node)
+        self._node_event("die", node)
+        if not self.script.reset_stays_off:
+            self.clock.after(500 * MS, lambda: self._boot(node))
+        self.clock.after(SECOND, lambda: self._fail_over(node, lost))
+
+    def _boot(self, node: str) -> None:
+        self._node_event("start", node)
+        self.nodes[node] = True
+
     def _power_on(self, node: str) -> None:
         if self.script.power_on_raises:
             raise self.script.power_on_raises
         self.holds.discard(node)
-        self._node_event("start", node)
-        self.nodes[node] = True
+        self._boot(node)
 
 
 def interrupt_at(after_us: int, signal: int) -> Mapping[int, Callable[[ScriptedArena], None]]:

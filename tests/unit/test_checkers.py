@@ -243,6 +243,26 @@ class TestOneInstanceByJournals:
     def test_where_no_machine_ran_it_does_not_apply(self) -> None:
         assert self.check(history()).ruling is Ruling.NOT_APPLICABLE
 
+    def test_a_machine_that_keeps_no_journal_is_named(self) -> None:
+        other = machine("start", 1, "node1", "c", machine="own-vm")
+        good = journal(("a", "node1", 1), ("a", "node1", 2))
+
+        verdict = self.check(
+            history(machine("start", 1, "node1", "a"), other, good, GuestJournal(at_ns=9, machine="own-vm", kept=False))
+        )
+
+        assert verdict.ruling is Ruling.HOLDS
+        assert verdict.notes[0] == "2 lines of 1 machines"
+        assert "no journal is kept by own-vm" in verdict.notes[1]
+
+    def test_where_no_machine_keeps_one_it_does_not_apply_and_says_so(self) -> None:
+        verdict = self.check(
+            history(machine("start", 1, "node1", "a"), GuestJournal(at_ns=9, machine="vm", kept=False))
+        )
+
+        assert verdict.ruling is Ruling.NOT_APPLICABLE
+        assert "no journal is kept by vm" in verdict.notes[0]
+
     def test_torn_lines_are_counted_and_what_is_glued_to_them_is_read(self) -> None:
         text = '{"boot": "a", "boottime": 1}\n{"boot": "a", "boot{"boot": "b", "boottime": 2}\n\0\0\0\nnonsense\n'
 
@@ -374,6 +394,16 @@ class TestRecovery:
         late = Answer(at_ns=int(10.05 * S), machine="vm", ok=True, boot="1", node="node1")
 
         (row,) = read_recoveries(history(*power_cut(), late))
+        assert row.after_s(Phase.ANSWERING) == 2.5
+
+    def test_a_machine_that_does_not_say_which_boot_answers_is_answering_after_its_start(self) -> None:
+        records = [
+            replace(record, boot="", node="") if isinstance(record, Answer) else record for record in power_cut()
+        ]
+        late = Answer(at_ns=int(10.05 * S), machine="vm", ok=True)
+
+        (row,) = read_recoveries(history(*records, late))
+
         assert row.after_s(Phase.ANSWERING) == 2.5
 
     def test_a_restart_in_place_is_detected_by_the_failure_of_the_resource_and_claims_nothing(self) -> None:

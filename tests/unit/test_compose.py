@@ -73,6 +73,44 @@ def test_environment_names_voters_and_times_and_nothing_secret() -> None:
     }
 
 
+def test_an_engine_proxy_stands_between_each_node_and_the_engine_when_it_is_asked_for() -> None:
+    plain, proxied = document()["services"], document("nodes: 3\nsettings: {engine-proxy: true}\n")["services"]
+
+    assert list(plain) == ["node1", "node2", "node3"]
+    proxies = {name: service for name, service in proxied.items() if name.endswith("-engine")}
+    assert list(proxies) == ["node1-engine", "node2-engine", "node3-engine"]
+    for name, proxy in proxies.items():
+        node = proxied[name.removesuffix("-engine")]
+        assert "/var/run/docker.sock:/var/run/docker.sock" in proxy["volumes"]
+        assert not any("docker.sock" in volume for volume in node["volumes"])
+        assert f"engine-{proxy['labels']['io.blackstart.node']}:/run/engine" in node["volumes"]
+        assert node["environment"]["BLACKSTART_ENGINE_SOCKET"] == proxy["entrypoint"][-1] == "/run/engine/docker.sock"
+        assert proxy["network_mode"] == "none"
+        assert (proxy["cap_drop"], proxy["cap_add"]) == (["ALL"], ["CHOWN"])
+        assert proxy["labels"]["io.blackstart.role"] == "engine-proxy"
+
+
+def test_a_voters_disk_of_a_size_of_its_own_is_kept_while_its_node_is_off() -> None:
+    rendered = document("nodes: 4\nvoters: 3\nsettings: {voter-disk: 64MiB}\n")
+    keeper = rendered["services"]["voter_disks"]
+
+    assert rendered["volumes"]["voter-node1"]["driver_opts"] == {
+        "type": "tmpfs",
+        "device": "tmpfs",
+        "o": "size=67108864,uid=901,gid=901,mode=0755",
+    }
+    assert keeper["volumes"] == [f"voter-node{number}:/node{number}:ro" for number in (1, 2, 3)]
+    assert keeper["labels"]["io.blackstart.role"] == "keeper"
+    assert (keeper["user"], keeper["cap_drop"], keeper["network_mode"]) == ("65534:65534", ["ALL"], "none")
+
+
+def test_a_voters_disk_is_the_engines_by_default() -> None:
+    rendered = document()
+
+    assert "driver_opts" not in rendered["volumes"]["voter-node1"]
+    assert "voter_disks" not in rendered["services"]
+
+
 def test_every_object_carries_the_rigs_label() -> None:
     rendered = document("name: mine\n")
     objects = [*rendered["services"].values(), *rendered["networks"].values(), *rendered["volumes"].values()]

@@ -6,10 +6,11 @@ import pytest
 
 from harness.drivers import registry
 from harness.drivers.ip_address import interface_address
-from harness.drivers.machine_properties import machine_spec
+from harness.drivers.machine_properties import machine_readiness, machine_spec
 from harness.errors import UsageError
 from harness.model.machine import MachineSpec
 from harness.model.topology import ResourceSpec
+from harness.model.workload import answers_on
 from harness.resource_host.driver import DriverError
 
 
@@ -25,6 +26,9 @@ def test_machine_is_made_from_string_properties() -> None:
         memory="67108864",
         command='["guest", "--loud"]',
         environment='{"COLOUR": "blue"}',
+        volumes='{"data": "/var/lib/data"}',
+        processors="250",
+        processes="20",
     )
 
     assert machine_spec(given, group="g") == MachineSpec(
@@ -35,7 +39,10 @@ def test_machine_is_made_from_string_properties() -> None:
         user=10007,
         command=("guest", "--loud"),
         environment={"COLOUR": "blue"},
+        volumes={"data": "/var/lib/data"},
         memory_bytes=64 << 20,
+        processors_milli=250,
+        processes=20,
     )
 
 
@@ -48,12 +55,44 @@ def test_machine_is_made_from_string_properties() -> None:
         ({"image": "i", "command": "guest"}, "command"),
         ({"image": "i", "command": '["guest", 1]'}, "command"),
         ({"image": "i", "environment": "[]"}, "environment"),
+        ({"image": "i", "volumes": '{"data": 1}'}, "volumes"),
         ({"image": "i", "colour": "blue"}, "colour"),
     ],
 )
 def test_wrong_machine_property_is_refused_by_name(properties: dict[str, str], named: str) -> None:
     with pytest.raises(DriverError, match=named):
         machine_spec(resource(**properties), group="g")
+
+
+@pytest.mark.parametrize(
+    ("properties", "named"),
+    [
+        ({"readiness": "[]"}, "readiness"),
+        ({"readiness": "{}"}, "either an endpoint or a command"),
+        ({"readiness": '{"endpoint": "udp:53"}', "address": "10.87.0.100"}, "udp:53"),
+        ({"readiness": '{"endpoint": "tcp:5432"}'}, "no address"),
+        ({"answers-on": "http:80", "address": "10.87.0.100"}, "http:80"),
+    ],
+)
+def test_wrong_readiness_is_refused_by_name(properties: dict[str, str], named: str) -> None:
+    with pytest.raises(DriverError, match=named):
+        machine_readiness(resource(image="i", **properties))
+
+
+@pytest.mark.parametrize(
+    ("properties", "expected"),
+    [
+        ({"image": "blackstart/guest"}, "http:8080/"),
+        ({"image": "blackstart/guest:latest", "answers-on": "tcp:5432"}, "tcp:5432"),
+        ({"image": "shop", "readiness": '{"endpoint": "http:9000/health"}'}, "http:9000/health"),
+        ({"image": "shop", "readiness": '{"command": ["ready"]}'}, "None"),
+        ({"image": "shop", "readiness": '{"command": ["ready"]}', "answers-on": "tcp:5432"}, "tcp:5432"),
+        ({"image": "shop"}, "None"),
+        ({"image": "blackstart/guest", "address": ""}, "None"),
+    ],
+)
+def test_client_asks_what_the_machine_says_it_answers_on(properties: dict[str, str], expected: str) -> None:
+    assert str(answers_on({"address": "10.87.0.100", **properties})) == expected
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,8 @@ def probe(provider: str, more: str = "") -> str:
 def test_every_shipped_experiment_is_valid(path: Path) -> None:
     experiment = load_experiment(path)
 
-    assert experiment.topology.rig == path.stem
+    assert path.stem.startswith(experiment.topology.rig)
+    assert len(experiment.topology.rig) == min(len(path.stem), 24)
     assert experiment.method
 
 
@@ -171,7 +172,11 @@ def test_unknown_keys_and_wrong_types_are_refused(rest: str, expected: list[str]
         (action("{label: node=node9}"), "8: the rig has no node 'node9'"),
         (action("node1", more=", tolerance: true"), "8: a tolerance on an action"),
         (action("node1", more=", until: {timeout: 3s}"), "8: until on an activity that is not asked again"),
-        (action("node1", more=", background: true"), "8: background is not available yet"),
+        (action("node1", more=", background: 1"), "8: background is 1, expected true or false"),
+        (
+            probe("type: cluster, probe: nodes-up", ", background: true"),
+            "8: background in method, type probe, expected an action of the method",
+        ),
         (action("node1", more=", pauses: {before: -1}"), "8: before is -1, expected 0 to 24h"),
         (action("node1", more=", pauses: {before: soon}"), "8: before: 'soon' is no duration"),
         (action("node1", more=", pauses: {befor: 1s}"), "8: pauses has no key 'befor', expected before"),

@@ -361,20 +361,21 @@ class TestPrograms:
     def test_witness_runs_a_voter_alone(self):
         assert self.names(BLACKSTART_ROLE="witness") == ["voter"]
 
-    def test_only_the_service_pets_and_only_vmms_talks_to_the_engine(self):
+    def test_only_the_service_pets_and_serves_the_api_and_only_vmms_talks_to_the_engine(self):
         all_programs = programs.standard_programs(self.ENVIRONMENT)
 
         assert [program.name for program in all_programs if program.pets] == ["service"]
+        assert [program.name for program in all_programs if program.serves_api] == ["service"]
         assert [program.name for program in all_programs if program.talks_to_engine] == ["vmms"]
         assert len({program.uid for program in all_programs}) == len(all_programs)
 
     def test_command_line_gives_the_program_its_own_identity_and_nothing_more(self):
-        program = programs.Program(name="host", argv=("run", "{pet_fd}"), uid=903, capabilities=("net_admin",))
+        program = programs.Program(name="host", argv=("{api_fd}", "{pet_fd}"), uid=903, capabilities=("net_admin",))
 
-        line = programs.command_line(program, pet_fd=20, restart_fd=21, engine_group=106)
+        line = programs.command_line(program, descriptors={"pet_fd": 20, "api_fd": 21}, engine_group=106)
 
         assert line[0] == "setpriv"
-        assert line[-2:] == ["run", "20"]
+        assert line[-2:] == ["21", "20"]
         assert "--no-new-privs" in line
         settings = dict(zip(line[1:-3:2], line[2:-3:2], strict=True))
         assert settings == {
@@ -389,14 +390,14 @@ class TestPrograms:
     def test_only_what_talks_to_the_engine_gets_the_group_of_its_socket(self):
         program = programs.Program(name="vmms", argv=("run",), uid=902, talks_to_engine=True)
 
-        line = programs.command_line(program, pet_fd=20, restart_fd=21, engine_group=106)
+        line = programs.command_line(program, descriptors={}, engine_group=106)
 
         assert line[line.index("--groups") + 1] == "910,106"
 
     def test_voter_is_in_no_group(self):
         voter = programs.standard_programs(self.ENVIRONMENT)[0]
 
-        assert "--clear-groups" in programs.command_line(voter, pet_fd=20, restart_fd=21, engine_group=106)
+        assert "--clear-groups" in programs.command_line(voter, descriptors={}, engine_group=106)
 
     def test_file_replaces_the_programs(self):
         entry = {"name": "stub", "argv": ["sleep", "9"], "uid": 900, "pets": True}

@@ -1,6 +1,6 @@
 """The resource host with the real drivers and the real VMMS on the simulated engine."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 import pytest
 from machine_bench import MS, SECOND, Bench, BenchHost, BenchVmms, address, machine
@@ -285,7 +285,8 @@ class TestPolls:
         asked: list[tuple[int, str]] = []
 
         class Probe:
-            async def missing(self, machine: str) -> tuple[str, ...]:
+            async def missing(self, machine: str, *, volumes: Collection[str] = ()) -> tuple[str, ...]:
+                del volumes
                 asked.append((bench.clock.now_us, machine))
                 return ()
 

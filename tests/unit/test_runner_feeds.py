@@ -15,19 +15,24 @@ from scripted_arena import MS, SECOND, ScriptedArena
 
 import chaos.client_probe
 import chaos.crash_probe
+import chaos.engine_probe
 import chaos.inside_probe
+import chaos.network_probe
 from chaos.arena import wait_record
 from chaos.arena_docker import cluster_seen, log_line
-from chaos.client import client_record, machine_addresses
+from chaos.client import client_record
 from chaos.client_probe import ask
+from chaos.client_targets import measured_machines
 from chaos.engine_stream import engine_event
+from chaos.evidence import machines_without_journal
 from chaos.history import Answer, ClientBeat, Role, Stall
 from chaos.interrupt import Interrupted
 from chaos.listing import differences
 from chaos.log_stream import parse_stamp_ns
 from chaos.stall_watch import watch_stalls
 from harness.rig.standing import GroupStanding, NodeStanding, Power, ResourceStanding, Standing
-from harness.rig.topology_document import default_topology
+from harness.rig.topology_document import default_topology, read_topology
+from harness.rig.yaml_source import load
 
 
 def test_an_engine_event_becomes_a_record() -> None:
@@ -105,13 +110,40 @@ def test_the_clients_lines_become_records() -> None:
 
 
 def test_machines_with_an_address_are_asked() -> None:
-    addresses = machine_addresses(default_topology())
+    measured = measured_machines(default_topology())
 
-    assert len(addresses) == 6
-    assert addresses["web1-vm"].startswith("10.87.0.")
+    assert len(measured) == 6
+    assert measured["web1-vm"] == "guest://10.87.0.100:8080/"
 
 
-@pytest.mark.parametrize("module", [chaos.client_probe, chaos.crash_probe, chaos.inside_probe])
+OWN_MACHINES = """\
+groups:
+  - name: own
+    resources:
+      - {name: ip, type: ip-address}
+      - {name: guest-vm, type: virtual-machine, depends-on: "[ip]"}
+      - {name: tcp-vm, type: virtual-machine, image: database, depends-on: "[ip]", answers-on: 5432}
+      - {name: http-vm, type: virtual-machine, image: shop, depends-on: "[ip]", readiness: {http: /up, port: 9000}}
+      - {name: mute-vm, type: virtual-machine, image: batch, depends-on: "[ip]"}
+      - {name: lonely-vm, type: virtual-machine}
+"""
+
+
+def test_machines_of_a_persons_own_are_asked_where_they_say() -> None:
+    topology = read_topology(load(OWN_MACHINES, name="rig.yaml"))
+
+    assert measured_machines(topology) == {
+        "guest-vm": "guest://10.87.0.100:8080/",
+        "tcp-vm": "tcp://10.87.0.100:5432",
+        "http-vm": "http://10.87.0.100:9000/up",
+    }
+    assert machines_without_journal(topology) == {"tcp-vm", "http-vm", "mute-vm"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [chaos.client_probe, chaos.crash_probe, chaos.engine_probe, chaos.inside_probe, chaos.network_probe],
+)
 def test_what_travels_as_source_needs_nothing_of_the_project(module: Any) -> None:
     source = Path(module.__file__).read_text()
 
@@ -145,12 +177,12 @@ class Server:
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def serve() -> Iterator[Any]:
     servers: list[Server] = []
 
-    def start(answer: bytes | None) -> None:
+    def start(answer: bytes | None) -> str:
         servers.append(Server(answer))
-        monkeypatch.setattr(chaos.client_probe, "PORT", servers[0].port)
+        return f"127.0.0.1:{servers[0].port}"
 
     yield start
     for server in servers:
@@ -158,24 +190,45 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_the_client_reads_boot_and_node(serve: Any) -> None:
-    serve(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{"boot": "b1", "node": "node1"}\n')
+    place = serve(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{"boot": "b1", "node": "node1"}\n')
 
-    assert ask("127.0.0.1") == {"ok": True, "boot": "b1", "node": "node1"}
+    assert ask(f"guest://{place}/") == {"ok": True, "boot": "b1", "node": "node1"}
 
 
 @pytest.mark.parametrize(
     "answer", [b"HTTP/1.1 503 Busy\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\nhello", b"HTTP/1.1 200 OK\r\n\r\n{}", b""]
 )
 def test_an_answer_that_is_not_a_machines_is_none(serve: Any, answer: bytes) -> None:
-    serve(answer)
+    place = serve(answer)
 
-    assert ask("127.0.0.1")["ok"] is False
+    assert ask(f"guest://{place}/")["ok"] is False
+
+
+@pytest.mark.parametrize(
+    ("answer", "good"),
+    [
+        (b"HTTP/1.1 204 Fine\r\n\r\n", True),
+        (b"HTTP/1.1 302 Elsewhere\r\n\r\n", True),
+        (b"HTTP/1.1 500 Bad\r\n\r\n", False),
+        (b"no HTTP", False),
+    ],
+)
+def test_another_program_answers_with_its_status(serve: Any, answer: bytes, good: bool) -> None:
+    place = serve(answer)
+
+    assert ask(f"http://{place}/up")["ok"] is good
+
+
+def test_of_a_port_the_connection_is_the_answer(serve: Any) -> None:
+    place = serve(None)
+
+    assert ask(f"tcp://{place}") == {"ok": True}
 
 
 def test_a_machine_that_accepts_and_says_nothing_does_not_answer(serve: Any) -> None:
-    serve(None)
+    place = serve(None)
 
-    assert ask("127.0.0.1") == {"ok": False, "error": "no answer in time"}
+    assert ask(f"guest://{place}/") == {"ok": False, "error": "no answer in time"}
 
 
 def test_a_rigs_standing_becomes_a_snapshot() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     assert asyncio.run(volume.missing("web1")) == ()
     assert asyncio.run(volume.missing("web2")) == ("disk",)
     assert asyncio.run(volume.missing("web3")) == ("config.json", "disk")
+    assert asyncio.run(volume.missing("web1", volumes=("data",))) == ("volumes/data",)
 
 
 def test_absence_of_the_volume_is_not_the_machines(tmp_path: Path) -> None:
@@ -34,7 +36,8 @@ def test_volume_that_hangs_is_given_up_and_not_asked_without_end(monkeypatch: py
     looks: list[str] = []
 
     class HungVolume(SharedVolume):
-        def _missing(self, machine: str) -> tuple[str, ...]:
+        def _missing(self, machine: str, volumes: Collection[str]) -> tuple[str, ...]:
+            del volumes
             looks.append(machine)
             thaw.wait(5)
             return ()

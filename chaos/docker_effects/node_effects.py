@@ -1,0 +1,71 @@
+"""Freezing, thawing and resetting a node with real containers.
+
+The engine freezes containers one by one, so the node comes first: from then on nothing in it starts another machine.
+What the engine still brings up of an earlier order is found by looking again.
+"""
+
+import contextlib
+import time
+from typing import Any
+
+import docker
+
+from harness.errors import EngineError
+from harness.model import labels
+from harness.rig.compose import node_container
+from harness.rig.engine import engine_call, in_parallel
+
+__all__ = ["hang_node", "reset_node", "thaw_node"]
+
+ROUNDS = 20
+"""Looks until nothing is left to freeze or thaw. Two are the rule; a start that was under way takes one more."""
+
+
+def hang_node(client: docker.DockerClient, rig: str, node: str) -> int:
+    """Freezes the node, then its machines, all at once. Raises EngineError when the node cannot be frozen."""
+    at_ns = time.time_ns()
+    with engine_call(f"freeze {node_container(rig, node)}"):
+        client.api.pause(node_container(rig, node))
+    _each(client, rig, node, state="running", roles=(labels.Role.MACHINE,), call=client.api.pause)
+    return at_ns
+
+
+def thaw_node(client: docker.DockerClient, rig: str, node: str) -> int:
+    """Thaws whatever of the node is frozen, all at once."""
+    at_ns = time.time_ns()
+    roles = (labels.Role.NODE, labels.Role.MACHINE)
+    _each(client, rig, node, state="paused", roles=roles, call=client.api.unpause)
+    return at_ns
+
+
+def reset_node(client: docker.DockerClient, rig: str, node: str) -> int:
+    """Has the node's PID 1 end itself, as root of the node; its answer would die with it, so none is awaited."""
+    container = node_container(rig, node)
+    at_ns = time.time_ns()
+    with engine_call(f"reset {container} from inside"):
+        order = client.api.exec_create(container, ["sh", "-c", "kill -TERM 1"], user="0")["Id"]
+        client.api.exec_start(order, detach=True)
+    return at_ns
+
+
+def _each(
+    client: docker.DockerClient, rig: str, node: str, *, state: str, roles: tuple[labels.Role, ...], call: Any
+) -> None:
+    """`call` of each container of the node in that state, until there is none."""
+    saw = ""
+    for _ in range(ROUNDS):
+        with engine_call(f"list the containers of {node}"):
+            filters = {"label": [f"{labels.RIG}={rig}", f"{labels.NODE}={node}"], "status": [state]}
+            listed = client.api.containers(all=True, filters=filters)
+        found = [entry for entry in listed if entry["Labels"].get(labels.ROLE) in roles]
+        if not found:
+            return
+        saw = ", ".join(entry["Names"][0].lstrip("/") for entry in found)
+
+        def attempt(entry: Any) -> None:
+            # Refused when it died, or was frozen or thawed by somebody else, a moment ago: the next look decides.
+            with contextlib.suppress(EngineError), engine_call(f"change {entry['Id'][:12]}"):
+                call(entry["Id"])
+
+        in_parallel(attempt, found)
+    raise EngineError(f"containers of {node} are still {state} after {ROUNDS} rounds: {saw}")

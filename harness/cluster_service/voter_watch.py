@@ -1,0 +1,98 @@
+"""What this node sees of each voter: answers, refuses and why, silent since when. Facts; it decides nothing.
+
+Fed with every answer and every failure of a call, whoever asked.
+"""
+
+from dataclasses import dataclass
+
+from harness.cluster_service.messages import Action, Event, Log, VoterAnswered, VoterFailed
+from harness.database.protocol import Address, HelloAnswer, Refused, Why
+
+__all__ = ["VoterView", "VoterWatch"]
+
+COMPONENT = "database-manager"
+
+
+@dataclass(slots=True)
+class VoterView:
+    """One voter. `incarnation` is the life that it told last, empty for a voter without its disk; None while it never
+    answered. `behind`: it has lost writes and knows it. Times in microseconds.
+    """
+
+    answered_us: int | None = None
+    silent_since_us: int | None = None
+    told_silent: bool = False
+    incarnation: str | None = None
+    set_version: int = 0
+    behind: bool = False
+    reason: str = ""
+
+
+class VoterWatch:
+    """The voters by name. A voter is called silent once it has not answered for `patience_us`."""
+
+    def __init__(self, *, patience_us: int) -> None:
+        self._patience_us = patience_us
+        self._voters: dict[str, VoterView] = {}
+
+    def view(self, voter: str) -> VoterView:
+        """What is known of that voter."""
+        return self._voters.setdefault(voter, VoterView())
+
+    def answers(self, now: int, voter: str, incarnation: str) -> bool:
+        """Whether that life of the voter has answered lately and may vote."""
+        view = self.view(voter)
+        lately = view.answered_us is not None and now - view.answered_us <= self._patience_us
+        return lately and view.incarnation == incarnation and not view.behind
+
+    def lost(self, voter: str, incarnation: str) -> str:
+        """Why that life of the voter is over for good: a sentence, empty when it is not known to be."""
+        view = self.view(voter)
+        if view.incarnation is None:
+            return ""
+        if view.incarnation == "":
+            return "it came back empty"
+        if view.incarnation != incarnation:
+            return f"it came back as {view.incarnation}"
+        return "it has lost writes that it had told of" if view.behind else ""
+
+    def silent_for_us(self, now: int, voter: str) -> int:
+        """How long the voter has not answered; 0 while it does."""
+        view = self.view(voter)
+        return now - view.silent_since_us if view.silent_since_us is not None else 0
+
+    def handle(self, now: int, event: Event) -> list[Action]:
+        """Take a fact in; tell when a voter falls silent and when it is heard again."""
+        if isinstance(event, VoterAnswered):
+            return self._answered(now, event)
+        if isinstance(event, VoterFailed):
+            return self._failed(now, event)
+        return []
+
+    def _answered(self, now: int, event: VoterAnswered) -> list[Action]:
+        view, reply = self.view(event.voter), event.reply
+        if isinstance(reply, HelloAnswer):
+            view.incarnation, view.behind = reply.incarnation, reply.behind
+            view.set_version = reply.voter_set.version if reply.voter_set is not None else 0
+        else:
+            of: Address = reply.of
+            view.incarnation, view.set_version = of.incarnation, of.set_version
+            view.behind = isinstance(reply, Refused) and reply.why is Why.BEHIND
+        view.answered_us = now
+        was_silent, view.silent_since_us, view.told_silent, view.reason = view.told_silent, None, False, ""
+        if not was_silent:
+            return []
+        message = f"voter {event.voter} answers again"
+        return [Log(component=COMPONENT, event="voter-answers", message=message, fields={"voter": event.voter})]
+
+    def _failed(self, now: int, event: VoterFailed) -> list[Action]:
+        view = self.view(event.voter)
+        view.reason = event.reason
+        if view.silent_since_us is None:
+            view.silent_since_us = now
+        if view.told_silent or now - view.silent_since_us < self._patience_us:
+            return []
+        view.told_silent = True
+        message = f"voter {event.voter} does not answer: {event.reason or 'no answer within the limit'}"
+        fields = {"voter": event.voter, "reason": event.reason}
+        return [Log(component=COMPONENT, event="voter-silent", message=message, fields=fields)]
