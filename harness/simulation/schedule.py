@@ -200,14 +200,15 @@ def plan(rng: random.Random, topology: Topology, among: tuple[FaultKind, ...] = 
             continue
         if FaultKind.COMMAND in enabled and rng.random() < 0.5:
             group = rng.choice(topology.groups)
+            spread_us = rng.choice([20_000, 200_000, 1_500_000])
             for _ in range(rng.randint(2, 6)):
                 asked = rng.choice(nodes)
-                add(begin_us + rng.randint(0, 1_500_000), FaultKind.COMMAND, f"{asked}/{group.name}", _duration(rng))
+                add(begin_us + rng.randint(0, spread_us), FaultKind.COMMAND, f"{asked}/{group.name}", _duration(rng))
             if rng.random() < 0.5:
                 machine = rng.choice(machine_names(replace(topology, groups=(group,))))
-                add(begin_us + rng.randint(0, 1_500_000), FaultKind.VM_CRASH, machine, _duration(rng))
+                add(begin_us + rng.randint(0, spread_us), FaultKind.VM_CRASH, machine, _duration(rng))
             elif blows:
-                add(begin_us + rng.randint(0, 1_500_000), rng.choice(blows), node, _duration(rng))
+                add(begin_us + rng.randint(0, spread_us), rng.choice(blows), node, _duration(rng))
             continue
         spread_us = rng.choice([300_000, 1_500_000, 5_000_000])
         for _ in range(rng.randint(1, 5)):
