@@ -31,13 +31,15 @@ def doctor(json_wanted: bool) -> int:
 
     Ends with 4 when something that every rig needs is missing.
     """
+    from chaos.abilities import abilities
     from chaos.cli.output import coloured, print_json, print_table
     from harness.rig.doctor import Health, examine
 
     report = examine()
+    faults = abilities(report.checks)
     code = 4 if report.health is Health.FAIL else 0
     if json_wanted:
-        print_json({"health": report.health, "checks": report.checks, "faults": report.faults})
+        print_json({"health": report.health, "checks": report.checks, "faults": faults})
         return code
     print_table(
         ("check", "", "seen", "what to do"),
@@ -54,7 +56,7 @@ def doctor(json_wanted: bool) -> int:
                 _escaped(ability.effect),
                 _escaped(ability.why_not),
             )
-            for ability in report.faults
+            for ability in faults
         ],
         empty="",
     )

@@ -1,6 +1,7 @@
 """What this machine can and cannot do for a rig, tried where that is possible, and what to do about it.
 
-It changes nothing that lasts: one container is run and removed. An absent engine is a finding, not an error.
+It changes nothing that lasts: two containers and a volume are made and removed. An absent engine is a finding, not an
+error.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from harness.rig.engine import connect, engine_call
 from harness.rig.images import ImageState, find_project_root, image_status
 from harness.rig.teardown import rig_names
 
-__all__ = ["Check", "FaultAbility", "Health", "Report", "examine"]
+__all__ = ["FREEZING", "LIMITED_DISK", "Check", "Health", "Report", "examine"]
 
 ENGINE_LIMIT_S = 20
 TRIAL_LIMIT_S = 30
@@ -34,6 +35,11 @@ MEMORY_NEEDED_BYTES = 1 << 30
 """Three nodes of 60 MiB and six machines of 12 MiB; the rest is the engine's and the runner's."""
 
 DOCTOR_RIG = "doctor"
+
+FREEZING, LIMITED_DISK = "freezing", "disks of a size"
+"""Checks that some faults need and no rig does."""
+LIMITED_DISK_BYTES = 8 << 20
+LIMITED_DISK_OPTIONS = {"type": "tmpfs", "device": "tmpfs", "o": f"size={LIMITED_DISK_BYTES}"}
 
 _TRIAL = f"""
 ip address add 192.0.2.77/32 dev lo && echo address
@@ -63,21 +69,10 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FaultAbility:
-    """Whether a fault can be injected here, and why not."""
-
-    fault: str
-    effect: str
-    available: bool
-    why_not: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Everything that `doctor` says."""
 
     checks: tuple[Check, ...]
-    faults: tuple[FaultAbility, ...]
 
     @property
     def health(self) -> Health:
@@ -95,7 +90,7 @@ def examine() -> Report:
     except HarnessError as error:
         checks.append(_failed("engine", "no engine answers", str(error)))
     checks.append(_compose())
-    return Report(checks=tuple(checks), faults=_faults(checks))
+    return Report(checks=tuple(checks))
 
 
 def _with_engine(client: docker.DockerClient) -> Iterator[Check]:
@@ -113,6 +108,7 @@ def _with_engine(client: docker.DockerClient) -> Iterator[Check]:
     yield _memory(info)
     yield from _images(client)
     yield from _node_trial(client)
+    yield from _fault_trials(client)
     yield _rigs(client)
 
 
@@ -238,6 +234,59 @@ def _try_in_node(client: docker.DockerClient) -> set[str]:
             container.remove(force=True)
 
 
+def _fault_trials(client: docker.DockerClient) -> Iterator[Check]:
+    """Freezes a container, and looks at a volume of a size of its own in it."""
+    try:
+        size, state = _try_faults(client)
+    except NoSuchContainer:
+        for name in (FREEZING, LIMITED_DISK):
+            yield _warned(name, "not tried, because there is no image yet", "`blackstart images build`, then again")
+        return
+    except EngineError as error:
+        for name in (FREEZING, LIMITED_DISK):
+            yield _warned(name, f"could not be tried: {error}", "only some faults need it")
+        return
+    if state == "paused":
+        yield Check(name=FREEZING, health=Health.OK, saw="containers can be frozen and thawed")
+    else:
+        yield _warned(FREEZING, f"a container that was paused is {state}", "the engine needs a freezer control group")
+    if size == LIMITED_DISK_BYTES:
+        yield Check(name=LIMITED_DISK, health=Health.OK, saw="volumes in memory can be limited, and filled")
+    else:
+        advice = "the engine's local volumes must take type=tmpfs and size"
+        yield _warned(LIMITED_DISK, f"a volume of {LIMITED_DISK_BYTES} bytes has {size}", advice)
+
+
+def _try_faults(client: docker.DockerClient) -> tuple[int, str]:
+    """The size in bytes that a volume of LIMITED_DISK_BYTES has, and the state of a container that was paused."""
+    mark = {labels.RIG: DOCTOR_RIG, labels.ROLE: str(labels.Role.VOLUME)}
+    with engine_call("try a container that is frozen, with a volume of a size of its own"):
+        client.images.get(HYPERVISOR_IMAGE)
+        volume = client.volumes.create(driver="local", driver_opts=LIMITED_DISK_OPTIONS, labels=mark)
+    try:
+        with engine_call("try a container that is frozen, with a volume of a size of its own"):
+            container = client.containers.create(
+                HYPERVISOR_IMAGE,
+                entrypoint=["sh", "-c", "echo $(($(stat -f -c '%b*%S' /data))); sleep 60"],
+                labels={labels.RIG: DOCTOR_RIG, labels.ROLE: str(labels.Role.CLIENT)},
+                volumes={volume.name: {"bind": "/data", "mode": "rw"}},
+                network_mode="none",
+            )
+        try:
+            with engine_call("freeze a container"):
+                container.start()
+                size = next(container.logs(stream=True, follow=True))
+                container.pause()
+                container.reload()
+                return int(size), str(container.status)
+        finally:
+            with engine_call("remove the trial's container"):
+                container.remove(force=True)
+    finally:
+        with engine_call("remove the trial's volume"):
+            volume.remove(force=True)
+
+
 def _tried(name: str, done: set[str], wanted: tuple[str, ...], saw: str) -> Check:
     failed = [step for step in wanted if step not in done]
     if failed:
@@ -252,20 +301,6 @@ def _rigs(client: docker.DockerClient) -> Check:
     except EngineError as error:
         return _warned("rigs", str(error), "")
     return Check(name="rigs", health=Health.OK, saw=", ".join(names) or "none stands")
-
-
-def _faults(checks: list[Check]) -> tuple[FaultAbility, ...]:
-    failed = [f"{check.name}: {check.saw}" for check in checks if check.health is Health.FAIL]
-    why_not = "; ".join(failed)
-    effects = {
-        "vm.crash": "SIGKILL to a machine's main process, past the engine",
-        "node.power-off": "a node and its machines are killed at once and stay off",
-        "node.power-on": "a node that was powered off boots",
-    }
-    return tuple(
-        FaultAbility(fault=fault, effect=effect, available=not failed, why_not=why_not)
-        for fault, effect in effects.items()
-    )
 
 
 def _failed(name: str, saw: str, advice: str) -> Check:

@@ -9,6 +9,7 @@ from pathlib import Path
 import docker
 import pytest
 
+from chaos.abilities import abilities
 from chaos.cli.main import run_command
 from harness.errors import UsageError
 from harness.model import labels
@@ -166,5 +167,5 @@ def test_doctor_finds_this_machine_fit_and_leaves_nothing(engine: docker.DockerC
     report = examine()
 
     assert report.health is not Health.FAIL, report
-    assert all(fault.available for fault in report.faults)
+    assert all(ability.available for ability in abilities(report.checks))
     assert objects(engine, "doctor") == []
