@@ -118,6 +118,15 @@ def node_rows(standing: "Standing") -> Rows:
     return ("node", "address", "power", "state", "quorum", "", "session"), rows
 
 
+def voter_rows(standing: "Standing") -> Rows:
+    """The voters as a table."""
+    rows: list[Sequence[str]] = [
+        (voter.name, voter.role, "counts" if voter.member else "does not count", voter.state, voter.why)
+        for voter in standing.voters
+    ]
+    return ("voter", "", "", "state", "why"), rows
+
+
 def group_rows(standing: "Standing") -> Rows:
     """The headings and rows of the table of groups; a resource that is not wanted online is marked."""
     from chaos.cli.output import coloured
