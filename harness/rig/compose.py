@@ -14,7 +14,7 @@ import yaml
 from harness.live.node_api_endpoints import API_PORT
 from harness.model import labels
 from harness.model.plain import from_plain, to_plain
-from harness.model.topology import NodeSpec, Topology
+from harness.model.topology import Appendfsync, NodeSpec, Topology
 from harness.rig.addresses import dynamic_range
 
 __all__ = [
@@ -202,6 +202,7 @@ def _witness(topology: Topology, witness: NodeSpec, *, image: str) -> dict[str, 
             "BLACKSTART_NODE": witness.name,
             "BLACKSTART_ROLE": "witness",
             "BLACKSTART_VOTERS": f"{witness.name}={witness.address}",
+            **_appendfsync(topology),
         },
         "networks": {"rig": {"ipv4_address": witness.address}},
         "volumes": ["secrets:/run/secrets:ro", f"voter-{witness.name}:/data"],
@@ -274,4 +275,10 @@ def _environment(topology: Topology, node: NodeSpec) -> dict[str, str]:
         "BLACKSTART_PROGRAM_ASK_MS": str(settings.program_ask_us // 1000),
         "BLACKSTART_PROGRAM_SILENCE_MS": str(settings.program_silence_us // 1000),
         **engine,
+        **_appendfsync(topology),
     }
+
+
+def _appendfsync(topology: Topology) -> dict[str, str]:
+    wanted = topology.settings.appendfsync
+    return {} if wanted is Appendfsync.ALWAYS else {"BLACKSTART_APPENDFSYNC": str(wanted)}

@@ -9,7 +9,8 @@ once; behind this module a topology is sound. It does not look at any engine.
     subnet: 10.87.0.0/24          # a wish: inside of 10.87.0.0/16 a rig takes the next free one
     settings: {beat: 500ms, lease: 2s, grace: 1s, fencing: power, engine-proxy: false,
                dynamic-quorum: true, program-ask: 1s, program-silence: 5s,
-               voter-disk: 64MiB}  # by default none of its own
+               appendfsync: always,  # everysec loses acknowledged changes: a negative control
+               voter-disk: 64MiB}    # by default none of its own
     groups:                       # or a number of like groups; by default six
       - name: web
         preferred-owners: [node2]
@@ -148,7 +149,7 @@ def _read_witness(section: Section, names: tuple[str, ...]) -> bool:
         section.refuse("witness", f"a witness for {len(names)} node", "at least two nodes")
     elif wanted and WITNESS in names:
         section.refuse("witness", f"a node is called {WITNESS!r} as well", "another name for the node")
-    return wanted
+    return wanted and len(names) >= 2
 
 
 def _witness(subnet: str) -> NodeSpec:
@@ -195,6 +196,7 @@ def _read_settings(section: Section) -> Settings:
         grace_us=milliseconds_us("grace", default.grace_us, 0, 60 * SECOND_US),
         fencing=section.choice("fencing", default.fencing),
         dynamic_quorum=section.boolean("dynamic-quorum", default.dynamic_quorum),
+        appendfsync=section.choice("appendfsync", default.appendfsync),
         engine_proxy=section.boolean("engine-proxy", default.engine_proxy),
         program_ask_us=milliseconds_us("program-ask", default.program_ask_us, 100 * _MILLISECOND_US, 60 * SECOND_US),
         program_silence_us=milliseconds_us(
