@@ -1,4 +1,4 @@
-"""The output of a container, line by line, followed across its restarts.
+"""The output of a container, line by line: what there is, and what comes, followed across its restarts.
 
 Node logs and the client's lines come this way. The engine ends a stream when the container dies; it is opened again
 when the container is told to have started, from the last line on. Each line carries the engine's time stamp, which
@@ -14,8 +14,9 @@ from typing import Any
 import docker
 
 from chaos.engine_stream import BROKEN
+from harness.rig.engine import engine_call
 
-__all__ = ["LogStream", "parse_stamp_ns"]
+__all__ = ["LogStream", "parse_stamp_ns", "read_lines"]
 
 LOOK_INTERVAL_S = 1.0
 """A start that was told is followed at once; one that was not, because the event stream broke, after a second."""
@@ -26,12 +27,19 @@ class LogStream:
     """The standard output of one container. Invariant: each line reaches the sink once and in order."""
 
     def __init__(
-        self, client: docker.DockerClient, container: str, *, sink: Callable[[str], None], since_ns: int = 0
+        self,
+        client: docker.DockerClient,
+        container: str,
+        *,
+        sink: Callable[[str], None],
+        since_ns: int = 0,
+        stderr: bool = False,
     ) -> None:
-        """`sink` is called on the stream's own thread. Lines from the container's first on, or from `since_ns`."""
+        """`sink` is called on the stream's own thread. Lines from the container's first on, or after `since_ns`."""
         self._client = client
         self._container = container
         self._sink = sink
+        self._stderr = stderr
         self._last_ns = since_ns
         self._started = threading.Event()
         self._closed = threading.Event()
@@ -70,7 +78,7 @@ class LogStream:
         self._stream = self._client.api.logs(
             self._container,
             stdout=True,
-            stderr=False,
+            stderr=self._stderr,
             stream=True,
             follow=True,
             timestamps=True,
@@ -90,6 +98,30 @@ class LogStream:
             return
         self._last_ns = at_ns
         self._sink(text)
+
+
+def read_lines(
+    client: docker.DockerClient, container: str, *, since_ns: int = 0, tail: int | None = None, stderr: bool = False
+) -> list[tuple[int, str]]:
+    """What the container has written after `since_ns`, at most its last `tail` lines, each with the engine's stamp in
+    Unix nanoseconds. Raises EngineError.
+    """
+    with engine_call(f"read the log of {container}"):
+        data: bytes = client.api.logs(
+            container,
+            stdout=True,
+            stderr=stderr,
+            timestamps=True,
+            since=max(0.0, since_ns / 1e9 - 0.001) or None,
+            tail="all" if tail is None else tail,
+        )
+    lines = []
+    for line in data.decode(errors="replace").splitlines():
+        stamp, _, text = line.partition(" ")
+        at_ns = parse_stamp_ns(stamp)
+        if at_ns is not None and at_ns > since_ns:
+            lines.append((at_ns, text))
+    return lines
 
 
 def parse_stamp_ns(stamp: str) -> int | None:

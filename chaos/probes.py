@@ -114,6 +114,16 @@ async def _owner_of(question: _Question) -> Reply:
     return Reply(value=group.owner, reason=f"{name} is {group.state} on {group.owner}")
 
 
+async def _persistent_state(question: _Question) -> Reply:
+    name = question.arguments["machine"]
+    for group in (await look_at_cluster(question.arena)).groups:
+        for resource in group.resources:
+            if resource.name == name:
+                wanted = 1 if resource.wanted else 0
+                return Reply(value=wanted, reason=f"{name} is {resource.state} on {group.owner}, wanted {wanted}")
+    return Reply(value=None, reason=f"{name} is unknown to the cluster")
+
+
 async def _recovery_time(question: _Question) -> Reply:
     phase: Phase = question.arguments.get("phase", Phase.STARTED)
     rows = _last_rows(question)
@@ -174,6 +184,7 @@ _PROBES: Mapping[tuple[str, str], Callable[[_Question], Awaitable[Reply]]] = {
     ("cluster", "groups-online"): _groups_online,
     ("cluster", "nodes-up"): _nodes_up,
     ("cluster", "owner-of"): _owner_of,
+    ("cluster", "persistent-state"): _persistent_state,
     ("cluster", "recovery-time"): _recovery_time,
     ("cluster", "restarted-in-place"): _restarted_in_place,
     ("client", "answers"): _answers,

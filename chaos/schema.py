@@ -108,6 +108,11 @@ PROBES: Mapping[str, Mapping[str, ProbeForm]] = {
         "owner-of": ProbeForm(
             answers=Answers.TEXT, arguments={"group": ArgumentKind.GROUP}, required=frozenset({"group"})
         ),
+        "persistent-state": ProbeForm(
+            answers=Answers.NUMBER,
+            arguments={"machine": ArgumentKind.MACHINE},
+            required=frozenset({"machine"}),
+        ),
         "recovery-time": ProbeForm(
             answers=Answers.NUMBER,
             arguments={

@@ -1,5 +1,6 @@
 """The commands about experiments: run, report and validate."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,13 @@ from chaos.cli.rig_commands import as_json
 
 if TYPE_CHECKING:
     from chaos.options import ReportFiles
+    from harness.model.topology import Topology
 
 __all__ = ["report", "run", "validate"]
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+ENGINE_LIMIT_S = 10
+"""For each call by which `validate` asks an engine that it does not need."""
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -130,7 +134,7 @@ def report(
 def validate(files: tuple[Path, ...], json_wanted: bool) -> int:
     """Read experiments and say what is wrong, with file, line and the expected form.
 
-    Ends with 2 when a file is refused. Needs no engine.
+    Ends with 2 when a file is refused. Needs no engine; where one answers, it is also asked for the machines' images.
     """
     from chaos.cli.output import print_json
     from chaos.experiment import load_experiment
@@ -140,9 +144,15 @@ def validate(files: tuple[Path, ...], json_wanted: bool) -> int:
     refusals: dict[Path, list[str]] = {}
     for file in files:
         try:
-            titles[file] = load_experiment(file).title
+            experiment = load_experiment(file)
         except UsageError as error:
             refusals[file] = str(error).splitlines()
+            continue
+        refused = _refused_by_engine(experiment.topology)
+        if refused:
+            refusals[file] = [f"{file}: {line}" for line in refused]
+        else:
+            titles[file] = experiment.title
     if json_wanted:
         print_json(
             [
@@ -161,3 +171,22 @@ def validate(files: tuple[Path, ...], json_wanted: bool) -> int:
         for line in (line for lines in refusals.values() for line in lines):
             click.echo(line, err=True)
     return 2 if refusals else 0
+
+
+def _refused_by_engine(topology: "Topology") -> list[str]:
+    """What the engine here has to say against machines that are not the guest's; nothing where none answers."""
+    from harness.errors import EngineError, HarnessError
+    from harness.model.workload import runs_guest
+    from harness.rig.creation import refused_machines
+    from harness.rig.engine import connect
+
+    resources = [resource for group in topology.groups for resource in group.resources]
+    machines = [resource for resource in resources if resource.type == "virtual-machine"]
+    if all(runs_guest(machine.properties) and "processors" not in machine.properties for machine in machines):
+        return []
+    try:
+        with contextlib.closing(connect(limit_s=ENGINE_LIMIT_S)) as client:
+            return refused_machines(client, topology)
+    except (EngineError, HarnessError):
+        click.echo("the machines' images were not looked for: no container engine answers here", err=True)
+        return []

@@ -1,8 +1,9 @@
 """`blackstart`: the one command, its groups of subcommands, and how it ends.
 
 The heavy parts (engine client, tables, runner) are imported by the commands that need them, so that `--help` is there
-at once. Exit codes: 0 passed, 1 an expectation or invariant broke, 2 wrong usage or file, 3 no steady state, 4 the
-harness failed, 5 clean-up incomplete, 6 inconclusive, 130 and 143 after a signal.
+at once. Exit codes: 0 passed, 1 an expectation or invariant broke, or a request was refused or had no effect in time,
+2 wrong usage or file, 3 no steady state, 4 the harness failed, 5 clean-up incomplete, 6 inconclusive, 130 and 143 after
+a signal.
 """
 
 import contextlib
@@ -15,13 +16,18 @@ from types import FrameType
 
 import click
 
-from chaos.cli.cluster_commands import group, node, vm
 from chaos.cli.experiment_commands import report, run, validate
+from chaos.cli.group_commands import group, resource
+from chaos.cli.log_commands import events, logs
+from chaos.cli.machine_commands import vm
+from chaos.cli.node_commands import node
 from chaos.cli.rig_commands import compose, doctor, down, images, status, up
-from harness.errors import BlackstartError, CleanupError, UsageError
+from chaos.cli.wait_commands import quorum, wait
+from harness.errors import BlackstartError, CleanupError, ConditionUnmet, RequestRefused, UsageError
 
 __all__ = ["Terminated", "cli", "main", "run_command"]
 
+UNMET = 1
 USAGE = 2
 HARNESS = 4
 CLEANUP = 5
@@ -33,13 +39,15 @@ Examples:
   blackstart doctor                                   what this machine can do
   blackstart up                                       three nodes, six machines
   blackstart status
+  blackstart group move web1 --to node2
+  blackstart events --follow
   blackstart run chaos/experiments/node-power-cut.yaml
   blackstart down
 
 \b
 Exit codes:
   0         passed
-  1         an expectation or an invariant broke
+  1         an expectation or an invariant broke; a request was refused, its effect did not come in time
   2         wrong usage or an invalid file
   3         no steady state: nothing was injected
   4         the harness failed
@@ -59,7 +67,10 @@ def cli() -> None:
     """Chaos tests for virtual-machine failover: a rig of containers, a real cluster, faults, and a verdict."""
 
 
-for command in (doctor, up, status, down, run, report, validate, group, node, vm, images, compose):
+for command in (
+    *(doctor, up, status, down, run, report, validate, images, compose),
+    *(group, resource, node, vm, wait, quorum, events, logs),
+):
     cli.add_command(command)
 
 
@@ -100,6 +111,8 @@ def run_command(arguments: Sequence[str]) -> int:
 def _code(error: BlackstartError) -> int:
     if isinstance(error, UsageError):
         return USAGE
+    if isinstance(error, RequestRefused | ConditionUnmet):
+        return UNMET
     return CLEANUP if isinstance(error, CleanupError) else HARNESS
 
 

@@ -103,8 +103,8 @@ def up(nodes: int | None, witness: bool, topology_file: Path | None, name: str |
 @as_json
 def status(name: str, json_wanted: bool) -> None:
     """How a rig stands: nodes, groups and their resources."""
-    from chaos.cli.cluster_commands import group_rows, node_rows, voter_rows
     from chaos.cli.output import print_json, print_table
+    from chaos.cli.standing_tables import group_rows, node_rows, voter_rows
     from harness.rig.rig import Rig
 
     with contextlib.closing(Rig.find(name)) as rig:
@@ -113,11 +113,11 @@ def status(name: str, json_wanted: bool) -> None:
         print_json(standing)
         return
     click.echo(f"rig {standing.rig}, {standing.subnet}\n")
-    print_table(*node_rows(standing), empty="no nodes")
+    print_table(*node_rows(standing.nodes), empty="no nodes")
     click.echo()
-    print_table(*voter_rows(standing), empty="no voters")
+    print_table(*voter_rows(standing.voters), empty="no voters")
     click.echo()
-    print_table(*group_rows(standing), empty="no groups")
+    print_table(*group_rows(standing.groups), empty="no groups")
 
 
 @click.command(epilog="\b\nExamples:\n  blackstart down\n  blackstart down --name big\n  blackstart down --all")
@@ -148,15 +148,22 @@ def images() -> None:
     """The images of nodes and machines."""
 
 
-@images.command("build")
-def build_images() -> None:
+@images.command(
+    "build", epilog="\b\nExamples:\n  blackstart images build\n  blackstart images build --example database"
+)
+@click.option("--example", type=click.Choice(["database"]), help="This example of a machine of your own, and no other.")
+def build_images(example: str | None) -> None:
     """Build what is missing or was built from other sources; nothing otherwise."""
     from chaos.cli.output import Progress
     from harness.rig.engine import connect
-    from harness.rig.images import ensure_images, find_project_root
+    from harness.rig.images import ensure_example, ensure_images, find_project_root
 
     say = Progress()
     with contextlib.closing(connect()) as client:
+        if example is not None:
+            image = ensure_example(client, example, project_root=find_project_root(), say=say)
+            say(f"image: {image.tag} is built from what is here")
+            return
         built = ensure_images(client, project_root=find_project_root(), say=say)
     say(f"images: {built.hypervisor.tag} and {built.guest.tag} are built from what is here")
 

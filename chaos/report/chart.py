@@ -300,7 +300,7 @@ class _Drawing:
             )
             for span in line.states.get(machine, ())
         )
-        yield from _present(self._run_of(machine, instance) for instance in line.instances.get(machine, ()))
+        yield from _present(self._runs(machine, line.instances.get(machine, ())))
         for span in line.answers.get(machine, ()):
             shape = self._span(
                 span,
@@ -313,17 +313,29 @@ class _Drawing:
                 yield shape
         yield from self._bands_of(machine)
 
-    def _run_of(self, machine: str, instance: Instance) -> Shape | None:
+    def _runs(self, machine: str, instances: Sequence[Instance]) -> Iterable[Shape | None]:
+        """Each run; one that began while another was there lies in the lower half, and the time of both is marked."""
+        for index, instance in enumerate(instances):
+            others = [other for other in instances[:index] if other.overlap_ns(instance) != 0]
+            yield self._run_of(machine, instance, beside=bool(others))
+            for other in others:
+                ends = [run.ended_ns for run in (other, instance) if run.ended_ns is not None]
+                what = f"{machine} runs twice, on {other.node} and on {instance.node}"
+                yield self._bar(
+                    instance.started_ns, min(ends, default=None), y=3, height=17, css="twice", what=what, label="twice"
+                )
+
+    def _run_of(self, machine: str, instance: Instance, *, beside: bool) -> Shape | None:
         foreign = ", a foreign start" if instance.foreign else ""
         end = f"until {self._at(instance.ended_ns)} ({instance.ended_by})" if instance.ended_ns else "to the end"
         return self._bar(
             instance.started_ns,
             instance.ended_ns,
-            y=6,
-            height=12,
+            y=12 if beside else 6,
+            height=6 if beside else 12,
             css=f"run {self._node_css(instance.node)}{' foreign' if instance.foreign else ''}",
             what=f"{machine} runs on {instance.node}{foreign}, {end}",
-            label=instance.node,
+            label="" if beside else instance.node,
         )
 
     def _bands_of(self, target: str) -> list[Shape]:

@@ -6,7 +6,7 @@ kind and one subject never overlap.
 | span | witness |
 |---|---|
 | node | engine: start, die, pause, unpause; cluster log: joined, declared Down, fenced, lease lost; snapshots: Paused |
-| owner of a group | cluster log: `group-claimed`, `resource-online`; snapshots; the higher epoch counts |
+| owner of a group | cluster log: claimed, moved, `resource-online`; snapshots; the higher epoch counts |
 | run of a machine | engine events (`chaos.instances`) |
 | state of a machine | cluster log: `resource-state`; ends with its node |
 | not wanted | cluster log: `persistent-state`; snapshots |
@@ -223,6 +223,9 @@ def _node_spans(history: History) -> dict[str, list[Span]]:
     return {node: track.spans for node, track in tracks.items()}
 
 
+_OWNER_TOLD = ("group-claimed", "group-moved", "group-move-given-up", "resource-online")
+
+
 def _owner_spans(history: History) -> dict[str, list[Span]]:
     tracks: dict[str, _Track] = {}
     epochs: dict[str, int] = {}
@@ -235,8 +238,10 @@ def _owner_spans(history: History) -> dict[str, list[Span]]:
 
     for record in _by_time(history, (LogLine, ClusterSeen)):
         match record:
-            case LogLine(event="group-claimed" | "resource-online", fields=fields):
-                epoch, owner = fields.get("epoch"), fields.get("owner", record.node)
+            case LogLine(fields=fields) if record.event in _OWNER_TOLD:
+                # The owner before tells of a move; everything else is told by the owner itself.
+                owner = fields.get("target") if record.event == "group-moved" else record.node
+                epoch = fields.get("epoch")
                 if isinstance(epoch, int):
                     told(record.at_ns, str(fields.get("group", "")), str(owner), epoch, record.message)
             case ClusterSeen():

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.errors import HarnessError
 
-__all__ = ["GUEST", "HYPERVISOR", "Recipe", "context_digest", "find_project_root", "pack_context"]
+__all__ = ["EXAMPLES", "GUEST", "HYPERVISOR", "Recipe", "context_digest", "find_project_root", "pack_context"]
 
 NOT_ON_A_NODE = ("rig", "simulation")
 """Parts of the harness that no process of a node imports: to change them must not rebuild the image."""
@@ -36,6 +36,9 @@ class Recipe:
 
 HYPERVISOR = Recipe(tag="blackstart/hypervisor:latest", directory="hypervisor", with_harness=True)
 GUEST = Recipe(tag="blackstart/guest:latest", directory="guest", with_harness=False)
+DATABASE = Recipe(tag="blackstart/example-database:latest", directory="example-database", with_harness=False)
+EXAMPLES = {"database": DATABASE}
+"""Machines of one's own to start from, built only when somebody asks for them."""
 
 
 def find_project_root() -> Path:

@@ -15,7 +15,9 @@ from harness.errors import HarnessError, NoSuchContainer, UsageError
 from harness.model import labels
 from harness.model.plain import to_plain
 from harness.model.topology import Topology
+from harness.model.workload import runs_guest
 from harness.rig.addresses import in_pool, moved, pool_subnets
+from harness.rig.build_context import EXAMPLES
 from harness.rig.compose import TOPOLOGY_LABEL, csv_volume, node_container, render, topology_from_label
 from harness.rig.compose_tool import ComposeFailed, ComposeTool, rendered_file
 from harness.rig.container_exec import run_inside
@@ -24,11 +26,12 @@ from harness.rig.secret_files import fill_secrets
 from harness.rig.teardown import left_behind, remove_rig
 
 __all__ = [
-    "check_machine_images",
+    "check_machines",
     "create",
     "form",
     "make_missing_nodes",
     "refuse_other",
+    "refused_machines",
     "topology_of",
 ]
 
@@ -88,23 +91,46 @@ def _nodes_shown(topology: Topology) -> str:
     return ", ".join([*nodes, topology.witness.name] if topology.witness is not None else nodes)
 
 
-def check_machine_images(client: docker.DockerClient, topology: Topology) -> None:
-    """Raises UsageError for machines whose image the engine does not have: no node could ever start them."""
-    wanted = {
-        resource.properties["image"]: resource.name
-        for group in topology.groups
-        for resource in group.resources
-        if "image" in resource.properties
-    }
-    missing = []
-    for image, resource in wanted.items():
+def check_machines(client: docker.DockerClient, topology: Topology) -> None:
+    """Raises UsageError for machines that no node could ever start on this engine; each sentence says what to do."""
+    refusals = refused_machines(client, topology)
+    if refusals:
+        raise UsageError("\n".join(refusals))
+
+
+def refused_machines(client: docker.DockerClient, topology: Topology) -> list[str]:
+    """Machines whose image the engine does not have, or that are given more processors than it has. The guest's own
+    image is never among them: `up` builds it.
+    """
+    machines = [
+        resource for group in topology.groups for resource in group.resources if resource.type == "virtual-machine"
+    ]
+    refusals = []
+    for image in sorted({machine.properties["image"] for machine in machines if not runs_guest(machine.properties)}):
         try:
             with engine_call(f"look for the image {image}"):
                 client.images.get(image)
         except NoSuchContainer:
-            missing.append(f"{image} (of {resource})")
-    if missing:
-        raise UsageError(f"the engine does not have {', '.join(missing)}: build it, or `docker pull` it")
+            users = ", ".join(machine.name for machine in machines if machine.properties["image"] == image)
+            refusals.append(f"the engine does not have the image {image} of {users}: {_way_to(image)}")
+    most_milli = max((int(machine.properties.get("processors", 0)) for machine in machines), default=0)
+    if most_milli > 1000:
+        with engine_call("ask the engine how many processors it has"):
+            there = int(client.info()["NCPU"])
+        refusals += [
+            f"{machine.name} is given {int(machine.properties['processors']) / 1000:g} processors, "
+            f"and the engine's machine has {there}: give it fewer"
+            for machine in machines
+            if int(machine.properties.get("processors", 0)) > 1000 * there
+        ]
+    return refusals
+
+
+def _way_to(image: str) -> str:
+    for example, recipe in EXAMPLES.items():
+        if image in (recipe.tag, recipe.tag.partition(":")[0]):
+            return f"`blackstart images build --example {example}` builds it"
+    return f"`docker pull {image}` fetches it, or `docker build -t {image} DIRECTORY` builds it"
 
 
 def create(client: docker.DockerClient, tool: ComposeTool, topology: Topology, *, image: str, say: Say) -> Topology:

@@ -1,4 +1,5 @@
-"""The rig's two images: built when something that they are made of has changed, recognised by a label otherwise.
+"""The rig's two images and the examples': built when something that they are made of has changed, recognised by a label
+otherwise.
 
 It is not a general builder: it knows the hypervisor's and the guest's image, builds them with the legacy builder that
 every engine has, and needs no image registry. Where the base comes from is in `base_image`, what goes into a build in
@@ -23,10 +24,27 @@ from docker.models.images import Image as EngineImage
 
 from harness.errors import EngineError, HarnessError, WaitTimeout
 from harness.rig.base_image import BaseImage, Say, ensure_base, machine_of_engine, present_base
-from harness.rig.build_context import GUEST, HYPERVISOR, Recipe, context_digest, find_project_root, pack_context
+from harness.rig.build_context import (
+    EXAMPLES,
+    GUEST,
+    HYPERVISOR,
+    Recipe,
+    context_digest,
+    find_project_root,
+    pack_context,
+)
 from harness.rig.wheels import ensure_wheels
 
-__all__ = ["Image", "ImageState", "ImageStatus", "Images", "ensure_images", "find_project_root", "image_status"]
+__all__ = [
+    "Image",
+    "ImageState",
+    "ImageStatus",
+    "Images",
+    "ensure_example",
+    "ensure_images",
+    "find_project_root",
+    "image_status",
+]
 
 CONTEXT_LABEL = "io.blackstart.context"
 BASE_LABEL = "io.blackstart.base"
@@ -93,6 +111,14 @@ def ensure_images(client: docker.DockerClient, *, project_root: Path, say: Say) 
         guest = _ensure(client, GUEST, project_root=project_root, machine=machine, base=base, say=say)
         hypervisor = _ensure(client, HYPERVISOR, project_root=project_root, machine=machine, base=base, say=say)
         return Images(hypervisor=hypervisor, guest=guest)
+
+
+def ensure_example(client: docker.DockerClient, name: str, *, project_root: Path, say: Say) -> Image:
+    """The image of an example of `EXAMPLES`, like those of `ensure_images`. It needs Debian's packages."""
+    with _lock(project_root / ".blackstart" / "images.lock", say=say):
+        base = ensure_base(client, say=say)
+        machine = machine_of_engine(client)
+        return _ensure(client, EXAMPLES[name], project_root=project_root, machine=machine, base=base, say=say)
 
 
 def image_status(client: docker.DockerClient, *, project_root: Path) -> tuple[ImageStatus, ImageStatus]:

@@ -9,6 +9,7 @@ It starts and forms; from then on the cluster runs itself, and no call here is n
 each with a limit.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -18,13 +19,22 @@ from typing import Any
 
 import docker
 
-from harness.errors import ApiUnanswered, EngineError, NoSuchContainer, RequestRefused, UsageError, WaitTimeout
+from harness.errors import (
+    ApiUnanswered,
+    EngineError,
+    HarnessError,
+    NoSuchContainer,
+    RequestRefused,
+    UsageError,
+    WaitTimeout,
+)
 from harness.model import labels
 from harness.model.topology import Topology
+from harness.rig.cluster_request import Question, send_request, who_to_ask
 from harness.rig.compose import node_container
 from harness.rig.compose_tool import ComposeTool, require_compose_tool
 from harness.rig.creation import (
-    check_machine_images,
+    check_machines,
     create,
     form,
     make_missing_nodes,
@@ -33,7 +43,7 @@ from harness.rig.creation import (
 )
 from harness.rig.engine import connect, engine_call, in_parallel
 from harness.rig.images import ensure_images, find_project_root
-from harness.rig.node_api_client import Address, NodeApiClient, addresses_of
+from harness.rig.node_api_client import Address, NodeApiClient, Reply, addresses_of
 from harness.rig.standing import Condition, Power, Standing, merge
 from harness.rig.teardown import remove_rig, rig_names
 
@@ -43,6 +53,8 @@ Say = Callable[[str], None]
 
 UP_LIMIT_S = 120.0
 """From formed to everything Online. It takes some seconds; a loaded machine with nine nodes needs more."""
+LOOK_LIMIT_S = 12.0
+"""A look that the managers answer may take ten seconds."""
 SNAPSHOT_LIMIT_S = 2.0
 """A look takes milliseconds; a node that hangs must not hold up the answers of the others for long."""
 POWER_LIMIT_S = 30.0
@@ -94,7 +106,7 @@ class Rig:
         client = client or connect()
         tool = require_compose_tool()
         images = ensure_images(client, project_root=project_root or find_project_root(), say=say)
-        check_machine_images(client, topology)
+        check_machines(client, topology)
         standing = topology_of(client, topology.rig)
         if standing is None:
             rig = cls(client, create(client, tool, topology, image=images.hypervisor.tag, say=say))
@@ -128,14 +140,46 @@ class Rig:
     def standing(self) -> Standing:
         """What the engine and the nodes say now. A node that does not answer is Unknown, not an error."""
         nodes = self._containers(labels.Role.NODE)
-        return merge(self.topology, self._powers(nodes), self._snapshots(nodes))
+        return merge(self.topology, self._powers(nodes), self._snapshots(_addresses(nodes)))
 
-    def _snapshots(self, nodes: list[Any]) -> dict[str, Mapping[str, Any]]:
+    def request(self, path: str, arguments: Mapping[str, str | bool] | None = None) -> Reply:
+        """An administrator's request, such as `groups/web/move`, of the node that it concerns, or of the next that can
+        carry it out. The answer says that the wish is durable; `wait_until` waits for what follows.
+
+        Raises RequestRefused, ApiUnanswered when it may be done nevertheless, HarnessError when there is nobody to ask.
+        """
+        nodes = self._containers(labels.Role.NODE)
+        addresses, powers = _addresses(nodes), self._powers(nodes)
+        snapshots = self._snapshots(addresses)
+        standing = merge(self.topology, powers, snapshots)
+        silent = f"gave no answer within {SNAPSHOT_LIMIT_S:g} s"
+        absent = {
+            name: silent if name in addresses else f"is {power}"
+            for name, power in powers.items()
+            if name not in snapshots
+        }
+        question = Question(path=path, arguments=arguments or {})
+        return send_request(
+            self._api, question, addresses=addresses, order=who_to_ask(standing, path, snapshots), absent=absent
+        )
+
+    def look(self, path: str) -> Mapping[str, Any]:
+        """What a node with quorum answers to `path`, such as `quorum`; any other that answers, when none has quorum.
+
+        Raises HarnessError when none answers, RequestRefused.
+        """
+        addresses = _addresses(self._containers(labels.Role.NODE))
+        snapshots = self._snapshots(addresses)
+        for node in sorted(snapshots, key=lambda name: not snapshots[name]["quorum"]):
+            with contextlib.suppress(ApiUnanswered):  # it has just gone: the next one
+                return self._api.get(addresses[node], path, limit_s=LOOK_LIMIT_S).body
+        shown = ", ".join(f"{name}: {power}" for name, power in self.powers().items())
+        raise HarnessError(f"no node of rig {self.name} answers, so nobody could be asked for {path}; {shown}")
+
+    def _snapshots(self, addresses: Mapping[str, Address]) -> dict[str, Mapping[str, Any]]:
         """What each node says of the cluster that answers in time."""
-        running = [found for found in nodes if found["State"] == "running"]
-        addresses = list(addresses_of(running).values())
-        answers = zip(addresses, in_parallel(self._snapshot, addresses), strict=True)
-        return {address.node: answer for address, answer in answers if answer is not None}
+        answers = zip(addresses, in_parallel(self._snapshot, addresses.values()), strict=True)
+        return {node: answer for node, answer in answers if answer is not None}
 
     def _snapshot(self, address: Address) -> Mapping[str, Any] | None:
         try:
@@ -322,6 +366,11 @@ class Rig:
         names = [known.name for known in self.topology.nodes]
         if node not in names:
             raise UsageError(f"rig {self.name} has no node {node!r}, expected one of {', '.join(names)}")
+
+
+def _addresses(nodes: list[Any]) -> dict[str, Address]:
+    """Of the nodes that run: one that is frozen could not answer."""
+    return addresses_of([found for found in nodes if found["State"] == "running"])
 
 
 _POWERS = {

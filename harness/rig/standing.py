@@ -42,7 +42,8 @@ class Power(StrEnum):
 class NodeStanding:
     """One node. `state` is the cluster's word (Up, Paused, Joining, Down) or Unknown.
 
-    `quorum` is whether the node itself holds its lease; None when it did not answer.
+    `quorum` is whether the node itself holds its lease; None when it did not answer. `drain` is the state of its drain,
+    empty when nobody told.
     """
 
     name: str
@@ -52,27 +53,35 @@ class NodeStanding:
     state: str
     session: str
     quorum: bool | None
+    drain: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceStanding:
-    """One resource: its reported state, and its PersistentState (1: wanted online; None: nobody told)."""
+    """One resource: its reported state, its PersistentState (1: wanted online; None: nobody told), and why it is not
+    Online, as far as its owner says.
+    """
 
     name: str
     type: str
     state: str
     persistent_state: int | None
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupStanding:
-    """One group; `owner` is empty when nobody owns it or nobody knows."""
+    """One group; `owner` is empty when nobody owns it or nobody knows. `moving_to` names the node that a move under way
+    goes to; `why` says why nobody runs it.
+    """
 
     name: str
     owner: str
     epoch: int
     state: str
     resources: tuple[ResourceStanding, ...]
+    moving_to: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +154,7 @@ def merge(topology: Topology, powers: Mapping[str, Power], snapshots: Mapping[st
                 state=str(entry.get("state", UNKNOWN)),
                 session=str(entry.get("session") or (own or {}).get("session") or ""),
                 quorum=bool(own["quorum"]) if own is not None else None,
+                drain=str(entry.get("drain", "")),
             )
         )
     return Standing(
@@ -195,12 +205,15 @@ def _group(name: str, topology: Topology, snapshots: Mapping[str, Mapping[str, A
         owner=str(entry["owner"] or ""),
         epoch=epoch,
         state=str(entry["state"]) if of_owner else UNKNOWN,
+        moving_to=str(entry.get("moving_to") or ""),
+        why=str(entry.get("why", "")),
         resources=tuple(
             ResourceStanding(
                 name=resource["name"],
                 type=resource["type"],
                 state=str(resource["state"]) if of_owner else UNKNOWN,
                 persistent_state=resource["persistent_state"],
+                why=str(resource.get("why", "")),
             )
             for resource in entry["resources"]
         ),

@@ -1,17 +1,39 @@
 """The command line: help, exit codes, and messages that a person can act on. No engine is needed."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from chaos.cli import main as command_line
 from chaos.cli.main import cli, run_command
 from chaos.cli.output import print_table
-from harness.errors import BlackstartError, CleanupError, EngineUnanswered, HarnessError, UsageError
+from harness.errors import (
+    ApiUnanswered,
+    BlackstartError,
+    CleanupError,
+    ConditionUnmet,
+    EngineUnanswered,
+    HarnessError,
+    RequestRefused,
+    UsageError,
+)
 
-COMMANDS = ("compose", "doctor", "down", "group", "images", "node", "run", "status", "up", "validate", "vm")
+COMMANDS = (
+    *("compose", "doctor", "down", "events", "group", "images", "logs", "node", "quorum", "resource", "run", "status"),
+    *("up", "validate", "vm", "wait"),
+)
+VERBS = {
+    "group": {"list", "show", "online", "offline", "move"},
+    "resource": {"list", "show", "online", "offline", "fail"},
+    "node": {"list", "show", "pause", "resume", "power-off", "power-on"},
+    "vm": {"list", "show", "start", "stop", "logs"},
+    "wait": {"all-online", "node-up", "group-online"},
+}
+WITHOUT_EXAMPLE = {"images build", "images list"}
 
 
 @pytest.fixture(autouse=True)
@@ -27,12 +49,28 @@ def test_help_names_every_command_examples_and_exit_codes() -> None:
     assert "  5         clean-up is incomplete" in shown
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("group", "images", "node", "vm")])
-def test_every_command_has_help_with_an_example(command: str) -> None:
-    result = CliRunner().invoke(cli, [command, "--help"])
+def every_command(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from every_command(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("path", list(every_command()), ids=" ".join)
+def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(cli, [*path, "--help"])
 
     assert result.exit_code == 0
-    assert f"  blackstart {command}" in result.output
+    assert f"  blackstart {' '.join(path)}" in result.output or " ".join(path) in WITHOUT_EXAMPLE
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_each_kind_of_object_has_its_verbs(name: str) -> None:
+    kind = cli.commands[name]
+
+    assert isinstance(kind, click.Group)
+    assert set(kind.commands) == VERBS[name]
 
 
 def test_help_imports_no_engine_client_and_no_runner() -> None:
@@ -60,6 +98,13 @@ def test_help_imports_no_engine_client_and_no_runner() -> None:
         ["up", "--name", "Not_A_Name"],
         ["run"],
         ["validate", "missing.yaml"],
+        ["group", "move"],
+        ["group", "online", "web1", "--timeout", "0"],
+        ["group", "online", "web1", "--timeout", "soon"],
+        ["node", "resume", "node1", "--failback", "maybe"],
+        ["wait", "forever"],
+        ["events", "--since", "yesterday"],
+        ["logs", "node1", "--tail", "-1"],
     ],
 )
 def test_wrong_usage_ends_with_two(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
@@ -67,7 +112,9 @@ def test_wrong_usage_ends_with_two(arguments: list[str], capfd: pytest.CaptureFi
     assert capfd.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["up"], ["status"], ["down"], ["vm", "list"], ["images", "build"]])
+@pytest.mark.parametrize(
+    "arguments", [["up"], ["status"], ["group", "move", "web1"], ["vm", "stop", "n/m"], ["events"], ["images", "build"]]
+)
 def test_without_an_engine_one_message_says_what_to_install(
     arguments: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,7 +169,10 @@ def test_compose_prints_a_rig_of_ones_own(tmp_path: Path, capfd: pytest.CaptureF
 @pytest.mark.parametrize(
     ("error", "code"),
     [
+        (RequestRefused("no", code="refused"), 1),
+        (ConditionUnmet("late"), 1),
         (UsageError("wrong"), 2),
+        (ApiUnanswered("perhaps"), 4),
         (HarnessError("broken"), 4),
         (EngineUnanswered("silent"), 4),
         (CleanupError("left"), 5),

@@ -89,6 +89,14 @@ def test_the_page_has_every_part_of_the_run_in_words(tmp_path: Path) -> None:
         assert said in text.text
 
 
+def test_what_nobody_wants_and_every_state_of_a_node_is_told_in_words(tmp_path: Path) -> None:
+    stopped = line(5, "node2", "persistent-state", group="web", resource="web-vm", wanted=False)
+
+    text = page(Recorded([*power_cut(), stopped]), tmp_path).text
+
+    assert "What nobody wanted to run (PersistentState 0) resource from until web-vm 5.000 to the end" in text
+
+
 def test_verdict_and_exit_code_come_right_after_the_title(tmp_path: Path) -> None:
     findings = [
         {"kind": "inconclusive", "reason": "nobody can tell"},

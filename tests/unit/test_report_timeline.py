@@ -112,6 +112,18 @@ def test_the_higher_epoch_counts_whoever_speaks_last() -> None:
     assert [(span.node, span.epoch) for span in spans] == [("node1", 1), ("node2", 3)]
 
 
+def test_a_move_is_told_by_the_owner_before_it() -> None:
+    records = [
+        line(1, "node1", "group-claimed", group="web", owner="node1", epoch=1),
+        line(2, "node1", "group-moved", group="web", target="node3", epoch=2),
+        line(3, "node3", "group-move-given-up", group="web", target="node1", epoch=3),
+    ]
+
+    spans = timeline(*records).owners["web"]
+
+    assert [(span.node, span.epoch) for span in spans] == [("node1", 1), ("node3", 2), ("node3", 3)]
+
+
 def test_pending_and_failed_end_with_online_or_with_the_node() -> None:
     def state(seconds: float, node: str, old: str, new: str) -> Record:
         return line(seconds, node, "resource-state", resource="web-vm", group="web", old=old, state=new)
@@ -237,7 +249,24 @@ def test_a_foreign_start_is_told_apart(tmp_path: Path) -> None:
         at_ns=at(2), action="start", container="x", role=Role.MACHINE, node="node2", machine="web-vm", group="web"
     )
 
-    shapes = lane(chart(Recorded([mine, foreign]), tmp_path), "web-vm").shapes
+    ended = machine_event(1.5, "die", "web-vm", "node1")
+    shapes = lane(chart(Recorded([mine, ended, foreign]), tmp_path), "web-vm").shapes
 
     assert ["foreign" in shape.css for shape in shapes] == [False, True]
     assert ["foreign start" in shape.title for shape in shapes] == [False, True]
+
+
+def test_two_runs_at_once_are_both_seen_and_their_common_time_is_marked(tmp_path: Path) -> None:
+    records = [
+        machine_event(1, "start", "web-vm", "node1"),
+        machine_event(4, "start", "web-vm", "node2"),
+        machine_event(6, "die", "web-vm", "node1"),
+    ]
+
+    shapes = lane(chart(Recorded(records), tmp_path), "web-vm").shapes
+
+    first, second = (shape for shape in shapes if shape.css.startswith("run"))
+    (twice,) = (shape for shape in shapes if shape.css == "twice")
+    assert second.y > first.y
+    assert (twice.x, twice.width) == (40.0, 20.0)
+    assert "runs twice, on node1 and on node2" in twice.title

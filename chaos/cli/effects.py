@@ -1,0 +1,99 @@
+"""What the commands that change something share: ask, wait for the effect, say how it stands then.
+
+A request is answered as soon as the wish is in the cluster's database. A person wants to know what became of it, so
+a command waits for the effect unless it is told not to. Nothing is asked twice.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from harness.rig.rig import Rig
+    from harness.rig.standing import Condition, Standing
+
+__all__ = ["TIMEOUT_S", "Effect", "Wish", "carry_out", "time_limit", "wait_for", "waits"]
+
+TIMEOUT_S = 60.0
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_wait = click.option("--wait/--no-wait", "wait", default=True, show_default=True, help="Wait for the effect.")
+time_limit = click.option(
+    "--timeout",
+    "limit_s",
+    type=click.FloatRange(min=0.1),
+    default=TIMEOUT_S,
+    show_default=True,
+    help="Seconds to wait for the effect; then exit code 1.",
+)
+
+
+def waits(command: F) -> F:
+    """The options of every command that has an effect."""
+    return _wait(time_limit(command))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """How long to wait, if at all, and how to tell."""
+
+    wait: bool
+    limit_s: float
+    json_wanted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """What a request is to bring about: `waited_for` in words, the condition, and the record and the sentence that tell
+    how it stands then.
+    """
+
+    waited_for: str
+    missing: "Condition"
+    record: Callable[["Standing"], Any]
+    sentence: Callable[["Standing"], str]
+
+
+def carry_out(
+    rig: "Rig", path: str, arguments: Mapping[str, str | bool] | None, effect: Effect, wish: Wish
+) -> "Standing | None":
+    """Ask, wait, tell; the answer is what was seen last, if anything was. Raises RequestRefused, ConditionUnmet."""
+    from chaos.cli.output import Progress, print_json
+    from harness.errors import ApiUnanswered
+
+    say = Progress()
+    answer: dict[str, Any] = {"code": "unknown", "message": "", "result": {}}
+    try:
+        answer = dict(rig.request(path, arguments).body)
+        say(answer["message"])
+    except ApiUnanswered as error:
+        if not wish.wait:
+            raise
+        say(f"{error}. Waiting for the effect all the same")
+        answer["message"] = str(error)
+    if not wish.wait:
+        if wish.json_wanted:
+            print_json(answer)
+        return None
+    standing = wait_for(rig, effect, limit_s=wish.limit_s, say=say)
+    if wish.json_wanted:
+        print_json({**answer, "now": effect.record(standing)})
+    else:
+        click.echo(effect.sentence(standing))
+    return standing
+
+
+def wait_for(rig: "Rig", effect: Effect, *, limit_s: float, say: Callable[[str], None]) -> "Standing":
+    """Waits; what was seen when it held. Raises ConditionUnmet with what was seen last and where to look."""
+    from harness.errors import ConditionUnmet, WaitTimeout
+
+    try:
+        return rig.wait_until(effect.waited_for, effect.missing, limit_s=limit_s, say=say)
+    except WaitTimeout as error:
+        raise ConditionUnmet(
+            f"{error}. It may still come: `blackstart status --name {rig.name}` shows how it stands, "
+            f"`blackstart events --name {rig.name} --since 5m` what happened"
+        ) from error

@@ -1,0 +1,122 @@
+"""`wait`, for scripts: exit code 0 when it holds, 1 when the time is up. And `quorum`."""
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import click
+
+from chaos.cli.effects import Effect, time_limit, wait_for
+from chaos.cli.rig_commands import as_json, rig_name
+
+if TYPE_CHECKING:
+    from harness.rig.rig import Rig
+
+__all__ = ["quorum", "wait"]
+
+
+@click.group()
+def wait() -> None:
+    """Wait until something holds; exit code 1 when the time is up."""
+
+
+@wait.command("all-online", epilog="\b\nExample:\n  blackstart wait all-online --timeout 30 && echo ready")
+@rig_name
+@time_limit
+@as_json
+def all_online(name: str, limit_s: float, json_wanted: bool) -> None:
+    """Until every resource that is wanted Online is, wherever. Nodes that are off do not matter."""
+    from harness.rig import conditions
+    from harness.rig.rig import Rig
+
+    with contextlib.closing(Rig.find(name)) as rig:
+        effect = Effect(
+            waited_for="everything that is wanted to be Online",
+            missing=conditions.all_online,
+            record=lambda standing: standing,
+            sentence=lambda standing: f"everything that is wanted of rig {standing.rig} is Online",
+        )
+        _wait(rig, effect, limit_s, json_wanted)
+
+
+@wait.command("node-up", epilog="\b\nExample:\n  blackstart wait node-up node2 --timeout 30")
+@click.argument("node_name", metavar="NODE")
+@rig_name
+@time_limit
+@as_json
+def node_up(node_name: str, name: str, limit_s: float, json_wanted: bool) -> None:
+    """Until a node has its power and is a member of the cluster; Paused is up."""
+    from chaos.cli.standing_tables import node_told
+    from harness.rig import conditions
+    from harness.rig.rig import Rig
+
+    with contextlib.closing(Rig.find(name)) as rig:
+        effect = Effect(
+            waited_for=f"{node_name} to be up",
+            missing=conditions.node_up(node_name),
+            record=lambda standing: conditions.find_node(standing, node_name),
+            sentence=lambda standing: node_told(conditions.find_node(standing, node_name)),
+        )
+        _wait(rig, effect, limit_s, json_wanted)
+
+
+@wait.command("group-online", epilog="\b\nExample:\n  blackstart wait group-online web1 --timeout 30")
+@click.argument("group_name", metavar="GROUP")
+@rig_name
+@time_limit
+@as_json
+def group_online(group_name: str, name: str, limit_s: float, json_wanted: bool) -> None:
+    """Until every resource of a group is Online."""
+    from chaos.cli.standing_tables import group_told
+    from harness.model.states import GroupState
+    from harness.rig import conditions
+    from harness.rig.rig import Rig
+
+    with contextlib.closing(Rig.find(name)) as rig:
+        effect = Effect(
+            waited_for=f"group {group_name} to be Online",
+            missing=conditions.group_is(group_name, GroupState.ONLINE),
+            record=lambda standing: conditions.find_group(standing, group_name),
+            sentence=lambda standing: group_told(conditions.find_group(standing, group_name)),
+        )
+        _wait(rig, effect, limit_s, json_wanted)
+
+
+def _wait(rig: "Rig", effect: Effect, limit_s: float, json_wanted: bool) -> None:
+    from chaos.cli.output import Progress, print_json
+
+    standing = wait_for(rig, effect, limit_s=limit_s, say=Progress())
+    if json_wanted:
+        print_json(effect.record(standing))
+    else:
+        click.echo(effect.sentence(standing))
+
+
+@click.command(epilog="\b\nExample:\n  blackstart quorum --json | jq '.quorum'")
+@rig_name
+@as_json
+def quorum(name: str, json_wanted: bool) -> None:
+    """The votes of the cluster, as a node with quorum knows them, and whether each node holds its lease."""
+    from chaos.cli.output import print_json, print_table
+    from harness.rig.rig import Rig
+
+    with contextlib.closing(Rig.find(name)) as rig:
+        answer = rig.look("quorum")
+        standing = rig.standing()
+    told = dict(answer.get("result", {}))
+    held = {node.name: node.quorum for node in standing.nodes}
+    if json_wanted:
+        print_json({**told, "leases": held})
+        return
+    click.echo(f"{answer.get('message', '')}\n")
+    rows = [
+        (
+            node.name,
+            "yes" if node.name in told.get("voters", ()) else "no",
+            node.power,
+            {True: "yes", False: "no", None: "?"}[node.quorum],
+        )
+        for node in standing.nodes
+    ]
+    print_table(("node", "vote", "power", "holds its lease"), rows, empty="no nodes")
+    votes = len(told.get("voters", ()))
+    click.echo(f"\nvotes: {votes}, majority: {told.get('majority')}, voter set: version {told.get('version')}")
