@@ -98,6 +98,27 @@ def test_voters_are_an_odd_number_from_the_top(nodes: int, voters: int) -> None:
     assert [node.voter for node in topology.nodes] == [True] * voters + [False] * (nodes - voters)
 
 
+@pytest.mark.parametrize(("nodes", "voters"), [(2, 2), (3, 2), (4, 4), (5, 4), (9, 4)])
+def test_with_a_witness_all_votes_together_are_odd(nodes: int, voters: int) -> None:
+    topology = read(f"nodes: {nodes}\nwitness: true\n")
+
+    assert [node.voter for node in topology.nodes] == [True] * voters + [False] * (nodes - voters)
+    assert topology.voters[-1].name == "witness"
+    assert topology.voters[-1].address == "10.87.0.10"
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        ("nodes: 4\nwitness: true\nvoters: 3\n", "3 voters, expected an even number beside the witness, such as 4"),
+        ("nodes: 1\nwitness: true\n", "a witness for 1 node, expected at least two nodes"),
+        ("nodes: [node1, witness]\nwitness: true\n", "a node is called 'witness' as well"),
+    ],
+)
+def test_a_witness_that_makes_no_sense_is_refused(text: str, refusal: str) -> None:
+    assert refusal in only_refusal(text)
+
+
 def test_whole_group_becomes_a_record() -> None:
     group = group_of(
         """
