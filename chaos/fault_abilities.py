@@ -1,10 +1,9 @@
 """Which faults can be injected on this machine, as far as its doctor has seen, and why not."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chaos.faults import FAULTS, Fault
+from chaos.faults.table import fault_rows
 from harness.rig.doctor import DISKS_IN_MEMORY, FREEZING, PACKET_FILTER, Check, Health
 
 __all__ = ["FaultAbility", "fault_abilities"]
@@ -39,10 +38,10 @@ def fault_abilities(checks: Sequence[Check]) -> tuple[FaultAbility, ...]:
     missing = [f"{check.name}: {check.saw}" for check in checks if check.health is Health.FAIL]
     lacking = {check.name: f"{check.name}: {check.saw}" for check in checks if _lacks(check)}
     abilities = []
-    for name, fault in FAULTS.items():
-        own = lacking.get(NEEDS.get(name, ""))
+    for row in fault_rows():
+        own = lacking.get(NEEDS.get(row.name, ""))
         why_not = "; ".join([*missing, *([own] if own else [])])
-        abilities.append(FaultAbility(fault=name, effect=_effect(fault), available=not why_not, why_not=why_not))
+        abilities.append(FaultAbility(fault=row.name, effect=row.does, available=not why_not, why_not=why_not))
     return tuple(abilities)
 
 
@@ -50,10 +49,3 @@ def _lacks(check: Check) -> bool:
     """A packet filter that can do less than it should still cuts a node off."""
     without = check.health is not Health.OK
     return without and not (check.name == PACKET_FILTER and check.saw.startswith("iptables"))
-
-
-def _effect(fault: Fault) -> str:
-    """The first sentence of the fault's own page, without its name."""
-    page = sys.modules[type(fault).__module__].__doc__ or ""
-    first = " ".join(page.split("\n\n", 1)[0].split())
-    return first.partition(": ")[2].rstrip(".").partition(". ")[0]

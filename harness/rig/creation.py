@@ -74,6 +74,8 @@ def refuse_other(wanted: Topology, standing: Topology) -> None:
     differing = []
     if placed.nodes != standing.nodes:
         differing.append(f"it has the nodes {_nodes_shown(standing)}; wanted are {_nodes_shown(placed)}")
+    if placed.witness != standing.witness:
+        differing.append("it has a witness" if standing.witness else "it has no witness")
     if placed.groups != standing.groups:
         differing.append("its groups are others")
     if placed.settings != standing.settings:
@@ -85,7 +87,8 @@ def refuse_other(wanted: Topology, standing: Topology) -> None:
 
 
 def _nodes_shown(topology: Topology) -> str:
-    return ", ".join(f"{node.name} (voter)" if node.voter else node.name for node in topology.nodes)
+    nodes = [f"{node.name} (voter)" if node.voter else node.name for node in topology.nodes]
+    return ", ".join([*nodes, topology.witness.name] if topology.witness is not None else nodes)
 
 
 def check_machines(client: docker.DockerClient, topology: Topology) -> None:
@@ -153,10 +156,18 @@ def create(client: docker.DockerClient, tool: ComposeTool, topology: Topology, *
             continue
         fill_secrets(client, rig=placed.rig, image=image)
         # By the engine and not by the tool: version 1 of it takes half a second to start, for three calls.
-        names = [node_container(placed.rig, node.name) for node in placed.nodes]
-        in_parallel(lambda name: _start(client, name), names)
+        nodes = {node_container(placed.rig, node.name) for node in placed.nodes}
+        # What nodes lean on comes first: their way to the engine, the keeper of their disks.
+        in_parallel(lambda name: _start(client, name), _container_names(client, placed.rig) - nodes)
+        in_parallel(lambda name: _start(client, name), nodes)
         return placed
     raise HarnessError(f"rig {topology.rig} got no subnet in {SUBNET_ATTEMPTS} attempts, last {', '.join(refused)}")
+
+
+def _container_names(client: docker.DockerClient, rig: str) -> set[str]:
+    with engine_call(f"list the containers of rig {rig}"):
+        listed = client.api.containers(all=True, filters={"label": f"{labels.RIG}={rig}"})
+    return {str(found["Names"][0]).lstrip("/") for found in listed}
 
 
 def _start(client: docker.DockerClient, container: str) -> None:

@@ -24,8 +24,8 @@ from harness.errors import (
 )
 
 COMMANDS = (
-    *("compose", "doctor", "down", "events", "group", "images", "logs", "node", "quorum", "resource", "run", "status"),
-    *("up", "validate", "vm", "wait"),
+    *("compose", "doctor", "down", "events", "group", "images", "logs", "node", "quorum", "report", "resource", "run"),
+    *("status", "up", "validate", "vm", "wait"),
 )
 VERBS = {
     "group": {"list", "show", "online", "offline", "move"},
