@@ -60,6 +60,7 @@ bench: setup
 compose: $(MADE)
 	@$(BIN)/blackstart compose --nodes 3 --output compose/three-nodes.yaml
 	@$(BIN)/blackstart compose --nodes 5 --output compose/five-nodes.yaml
+	@$(BIN)/blackstart compose --nodes 2 --witness --output compose/two-nodes-witness.yaml
 
 clean:
 	@for rig in $(notdir $(wildcard .blackstart/rigs/*)); do $(BIN)/blackstart down --name $$rig || exit; done

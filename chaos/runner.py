@@ -243,7 +243,7 @@ class _Run:
         self._journal = journal
         self._ledger = ledger
         self._keep_rig = keep_rig
-        voters = [node.name for node in experiment.topology.voters]
+        voters = [node.name for node in experiment.topology.nodes if node.voter]
         self._injector = Injector(arena, ledger, voters=voters, seed=seed)
         self._seed = seed
         self._activities = Activities(

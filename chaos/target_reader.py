@@ -72,7 +72,7 @@ class TargetReader:
         self._checked = topology is not None
         self._registers = registers
         self._nodes = [node.name for node in topology.nodes] if topology else []
-        self._voters = [node.name for node in topology.voters] if topology else []
+        self._voters = [node.name for node in topology.nodes if node.voter] if topology else []
         groups = topology.groups if topology else ()
         self._groups = [group.name for group in groups]
         self._machines = [entry.name for group in groups for entry in group.resources if entry.type == MACHINE_TYPE]

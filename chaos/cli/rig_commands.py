@@ -16,6 +16,7 @@ DEFAULT_RIG = "blackstart"
 rig_name = click.option("--name", "name", default=DEFAULT_RIG, show_default=True, help="The rig's name.")
 as_json = click.option("--json", "json_wanted", is_flag=True, help="Print JSON for scripts.")
 _nodes = click.option("--nodes", type=int, help="This many nodes, with six machines.  [default: 3]")
+_witness = click.option("--witness", is_flag=True, help="A witness as well: one more vote, without a node.")
 _topology = click.option(
     "--topology",
     "topology_file",
@@ -32,12 +33,14 @@ def doctor(json_wanted: bool) -> int:
     Ends with 4 when something that every rig needs is missing.
     """
     from chaos.cli.output import coloured, print_json, print_table
+    from chaos.fault_abilities import fault_abilities
     from harness.rig.doctor import Health, examine
 
     report = examine()
+    faults = fault_abilities(report.checks)
     code = 4 if report.health is Health.FAIL else 0
     if json_wanted:
-        print_json({"health": report.health, "checks": report.checks, "faults": report.faults})
+        print_json({"health": report.health, "checks": report.checks, "faults": faults})
         return code
     print_table(
         ("check", "", "seen", "what to do"),
@@ -54,7 +57,7 @@ def doctor(json_wanted: bool) -> int:
                 _escaped(ability.effect),
                 _escaped(ability.why_not),
             )
-            for ability in report.faults
+            for ability in faults
         ],
         empty="",
     )
@@ -63,13 +66,15 @@ def doctor(json_wanted: bool) -> int:
 
 @click.command(
     epilog="\b\nExamples:\n  blackstart up\n  blackstart up --nodes 5 --name big\n"
+    "  blackstart up --nodes 2 --witness\n"
     "  blackstart up --topology chaos/experiments/node-power-cut.yaml"
 )
 @_nodes
+@_witness
 @_topology
 @click.option("--name", "name", help=f"The rig's name.  [default: the file's, else {DEFAULT_RIG}]")
 @click.option("--timeout", "limit_s", type=click.FloatRange(min=1), default=120.0, show_default=True, help="Seconds.")
-def up(nodes: int | None, topology_file: Path | None, name: str | None, limit_s: float) -> None:
+def up(nodes: int | None, witness: bool, topology_file: Path | None, name: str | None, limit_s: float) -> None:
     """Make a rig and wait until every node is Up and every group Online.
 
     A rig that stands already and is the same is completed; one that differs is refused. If it does not get Online in
@@ -80,7 +85,7 @@ def up(nodes: int | None, topology_file: Path | None, name: str | None, limit_s:
     from harness.rig.rig import Rig
     from harness.rig.teardown import remove_rig, rig_names
 
-    topology = _read_topology(nodes, topology_file, name)
+    topology = _read_topology(nodes, witness, topology_file, name)
     say = Progress()
     with contextlib.closing(connect()) as client:
         stood = topology.rig in rig_names(client)
@@ -101,7 +106,7 @@ def up(nodes: int | None, topology_file: Path | None, name: str | None, limit_s:
 def status(name: str, json_wanted: bool) -> None:
     """How a rig stands: nodes, groups and their resources."""
     from chaos.cli.output import print_json, print_table
-    from chaos.cli.standing_tables import group_rows, node_rows
+    from chaos.cli.standing_tables import group_rows, node_rows, voter_rows
     from harness.rig.rig import Rig
 
     with contextlib.closing(Rig.find(name)) as rig:
@@ -111,6 +116,8 @@ def status(name: str, json_wanted: bool) -> None:
         return
     click.echo(f"rig {standing.rig}, {standing.subnet}\n")
     print_table(*node_rows(standing.nodes), empty="no nodes")
+    click.echo()
+    print_table(*voter_rows(standing.voters), empty="no voters")
     click.echo()
     print_table(*group_rows(standing.groups), empty="no groups")
 
@@ -185,29 +192,35 @@ def list_images(json_wanted: bool) -> None:
     "  blackstart compose --topology my-rig.yaml --output my-rig.compose.yaml"
 )
 @_nodes
+@_witness
 @_topology
 @click.option("--name", "name", help=f"The rig's name.  [default: the file's, else {DEFAULT_RIG}]")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of standard output.")
-def compose(nodes: int | None, topology_file: Path | None, name: str | None, output: Path | None) -> None:
+def compose(
+    nodes: int | None, witness: bool, topology_file: Path | None, name: str | None, output: Path | None
+) -> None:
     """Print a rig's Compose file, for a start by hand (compose/README.md)."""
     from harness.rig.compose import render
 
-    text = render(_read_topology(nodes, topology_file, name))
+    text = render(_read_topology(nodes, witness, topology_file, name))
     if output is None:
         click.echo(text, nl=False)
     else:
         output.write_text(text)
 
 
-def _read_topology(nodes: int | None, topology_file: Path | None, name: str | None) -> "Topology":
+def _read_topology(nodes: int | None, witness: bool, topology_file: Path | None, name: str | None) -> "Topology":
     from harness.errors import UsageError
     from harness.rig.topology_document import DEFAULT_NODES, default_topology, read_topology
     from harness.rig.yaml_source import load
 
     if topology_file is None:
-        return default_topology(rig=name or DEFAULT_RIG, nodes=DEFAULT_NODES if nodes is None else nodes)
+        count = DEFAULT_NODES if nodes is None else nodes
+        return default_topology(rig=name or DEFAULT_RIG, nodes=count, witness=witness)
     if nodes is not None:
         raise UsageError("--nodes and --topology exclude each other: the file says how many nodes there are")
+    if witness:
+        raise UsageError("--witness and --topology exclude each other: the file says whether there is a witness")
     try:
         text = topology_file.read_text(encoding="utf-8")
     except OSError as error:

@@ -4,9 +4,18 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.rig.standing import GroupStanding, NodeStanding, ResourceStanding
+    from harness.rig.standing import GroupStanding, NodeStanding, ResourceStanding, VoterStanding
 
-__all__ = ["Rows", "group_rows", "group_told", "node_rows", "node_told", "resource_rows", "resource_told"]
+__all__ = [
+    "Rows",
+    "group_rows",
+    "group_told",
+    "node_rows",
+    "node_told",
+    "resource_rows",
+    "resource_told",
+    "voter_rows",
+]
 
 Rows = tuple[Sequence[str], list[Sequence[str]]]
 
@@ -28,6 +37,15 @@ def node_rows(nodes: Iterable["NodeStanding"]) -> Rows:
         for node in nodes
     ]
     return ("node", "address", "power", "state", "quorum", "", "session"), rows
+
+
+def voter_rows(voters: Iterable["VoterStanding"]) -> Rows:
+    """The headings and rows of the table of voters, as a node with a lease sees them."""
+    rows: list[Sequence[str]] = [
+        (voter.name, voter.role, "counts" if voter.member else "does not count", voter.state, voter.why)
+        for voter in voters
+    ]
+    return ("voter", "", "", "state", "why"), rows
 
 
 def group_rows(groups: Iterable["GroupStanding"]) -> Rows:

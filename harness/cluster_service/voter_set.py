@@ -96,6 +96,7 @@ class VoterSetManager:
         self._calls: dict[int, str] = {}
         self._hellos: dict[str, HelloAnswer] = {}
         self._look_us = 0
+        self._looks = 0
         self._down_since_us: dict[str, int] = {}
         self._power_on_us = 0
         self._told_lost: set[tuple[str, str]] = set()
@@ -107,6 +108,7 @@ class VoterSetManager:
         match event:
             case VotersKnown():
                 self._adopted = event.voter_set.version
+                self.watch.expect(now, event.voter_set.members)
             case VoterAnswered():
                 self._answered(event)
             case VoterFailed():
@@ -261,25 +263,28 @@ class VoterSetManager:
         return now - silent_us + SILENT_US - ABSENT_US if silent_us else None
 
     def _add(self, now: int, record: ClusterRecord, current: VoterSet) -> list[Action]:
+        missing = []
         for name in record.votes:
             entry = record.node(name)
-            there = entry is None or entry.state is SessionState.UP
-            if name in current.members or not there:
-                continue
-            if not self._my_turn(now, f"add {name} to {current.version}"):
-                return []
+            if name not in current.members and (entry is None or entry.state is SessionState.UP):
+                missing.append(name)
+        if not missing or not self._my_turn(now, f"add to {current.version}"):
+            return []
+        for name in missing:
             told = self._hellos.get(name)
             if told is not None and told.birth and not told.incarnation:
                 proposal = ProposeVoterSet(voter_set=current.plus(name, told.birth))
                 return self._write(now, proposal, "voter-added", f"adding voter {name} as {told.birth}")
-            return self._look(now, name, current, told)
-        return []
+        return self._look(now, missing[self._looks % len(missing)], current)
 
-    def _look(self, now: int, name: str, current: VoterSet, told: HelloAnswer | None) -> list[Action]:
-        """Ask a voter that should vote who it is; one that still has the data of a removed life forgets it first."""
+    def _look(self, now: int, name: str, current: VoterSet) -> list[Action]:
+        """Ask a voter that should vote who it is, each in its turn; one that still has the data of a removed life is
+        told to forget it.
+        """
         if now < self._look_us:
             self._wake(self._look_us)
             return []
+        told = self._hellos.get(name)
         self._look_us = now + LOOK_US
         self._wake(self._look_us)
         number = self._number()
@@ -288,7 +293,8 @@ class VoterSetManager:
         if told is not None and told.incarnation and not current.has(name, told.incarnation):
             to = Address(rig=self._rig, voter=name, incarnation=told.incarnation, set_version=current.version)
             call = Retire(to=to, members=current.members, birth=birth)
-            self._look_us = now
+        else:
+            self._looks += 1
         self._calls[number] = name
         return [CallVoter(number=number, voter=name, call=call, limit_us=PHASE_LIMIT_US)]
 

@@ -3,6 +3,7 @@
 Fed with every answer and every failure of a call, whoever asked.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.cluster_service.messages import Action, Event, Log, VoterAnswered, VoterFailed
@@ -34,6 +35,12 @@ class VoterWatch:
     def __init__(self, *, patience_us: int) -> None:
         self._patience_us = patience_us
         self._voters: dict[str, VoterView] = {}
+        self._members_since_us: dict[tuple[str, str], int] = {}
+
+    def expect(self, now: int, members: Mapping[str, str]) -> None:
+        """These lives of these voters count from now on: what a voter said before does not tell whether it is lost."""
+        known = self._members_since_us
+        self._members_since_us = {life: known.get(life, now) for life in members.items()}
 
     def view(self, voter: str) -> VoterView:
         """What is known of that voter."""
@@ -48,7 +55,8 @@ class VoterWatch:
     def lost(self, voter: str, incarnation: str) -> str:
         """Why that life of the voter is over for good: a sentence, empty when it is not known to be."""
         view = self.view(voter)
-        if view.incarnation is None:
+        since_us = self._members_since_us.get((voter, incarnation))
+        if view.incarnation is None or view.answered_us is None or since_us is None or view.answered_us <= since_us:
             return ""
         if view.incarnation == "":
             return "it came back empty"

@@ -236,8 +236,8 @@ class ServiceProcess:
     async def _call_voter(self, wish: CallVoter) -> None:
         try:
             reply, connection = await self._voters.call(wish.voter, wish.call, limit_us=wish.limit_us)
-        except VoterUnanswered:
-            self._guarded(VoterFailed(number=wish.number, voter=wish.voter))
+        except VoterUnanswered as error:
+            self._guarded(VoterFailed(number=wish.number, voter=wish.voter, reason=str(error)))
         else:
             answered = VoterAnswered(number=wish.number, voter=wish.voter, reply=reply, connection=connection)
             self._guarded(answered)

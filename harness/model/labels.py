@@ -23,3 +23,4 @@ class Role(StrEnum):
     KEEPER = "keeper"
     NETWORK = "network"
     VOLUME = "volume"
+    WITNESS = "witness"

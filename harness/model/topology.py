@@ -11,6 +11,7 @@ from enum import StrEnum
 
 __all__ = [
     "SECOND_US",
+    "Appendfsync",
     "Failback",
     "Fencing",
     "GroupSpec",
@@ -32,6 +33,17 @@ class Fencing(StrEnum):
 
     POWER = "power"
     SELF = "self"
+
+
+class Appendfsync(StrEnum):
+    """When a voter's writes reach its disk: before they are acknowledged, or within a second.
+
+    EVERYSEC breaks the assumption that the database rests on (a disk never goes back); it is there for experiments that
+    show what becomes of that.
+    """
+
+    ALWAYS = "always"
+    EVERYSEC = "everysec"
 
 
 class RestartAction(StrEnum):
@@ -87,6 +99,7 @@ class Settings:
     program_silence_us: int = 5 * SECOND_US
     voter_disk_bytes: int = 0
     dynamic_quorum: bool = True
+    appendfsync: Appendfsync = Appendfsync.ALWAYS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

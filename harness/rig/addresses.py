@@ -1,4 +1,4 @@
-"""Where the addresses of a rig lie in its subnet, a /24: nodes from .11, machines from .100, clients from .224.
+"""Where a rig's addresses lie in its subnet, a /24: witness .10, nodes from .11, machines from .100, clients from .224.
 
 Fixed parts, so that a rig can be moved to another subnet as a whole, and so that an address that the engine hands out
 can never be one that a machine will bind. It does not know which subnets are free: that is the engine's knowledge.
@@ -21,6 +21,7 @@ __all__ = [
     "node_address",
     "pool_subnets",
     "reserved_for_machines",
+    "witness_address",
 ]
 
 DEFAULT_SUBNET = "10.87.0.0/24"
@@ -28,6 +29,7 @@ NODES_MAX = 9
 MACHINES_MAX = 100
 
 _POOL = IPv4Network("10.87.0.0/16")
+_WITNESS = 10
 _FIRST_NODE = 11
 _FIRST_MACHINE = 100
 
@@ -35,6 +37,11 @@ _FIRST_MACHINE = 100
 def node_address(subnet: str, index: int) -> str:
     """The address of the node at `index`, counted from 0."""
     return _host(subnet, _FIRST_NODE + index)
+
+
+def witness_address(subnet: str) -> str:
+    """The address of the witness."""
+    return _host(subnet, _WITNESS)
 
 
 def machine_address(subnet: str, index: int) -> str:
@@ -88,6 +95,7 @@ def moved(topology: Topology, subnet: str) -> Topology:
         topology,
         subnet=str(new),
         nodes=tuple(dataclasses.replace(node, address=move(node.address)) for node in topology.nodes),
+        witness=topology.witness and dataclasses.replace(topology.witness, address=move(topology.witness.address)),
         groups=tuple(move_group(group) for group in topology.groups),
     )
 

@@ -14,7 +14,7 @@ import yaml
 from harness.live.node_api_endpoints import API_PORT
 from harness.model import labels
 from harness.model.plain import from_plain, to_plain
-from harness.model.topology import NodeSpec, Topology
+from harness.model.topology import Appendfsync, NodeSpec, Topology
 from harness.rig.addresses import dynamic_range
 
 __all__ = [
@@ -118,6 +118,8 @@ def render(topology: Topology, *, image: str = HYPERVISOR_IMAGE, socket: str = E
             volumes[f"engine-{node.name}"] = _volume(rig, f"{rig}_engine-{node.name}", **{labels.NODE: node.name})
             services[f"{node.name}-engine"] = _engine_proxy(topology, node, image=image, socket=socket)
         services[node.name] = _service(topology, node, image=image, socket=socket)
+    if topology.witness is not None:
+        services[topology.witness.name] = _witness(topology, topology.witness, image=image)
     document = {
         "services": services,
         "networks": {
@@ -176,6 +178,34 @@ def _service(topology: Topology, node: NodeSpec, *, image: str, socket: str) -> 
             "secrets:/run/secrets:ro",
             *data,
         ],
+        "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
+    }
+
+
+def _witness(topology: Topology, witness: NodeSpec, *, image: str) -> dict[str, Any]:
+    """The same image with a voter in it and nothing else: no engine, no shared volume, no API."""
+    return {
+        "image": image,
+        "container_name": node_container(topology.rig, witness.name),
+        "labels": {
+            labels.RIG: topology.rig,
+            labels.ROLE: str(labels.Role.WITNESS),
+            labels.NODE: witness.name,
+        },
+        "restart": "unless-stopped",
+        "stop_grace_period": "1s",
+        "cap_drop": ["ALL"],
+        "cap_add": list(NODE_CAPABILITIES),
+        "security_opt": ["no-new-privileges:true"],
+        "environment": {
+            "BLACKSTART_RIG": topology.rig,
+            "BLACKSTART_NODE": witness.name,
+            "BLACKSTART_ROLE": "witness",
+            "BLACKSTART_VOTERS": f"{witness.name}={witness.address}",
+            **_appendfsync(topology),
+        },
+        "networks": {"rig": {"ipv4_address": witness.address}},
+        "volumes": ["secrets:/run/secrets:ro", f"voter-{witness.name}:/data"],
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
     }
 
@@ -245,4 +275,10 @@ def _environment(topology: Topology, node: NodeSpec) -> dict[str, str]:
         "BLACKSTART_PROGRAM_ASK_MS": str(settings.program_ask_us // 1000),
         "BLACKSTART_PROGRAM_SILENCE_MS": str(settings.program_silence_us // 1000),
         **engine,
+        **_appendfsync(topology),
     }
+
+
+def _appendfsync(topology: Topology) -> dict[str, str]:
+    wanted = topology.settings.appendfsync
+    return {} if wanted is Appendfsync.ALWAYS else {"BLACKSTART_APPENDFSYNC": str(wanted)}

@@ -74,6 +74,8 @@ def refuse_other(wanted: Topology, standing: Topology) -> None:
     differing = []
     if placed.nodes != standing.nodes:
         differing.append(f"it has the nodes {_nodes_shown(standing)}; wanted are {_nodes_shown(placed)}")
+    if placed.witness != standing.witness:
+        differing.append("it has a witness" if standing.witness else "it has no witness")
     if placed.groups != standing.groups:
         differing.append("its groups are others")
     if placed.settings != standing.settings:
@@ -85,7 +87,8 @@ def refuse_other(wanted: Topology, standing: Topology) -> None:
 
 
 def _nodes_shown(topology: Topology) -> str:
-    return ", ".join(f"{node.name} (voter)" if node.voter else node.name for node in topology.nodes)
+    nodes = [f"{node.name} (voter)" if node.voter else node.name for node in topology.nodes]
+    return ", ".join([*nodes, topology.witness.name] if topology.witness is not None else nodes)
 
 
 def check_machines(client: docker.DockerClient, topology: Topology) -> None:

@@ -323,9 +323,10 @@ class Rig:
 
     def _resume_helpers(self) -> None:
         """A run that was killed may have left an engine's proxy frozen; without it its node can do nothing. Without the
-        keeper a voter loses its disk with its node.
+        keeper a voter loses its disk with its node. A witness that is off is a vote less.
         """
-        for found in (*self._containers(labels.Role.ENGINE_PROXY), *self._containers(labels.Role.KEEPER)):
+        helpers = (labels.Role.ENGINE_PROXY, labels.Role.KEEPER, labels.Role.WITNESS)
+        for found in (found for role in helpers for found in self._containers(role)):
             if found["State"] != "running":
                 with engine_call(f"resume {found['Names'][0].lstrip('/')}"):
                     resume = self.client.api.unpause if found["State"] == "paused" else self.client.api.start

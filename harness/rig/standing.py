@@ -12,7 +12,17 @@ from typing import Any
 from harness.model.states import GroupState
 from harness.model.topology import Priority, Topology
 
-__all__ = ["UNKNOWN", "Condition", "GroupStanding", "NodeStanding", "Power", "ResourceStanding", "Standing", "merge"]
+__all__ = [
+    "UNKNOWN",
+    "Condition",
+    "GroupStanding",
+    "NodeStanding",
+    "Power",
+    "ResourceStanding",
+    "Standing",
+    "VoterStanding",
+    "merge",
+]
 
 UNKNOWN = "Unknown"
 
@@ -75,6 +85,20 @@ class GroupStanding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VoterStanding:
+    """One voter, as a node that holds its lease sees it: answers, silent, refuses, not in the set; and why.
+
+    `member` is whether it counts now. `role` is node or witness.
+    """
+
+    name: str
+    role: str
+    member: bool
+    state: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """The whole rig at one look."""
 
@@ -82,6 +106,7 @@ class Standing:
     subnet: str
     nodes: tuple[NodeStanding, ...]
     groups: tuple[GroupStanding, ...]
+    voters: tuple[VoterStanding, ...] = ()
 
     def missing(self, topology: Topology) -> list[str]:
         """What is not yet as it should be after `up`: each node Up, each group Online that starts by itself."""
@@ -132,8 +157,28 @@ def merge(topology: Topology, powers: Mapping[str, Power], snapshots: Mapping[st
                 drain=str(entry.get("drain", "")),
             )
         )
-    groups = tuple(_group(group.name, topology, snapshots) for group in topology.groups)
-    return Standing(rig=topology.rig, subnet=topology.subnet, nodes=tuple(nodes), groups=groups)
+    return Standing(
+        rig=topology.rig,
+        subnet=topology.subnet,
+        nodes=tuple(nodes),
+        groups=tuple(_group(group.name, topology, snapshots) for group in topology.groups),
+        voters=_voters(topology, quorate[0] if quorate else next(iter(snapshots.values()), {})),
+    )
+
+
+def _voters(topology: Topology, snapshot: Mapping[str, Any]) -> tuple[VoterStanding, ...]:
+    told = {entry["name"]: entry for entry in snapshot.get("voters", ())}
+    nodes = {node.name for node in topology.nodes}
+    return tuple(
+        VoterStanding(
+            name=voter.name,
+            role="node" if voter.name in nodes else "witness",
+            member=bool(told.get(voter.name, {}).get("member")),
+            state=str(told.get(voter.name, {}).get("state", UNKNOWN)),
+            why=str(told.get(voter.name, {}).get("why", "")),
+        )
+        for voter in topology.voters
+    )
 
 
 def _group(name: str, topology: Topology, snapshots: Mapping[str, Mapping[str, Any]]) -> GroupStanding:

@@ -5,9 +5,12 @@ once; behind this module a topology is sound. It does not look at any engine.
 
     nodes: 3                      # 1 to 9, or a list of names
     voters: 3                     # odd, counted from the top; by default as many as possible up to five
+    witness: false                # one more vote, in a container that runs nothing else: then `voters` is even
     subnet: 10.87.0.0/24          # a wish: inside of 10.87.0.0/16 a rig takes the next free one
     settings: {beat: 500ms, lease: 2s, grace: 1s, fencing: power, engine-proxy: false,
-               program-ask: 1s, program-silence: 5s, voter-disk: 64MiB}  # voter-disk: by default none of its own
+               dynamic-quorum: true, program-ask: 1s, program-silence: 5s,
+               appendfsync: always,  # everysec loses acknowledged changes: a negative control
+               voter-disk: 64MiB}    # by default none of its own
     groups:                       # or a number of like groups; by default six
       - name: web
         preferred-owners: [node2]
@@ -21,7 +24,7 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.model.topology import SECOND_US, NodeSpec, Settings, Topology
-from harness.rig.addresses import DEFAULT_SUBNET, NODES_MAX, node_address
+from harness.rig.addresses import DEFAULT_SUBNET, NODES_MAX, node_address, witness_address
 from harness.rig.duration import format_duration
 from harness.rig.group_document import DEFAULT_GROUPS, default_groups, read_groups
 from harness.rig.section import NAME_FORM, Section, is_name
@@ -31,6 +34,7 @@ __all__ = ["DEFAULT_RIG", "default_topology", "read_topology"]
 
 DEFAULT_RIG = "blackstart"
 DEFAULT_NODES = 3
+WITNESS = "witness"
 VOTERS_MAX = 5
 """More voters than five make every change slower and survive nothing that happens."""
 
@@ -41,8 +45,10 @@ _MILLISECOND_US = 1_000
 _UNREAD: Any = object()
 
 
-def default_topology(*, rig: str = DEFAULT_RIG, nodes: int = DEFAULT_NODES) -> Topology:
-    """A rig of `nodes` nodes with six machines. Raises UsageError for a count or a name that no rig can have."""
+def default_topology(*, rig: str = DEFAULT_RIG, nodes: int = DEFAULT_NODES, witness: bool = False) -> Topology:
+    """A rig of `nodes` nodes with six machines, with a witness or without. Raises UsageError for a count or a name that
+    no rig can have.
+    """
     if not 1 <= nodes <= NODES_MAX:
         raise UsageError(f"--nodes is {nodes}, expected a whole number from 1 to {NODES_MAX}")
     _check_rig_name(rig)
@@ -50,8 +56,9 @@ def default_topology(*, rig: str = DEFAULT_RIG, nodes: int = DEFAULT_NODES) -> T
     return Topology(
         rig=rig,
         subnet=DEFAULT_SUBNET,
-        nodes=_nodes(names, voters=_default_voters(nodes), subnet=DEFAULT_SUBNET),
+        nodes=_nodes(names, voters=_default_voters(nodes, witness=witness), subnet=DEFAULT_SUBNET),
         groups=default_groups(DEFAULT_GROUPS, DEFAULT_SUBNET),
+        witness=_witness(DEFAULT_SUBNET) if witness else None,
     )
 
 
@@ -76,12 +83,14 @@ def read_topology(source: Source, *, path: Path = (), data: Any = _UNREAD, rig: 
         name = rig
     subnet = _read_subnet(section)
     names = _read_node_names(section)
+    witness = _read_witness(section, names)
     topology = Topology(
         rig=name,
         subnet=subnet,
-        nodes=_nodes(names, voters=_read_voters(section, len(names)), subnet=subnet),
+        nodes=_nodes(names, voters=_read_voters(section, len(names), witness=witness), subnet=subnet),
         groups=read_groups(section, nodes=names, subnet=subnet),
         settings=_read_settings(section.section("settings", what="settings")),
+        witness=_witness(subnet) if witness else None,
     )
     section.finish()
     refuse(sorted(refusals, key=_line))
@@ -134,17 +143,33 @@ def _read_node_names(section: Section) -> tuple[str, ...]:
     return tuple(names[:NODES_MAX]) or _node_names(DEFAULT_NODES)
 
 
-def _default_voters(nodes: int) -> int:
-    """As many as there may be, made odd: an even number survives no more failures than the odd one below it."""
-    voters = min(VOTERS_MAX, nodes)
-    return voters if voters % 2 else voters - 1
+def _read_witness(section: Section, names: tuple[str, ...]) -> bool:
+    wanted = section.boolean("witness", False)
+    if wanted and len(names) < 2:
+        section.refuse("witness", f"a witness for {len(names)} node", "at least two nodes")
+    elif wanted and WITNESS in names:
+        section.refuse("witness", f"a node is called {WITNESS!r} as well", "another name for the node")
+    return wanted and len(names) >= 2
 
 
-def _read_voters(section: Section, nodes: int) -> int:
-    default = _default_voters(nodes)
+def _witness(subnet: str) -> NodeSpec:
+    return NodeSpec(name=WITNESS, address=witness_address(subnet), voter=True)
+
+
+def _default_voters(nodes: int, *, witness: bool) -> int:
+    """As many nodes with a vote as there may be, so that all votes together are odd: an even number survives no more
+    failures than the odd one below it.
+    """
+    votes = min(VOTERS_MAX, nodes + witness)
+    return (votes if votes % 2 else votes - 1) - witness
+
+
+def _read_voters(section: Section, nodes: int, *, witness: bool) -> int:
+    default = _default_voters(nodes, witness=witness)
     voters = section.integer("voters", default, low=1, high=min(nodes, NODES_MAX))
-    if voters % 2 == 0:
-        section.refuse("voters", f"{voters} voters", f"an odd number, such as {voters - 1}")
+    if (voters + witness) % 2 == 0:
+        wanted = "an even number beside the witness" if witness else "an odd number"
+        section.refuse("voters", f"{voters} voters", f"{wanted}, such as {default if witness else voters - 1}")
         return default
     return voters
 
@@ -170,6 +195,8 @@ def _read_settings(section: Section) -> Settings:
         lease_us=milliseconds_us("lease", default.lease_us, 20 * _MILLISECOND_US, 300 * SECOND_US),
         grace_us=milliseconds_us("grace", default.grace_us, 0, 60 * SECOND_US),
         fencing=section.choice("fencing", default.fencing),
+        dynamic_quorum=section.boolean("dynamic-quorum", default.dynamic_quorum),
+        appendfsync=section.choice("appendfsync", default.appendfsync),
         engine_proxy=section.boolean("engine-proxy", default.engine_proxy),
         program_ask_us=milliseconds_us("program-ask", default.program_ask_us, 100 * _MILLISECOND_US, 60 * SECOND_US),
         program_silence_us=milliseconds_us(

@@ -57,7 +57,7 @@ class Power:
         """Start the node's container unless it is held off; returns whether it is on now. Raises EngineError."""
         if node in await self._engine.holds(self._rig):
             return False
-        nodes = await self._node_containers(node)
+        nodes = await self._node_containers(node) or await self._witness_containers(node)
         if not nodes:
             raise EngineError(
                 f"power-on of {node}: it has no container with the rig's labels; run `blackstart up` again"
@@ -108,6 +108,11 @@ class Power:
     async def _node_containers(self, node: str) -> list[Container]:
         return await self._engine.containers(
             labels={label.RIG: self._rig, label.ROLE: Role.NODE.value, label.NODE: node}
+        )
+
+    async def _witness_containers(self, name: str) -> list[Container]:
+        return await self._engine.containers(
+            labels={label.RIG: self._rig, label.ROLE: Role.WITNESS.value, label.NODE: name}
         )
 
     async def _guests(self, node: str) -> list[Container]:

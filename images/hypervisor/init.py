@@ -15,6 +15,7 @@ Exit status: 0 after SIGTERM, 2 for a file that cannot be used, 87 when the watc
 """
 
 import contextlib
+import dataclasses
 import os
 import select
 import signal
@@ -48,6 +49,7 @@ from node_watchdog import (
     Woke,
     pets_of,
 )
+from voter_disk import VoterDisk, free_bytes
 
 SECOND = 1_000_000_000
 MILLISECOND = 1_000_000
@@ -66,6 +68,7 @@ DESCRIPTORS = {"pet_fd": PET_FD, "restart_fd": RESTART_FD, "api_fd": API_FD}
 API_PORT = 7637
 API_BACKLOG = 32
 ENGINE_SOCKET = "/var/run/docker.sock"
+VOTER = "voter"
 VOTER_DISK = "/data"
 VOTER_UID = 901
 VOTER_PORT = 637
@@ -87,6 +90,7 @@ class Init:
         self._environment = dict(environment)
         self._log_writer = LogWriter(node=environment.get("BLACKSTART_NODE", ""))
         self._keeper = Keeper(programs)
+        self._voter_disk = VoterDisk(VOTER_DISK, free_bytes)
         watched = any(program.pets for program in programs)  # a witness has no service, and no guests to watch
         self._watchdog = Watchdog(node_ends_at=boottime() + int(boot_grace_s * SECOND) if watched else NEVER)
         self._stop_asked = False
@@ -193,7 +197,11 @@ class Init:
             # What a program leaves behind must not work beside its successor. Its number is its own until reaped.
             kill_group(pid)
             _, status = os.waitpid(pid, 0)
-            self._log(self._keeper.died(boottime(), pid, os.waitstatus_to_exitcode(status)))
+            ended = self._keeper.died(boottime(), pid, os.waitstatus_to_exitcode(status))
+            self._log(ended)
+            if ended.fields["program"] == VOTER:
+                self._empty_text_pipes()  # its last words are still in there
+                self._log(self._voter_disk.ended())
         self._more_to_reap = True
 
     def _start_due_programs(self) -> None:
@@ -203,7 +211,12 @@ class Init:
     def _start(self, order: Start) -> None:
         program = order.program
         text = self._text_write[program.name]
-        argv = command_line(program, descriptors=DESCRIPTORS, engine_group=engine_group())
+        if program.name == VOTER:
+            argv, told = self._voter_disk.before_start(program.argv)
+            program = dataclasses.replace(program, argv=argv)
+            if told is not None:
+                self._log(told)
+        command = command_line(program, descriptors=DESCRIPTORS, engine_group=engine_group())
         descriptors = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, text, 2)]
         if program.output_is_text:
             descriptors.append((os.POSIX_SPAWN_DUP2, text, 1))
@@ -214,15 +227,16 @@ class Init:
             descriptors.append((os.POSIX_SPAWN_DUP2, self._api_listener.fileno(), API_FD))
         try:
             pid = os.posix_spawnp(
-                argv[0],
-                argv,
+                command[0],
+                command,
                 self._environment,
                 file_actions=descriptors,
                 setsid=True,
                 setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores these two, and a child would inherit that
             )
         except OSError as error:
-            self._log(self._keeper.not_started(boottime(), program.name, f"cannot start {argv[0]}: {error.strerror}"))
+            reason = f"cannot start {command[0]}: {error.strerror}"
+            self._log(self._keeper.not_started(boottime(), program.name, reason))
         else:
             self._log(self._keeper.started(boottime(), program.name, pid))
 
@@ -234,9 +248,19 @@ class Init:
             if descriptor == self._wake_read:
                 os.read(descriptor, 4096)
             elif descriptor in self._text_read:
-                component, lines = self._text_read[descriptor]
-                for line in lines.feed(os.read(descriptor, 65536)):
-                    self._log(Log(event="output", message=line, fields={}), component=component)
+                self._read_text(descriptor)
+
+    def _empty_text_pipes(self) -> None:
+        for descriptor, _ in self._poll.poll(0):
+            if descriptor in self._text_read:
+                self._read_text(descriptor)
+
+    def _read_text(self, descriptor: int) -> None:
+        component, lines = self._text_read[descriptor]
+        for line in lines.feed(os.read(descriptor, 65536)):
+            self._log(Log(event="output", message=line, fields={}), component=component)
+            if component == VOTER:
+                self._voter_disk.heard(line)
 
     def _ask_to_stop(self, *_: object) -> None:
         self._stop_asked = True

@@ -131,11 +131,12 @@ def standard_programs(environment: Mapping[str, str]) -> tuple[Program, ...]:
     node = environment.get("BLACKSTART_NODE", "")
     voters = {entry.partition("=")[0].strip() for entry in environment.get("BLACKSTART_VOTERS", "").split(",")}
     programs = []
+    appendfsync = environment.get("BLACKSTART_APPENDFSYNC", "always")
     if node and node in voters:
         programs.append(
             Program(
                 name="voter",
-                argv=("redis-server", "/etc/blackstart/voter.conf"),
+                argv=("redis-server", "/etc/blackstart/voter.conf", "--appendfsync", appendfsync),
                 uid=901,
                 groups=(),
                 capabilities=("net_bind_service",),

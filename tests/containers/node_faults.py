@@ -11,12 +11,24 @@ from pathlib import Path
 import chaos.crash_probe
 from chaos.arena import IsolateNode
 from chaos.docker_effects.network_effects import Cuts
+from chaos.docker_effects.process_effects import carry_out, look_inside
+from chaos.process_effects import NodeProgram, ProgramSignal, SignalProgram
 from harness.errors import BlackstartError
 from harness.rig.compose import node_container
 from harness.rig.container_exec import run_inside
 from harness.rig.rig import Machine, Rig
 
-__all__ = ["PROBE_LIMIT_S", "RESOURCE_HOST", "SERVICE", "VMMS", "VOTER", "Cut", "crash", "kill_process"]
+__all__ = [
+    "PROBE_LIMIT_S",
+    "RESOURCE_HOST",
+    "SERVICE",
+    "VMMS",
+    "VOTER",
+    "Cut",
+    "crash",
+    "kill_process",
+    "signal_program",
+]
 
 SERVICE, VOTER, VMMS, RESOURCE_HOST = 900, 901, 902, 903
 """Users of a node's processes (docs/design/0001-seams.md)."""
@@ -76,6 +88,13 @@ def crash(rig: Rig, machine: Machine) -> int:
     finished = run_inside(rig.client, node, command, user="0", limit_s=PROBE_LIMIT_S)
     assert finished.exit_code == 0, f"crash of {machine.name}: {finished}"
     return int(json.loads(finished.stdout)["at_ns"])
+
+
+def signal_program(rig: Rig, node: str, program: NodeProgram, signal: ProgramSignal) -> int:
+    """One signal to a program of the node, as a fault sends it; the answer is when, in Unix nanoseconds."""
+    seen = look_inside(rig.client, rig.name, node).programs[program]
+    effect = SignalProgram(node=node, program=program, signal=signal, pid=seen.pid, started=seen.started)
+    return carry_out(rig.client, rig.name, effect)
 
 
 def kill_process(

@@ -27,9 +27,12 @@ def document(text: str = "nodes: 3\n") -> dict[str, Any]:
     return rendered
 
 
-@pytest.mark.parametrize(("file", "nodes"), [("three-nodes.yaml", 3), ("five-nodes.yaml", 5)])
-def test_checked_in_file_is_what_would_be_rendered(file: str, nodes: int) -> None:
-    rendered = render(default_topology(nodes=nodes))
+@pytest.mark.parametrize(
+    ("file", "nodes", "witness"),
+    [("three-nodes.yaml", 3, False), ("five-nodes.yaml", 5, False), ("two-nodes-witness.yaml", 2, True)],
+)
+def test_checked_in_file_is_what_would_be_rendered(file: str, nodes: int, witness: bool) -> None:
+    rendered = render(default_topology(nodes=nodes, witness=witness))
 
     assert (COMPOSE / file).read_text() == rendered, "run `make compose`"
 
@@ -53,6 +56,17 @@ def test_only_voters_have_a_voters_volume() -> None:
 
     assert "voter-node1:/data" in services["node1"]["volumes"]
     assert not any(volume.endswith(":/data") for volume in services["node4"]["volumes"])
+
+
+def test_a_witness_has_a_vote_and_nothing_else() -> None:
+    rendered = document("nodes: 2\nwitness: true\n")
+    witness = rendered["services"]["witness"]
+
+    assert witness["environment"]["BLACKSTART_ROLE"] == "witness"
+    assert witness["volumes"] == ["secrets:/run/secrets:ro", "voter-witness:/data"]
+    assert "ports" not in witness
+    assert witness["restart"] == "unless-stopped"
+    assert "witness=10.87.0.10" in rendered["services"]["node1"]["environment"]["BLACKSTART_VOTERS"].split(",")
 
 
 def test_environment_names_voters_and_times_and_nothing_secret() -> None:

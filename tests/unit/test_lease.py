@@ -100,3 +100,31 @@ def test_only_who_has_held_its_own_lease_for_a_whole_lease_may_judge() -> None:
 
     assert not early
     assert leases.may_judge(4 * BEAT)
+
+
+def test_the_lease_of_an_older_set_runs_to_its_end_and_is_not_mixed_with_the_new_one() -> None:
+    leases = view()
+    beat(leases, 0)
+    newer = VoterSet(version=2, members={"v1": "i", "v2": "i", "v4": "i"})
+
+    after = LeaseView(voter_set=newer, lease_us=LEASE, before=leases)
+    after.answered(BEAT, "v1", BEAT, 1, answer("v1"), True)
+    mixed = after.end_us()
+    after.answered(BEAT, "v4", BEAT, 1, answer("v4"), True)
+
+    assert mixed == LEASE
+    assert after.end_us() == BEAT + LEASE
+
+
+def test_a_change_of_the_set_makes_nobody_blind_for_others() -> None:
+    leases = view()
+    for step in range(6):
+        beat(leases, step * BEAT, peer=(min(step, 2), max(0, step - 2) * BEAT))
+
+    after = LeaseView(
+        voter_set=VoterSet(version=2, members={"v1": "i", "v2": "i"}), lease_us=LEASE, before=leases
+    )
+    for step in range(6, 9):
+        beat(after, step * BEAT, voters=("v1", "v2"), peer=(2, (step - 2) * BEAT))
+
+    assert after.expired(8 * BEAT, "peer")

@@ -296,6 +296,65 @@ def test_an_answer_of_another_ballot_counts_for_nothing() -> None:
     assert all(isinstance(send.call, Prepare) for send in proposer.sends)
 
 
+def test_a_voter_that_never_answers_costs_no_time() -> None:
+    bench = Bench()
+    proposer = bench.proposer("a")
+    for number in range(5):
+        change = CreateRegister(first=first_record()) if number == 0 else restart(f"f{number}")
+        proposer.change(bench.now, operation=number, key=KEY, change=change, limit_us=10**6)
+        while proposer.sends:
+            send = proposer.sends.pop(0)
+            if send.voter != "v2":
+                reply = bench.voters[send.voter].handle(send.call, clock_us=0)
+                proposer.answered(bench.now, send.number, reply)
+
+    assert bench.now == 0
+    assert [settled.result for settled in proposer.settlements] == [Result.DONE] * 5
+
+
+def test_a_read_does_not_wait_for_a_voter_that_failed_before() -> None:
+    bench = Bench()
+    bench.change(bench.proposer("a"), CreateRegister(first=first_record()), down=("v1",))
+    reader = bench.proposer("b")
+    bench.read(reader, down=("v3",))
+    bench.voters["v1"].registers.clear()
+    bench.now = 0
+
+    reader.read(bench.now, operation=9, key=KEY, limit_us=10**6)
+    for send in [send for send in reader.sends if send.voter != "v3"]:
+        reader.answered(0, send.number, bench.voters[send.voter].handle(send.call, clock_us=0))
+
+    assert any(isinstance(send.call, Prepare) for send in reader.sends)
+
+
+def test_told_of_a_newer_set_a_round_begins_anew_under_it() -> None:
+    bench = Bench()
+    proposer = bench.proposer("a")
+    proposer.change(0, operation=1, key=KEY, change=CreateRegister(first=first_record()), limit_us=10**6)
+    old, proposer.sends = proposer.sends, []
+    newer = VoterSet(version=2, members={"v1": "i1", "v2": "i2"})
+
+    proposer.adopt(0, newer)
+    for send in old:
+        reply = bench.voters[send.voter].handle(send.call, clock_us=0)
+        proposer.answered(0, send.number, reply)
+
+    assert [send.call.to.set_version for send in proposer.sends] == [2, 2]
+    assert all(isinstance(send.call, Prepare) for send in proposer.sends)
+    assert not proposer.settlements
+
+
+def test_no_prepare_is_skipped_across_versions() -> None:
+    bench = Bench()
+    proposer = bench.proposer("a")
+    bench.change(proposer, CreateRegister(first=first_record()))
+
+    proposer.adopt(bench.now, VoterSet(version=2, members={"v1": "i1", "v2": "i2"}))
+    proposer.change(bench.now, operation=7, key=KEY, change=restart("f"), limit_us=10**6)
+
+    assert all(isinstance(send.call, Prepare) for send in proposer.sends)
+
+
 @pytest.mark.parametrize("seed", range(300))
 def test_random_schedules_of_three_proposers_lose_no_acknowledged_change(seed: int) -> None:
     acknowledged, finals = _random_run(seed, _honest)
