@@ -6,6 +6,7 @@
 | resource.online | pending | refused |
 | resource.online | any other | RequestState 1, with its providers; a Failed one is tried again |
 | resource.offline | pending | refused |
+| resource.offline | what depends on it is going Online | wait for the end of that, like group.offline |
 | resource.offline | Failed | RequestState 0, answered with an error |
 | resource.offline | Online, Offline | RequestState 0, with its dependents |
 | resource.fail | Online | TERMINATE, then it counts as a failure |
@@ -23,7 +24,7 @@ from harness.cluster_service.messages import Action, AnswerCode
 from harness.cluster_service.requests import OpenRequest, OpenRequests
 from harness.cluster_service.resource_facts import GroupFacts
 from harness.cluster_service.resource_orders import ResourceOrders
-from harness.model.administrative_changes import RequestState, with_providers
+from harness.model.administrative_changes import RequestState, with_dependents, with_providers
 from harness.model.changes import BeginMove
 from harness.model.host import EntryPoint, Why
 from harness.model.records import MoveCause
@@ -69,7 +70,7 @@ class GroupRequests:
             case "group.online":
                 return self._request_state(facts, request, wanted=True)
             case "group.offline":
-                if facts.may_be_starting():
+                if facts.may_be_starting(facts.resources):
                     request.waits_for = "a resource of the group is still going Online"
                     return []
                 return self._request_state(facts, request, wanted=False)
@@ -85,6 +86,9 @@ class GroupRequests:
             case "resource.online":
                 return self._request_state(facts, request, wanted=True)
             case "resource.offline":
+                if facts.may_be_starting(with_dependents(facts.record, request.resource) - {request.resource}):
+                    request.waits_for = f"what depends on {request.resource} is still going Online"
+                    return []
                 if state is ResourceState.FAILED:
                     request.code = AnswerCode.REFUSED
                 return self._request_state(facts, request, wanted=False, state=state)

@@ -119,17 +119,22 @@ class World:
 
     def _unsettled_resources(self, group: Mapping[str, Any]) -> list[str]:
         cluster = self.chosen.newest(CLUSTER_KEY)
-        everybody_paused = isinstance(cluster, ClusterRecord) and all(entry.paused for entry in cluster.nodes)
+        nodes = cluster.nodes if isinstance(cluster, ClusterRecord) else ()
+        everybody_paused = bool(nodes) and all(entry.paused for entry in nodes)
+        others_paused = bool(nodes) and all(entry.paused for entry in nodes if entry.name != group["owner"])
         missing = [f"group {group['name']} is being moved"] if group["moving_to"] is not None else []
         for resource in group["resources"]:
             name, wanted = resource["name"], bool(resource["persistent_state"])
             running = self.instances.running(name)
             told = f"{name} on {group['owner']} is {resource['state']}, PersistentState {wanted:d}: {resource['why']}"
-            if (resource["state"] == "Online") != wanted and not (wanted and everybody_paused):
+            # Its policy is used up, and administrators have left it no other node: rightly Failed.
+            given_up = others_paused and resource["why"] == "it stays Failed: there is no other candidate"
+            excused = wanted and (everybody_paused or given_up)
+            if (resource["state"] == "Online") != wanted and not excused:
                 missing.append(told)
             if resource["type"] != "virtual-machine":
                 continue
-            if bool(running) != wanted and not (wanted and everybody_paused):
+            if bool(running) != wanted and not excused:
                 missing.append(f"machine {name} {'runs' if running else 'does not run'}; {told}")
             if wanted not in self.administrator.may_be_wanted(name):
                 missing.append(f"{told}, which no request can have left")
