@@ -18,7 +18,9 @@ from node_faults import PROBE_LIMIT_S, RESOURCE_HOST, SERVICE, VMMS, VOTER, Cut,
 
 from chaos.history import EngineEvent, Role
 from chaos.process_effects import NodeProgram, ProgramSignal
+from harness.errors import EngineError
 from harness.rig.compose import node_container
+from harness.rig.container_file import read_file
 from harness.rig.engine import in_parallel
 from harness.rig.rig import Machine, Rig
 from harness.rig.standing import GroupStanding, Power
@@ -146,9 +148,23 @@ def expect_restart_in_place(witness: Witness, machine: Machine, *, died_ns: int)
     return start
 
 
+def wait_for_journal(rig: Rig, machine: Machine) -> None:
+    node, path = node_container(rig.name, machine.node), f"/csv/{machine.name}/disk/journal.jsonl"
+    deadline = time.monotonic() + EVENT_LIMIT_S
+    seen = ""
+    while True:
+        try:
+            if read_file(rig.client, [node], path, limit_bytes=1 << 20):
+                return
+        except EngineError as error:
+            seen = str(error)
+        assert time.monotonic() < deadline, f"waited {EVENT_LIMIT_S:g} s for the journal of {machine.name}: {seen}"
+
+
 def test_machine_stopped_by_hand_is_no_longer_wanted_and_stays_stopped(rig: Rig, witness: Witness) -> None:
     machine = running(rig)["data-vm"]
     others = {name: run for name, run in runs(rig).items() if name != machine.name}
+    wait_for_journal(rig, machine)  # without which nobody can tell in the end how often it ran
     stopped_ns = time.time_ns()
 
     rig.client.api.stop(machine.container, timeout=10)
