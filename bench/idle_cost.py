@@ -12,6 +12,7 @@ import docker
 
 from bench.figure import Figure, Goal, GoalKind, Series
 from bench.rigs import say, standing_rig
+from harness.errors import HarnessError
 from harness.model import labels
 from harness.rig.compose import node_container
 from harness.rig.images import ensure_images, find_project_root
@@ -118,11 +119,13 @@ def _bare_processes(client: docker.DockerClient, rig: Rig) -> str:
 
 
 def _samples(client: docker.DockerClient, boxes: Mapping[str, str]) -> dict[str, Sample]:
-    return {name: _sample(client.api.stats(box, stream=False, one_shot=True)) for name, box in boxes.items()}
+    return {name: _sample(name, client.api.stats(box, stream=False, one_shot=True)) for name, box in boxes.items()}
 
 
-def _sample(stats: dict[str, Any]) -> Sample:
+def _sample(name: str, stats: dict[str, Any]) -> Sample:
     memory = stats["memory_stats"]
+    if "stats" not in memory:
+        raise HarnessError(f"{name} does not run at the moment, so it was not at rest: the machine is too busy for this")
     # The same as the command line's: version 1 of control groups and version 2 name the unused cache differently.
     unused = memory["stats"].get("total_inactive_file", memory["stats"].get("inactive_file", 0))
     # Nine digits of a second are more than the parser takes.

@@ -88,10 +88,15 @@ def test_memory_is_reckoned_as_by_docker_stats_on_both_versions_of_control_group
             "cpu_stats": {"cpu_usage": {"total_usage": processor_ns}},
         }
 
-    before, after = _sample(stats(5, 0)), _sample(stats(7, 10_000_000))
+    before, after = _sample("node1", stats(5, 0)), _sample("node1", stats(7, 10_000_000))
 
     assert after.memory_bytes == 60
     assert _percent(before, after) == pytest.approx(0.5)
+
+
+def test_a_container_that_does_not_run_is_no_idle_one() -> None:
+    with pytest.raises(HarnessError, match="node1 does not run"):
+        _sample("node1", {"read": "", "memory_stats": {}, "cpu_stats": {}})
 
 
 def test_phases_of_a_rigs_start_follow_each_other() -> None:
