@@ -80,8 +80,9 @@ class Events:
             except queue.Empty:
                 saw = "no further event of the rig"
                 raise WaitTimeout(waited_for=what, saw=saw, limit_s=EVENT_LIMIT_S) from None
-            if holds(event["Action"], event["id"]):
-                return int(event["timeNano"]), str(event["id"])
+            container = str(event["Actor"]["ID"])
+            if holds(event["Action"], container):
+                return int(event["timeNano"]), container
 
     def drop(self) -> list[dict[str, Any]]:
         """What has come and was not taken; it is forgotten."""

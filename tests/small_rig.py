@@ -43,7 +43,7 @@ class SmallRig:
     """Machines web1 to web3 have a disk; each runs as a user of its own. `close` when done."""
 
     def __init__(self) -> None:
-        self.client = docker.from_env(version="1.41", timeout=60)
+        self.client = docker.from_env(timeout=60)
         self.name = f"small-{os.urandom(3).hex()}"
         self.nodes: dict[str, Container] = {}
         self._ensure_images()

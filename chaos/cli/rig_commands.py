@@ -33,12 +33,14 @@ def doctor(json_wanted: bool) -> int:
     Ends with 4 when something that every rig needs is missing.
     """
     from chaos.cli.output import coloured, print_json, print_table
+    from chaos.fault_abilities import fault_abilities
     from harness.rig.doctor import Health, examine
 
     report = examine()
+    faults = fault_abilities(report.checks)
     code = 4 if report.health is Health.FAIL else 0
     if json_wanted:
-        print_json({"health": report.health, "checks": report.checks, "faults": report.faults})
+        print_json({"health": report.health, "checks": report.checks, "faults": faults})
         return code
     print_table(
         ("check", "", "seen", "what to do"),
@@ -55,7 +57,7 @@ def doctor(json_wanted: bool) -> int:
                 _escaped(ability.effect),
                 _escaped(ability.why_not),
             )
-            for ability in report.faults
+            for ability in faults
         ],
         empty="",
     )

@@ -112,11 +112,13 @@ def quorum(name: str, json_wanted: bool) -> None:
         (
             node.name,
             "yes" if node.name in told.get("voters", ()) else "no",
-            node.power,
+            str(node.power),
             {True: "yes", False: "no", None: "?"}[node.quorum],
         )
         for node in standing.nodes
     ]
-    print_table(("node", "vote", "power", "holds its lease"), rows, empty="no nodes")
+    others = [voter for voter in told.get("voters", ()) if voter not in held]
+    rows += [(voter, "yes", "", "no node") for voter in others]
+    print_table(("voter or node", "vote", "power", "holds its lease"), rows, empty="no nodes")
     votes = len(told.get("voters", ()))
     click.echo(f"\nvotes: {votes}, majority: {told.get('majority')}, voter set: version {told.get('version')}")

@@ -30,7 +30,7 @@ class VmKill:
         return Plan(target=target, effect=effect, affected=(target,))
 
     async def receipt(self, arena: Arena, plan: Plan, *, at_ns: int) -> Receipt:
-        """Confirmed by a die event of its container, after a kill event with signal 9 and without a stop."""
+        """Confirmed by a die event of its container, after a kill event with signal 9."""
         assert isinstance(plan.effect, KillMachine)
         container = plan.effect.container
 

@@ -219,7 +219,7 @@ class AdministrationManager:
         request.change = None
         match event.result:
             case Result.DONE:
-                return self._requests.answer(request, request.code, request.message)
+                return self._requests.answer(request, request.code, request.message, **request.result)
             case Result.REFUSED if request.group is not None:
                 return []  # it has another owner or another move since
             case Result.REFUSED:

@@ -42,7 +42,8 @@ class FailurePolicy:
         record, resource, policy = facts.record, facts.resources[spec.name], spec.policy
         if not wanted or resource.try_again:
             return [self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=Why.REQUEST)]
-        mine = facts.restarts_of(now, spec, self._session)
+        # Reckoned at the failure: that it lies long enough back does not make a used-up one good again.
+        mine = facts.restarts_of(resource.failed_at_us, spec, self._session)
         if any(entry.failure == resource.failure for entry in mine):
             due = resource.failed_at_us + (policy.restart_delay_us if len(mine) > 1 else 0)
             if now < due:
@@ -103,7 +104,7 @@ class FailurePolicy:
             epoch=facts.record.epoch,
             evidence=f"{spec.name}: {resource.evidence or 'it cannot be opened'}",
             counters={
-                "restarts": len(facts.restarts_of(now, spec, self._session)),
+                "restarts": len(facts.restarts_of(resource.failed_at_us or now, spec, self._session)),
                 "restart_threshold": spec.policy.restart_threshold,
                 "failovers": failovers[0],
                 "failover_threshold": failovers[1],

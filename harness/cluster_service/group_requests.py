@@ -98,6 +98,7 @@ class GroupRequests:
         request.message = f"{name} shall be {'Online' if wanted else 'Offline'}"
         if state is ResourceState.FAILED:
             request.message = f"{name} is Failed and cannot be taken offline; its PersistentState is 0 now"
+            request.result = {"persistent_state": 0}
         change = RequestState(owner=self._session, epoch=record.epoch, resource=request.resource, wanted=wanted)
         wish = self._orders.change(facts, change)
         request.change = wish.id

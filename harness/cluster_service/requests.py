@@ -6,7 +6,7 @@ that each gets exactly one answer, also when the lease lapses and the managers a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.cluster_service.messages import Action, Answer, AnswerCode, Log, Requested
@@ -39,6 +39,7 @@ class OpenRequest:
     waits_for: str = ""
     code: AnswerCode = AnswerCode.DONE
     message: str = ""
+    result: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         told = " ".join(f"{name}={value}" for name, value in self.arguments.items())

@@ -120,8 +120,24 @@ class GroupFacts:
         return state in _GONE or (unwanted and state is ResourceState.ONLINE)
 
     def dependents_down(self, spec: ResourceSpec) -> bool:
-        """Nothing that depends on it is up."""
-        return all(self.resources[name].state in _DOWN for name in self._dependents(spec))
+        """Nothing that is up depends on it, or it has another provider in its place that stays."""
+        return all(
+            self.resources[other.name].state in _DOWN or self._has_another(other, spec.name)
+            for other in self.record.spec.resources
+        )
+
+    def _has_another(self, dependent: ResourceSpec, provider: str) -> bool:
+        """Whether every set of alternatives that names the provider has another one that is Online and stays so."""
+        return all(
+            any(name != provider and self._stays(name) for name in alternatives)
+            for alternatives in dependent.depends_on
+            if provider in alternatives
+        )
+
+    def _stays(self, name: str) -> bool:
+        wanted = self.record.persistent.get(name, False)
+        resource = self.resources[name]
+        return wanted and resource.state is ResourceState.ONLINE and resource.request is None
 
     def dependents_closed(self, spec: ResourceSpec) -> bool:
         """Everything that depends on it was closed under this epoch."""

@@ -22,7 +22,7 @@ import requests
 import urllib3.exceptions
 
 from harness.errors import EngineError, EngineUnanswered, NoSuchContainer
-from harness.live.docker_events import API_VERSION, EventStream
+from harness.live.docker_events import EventStream
 from harness.live.node_environment import ENGINE_SOCKET
 from harness.model import labels as label
 from harness.model.labels import Role
@@ -33,6 +33,8 @@ from harness.ports import Container
 
 __all__ = ["DockerEngine", "parse_time_ns"]
 
+API_VERSION = "1.41"
+"""Of Docker Engine 20.10, the oldest that will do."""
 CALL_LIMIT_S = 5
 """For each answer of the engine. A kill answers when the container is dead: a second for a node with thirty guests."""
 THREADS = 8
@@ -50,6 +52,7 @@ LOG_OPTIONS = {"max-size": "1m", "max-file": "2"}
 T = TypeVar("T")
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
+_TOO_OLD = re.compile(r"is too old\. Minimum supported API version is (\d+\.\d+)")
 _NEVER = "0001-01-01T00:00:00Z"
 
 
@@ -222,7 +225,7 @@ class DockerEngine:
                 f"{what}: not sent: {THREADS} earlier calls are still unanswered after {CALL_LIMIT_S} s"
             ) from error
         try:
-            work = self._threads.submit(call)
+            work = self._threads.submit(self._spoken, call)
         except BaseException:
             self._free.release()
             raise
@@ -246,6 +249,21 @@ class DockerEngine:
             raise EngineUnanswered(
                 f"{what}: no answer after {took_s:.1f} s: {error or type(error).__name__}"
             ) from error
+
+    def _spoken(self, call: Callable[[], T]) -> T:
+        """`call`, in a version of the engine's language that it still speaks. Called on a thread.
+
+        An engine that is too new refuses before it does anything, and says which version is its oldest.
+        """
+        try:
+            return call()
+        except docker.errors.APIError as error:
+            oldest = _TOO_OLD.search(str(error.explanation or error))
+            if oldest is None or oldest[1] == self._client.api_version:
+                raise
+            # The SDK has no public way; asking beforehand would cost each node a call that only few engines need.
+            self._client._version = oldest[1]  # type: ignore[attr-defined]
+            return call()
 
     def _give_back(self, _: Future[Any]) -> None:
         """The thread is free again, however its caller fared. Called on that thread."""

@@ -18,9 +18,8 @@ from typing import Any
 from harness.errors import EngineUnanswered
 from harness.ports import EngineEvent, EventGap
 
-__all__ = ["API_VERSION", "EventStream", "engine_event"]
+__all__ = ["EventStream", "engine_event"]
 
-API_VERSION = "1.41"
 SILENCE_S = 2.0
 """After so long without an event the engine is asked whether it lives."""
 PING_LIMIT_S = 1.0
@@ -126,7 +125,8 @@ class EventStream:
     async def _connect(self) -> "_Answer":
         since_ns = self._since_ns if self._last is None else self._since_ns - OVERLAP_NS
         query = {"filters": json.dumps(self._filters), "since": _stamp(since_ns)}
-        return await _Answer.open(self._socket, f"/v{API_VERSION}/events?{urllib.parse.urlencode(query)}")
+        # No version in the path: what is read of an event is the same in all, and a new engine refuses an old one.
+        return await _Answer.open(self._socket, f"/events?{urllib.parse.urlencode(query)}")
 
     async def _connect_again(self) -> tuple["_Answer", bool]:
         """A new connection, and whether nothing was lost; tries without end."""
@@ -153,7 +153,7 @@ class EventStream:
             return False
         query = {"since": _stamp(self._since_ns - OVERLAP_NS), "until": _stamp(time.time_ns())}
         async with asyncio.timeout(CONNECT_LIMIT_S):
-            replay = await _Answer.open(self._socket, f"/v{API_VERSION}/events?{urllib.parse.urlencode(query)}")
+            replay = await _Answer.open(self._socket, f"/events?{urllib.parse.urlencode(query)}")
             try:
                 with contextlib.suppress(EOFError):
                     while not any(_key(raw) == self._last for raw in await replay.read()):

@@ -156,10 +156,18 @@ def create(client: docker.DockerClient, tool: ComposeTool, topology: Topology, *
             continue
         fill_secrets(client, rig=placed.rig, image=image)
         # By the engine and not by the tool: version 1 of it takes half a second to start, for three calls.
-        names = [node_container(placed.rig, node.name) for node in placed.nodes]
-        in_parallel(lambda name: _start(client, name), names)
+        nodes = {node_container(placed.rig, node.name) for node in placed.nodes}
+        # What nodes lean on comes first: their way to the engine, the keeper of their disks.
+        in_parallel(lambda name: _start(client, name), _container_names(client, placed.rig) - nodes)
+        in_parallel(lambda name: _start(client, name), nodes)
         return placed
     raise HarnessError(f"rig {topology.rig} got no subnet in {SUBNET_ATTEMPTS} attempts, last {', '.join(refused)}")
+
+
+def _container_names(client: docker.DockerClient, rig: str) -> set[str]:
+    with engine_call(f"list the containers of rig {rig}"):
+        listed = client.api.containers(all=True, filters={"label": f"{labels.RIG}={rig}"})
+    return {str(found["Names"][0]).lstrip("/") for found in listed}
 
 
 def _start(client: docker.DockerClient, container: str) -> None:

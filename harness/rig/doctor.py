@@ -1,20 +1,24 @@
 """What this machine can and cannot do for a rig, tried where that is possible, and what to do about it.
 
-It changes nothing that lasts: one container is run and removed. An absent engine is a finding, not an error.
+It changes nothing that lasts: one container is run and removed, and one volume. An absent engine is a finding, not an
+error. What every rig needs fails when it is missing; what only some features need is a warning, and whoever offers the
+feature looks at the check of that name.
 """
 
 import contextlib
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import docker
+from docker.models.containers import Container
 
-from harness.errors import BlackstartError, EngineError, HarnessError, NoSuchContainer
+from harness.errors import BlackstartError, EngineError, HarnessError, NoSuchContainer, WaitTimeout
 from harness.model import labels
 from harness.rig.base_image import DEBIAN_ARCHITECTURES, present_base
 from harness.rig.compose import HYPERVISOR_IMAGE, NODE_CAPABILITIES, VOTER_PORT
@@ -23,7 +27,11 @@ from harness.rig.engine import connect, engine_call
 from harness.rig.images import ImageState, find_project_root, image_status
 from harness.rig.teardown import rig_names
 
-__all__ = ["Check", "FaultAbility", "Health", "Report", "examine"]
+__all__ = ["DISKS_IN_MEMORY", "FREEZING", "PACKET_FILTER", "Check", "Health", "Report", "examine"]
+
+PACKET_FILTER = "packet filter"
+FREEZING = "freezing"
+DISKS_IN_MEMORY = "disks in memory"
 
 ENGINE_LIMIT_S = 20
 TRIAL_LIMIT_S = 30
@@ -34,14 +42,23 @@ MEMORY_NEEDED_BYTES = 1 << 30
 """Three nodes of 60 MiB and six machines of 12 MiB; the rest is the engine's and the runner's."""
 
 DOCTOR_RIG = "doctor"
+LOOK_INTERVAL_S = 0.05
 
 _TRIAL = f"""
 ip address add 192.0.2.77/32 dev lo && echo address
 setpriv --reuid 903 --regid 903 --clear-groups --inh-caps -all,+net_admin --ambient-caps -all,+net_admin \
     --bounding-set -all,+net_admin --no-new-privs ip address add 192.0.2.78/32 dev lo && echo ambient
-iptables -A INPUT -s 192.0.2.79 -j DROP && echo filter
-iptables -A OUTPUT -p tcp --dport {VOTER_PORT} -m owner ! --uid-owner 900 -j REJECT && echo owner
+for tool in iptables-nft iptables-legacy; do
+    printf '*filter\n-A INPUT -s 192.0.2.79 -j DROP\nCOMMIT\n' | $tool-restore -w 2 --noflush || continue
+    echo $tool
+    $tool -w 2 -A OUTPUT -p tcp --dport {VOTER_PORT} -m owner ! --uid-owner 900 -j REJECT && echo owner
+    break
+done
+[ "$(stat -f -c %T /trial)" = tmpfs ] && echo disk
+echo done
+exec sleep {TRIAL_LIMIT_S}
 """
+_FLAVOURS = ("iptables-nft", "iptables-legacy")
 
 
 class Health(StrEnum):
@@ -63,21 +80,10 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FaultAbility:
-    """Whether a fault can be injected here, and why not."""
-
-    fault: str
-    effect: str
-    available: bool
-    why_not: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Everything that `doctor` says."""
 
     checks: tuple[Check, ...]
-    faults: tuple[FaultAbility, ...]
 
     @property
     def health(self) -> Health:
@@ -95,7 +101,7 @@ def examine() -> Report:
     except HarnessError as error:
         checks.append(_failed("engine", "no engine answers", str(error)))
     checks.append(_compose())
-    return Report(checks=tuple(checks), faults=_faults(checks))
+    return Report(checks=tuple(checks))
 
 
 def _with_engine(client: docker.DockerClient) -> Iterator[Check]:
@@ -137,6 +143,9 @@ def _architecture(info: dict[str, Any]) -> Check:
 
 def _control_groups(info: dict[str, Any]) -> Check:
     version = str(info.get("CgroupVersion", "1"))
+    if info.get("CgroupDriver") == "none":
+        advice = "a rootless engine needs control groups v2 and systemd to limit and freeze its containers"
+        return _warned("control groups", f"v{version}, which the engine may not use", advice)
     note = "" if version == "2" else ": a paused machine keeps its node from dying, so it is killed first"
     return Check(name="control groups", health=Health.OK, saw=f"v{version}{note}")
 
@@ -203,47 +212,94 @@ def _node_trial(client: docker.DockerClient) -> Iterator[Check]:
     except NoSuchContainer:
         yield _warned("node", "not tried, because there is no image yet", "`blackstart images build`, then again")
         return
-    except EngineError as error:
+    except BlackstartError as error:
         yield _failed("node", f"the engine does not run a node: {error}", "see what of it this engine or host forbids")
         return
-    saw = "adds addresses and filter rules, without being root or privileged"
-    yield _tried("node", done, ("address", "ambient", "filter"), saw)
-    if "owner" in done:
-        yield Check(name="iptables owner match", health=Health.OK, saw="guests can be kept from the voter by their uid")
+    missing = [step for step in ("address", "ambient") if step not in done]
+    if missing:
+        advice = "the engine must grant NET_ADMIN inside of a container's own network namespace"
+        yield _failed("node", f"these steps failed: {', '.join(missing)}", advice)
     else:
+        yield Check(name="node", health=Health.OK, saw="adds addresses, without being root or privileged")
+    flavours = [flavour for flavour in _FLAVOURS if flavour in done]
+    if not flavours:
+        saw = f"neither {' nor '.join(_FLAVOURS)} works in a node: no node can be cut off, no guest kept from the voter"
+        yield _warned(PACKET_FILTER, saw, "load ip_tables or nf_tables on the engine's machine")
+    elif "owner" not in done:
         advice = "load xt_owner: without it a guest can flood the voter with connections (it still has no password)"
-        yield _warned("iptables owner match", "the kernel does not have it", advice)
+        yield _warned(PACKET_FILTER, f"{flavours[0]}, without the owner match", advice)
+    else:
+        saw = f"{flavours[0]}; guests can be kept from the voter by their uid"
+        yield Check(name=PACKET_FILTER, health=Health.OK, saw=saw)
+    yield _of(FREEZING, "frozen" in done, "a container can be paused", "the engine pauses no container")
+    yield _of(DISKS_IN_MEMORY, "disk" in done, "volumes of a size are made", "the engine makes no tmpfs volume")
+
+
+def _of(name: str, works: bool, saw: str, saw_not: str) -> Check:
+    return Check(name=name, health=Health.OK, saw=saw) if works else _warned(name, saw_not, "")
 
 
 def _try_in_node(client: docker.DockerClient) -> set[str]:
     """The words of the steps that worked."""
+    with engine_call("make a volume for a trial"):
+        volume = client.volumes.create(
+            driver_opts={"type": "tmpfs", "device": "tmpfs", "o": "size=1m"}, labels=_labels(labels.Role.VOLUME)
+        )
+    try:
+        try:
+            return _run_trial(client, {str(volume.name): {"bind": "/trial", "mode": "rw"}})
+        except NoSuchContainer:
+            raise
+        except EngineError:
+            return _run_trial(client, {})  # perhaps it was the volume
+    finally:
+        with engine_call("remove the trial's volume"):
+            volume.remove(force=True)
+
+
+def _run_trial(client: docker.DockerClient, volumes: dict[str, dict[str, str]]) -> set[str]:
     with engine_call("run a node for a trial"):
         container = client.containers.create(
             HYPERVISOR_IMAGE,
             entrypoint=["sh", "-c", _TRIAL],
-            labels={labels.RIG: DOCTOR_RIG, labels.ROLE: str(labels.Role.CLIENT)},
+            labels=_labels(labels.Role.CLIENT),
             cap_drop=["ALL"],
             cap_add=list(NODE_CAPABILITIES),
             security_opt=["no-new-privileges:true"],
             sysctls={"net.ipv4.ip_unprivileged_port_start": "1024"},
             network_mode="bridge",
+            volumes=volumes,
         )
     try:
         with engine_call("run a node for a trial"):
             container.start()
-            container.wait(timeout=TRIAL_LIMIT_S)
-            return set(container.logs(stdout=True, stderr=False).decode(errors="replace").split())
+        done: set[str] = set()
+        deadline = time.monotonic() + TRIAL_LIMIT_S
+        while "done" not in done:
+            if time.monotonic() > deadline:
+                saw = ", ".join(sorted(done)) or "nothing"
+                raise WaitTimeout(waited_for="a trial in a node to end", saw=saw, limit_s=TRIAL_LIMIT_S)
+            time.sleep(LOOK_INTERVAL_S)
+            with engine_call("read what the trial says"):
+                done = set(container.logs(stdout=True, stderr=False).decode(errors="replace").split())
+        return done | _frozen(container)
     finally:
         with engine_call("remove the trial's container"):
             container.remove(force=True)
 
 
-def _tried(name: str, done: set[str], wanted: tuple[str, ...], saw: str) -> Check:
-    failed = [step for step in wanted if step not in done]
-    if failed:
-        advice = "the engine must grant NET_ADMIN inside of a container's own network namespace"
-        return _failed(name, f"these steps failed: {', '.join(failed)}", advice)
-    return Check(name=name, health=Health.OK, saw=saw)
+def _frozen(container: Container) -> set[str]:
+    try:
+        with engine_call("pause the trial's container"):
+            container.pause()
+            container.unpause()
+    except EngineError:
+        return set()
+    return {"frozen"}
+
+
+def _labels(role: labels.Role) -> dict[str, str]:
+    return {labels.RIG: DOCTOR_RIG, labels.ROLE: str(role)}
 
 
 def _rigs(client: docker.DockerClient) -> Check:
@@ -252,20 +308,6 @@ def _rigs(client: docker.DockerClient) -> Check:
     except EngineError as error:
         return _warned("rigs", str(error), "")
     return Check(name="rigs", health=Health.OK, saw=", ".join(names) or "none stands")
-
-
-def _faults(checks: list[Check]) -> tuple[FaultAbility, ...]:
-    failed = [f"{check.name}: {check.saw}" for check in checks if check.health is Health.FAIL]
-    why_not = "; ".join(failed)
-    effects = {
-        "vm.crash": "SIGKILL to a machine's main process, past the engine",
-        "node.power-off": "a node and its machines are killed at once and stay off",
-        "node.power-on": "a node that was powered off boots",
-    }
-    return tuple(
-        FaultAbility(fault=fault, effect=effect, available=not failed, why_not=why_not)
-        for fault, effect in effects.items()
-    )
 
 
 def _failed(name: str, saw: str, advice: str) -> Check:

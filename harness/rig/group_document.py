@@ -100,6 +100,8 @@ def _read_group(section: Section, nodes: Sequence[str]) -> tuple[GroupSpec, list
         failover_period_us=section.duration_us(
             "failover-period", default.failover_period_us, low=SECOND_US, high=720 * _HOUR_US
         ),
+        failback=section.choice("failback", default.failback),
+        failback_window=_read_window(section),
     )
     drafts = [_read_resource(resource) for resource in section.sections("resources", what="a resource")]
     section.finish()
@@ -110,6 +112,18 @@ def _read_group(section: Section, nodes: Sequence[str]) -> tuple[GroupSpec, list
             "preferred-owners", f"{', '.join(sorted(barred))} is preferred and not possible", "possible owners only"
         )
     return group, drafts
+
+
+def _read_window(section: Section) -> tuple[int, int] | None:
+    """Two hours of the day, from and up to; None without the key."""
+    value = section.raw("failback-window")
+    if "failback-window" not in section:
+        return None
+    hours = value if isinstance(value, list) else []
+    if len(hours) == 2 and all(type(hour) is int and 0 <= hour <= 23 for hour in hours) and hours[0] != hours[1]:
+        return hours[0], hours[1]
+    section.refuse("failback-window", f"failback-window is {shown(value)}", "two hours of the day, such as [22, 6]")
+    return None
 
 
 def _owners(section: Section, key: str, nodes: Sequence[str]) -> tuple[str, ...]:
@@ -168,8 +182,17 @@ def _read_policy(section: Section) -> ResourcePolicy:
         restart_threshold=section.integer("restart-threshold", default.restart_threshold, low=0, high=RESTARTS_MAX),
         restart_period_us=duration_us("restart-period", default.restart_period_us, SECOND_US, 168 * _HOUR_US),
         restart_delay_us=duration_us("restart-delay", default.restart_delay_us, 0, _HOUR_US),
+        retry_period_us=_read_retry_period(section, default.retry_period_us),
+        shutdown_action=section.choice("shutdown-action", default.shutdown_action),
         separate_monitor=_separate_monitor(section, default.separate_monitor),
     )
+
+
+def _read_retry_period(section: Section, default_us: int | None) -> int | None:
+    key = "retry-period-on-failure"
+    if key in section and section.raw(key) == "never":
+        return None
+    return section.duration_us(key, default_us or _HOUR_US, low=SECOND_US, high=168 * _HOUR_US)
 
 
 def _separate_monitor(section: Section, default: bool) -> bool:

@@ -37,6 +37,7 @@ class SimulatedEngineClient:
         self._lost_requests: deque[str] = deque()
         self._deaf_until_us = -1
         self._streams: list[_Stream] = []
+        self.on_start_ordered: list[Callable[[str], None]] = []
         engine.listeners.append(self._hear)
 
     # Faults.
@@ -105,6 +106,8 @@ class SimulatedEngineClient:
 
     async def start(self, container: str) -> None:
         """Start by id."""
+        for told in self.on_start_ordered:
+            told(container)
         await self._call("start", lambda answer: self.engine.start(container, answer), 1, 4)
 
     async def kill(self, container: str, *, signal: int = 9) -> None:

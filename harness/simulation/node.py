@@ -419,6 +419,11 @@ class SimulatedNode:
         self._deliver(Requested(id=self._requests, call=call, arguments=arguments))
         return True
 
+    @property
+    def requests_open(self) -> int:
+        """Requests that this node's service has not answered yet."""
+        return len(self._askers)
+
     def _answered(self, answer: Answer) -> None:
         asker = self._askers.pop(answer.id)
         self._clock.after(self._rng.randint(80, 300), lambda: asker(answer))

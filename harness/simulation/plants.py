@@ -8,14 +8,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from harness.cluster_service.administration import AdministrationManager
+from harness.cluster_service.failover import group_key
 from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import Action, ChangeRegister, Event, Reset, VoterAnswered
 from harness.cluster_service.node import NodeManager
+from harness.cluster_service.requests import OpenRequest
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.database.protocol import CLUSTER_KEY, Ballot, BeatAnswer
 from harness.errors import EngineError
 from harness.model import labels as label
+from harness.model.administrative_changes import RequestState
 from harness.model.changes import Record, Refusal
 from harness.model.machine import Proof
 from harness.model.records import ClusterRecord, GroupRecord, SessionState
@@ -61,6 +65,37 @@ class OwnerIsANode(Plant):
     def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
         def weaken(managers: Any) -> Any:
             managers.resource_control.__class__ = _OwnsByNode
+            return managers
+
+        return _Service(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
+
+
+class _WritesForOthers(AdministrationManager):
+    def _about_group(self, cluster: ClusterRecord, record: GroupRecord, request: OpenRequest) -> list[Action]:
+        if record.owner == self._session or not request.call.endswith("line"):
+            return super()._about_group(cluster, record, request)
+        wanted = request.call.endswith(".online")
+        change = RequestState(owner=record.owner, epoch=record.epoch, resource=request.resource, wanted=wanted)
+        return [self._change(request, group_key(record.spec.name), change)]
+
+
+class RequestsAreWrittenAnywhere(Plant):
+    """Whoever hears a request writes it, past the owner's starts: it starts what is not wanted (finding 21)."""
+
+    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
+        def weaken(managers: Any) -> Any:
+            managers.administration.__class__ = _WritesForOthers
+            return managers
+
+        return _Service(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
+
+
+class PauseHoldsNothing(Plant):
+    """A Paused node starts what it owns."""
+
+    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
+        def weaken(managers: Any) -> Any:
+            managers.resource_control._moves.paused = lambda: False
             return managers
 
         return _Service(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
@@ -275,6 +310,8 @@ class StoppedNotRemovedAtRelease(Plant):
 
 PLANTS: tuple[type[Plant], ...] = (
     OwnerIsANode,
+    RequestsAreWrittenAnywhere,
+    PauseHoldsNothing,
     ExpiredSessionIsRenewed,
     NotDeclaredBeforeTheFence,
     StoppedNotRemovedAtJoin,

@@ -60,6 +60,7 @@ class FaultKind(StrEnum):
     VM_CRASH_LOOP = "vm.crash-loop"
     LOST_ANSWER = "engine.lost-answer"
     LATE_START = "engine.late-start"
+    COMMAND = "administrator.command"
 
 
 NOT_UNDER_SELF = frozenset(
@@ -181,7 +182,7 @@ def plan(rng: random.Random, topology: Topology, among: tuple[FaultKind, ...] = 
     where it meets.
 
     Every third burst is the oldest trouble of them all: something befalls a node while a start is under way in its
-    engine.
+    engine. Where administrators are enabled, about as many are commands in quick succession, and a blow in their midst.
     """
     drawn_from = among or tuple(kind for kind in FaultKind if kind not in ONLY_ABOUT_SETS)
     power = topology.settings.fencing is Fencing.POWER
@@ -202,6 +203,18 @@ def plan(rng: random.Random, topology: Topology, among: tuple[FaultKind, ...] = 
         if starts and blows and rng.random() < 0.35:
             add(begin_us, rng.choice(starts), node, rng.randint(500_000, 8_000_000))
             add(begin_us + rng.randint(20_000, 2_000_000), rng.choice(blows), node, _duration(rng))
+            continue
+        if FaultKind.COMMAND in enabled and rng.random() < 0.5:
+            group = rng.choice(topology.groups)
+            spread_us = rng.choice([20_000, 200_000, 1_500_000])
+            for _ in range(rng.randint(2, 6)):
+                asked = rng.choice(nodes)
+                add(begin_us + rng.randint(0, spread_us), FaultKind.COMMAND, f"{asked}/{group.name}", _duration(rng))
+            if rng.random() < 0.5:
+                machine = rng.choice(machine_names(replace(topology, groups=(group,))))
+                add(begin_us + rng.randint(0, spread_us), FaultKind.VM_CRASH, machine, _duration(rng))
+            elif blows:
+                add(begin_us + rng.randint(0, spread_us), rng.choice(blows), node, _duration(rng))
             continue
         spread_us = rng.choice([300_000, 1_500_000, 5_000_000])
         for _ in range(rng.randint(1, 5)):
@@ -350,6 +363,12 @@ def _late_start(world: World, fault: Planned) -> None:
         _crash(world, replace(fault, target=name))
 
 
+def _command(world: World, fault: Planned) -> None:
+    """Something is asked of the target, NODE or NODE/GROUP; drawn from the fault, so that it stays the same."""
+    node, _, group = fault.target.partition("/")
+    world.administrator.command(random.Random(f"{fault.at_us}.{fault.duration_us}"), node, group)
+
+
 def _kill(process: str) -> Callable[[World, Planned], None]:
     return lambda world, fault: world.nodes[fault.target].kill_process(process)
 
@@ -411,4 +430,5 @@ _INJECTIONS: dict[FaultKind, Callable[[World, Planned], None]] = {
     FaultKind.VM_CRASH_LOOP: _crash_loop,
     FaultKind.LOST_ANSWER: _lost_answer,
     FaultKind.LATE_START: _late_start,
+    FaultKind.COMMAND: _command,
 }

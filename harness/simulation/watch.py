@@ -5,20 +5,23 @@
 - Chosen values: a ballot carries one value; what a majority of the voter set of a version has accepted under that
   version is built upon by everything that is chosen later, so that no acknowledged change is lost.
 - Owners: the epoch grows by one with each change of owner.
+- Starts: none is ordered of a machine whose PersistentState is 0, nor on a node that has been Paused for longer than
+  the node can have missed.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from harness.database.protocol import Accept, Accepted, Admit, Ballot, Call, Form, Raise, Refused, Reply
+from harness.database.protocol import CLUSTER_KEY, Accept, Accepted, Admit, Ballot, Call, Form, Raise, Refused, Reply
 from harness.database.register import Codec, Stored
 from harness.model import labels as label
-from harness.model.records import GroupRecord
+from harness.model.changes import Record
+from harness.model.records import ClusterRecord, GroupRecord
 from harness.model.voter_set import VoterSet
 from harness.simulation.engine import SimulatedContainer
 from harness.simulation.voters import SimulatedVoter
 
-__all__ = ["ChosenValues", "OneInstance", "Violation"]
+__all__ = ["ChosenValues", "OneInstance", "OrderedStarts", "Violation"]
 
 
 class Violation(AssertionError):
@@ -74,6 +77,13 @@ class ChosenValues:
         self._told = told
         self._registers: dict[str, _Register] = {}
 
+    def newest(self, key: str) -> Record | None:
+        """What that register holds in truth."""
+        register = self._registers.get(key)
+        if register is None or not register.chosen:
+            return None
+        return max(register.chosen.values(), key=lambda stored: stored.version).record
+
     def saw(self, voter: SimulatedVoter, call: Call, reply: Reply) -> None:
         """A voter carried a call out."""
         if isinstance(call, Form | Raise | Admit) and not isinstance(reply, Refused):
@@ -124,3 +134,33 @@ class ChosenValues:
             changed = before.owner != after.owner
             if after.epoch < before.epoch or (changed and after.epoch == before.epoch):
                 self._told(f"register {key}: owner {before.owner} became {after.owner} in epoch {after.epoch}")
+
+
+class OrderedStarts:
+    """Hook `ordered` to every node's way to its engine, and `look` to the clock, often."""
+
+    def __init__(self, *, chosen: ChosenValues, pause_seen_us: int, told: Callable[[str], None]) -> None:
+        """`pause_seen_us` after a pause was chosen its node must know of it, or hold no lease."""
+        self._chosen = chosen
+        self._pause_seen_us = pause_seen_us
+        self._told = told
+        self._paused_since_us: dict[str, int] = {}
+
+    def look(self, now_us: int) -> None:
+        """Note which nodes are Paused."""
+        cluster = self._chosen.newest(CLUSTER_KEY)
+        paused = [entry.name for entry in cluster.nodes if entry.paused] if isinstance(cluster, ClusterRecord) else []
+        self._paused_since_us = {name: self._paused_since_us.get(name, now_us) for name in paused}
+
+    def ordered(self, box: SimulatedContainer, now_us: int) -> None:
+        """Somebody orders that container to start: a machine, or a node that is switched on."""
+        if box.is_node:
+            return
+        machine, group = box.labels.get(label.RESOURCE), box.labels.get(label.GROUP)
+        record = self._chosen.newest(f"group/{group}")
+        if isinstance(record, GroupRecord) and not record.persistent.get(machine or "", False):
+            self._told(f"machine {machine} is ordered to start on {box.node} although its PersistentState is 0")
+        since_us = self._paused_since_us.get(box.node)
+        if since_us is not None and now_us - since_us > self._pause_seen_us:
+            paused_s = (now_us - since_us) / 1e6
+            self._told(f"machine {machine} is ordered to start on {box.node}, Paused for {paused_s:.3f} s")

@@ -11,19 +11,21 @@ from typing import Any
 
 from harness.database.acceptor import Acceptor
 from harness.database.proposer import Proposer, Result
-from harness.database.protocol import Address, Form
+from harness.database.protocol import CLUSTER_KEY, Address, Form
 from harness.model import labels as label
 from harness.model.changes import CreateRegister
 from harness.model.first_records import first_registers
+from harness.model.records import ClusterRecord
 from harness.model.topology import Topology
 from harness.model.voter_set import VoterSet
+from harness.simulation.administrator import Administrator
 from harness.simulation.composition import Composition
 from harness.simulation.engine import SimulatedContainer, SimulatedEngine
 from harness.simulation.network import SimulatedNetwork
 from harness.simulation.node import SimulatedNode
 from harness.simulation.runtime import VirtualClock
 from harness.simulation.voters import SimulatedVoter
-from harness.simulation.watch import ChosenValues, OneInstance
+from harness.simulation.watch import ChosenValues, OneInstance, OrderedStarts
 
 __all__ = ["TraceLine", "World"]
 
@@ -60,6 +62,12 @@ class World:
         self.voters = self._make_voters()
         self._form()
         self.nodes = {spec.name: self._make_node(spec.name) for spec in topology.nodes}
+        self.administrator = Administrator(self.clock, topology=topology, nodes=self.nodes)
+        self.starts = OrderedStarts(
+            chosen=self.chosen, pause_seen_us=topology.settings.lease_us + 1_000_000, told=self._violated
+        )
+        for node in self.nodes.values():
+            node.client.on_start_ordered.append(self._start_ordered)
         self.engine.on_node_up.append(lambda name: self._node_up(name))
         self.engine.on_node_down.append(lambda name: self._node_down(name))
         self.engine.on_started.append(self._started)
@@ -74,6 +82,7 @@ class World:
         end = self.clock.now_us + duration_us
         while self.clock.now_us < end and not self.violations:
             self.clock.run_until(min(end, self.clock.now_us + 100_000))
+            self.starts.look(self.clock.now_us)
 
     def run_until_settled(self, limit_us: int) -> list[str]:
         """Let time pass until everything wanted is Online; returns what is still missing at the limit, nothing when
@@ -87,20 +96,43 @@ class World:
         return self.unsettled()
 
     def unsettled(self) -> list[str]:
-        """What keeps the world from rest: nodes that are not members, machines that do not run, sentences."""
+        """What keeps the world from rest, as sentences: nodes that are not members, requests without an answer,
+        machines that do not do what the database and the requests say.
+        """
         missing = []
+        owners: dict[str, str] = {}
         for name, node in self.nodes.items():
             told = node.service.snapshot(self.clock.now_us) if node.service is not None else None
             if told is None or not told["member"] or not told["quorum"]:
                 missing.append(f"{name} is not a member with a lease")
                 continue
+            if node.requests_open:
+                missing.append(f"{name} has not answered {node.requests_open} requests")
+            if any(entry["drain"] == "InProgress" for entry in told["nodes"]):
+                missing.append(f"{name} knows of a drain under way")
             for group in told["groups"]:
-                if group["owner"] == name and group["state"] != "Online":
-                    missing.append(f"group {group['name']} on {name} is {group['state']}")
-        for group_spec in self.topology.groups:
-            for resource in group_spec.resources:
-                if resource.type == "virtual-machine" and not self.instances.running(resource.name):
-                    missing.append(f"machine {resource.name} does not run")
+                if group["owner"] == name:
+                    owners[group["name"]] = name
+                    missing += self._unsettled_resources(group)
+        names = [group.name for group in self.topology.groups]
+        return missing + [f"group {name} has no owner that knows of it" for name in names if name not in owners]
+
+    def _unsettled_resources(self, group: Mapping[str, Any]) -> list[str]:
+        cluster = self.chosen.newest(CLUSTER_KEY)
+        everybody_paused = isinstance(cluster, ClusterRecord) and all(entry.paused for entry in cluster.nodes)
+        missing = [f"group {group['name']} is being moved"] if group["moving_to"] is not None else []
+        for resource in group["resources"]:
+            name, wanted = resource["name"], bool(resource["persistent_state"])
+            running = self.instances.running(name)
+            told = f"{name} on {group['owner']} is {resource['state']}, PersistentState {wanted:d}: {resource['why']}"
+            if (resource["state"] == "Online") != wanted and not (wanted and everybody_paused):
+                missing.append(told)
+            if resource["type"] != "virtual-machine":
+                continue
+            if bool(running) != wanted and not (wanted and everybody_paused):
+                missing.append(f"machine {name} {'runs' if running else 'does not run'}; {told}")
+            if wanted not in self.administrator.may_be_wanted(name):
+                missing.append(f"{told}, which no request can have left")
         return missing
 
     # Voters
@@ -221,6 +253,11 @@ class World:
         if not box.is_node:
             self.record(box.node, "engine", "machine-ended", {"machine": box.labels.get(label.RESOURCE)})
         self.instances.ended(box, at_us)
+
+    def _start_ordered(self, container: str) -> None:
+        box = self.engine.boxes.get(container)
+        if box is not None:
+            self.starts.ordered(box, self.clock.now_us)
 
     def _violated(self, text: str) -> None:
         self.record("", "watch", "violation", {"message": text})

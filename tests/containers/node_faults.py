@@ -7,18 +7,28 @@ Faults of an experiment are in `chaos.faults`; these are nearer to the bone, and
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import docker.errors
 
 import chaos.crash_probe
-from harness.model import labels
-from harness.rig.build_context import HYPERVISOR
+from chaos.arena import IsolateNode
+from chaos.docker_effects.network_effects import Cuts
+from chaos.docker_effects.process_effects import carry_out, look_inside
+from chaos.process_effects import NodeProgram, ProgramSignal, SignalProgram
+from harness.errors import BlackstartError
 from harness.rig.compose import node_container
 from harness.rig.container_exec import run_inside
 from harness.rig.rig import Machine, Rig
 
-__all__ = ["PROBE_LIMIT_S", "RESOURCE_HOST", "SERVICE", "VMMS", "VOTER", "Cut", "crash", "kill_process"]
+__all__ = [
+    "PROBE_LIMIT_S",
+    "RESOURCE_HOST",
+    "SERVICE",
+    "VMMS",
+    "VOTER",
+    "Cut",
+    "crash",
+    "kill_process",
+    "signal_program",
+]
 
 SERVICE, VOTER, VMMS, RESOURCE_HOST = 900, 901, 902, 903
 """Users of a node's processes (docs/design/0001-seams.md)."""
@@ -69,26 +79,6 @@ print(json.dumps({"back": back[0], "at_ns": time.time_ns()}))
 runs under the `others` is killed once, while it is away.
 """
 
-CUT = """
-for tool in iptables-nft iptables-legacy; do
-    laid=yes
-    for peer in $PEERS; do
-        $tool -w 2 -I INPUT -s $peer -j DROP && $tool -w 2 -I OUTPUT -d $peer -j DROP || laid=
-    done
-    [ $laid ] && date +%s%N && exit 0
-done
-exit 1
-"""
-HEAL = """
-for tool in iptables-nft iptables-legacy; do
-    for peer in $PEERS; do
-        $tool -w 2 -nvxL INPUT | grep -w DROP | grep -w $peer
-        $tool -w 2 -D INPUT -s $peer -j DROP && $tool -w 2 -D OUTPUT -d $peer -j DROP
-    done
-done 2>&1
-exit 0
-"""
-
 
 def crash(rig: Rig, machine: Machine) -> int:
     """Kills a machine's first process without the engine; the answer is when, in Unix nanoseconds."""
@@ -98,6 +88,13 @@ def crash(rig: Rig, machine: Machine) -> int:
     finished = run_inside(rig.client, node, command, user="0", limit_s=PROBE_LIMIT_S)
     assert finished.exit_code == 0, f"crash of {machine.name}: {finished}"
     return int(json.loads(finished.stdout)["at_ns"])
+
+
+def signal_program(rig: Rig, node: str, program: NodeProgram, signal: ProgramSignal) -> int:
+    """One signal to a program of the node, as a fault sends it; the answer is when, in Unix nanoseconds."""
+    seen = look_inside(rig.client, rig.name, node).programs[program]
+    effect = SignalProgram(node=node, program=program, signal=signal, pid=seen.pid, started=seen.started)
+    return carry_out(rig.client, rig.name, effect)
 
 
 def kill_process(
@@ -128,51 +125,30 @@ def kill_process(
 
 
 class Cut:
-    """A node cut off from the other nodes by rules in its network namespace, laid by a container beside it.
+    """The product's own cut of a node, laid again in each of its lives that `keep` finds.
 
-    The namespace ends with each life of the node, and the rules with it: `keep` lays them again in the next. `lives`
-    says which ones were cut off and since when (Unix nanoseconds); `refusal` is what the last failed attempt said.
+    `lives` says which lives were cut off and since when (Unix nanoseconds); `refusal` is what the last failed attempt
+    said.
     """
 
     def __init__(self, rig: Rig, node: str) -> None:
         self.lives: dict[str, int] = {}
         self.refusal = ""
         self._rig = rig
-        self._node = node_container(rig.name, node)
-        self._peers = " ".join(other.address for other in rig.topology.nodes if other.name != node)
+        self._node = node
+        self._cuts = Cuts(rig.client, rig.topology)
 
     def keep(self) -> None:
         """Cuts the node's present life, if it is not cut."""
-        state = self._rig.client.api.inspect_container(self._node)["State"]
+        state = self._rig.client.api.inspect_container(node_container(self._rig.name, self._node))["State"]
         if state["Running"] and state["StartedAt"] not in self.lives:
-            told = self._beside_the_node(CUT).strip()
-            if told.isdigit():
-                self.lives[state["StartedAt"]] = int(told)
-            else:
-                self.refusal = told
+            try:
+                self.lives[state["StartedAt"]] = self._cuts.isolate(IsolateNode(node=self._node))
+            except BlackstartError as error:
+                self.refusal = str(error)  # the node died just now: its next life is another matter
 
     def heal(self) -> int:
-        """Takes the rules away; the answer is how many packets they had dropped on their way in."""
-        told = self._beside_the_node(HEAL)
-        return sum(int(line.split()[0]) for line in told.splitlines() if "DROP" in line)
-
-    def _beside_the_node(self, script: str) -> str:
-        try:
-            helper: Any = self._rig.client.containers.run(
-                HYPERVISOR.tag,
-                entrypoint=["sh", "-c", script],
-                environment={"PEERS": self._peers},
-                network_mode=f"container:{self._node}",
-                user="0",
-                cap_drop=["ALL"],
-                cap_add=["NET_ADMIN", "NET_RAW"],
-                labels={labels.RIG: self._rig.name},
-                detach=True,
-            )
-        except docker.errors.APIError as error:
-            return str(error)  # the node died just now: its next life is another matter
-        try:
-            helper.wait(timeout=PROBE_LIMIT_S)
-            return bytes(helper.logs()).decode()
-        finally:
-            helper.remove(force=True)
+        """Takes the rules away; the answer is how many packets they had dropped."""
+        dropped = self._cuts.look(self._node).dropped
+        self._cuts.join(self._node)
+        return dropped

@@ -31,7 +31,7 @@ SEND = "import socket, sys; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sen
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[list[Container]]:
-    client = docker.from_env(version="1.41")
+    client = docker.from_env()
     ensure_images(client, project_root=find_project_root(), say=lambda _text: None)
     client.close()
     rig = SmallRig()

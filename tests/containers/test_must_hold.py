@@ -14,9 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 import docker
 import pytest
 from engine_witness import EVENT_LAG_S, EVENT_LIMIT_S, Witness
-from node_faults import PROBE_LIMIT_S, RESOURCE_HOST, SERVICE, VMMS, VOTER, Cut, crash, kill_process
+from node_faults import PROBE_LIMIT_S, RESOURCE_HOST, SERVICE, VMMS, VOTER, Cut, crash, kill_process, signal_program
 
 from chaos.history import EngineEvent, Role
+from chaos.process_effects import NodeProgram, ProgramSignal
 from harness.rig.compose import node_container
 from harness.rig.engine import in_parallel
 from harness.rig.rig import Machine, Rig
@@ -174,15 +175,15 @@ def test_machine_killed_through_the_engine_has_failed_and_is_restarted(rig: Rig,
     assert {name: run for name, run in runs(rig).items() if name != machine.name} == others
 
 
-@PROCESSES
+@pytest.mark.parametrize("program", [NodeProgram.SERVICE, NodeProgram.RESOURCE_HOST, NodeProgram.VMMS])
 def test_killed_process_of_a_node_stops_no_machine_and_comes_back_to_work(
-    rig: Rig, witness: Witness, user: int
+    rig: Rig, witness: Witness, program: NodeProgram
 ) -> None:
     node, (machine, *_) = busiest(rig)
     before = runs(rig)
     epoch = group_of(rig, machine.name).epoch
 
-    killed_ns, _ = kill_process(rig, node, user)
+    killed_ns = signal_program(rig, node, program, ProgramSignal.KILL)
 
     wait_settled(rig)
     print(f"whole again {(time.time_ns() - killed_ns) / 1e9:.3f} s after the kill")

@@ -43,7 +43,7 @@ Ask = Callable[[Call], Reply]
 
 @pytest.fixture(scope="module")
 def redis_box() -> Iterator[Container]:
-    client = docker.from_env(version="1.41")
+    client = docker.from_env()
     images = ensure_images(client, project_root=find_project_root(), say=lambda _: None)
     box = client.containers.run(
         images.hypervisor.tag,

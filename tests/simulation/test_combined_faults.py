@@ -299,6 +299,27 @@ def test_a_node_cut_off_while_its_engine_is_stalled_ends_its_machines_by_itself(
 
 
 @SEEDS
+def test_two_of_five_that_are_cut_off_leave_the_majority_as_it_is(seed: int) -> None:
+    world = formed(seed, nodes=5)
+    minority = [owner_of(world, "vm1"), next(name for name in reversed(world.nodes) if name != owner_of(world, "vm1"))]
+    majority = [name for name in world.nodes if name not in minority]
+    began_us = world.clock.now_us
+
+    for name in minority:
+        others = [other for other in world.nodes if other != name]
+        world.network.cut([name], others)
+        world.network.cut(others, [name])
+    wait_for(world, "all in the majority", lambda: sum(len(machines_on(world, name)) for name in majority) == 4)
+    world.run(5 * SECOND)
+
+    lapsed = {line.node for line in lines(world, "lease-lapsed", since_us=began_us)}
+    assert lapsed & set(majority) == set(), "the majority keeps its leases"
+    assert [name for name in minority if machines_on(world, name)] == []
+    world.network.heal()
+    expect_rest(world)
+
+
+@SEEDS
 @pytest.mark.parametrize("direction", ["in", "out"])
 def test_a_node_that_is_heard_but_does_not_hear_is_never_a_second_owner(seed: int, direction: str) -> None:
     world = formed(seed)

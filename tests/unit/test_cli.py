@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from chaos.cli import main as command_line
 from chaos.cli.main import cli, run_command
 from chaos.cli.output import print_table
+from chaos.faults import FAULTS
 from harness.errors import (
     ApiUnanswered,
     BlackstartError,
@@ -23,8 +24,8 @@ from harness.errors import (
 )
 
 COMMANDS = (
-    *("compose", "doctor", "down", "events", "group", "images", "logs", "node", "quorum", "resource", "run", "status"),
-    *("up", "validate", "vm", "wait"),
+    *("compose", "doctor", "down", "events", "group", "images", "logs", "node", "quorum", "report", "resource", "run"),
+    *("status", "up", "validate", "vm", "wait"),
 )
 VERBS = {
     "group": {"list", "show", "online", "offline", "move"},
@@ -132,7 +133,7 @@ def test_doctor_without_an_engine_is_a_finding_for_each_fault(capfd: pytest.Capt
     report = json.loads(capfd.readouterr().out)
     assert report["health"] == "fail"
     assert next(check for check in report["checks"] if check["name"] == "engine")["advice"]
-    assert {fault["fault"] for fault in report["faults"]} == {"vm.crash", "node.power-off", "node.power-on"}
+    assert {fault["fault"] for fault in report["faults"]} == FAULTS.keys()
     assert not any(fault["available"] for fault in report["faults"])
     assert all(fault["why_not"] for fault in report["faults"])
 

@@ -99,6 +99,39 @@ def test_connection_that_breaks_before_the_answer_is_no_refusal(tmp_path: Path) 
     assert run(scenario()) == [f"POST /v1.41/containers/{CONTAINER}/start HTTP/1.1"], "sent once, never again"
 
 
+def test_an_engine_that_is_too_new_is_asked_again_in_its_oldest_language(tmp_path: Path) -> None:
+    requests: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionResetError):
+            while True:
+                request = (await reader.readuntil(b"\r\n\r\n")).decode()
+                requests.append(request.split(" ")[1])
+                if "/v1.41/" in request:
+                    said = b'{"message":"client version 1.41 is too old. Minimum supported API version is 1.44, do"}'
+                    head = f"HTTP/1.1 400 Bad Request\r\nContent-Length: {len(said)}\r\n"
+                else:
+                    said, head = b"", "HTTP/1.1 204 No Content\r\n"
+                writer.write(f"{head}Content-Type: application/json\r\n\r\n".encode() + said)
+        writer.close()
+
+    async def scenario() -> None:
+        server = await asyncio.start_unix_server(serve, str(tmp_path / "e"))
+        with adapter_of(tmp_path / "e") as adapter:
+            await adapter.start(CONTAINER)
+            await adapter.kill(CONTAINER)
+        server.close()
+        await asyncio.sleep(0.01)
+
+    run(scenario())
+
+    assert requests == [
+        f"/v1.41/containers/{CONTAINER}/start",
+        f"/v1.44/containers/{CONTAINER}/start",
+        f"/v1.44/containers/{CONTAINER}/kill?signal=9",
+    ]
+
+
 NOBODY_THERE = """
 import asyncio, sys
 from harness.errors import EngineUnanswered

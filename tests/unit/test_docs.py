@@ -3,17 +3,29 @@
 import importlib.util
 from pathlib import Path
 
+import pytest
+
+from chaos.faults.table import fault_rows
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_list_of_modules_is_what_its_tool_writes() -> None:
-    spec = importlib.util.spec_from_file_location("whats_here", ROOT / "tools" / "whats_here.py")
+@pytest.mark.parametrize(("name", "page"), [("whats_here", "whats-here.md"), ("faults_table", "faults.md")])
+def test_a_page_is_what_its_tool_writes(name: str, page: str) -> None:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
 
-    assert (ROOT / "docs" / "whats-here.md").read_text() == tool.render(), "run tools/whats_here.py"
+    assert (ROOT / "docs" / page).read_text() == tool.render(), f"run tools/{name}.py"
+
+
+def test_every_fault_says_what_it_does_and_when_it_is_confirmed() -> None:
+    for row in fault_rows():
+        assert row.does, row.name
+        assert row.receipt, row.name
+        assert "|" not in row.does + row.receipt, f"{row.name}: it would break the table"
 
 
 def test_every_package_is_in_the_reading_order() -> None:

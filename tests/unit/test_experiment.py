@@ -327,3 +327,16 @@ def test_tolerances(written: object, tolerance: Tolerance, holds: list[object], 
     assert read_back == tolerance
     assert all(read_back.holds(answer) for answer in holds)
     assert not any(read_back.holds(answer) for answer in does_not)
+
+
+def test_a_full_disk_gets_voters_with_disks_that_can_be_filled() -> None:
+    method = "method:\n" + action("node2", fault="voter.disk-full")
+
+    chosen = read(method)
+    sized = HEAD.replace("  nodes: 3\n", "  nodes: 3\n  settings: {voter-disk: 16MiB}\n")
+    given = read_experiment(sized + method, name="test.yaml")
+
+    assert chosen.topology.settings.voter_disk_bytes == 64 << 20
+    assert [choice for choice in chosen.choices if "voter-disk: 64MiB" in choice]
+    assert given.topology.settings.voter_disk_bytes == 16 << 20
+    assert given.choices == ()

@@ -8,11 +8,13 @@ from harness.errors import UsageError
 from harness.model.plain import from_plain, to_plain
 from harness.model.topology import (
     SECOND_US,
+    Failback,
     Fencing,
     GroupSpec,
     Priority,
     ResourceSpec,
     RestartAction,
+    ShutdownAction,
     Topology,
 )
 from harness.rig.addresses import moved
@@ -127,6 +129,8 @@ groups:
     priority: high
     failover-threshold: 1
     failover-period: 1h
+    failback: allow
+    failback-window: [22, 6]
     resources:
       - {name: shop-ip, type: ip-address, address: 10.87.0.142}
       - name: shop-vm
@@ -142,12 +146,15 @@ groups:
         restart-action: restart
         restart-threshold: 0
         restart-delay: 0s
+        retry-period-on-failure: never
+        shutdown-action: fail
 """
     )
 
     assert (group.preferred_owners, group.possible_owners) == (("node2",), ("node2", "node3"))
     assert (group.priority, group.failover_threshold) == (Priority.HIGH, 1)
     assert group.failover_period_us == 3600 * SECOND_US
+    assert (group.failback, group.failback_window) == (Failback.ALLOW, (22, 6))
     machine = group.resource("shop-vm")
     assert machine.properties == {
         "address": "10.87.0.142",
@@ -162,6 +169,16 @@ groups:
     assert machine.policy.is_alive_interval_us == SECOND_US // 2
     assert machine.policy.restart_action is RestartAction.RESTART
     assert (machine.policy.restart_threshold, machine.policy.restart_delay_us) == (0, 0)
+    assert machine.policy.retry_period_us is None
+    assert machine.policy.shutdown_action is ShutdownAction.FAIL
+
+
+@pytest.mark.parametrize("window", ["[22]", "[22, 22]", "[6, 24]", "[true, 5]", "22-6"])
+def test_failback_window_is_two_hours_of_the_day(window: str) -> None:
+    with pytest.raises(UsageError, match="two hours of the day"):
+        group_of(
+            f"groups: [{{name: a, failback-window: {window}, resources: [{{name: b, type: ip-address}}]}}]\n"
+        )
 
 
 def test_users_are_unique_and_addresses_fill_the_gaps_in_order() -> None:
