@@ -132,6 +132,12 @@ SET_CHANGING = (
 """The kinds among which a schedule draws that is about changes of the voter set."""
 
 
+ONLY_ABOUT_SETS = frozenset({FaultKind.NODE_AWAY, FaultKind.WITNESS_KILL})
+"""What other schedules leave out: a long absence, and a witness that most topologies lack, would take the place of what
+finds the other rules.
+"""
+
+
 def small_topology(
     *, nodes: int = 3, groups: int = 4, fencing: Fencing = Fencing.POWER, witness: bool = False
 ) -> Topology:
@@ -178,7 +184,7 @@ def plan(rng: random.Random, topology: Topology, among: tuple[FaultKind, ...] = 
     Every third burst is the oldest trouble of them all: something befalls a node while a start is under way in its
     engine. Where administrators are enabled, about as many are commands in quick succession, and a blow in their midst.
     """
-    drawn_from = among or tuple(FaultKind)
+    drawn_from = among or tuple(kind for kind in FaultKind if kind not in ONLY_ABOUT_SETS)
     power = topology.settings.fencing is Fencing.POWER
     kinds = [kind for kind in drawn_from if power or kind not in NOT_UNDER_SELF]
     enabled = [kind for kind in kinds if rng.random() < 0.5] or [rng.choice(kinds)]
