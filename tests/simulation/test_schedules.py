@@ -6,7 +6,7 @@ from harness.model.topology import Fencing
 from harness.simulation.plants import PLANTS, Plant
 from harness.simulation.schedule import Outcome, run_schedule, small_topology
 
-HEALTHY_SEEDS = 1000
+HEALTHY_SEEDS = 400
 BLOCK = 50
 PLANT_BUDGET = 400
 """Schedules within which each broken cluster must be found."""
@@ -26,7 +26,7 @@ def test_a_healthy_cluster_survives_random_faults(first: int) -> None:
         assert not outcome.broken, told(outcome)
 
 
-@pytest.mark.parametrize("first", range(0, HEALTHY_SEEDS // 5, BLOCK))
+@pytest.mark.parametrize("first", range(0, HEALTHY_SEEDS // 4, BLOCK))
 def test_a_healthy_cluster_with_self_fencing_survives_what_it_covers(first: int) -> None:
     for seed in range(first, first + BLOCK):
         outcome = run_schedule(seed, topology=small_topology(fencing=Fencing.SELF))
