@@ -12,7 +12,7 @@ from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, ResumeF
 from harness.model.session import Session
 from harness.model.states import DrainState
 
-__all__ = ["EndDrain", "PauseNode", "RequestState", "ResumeNode", "with_providers"]
+__all__ = ["EndDrain", "PauseNode", "RequestState", "ResumeNode", "with_dependents", "with_providers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class RequestState:
         elif self.wanted:
             names = with_providers(record, self.resource)
         else:
-            names = _with_dependents(record, self.resource)
+            names = with_dependents(record, self.resource)
         persistent = {name: self.wanted if name in names else old for name, old in record.persistent.items()}
         restarts = tuple(entry for entry in record.restarts if not (self.wanted and entry.resource in names))
         return replace(record, persistent=persistent, restarts=restarts)
@@ -65,7 +65,7 @@ def with_providers(record: GroupRecord, resource: str) -> set[str]:
     return needed
 
 
-def _with_dependents(record: GroupRecord, resource: str) -> set[str]:
+def with_dependents(record: GroupRecord, resource: str) -> set[str]:
     """The resource and every wanted one that is left without any wanted provider of some set of alternatives."""
     taken = {resource}
     grown = True
