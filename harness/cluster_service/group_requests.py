@@ -6,13 +6,12 @@
 | resource.online | pending | refused |
 | resource.online | any other | RequestState 1, with its providers; a Failed one is tried again |
 | resource.offline | pending | refused |
-| resource.offline | what depends on it is going Online | wait for the end of that, like group.offline |
 | resource.offline | Failed | RequestState 0, answered with an error |
 | resource.offline | Online, Offline | RequestState 0, with its dependents |
+| any offline | something concerned is going Online | wait for its end; nothing of the group is started meanwhile |
 | resource.fail | Online | TERMINATE, then it counts as a failure |
 | group.online | | RequestState 1 |
-| group.offline | going Online | wait for the end of that; nothing else of the group is started meanwhile |
-| group.offline | any other | RequestState 0 |
+| group.offline | | RequestState 0 |
 | group.move | | BeginMove; what is under way in the resource host ends first |
 
 No ONLINE of a resource is under way when its PersistentState becomes 0, and none is ordered while that change is: so
@@ -70,10 +69,7 @@ class GroupRequests:
             case "group.online":
                 return self._request_state(facts, request, wanted=True)
             case "group.offline":
-                if facts.may_be_starting(facts.resources):
-                    request.waits_for = "a resource of the group is still going Online"
-                    return []
-                return self._request_state(facts, request, wanted=False)
+                return self._request_offline(facts, request, set(facts.record.persistent))
         assert request.resource is not None
         state = facts.standing(request.resource)
         if state is ResourceState.INITIALIZING:
@@ -86,14 +82,21 @@ class GroupRequests:
             case "resource.online":
                 return self._request_state(facts, request, wanted=True)
             case "resource.offline":
-                if facts.may_be_starting(with_dependents(facts.record, request.resource) - {request.resource}):
-                    request.waits_for = f"what depends on {request.resource} is still going Online"
-                    return []
-                if state is ResourceState.FAILED:
-                    request.code = AnswerCode.REFUSED
-                return self._request_state(facts, request, wanted=False, state=state)
+                request.code = AnswerCode.REFUSED if state is ResourceState.FAILED else AnswerCode.DONE
+                concerned = with_dependents(facts.record, request.resource)
+                return self._request_offline(facts, request, concerned, state)
             case _:
                 return self._fail(now, facts, request, state)
+
+    def _request_offline(
+        self, facts: GroupFacts, request: OpenRequest, concerned: set[str], state: ResourceState | None = None
+    ) -> list[Action]:
+        """No PersistentState becomes 0 while a start of that resource is under way."""
+        starting = facts.may_be_starting(concerned)
+        if starting:
+            request.waits_for = f"{starting} is still going Online"
+            return []
+        return self._request_state(facts, request, wanted=False, state=state)
 
     def _request_state(
         self, facts: GroupFacts, request: OpenRequest, *, wanted: bool, state: ResourceState | None = None

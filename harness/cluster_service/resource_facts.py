@@ -98,9 +98,9 @@ class GroupFacts:
             and now - entry.at_us <= spec.policy.restart_period_us
         ]
 
-    def may_be_starting(self, names: Iterable[str]) -> bool:
-        """Whether one of these resources is going Online, or may be for all that is known here."""
-        return any(self.standing(name) in _STARTING for name in names)
+    def may_be_starting(self, names: Iterable[str]) -> str:
+        """The first of them that is going Online, or may be for all that is known here; empty when none is."""
+        return next((name for name in sorted(names) if self.standing(name) in _STARTING), "")
 
     def providers_online(self, spec: ResourceSpec) -> bool:
         """Of each set of alternatives at least one provider is Online."""

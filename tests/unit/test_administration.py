@@ -212,17 +212,19 @@ def test_a_group_goes_offline_only_after_a_start_under_way_and_nothing_else_is_s
     assert [call for call in bench.since(mark) if call.startswith("online")] == []
 
 
-def test_a_provider_goes_offline_only_after_the_start_of_what_depends_on_it() -> None:
+def test_a_provider_goes_offline_only_after_the_start_of_a_dependent_under_way() -> None:
     bench = pair()
     bench.holds.add(EntryPoint.ONLINE)
     bench.crash("vm")
     assert bench.ask("resource.offline", resource="ip") is None
     assert bench.record.persistent == {"ip": True, "vm": True}
 
+    mark = len(bench.calls)
     bench.let_go()
 
     assert code(bench.answer()) is AnswerCode.DONE
     assert bench.record.persistent == {"ip": False, "vm": False}
+    assert bench.since(mark) == ["offline vm", "offline ip"]
 
 
 def test_a_start_that_does_not_end_makes_the_request_wait_ten_seconds_at_most() -> None:
