@@ -125,7 +125,7 @@ def _samples(client: docker.DockerClient, boxes: Mapping[str, str]) -> dict[str,
 def _sample(name: str, stats: dict[str, Any]) -> Sample:
     memory = stats["memory_stats"]
     if "stats" not in memory:
-        raise HarnessError(f"{name} does not run at the moment, so it was not at rest: the machine is too busy for this")
+        raise HarnessError(f"{name} does not run at the moment, so it was not at rest: is the machine too busy?")
     # The same as the command line's: version 1 of control groups and version 2 name the unused cache differently.
     unused = memory["stats"].get("total_inactive_file", memory["stats"].get("inactive_file", 0))
     # Nine digits of a second are more than the parser takes.
