@@ -1,7 +1,8 @@
 # The commands of a person who has just cloned this. Nothing is done twice: what is up to date is left alone.
 #
 #   make demo     set up, then run the demonstration: a rig, a power cut, a verdict
-#   make test     set up, then every check and every test, as CI does
+#   make test     set up, then every check and every test but the long ones, as CI does
+#   make test-long  set up, then the long ones: faults combined on real containers, a real database as a machine
 #   make check    what needs no container engine: lint, types, layers, fast tests
 #   make setup    .venv, the container engine, the images
 #   make bench    set up, then measure against the floors: some fifteen minutes (ROUNDS=3: five); docs/benchmarks.md
@@ -14,7 +15,7 @@ MADE := $(VENV)/.made
 
 ROUNDS := 10
 
-.PHONY: help setup engine images demo test check lint fast-tests container-tests bench compose clean clean-images
+.PHONY: help setup engine images demo test test-long check lint fast-tests container-tests bench compose clean clean-images
 .DEFAULT_GOAL := help
 
 help:
@@ -46,7 +47,10 @@ fast-tests: $(MADE)
 check: lint fast-tests
 
 container-tests: setup
-	$(BIN)/pytest -m containers tests
+	$(BIN)/pytest -m "containers and not long" tests
+
+test-long: setup
+	$(BIN)/pytest -m long tests
 
 # In this order whatever -j says: each line needs the one before, and two cores are all that CI has.
 test: setup

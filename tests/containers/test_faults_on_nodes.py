@@ -289,6 +289,7 @@ def test_a_signal_cures_what_is_injected_and_in_flight(rig: Rig, tmp_path: Path)
     rig.wait_online(say=print)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     ["engine-late-start", "power-returns-during-failover", "hung-machine-and-power-cut", "second-node-lost"],

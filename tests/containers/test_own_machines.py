@@ -105,6 +105,7 @@ def log(rig: Rig, event: str) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.long
 def test_database_is_online_when_it_is_ready_and_runs_as_nobody_in_particular(rig: Rig) -> None:
     machine = database(rig)
     inspected = rig.client.api.inspect_container(machine.container)
@@ -115,6 +116,7 @@ def test_database_is_online_when_it_is_ready_and_runs_as_nobody_in_particular(ri
     assert {mount["Destination"] for mount in inspected["Mounts"]} == {"/disk", "/data"}
 
 
+@pytest.mark.long
 def test_every_acknowledged_row_survives_the_power_cut_of_the_shipped_experiment(
     rig: Rig, writer: Writer, tmp_path: Path
 ) -> None:
@@ -140,6 +142,7 @@ def test_every_acknowledged_row_survives_the_power_cut_of_the_shipped_experiment
     assert "no journal is kept by db-vm" in str(told)
 
 
+@pytest.mark.long
 def test_database_that_was_killed_recovers_in_place_with_its_rows(rig: Rig) -> None:
     before = database(rig)
     held = rows(rig)
