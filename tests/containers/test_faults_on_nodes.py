@@ -25,6 +25,7 @@ from chaos.interrupt import Interrupt
 from chaos.ledger import Ledger
 from chaos.targets import ByName
 from harness.live.runtime import AsyncioRuntime
+from harness.model import labels
 from harness.rig.compose import engine_proxy_container
 from harness.rig.rig import Rig
 from harness.rig.teardown import left_behind, remove_rig
@@ -285,7 +286,8 @@ def test_a_signal_cures_what_is_injected_and_in_flight(rig: Rig, tmp_path: Path)
     injected = {fault["number"] for fault in told["faults"] if fault["moment"] == "injected"}
     healed = {fault["number"] for fault in told["faults"] if fault["moment"] == "healed"}
     assert injected <= healed
-    assert not any(container["State"] == "paused" for container in rig.client.api.containers(all=True))
+    mine = rig.client.api.containers(all=True, filters={"label": f"{labels.RIG}={rig.name}"})
+    assert not any(container["State"] == "paused" for container in mine)
     rig.wait_online(say=print)
 
 
