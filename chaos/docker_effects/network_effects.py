@@ -127,18 +127,12 @@ class Cuts:
                 self._lay(node, cut)
 
     def join(self, node: str) -> int:
-        """Takes a cut away, and forgets it."""
+        """Takes a cut away, and forgets it. Raises HarnessError when that failed again and again."""
         with self._locks[node]:
             self._cuts.pop(node, None)
             at_ns = time.time_ns()
-            try:
-                finished = self._inside(node, ["sh", "-c", LIFT, "lift", RULES_OF_LIFT])
-            except EngineError:
-                if self._runs(node):
-                    raise
-                return at_ns  # it is off, and its rules went with it
-        if finished.exit_code != 0:
-            raise HarnessError(f"the cut of {node} could not be taken away: {finished.stderr.strip()[-500:]}")
+            command = ["sh", "-c", LIFT, "lift", RULES_OF_LIFT]
+            self._carry_out(node, command, "the cut of {node} could not be taken away")
         return at_ns
 
     def look(self, node: str) -> NetworkSeen:
@@ -155,21 +149,26 @@ class Cuts:
         )
 
     def _lay(self, node: str, cut: _Cut) -> int:
+        told = self._carry_out(node, ["sh", "-c", LAY, "lay", cut.rules], "{node} could not be cut off")
+        return int(told.split()[-1]) if told is not None else time.time_ns()
+
+    def _carry_out(self, node: str, command: list[str], failing: str) -> str | None:
+        """What the command said inside the node; None when the node does not run, and has no rules then."""
         said = ""
         for _ in range(LAY_ATTEMPTS):
             try:
-                finished = self._inside(node, ["sh", "-c", LAY, "lay", cut.rules])
+                finished = self._inside(node, command)
             except EngineError as error:
                 if not self._runs(node):
-                    return time.time_ns()  # killed just now: its next life is told of, too
+                    return None  # killed just now: its next life is told of, too
                 said = str(error)
             else:
                 if finished.exit_code == 0:
-                    return int(finished.stdout.split()[-1])
+                    return finished.stdout
                 # The node's first process ends what is not its own when a lease ends, and this is not.
                 said = finished.stderr.strip() or f"status {finished.exit_code}"
             time.sleep(LAY_INTERVAL_S)
-        raise HarnessError(f"{node} could not be cut off in {LAY_ATTEMPTS} attempts: {said[-500:]}")
+        raise HarnessError(f"{failing.format(node=node)} in {LAY_ATTEMPTS} attempts: {said[-500:]}")
 
     def _ask_from_outside(self, node: str, cut: _Cut | None) -> tuple[str, bool | None]:
         """Who asked, and whether the node answered. A node that is cut off itself is no witness."""
