@@ -1,10 +1,10 @@
 """The machine that a fault is aimed at: which container it is now, and what the engine told of it since."""
 
-from chaos.arena import Arena
-from chaos.faults.fault import FaultRefused
+from chaos.arena import Arena, wait_record
+from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused
 from chaos.history import ContainerSeen, EngineEvent, Role
 
-__all__ = ["containers_of", "events_of", "running_machine"]
+__all__ = ["containers_of", "events_of", "running_machine", "wait_event"]
 
 
 def containers_of(containers: tuple[ContainerSeen, ...], machine: str) -> list[ContainerSeen]:
@@ -29,3 +29,12 @@ def events_of(arena: Arena, container: str, *, since_ns: int, until_ns: int | No
         for event in arena.history.of(EngineEvent)
         if event.container == container and since_ns <= event.at_ns and (until_ns is None or event.at_ns <= until_ns)
     ]
+
+
+async def wait_event(arena: Arena, container: str, action: str, *, since_ns: int) -> EngineEvent | None:
+    """The first such event of a container from then on, already told or still to come; None after RECEIPT_LIMIT_US."""
+
+    def fits(event: EngineEvent) -> bool:
+        return event.container == container and event.action == action and event.at_ns >= since_ns
+
+    return await wait_record(arena, EngineEvent, fits, limit_us=RECEIPT_LIMIT_US)

@@ -6,8 +6,17 @@ it. Off means that the engine shows the node and every machine of it not running
 """
 
 from chaos.arena import Arena, Effect, PowerOff, wait_until
-from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, lost_events, machines_on, node_container
-from chaos.history import EngineEvent, FaultMoment, Role
+from chaos.faults.fault import (
+    RECEIPT_LIMIT_US,
+    FaultRefused,
+    Plan,
+    Receipt,
+    lost_events,
+    machines_on,
+    node_container,
+    node_events,
+)
+from chaos.history import FaultMoment
 from chaos.targets import TargetKind
 
 __all__ = ["NodePowerOff"]
@@ -52,11 +61,7 @@ class NodePowerOff:
 
 
 def _with_death(arena: Arena, plan: Plan, at_ns: int) -> Receipt:
-    deaths = [
-        event
-        for event in arena.history.of(EngineEvent)
-        if event.role is Role.NODE and event.node == plan.target and event.action == "die" and event.at_ns >= at_ns
-    ]
+    deaths = node_events(arena, plan.target, "die", since_ns=at_ns)
     if not deaths:
         why = lost_events(arena, since_ns=at_ns) or "its die event was not seen"
         return Receipt(outcome=FaultMoment.INCONCLUSIVE, seen=f"node {plan.target} is off, but {why}")

@@ -6,13 +6,13 @@ program's own socket. A node that is off or frozen cannot be looked into.
 """
 
 from chaos.arena import Arena, Effect, wait_until
-from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, machines_on, node_container
-from chaos.history import EngineEvent, FaultMoment, Role
+from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, machines_on, node_container, node_events
+from chaos.history import FaultMoment
 from chaos.process_effects import NodeInside, NodeProgram, ProgramSeen, ProgramSignal, SignalProgram
 from chaos.targets import TargetKind
 from harness.errors import BlackstartError
 
-__all__ = ["WORDS", "ProgramHang", "ProgramKill", "ProgramThaw", "look_at", "node_died", "running_program"]
+__all__ = ["WORDS", "ProgramHang", "ProgramKill", "ProgramThaw", "look_at", "running_program", "unless_died"]
 
 WORDS = {
     NodeProgram.SERVICE: "cluster service",
@@ -100,7 +100,7 @@ class ProgramHang:
         ask = (self.program,) if self.program.answers else ()
 
         async def look() -> str:
-            if self.ends_node and node_died(arena, node, since_ns=at_ns) is not None:
+            if self.ends_node and node_events(arena, node, "die", since_ns=at_ns):
                 return ""
             inside = await look_at(arena, node, *ask)
             if isinstance(inside, str):
@@ -115,9 +115,9 @@ class ProgramHang:
         hangs, problem = await wait_until(arena, look, limit_us=RECEIPT_LIMIT_US)
         if not hangs:
             return _unseen(arena, node, at_ns, problem)
-        death = node_died(arena, node, since_ns=at_ns)
-        if self.ends_node and death is not None:
-            after_ms = (death.at_ns - at_ns) / 1e6
+        deaths = node_events(arena, node, "die", since_ns=at_ns)
+        if self.ends_node and deaths:
+            after_ms = (deaths[0].at_ns - at_ns) / 1e6
             seen = f"{node} was reset {after_ms:.0f} ms after its {word} was stopped, before anybody could look"
         else:
             silent = " and does not answer" if ask else ""
@@ -152,7 +152,7 @@ class ProgramThaw:
         now: list[str] = []
 
         async def look() -> str:
-            if node_died(arena, node, since_ns=at_ns) is not None:
+            if node_events(arena, node, "die", since_ns=at_ns):
                 now[:] = [f"{node} was reset meanwhile, and nothing in it is stopped any more"]
                 return ""
             inside = await look_at(arena, node, *ask)
@@ -193,12 +193,11 @@ async def look_at(arena: Arena, node: str, *ask: NodeProgram) -> NodeInside | st
         return f"nobody could look into {node}: {error}"
 
 
-def node_died(arena: Arena, node: str, *, since_ns: int) -> EngineEvent | None:
-    """The first death of a node since then."""
-    for event in arena.history.of(EngineEvent):
-        if event.role is Role.NODE and event.node == node and event.action == "die" and event.at_ns >= since_ns:
-            return event
-    return None
+def unless_died(arena: Arena, node: str, problem: str, *, since_ns: int) -> Receipt:
+    """What was not seen on a node did not happen, unless the node is not the one any more that it was to happen in."""
+    if node_events(arena, node, "die", since_ns=since_ns):
+        return Receipt(outcome=FaultMoment.INCONCLUSIVE, seen=f"{problem}; {node} died meanwhile")
+    return Receipt(outcome=FaultMoment.MISMATCH, seen=problem)
 
 
 def _signal(node: str, program: NodeProgram, seen: ProgramSeen, signal: ProgramSignal) -> SignalProgram:
@@ -207,6 +206,6 @@ def _signal(node: str, program: NodeProgram, seen: ProgramSeen, signal: ProgramS
 
 def _unseen(arena: Arena, node: str, at_ns: int, problem: str) -> Receipt:
     """What was not seen did not happen, unless the node is not the one any more that it was to happen in."""
-    if node_died(arena, node, since_ns=at_ns) is not None or problem.startswith("nobody could look"):
+    if node_events(arena, node, "die", since_ns=at_ns) or problem.startswith("nobody could look"):
         return Receipt(outcome=FaultMoment.INCONCLUSIVE, seen=f"{problem}; {node} died meanwhile, or does not answer")
     return Receipt(outcome=FaultMoment.MISMATCH, seen=f"after {RECEIPT_LIMIT_US / 1e6:g} s {problem}")

@@ -5,10 +5,10 @@ treat it as a failure and not as an administrator's wish. The machine's node, an
 There is nothing to undo: bringing it back is what is being tested.
 """
 
-from chaos.arena import Arena, CrashMachine, Effect, wait_record
+from chaos.arena import Arena, CrashMachine, Effect
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, lost_events
-from chaos.faults.machine import events_of, running_machine
-from chaos.history import EngineEvent, FaultMoment
+from chaos.faults.machine import events_of, running_machine, wait_event
+from chaos.history import FaultMoment
 from chaos.targets import TargetKind
 
 __all__ = ["VmCrash"]
@@ -37,11 +37,7 @@ class VmCrash:
         """Confirmed by a die event with status 137 and neither kill nor stop of that container around it."""
         assert isinstance(plan.effect, CrashMachine)
         container = plan.effect.container
-
-        def is_death(event: EngineEvent) -> bool:
-            return event.container == container and event.action == "die" and event.at_ns >= at_ns
-
-        death = await wait_record(arena, EngineEvent, is_death, limit_us=RECEIPT_LIMIT_US)
+        death = await wait_event(arena, container, "die", since_ns=at_ns)
         if death is None:
             why = lost_events(arena, since_ns=at_ns) or f"no die event within {RECEIPT_LIMIT_US / 1e6:g} s"
             return Receipt(outcome=FaultMoment.INCONCLUSIVE, seen=f"{plan.target}: {why}")

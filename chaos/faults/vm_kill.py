@@ -4,10 +4,10 @@ The engine tells of the kill before it tells of the death. Whoever keeps the mac
 a failure and not for a wish: only a clean stop is one. A frozen machine dies of it as well.
 """
 
-from chaos.arena import Arena, Effect, wait_record
+from chaos.arena import Arena, Effect
 from chaos.faults.fault import RECEIPT_LIMIT_US, Plan, Receipt, lost_events
-from chaos.faults.machine import events_of, running_machine
-from chaos.history import EngineEvent, FaultMoment
+from chaos.faults.machine import events_of, running_machine, wait_event
+from chaos.history import FaultMoment
 from chaos.process_effects import KillMachine
 from chaos.targets import TargetKind
 
@@ -33,11 +33,7 @@ class VmKill:
         """Confirmed by a die event of its container, after a kill event with signal 9."""
         assert isinstance(plan.effect, KillMachine)
         container = plan.effect.container
-
-        def is_death(event: EngineEvent) -> bool:
-            return event.container == container and event.action == "die" and event.at_ns >= at_ns
-
-        death = await wait_record(arena, EngineEvent, is_death, limit_us=RECEIPT_LIMIT_US)
+        death = await wait_event(arena, container, "die", since_ns=at_ns)
         if death is None:
             why = lost_events(arena, since_ns=at_ns) or f"no die event within {RECEIPT_LIMIT_US / 1e6:g} s"
             return Receipt(outcome=FaultMoment.INCONCLUSIVE, seen=f"{plan.target}: {why}")

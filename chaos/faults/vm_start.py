@@ -3,10 +3,10 @@
 It heals `vm.stop`: its PersistentState becomes 1 again. On any other node the cluster would terminate it at once.
 """
 
-from chaos.arena import Arena, Effect, wait_record
+from chaos.arena import Arena, Effect
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, lost_events
-from chaos.faults.machine import containers_of
-from chaos.history import EngineEvent, FaultMoment
+from chaos.faults.machine import containers_of, wait_event
+from chaos.history import FaultMoment
 from chaos.process_effects import StartMachine
 from chaos.targets import TargetKind
 from harness.errors import HarnessError
@@ -42,11 +42,7 @@ class VmStart:
         """Confirmed by a start event of its container on its owner."""
         assert isinstance(plan.effect, StartMachine)
         container = plan.effect.container
-
-        def is_start(event: EngineEvent) -> bool:
-            return event.container == container and event.action == "start" and event.at_ns >= at_ns
-
-        start = await wait_record(arena, EngineEvent, is_start, limit_us=RECEIPT_LIMIT_US)
+        start = await wait_event(arena, container, "start", since_ns=at_ns)
         if start is not None:
             after_ms = (start.at_ns - at_ns) / 1e6
             seen = f"{plan.target} was started by hand on {plan.effect.node} after {after_ms:.0f} ms"

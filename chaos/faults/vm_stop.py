@@ -4,10 +4,10 @@ That is a wish: its PersistentState becomes 0 and nobody starts it again, until 
 (`vm.start`, which heals this). So no recovery is expected of the machine meanwhile.
 """
 
-from chaos.arena import Arena, Effect, wait_record
-from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, lost_events
-from chaos.faults.machine import events_of, running_machine
-from chaos.history import EngineEvent, FaultMoment
+from chaos.arena import Arena, Effect
+from chaos.faults.fault import FaultRefused, Plan, Receipt, lost_events
+from chaos.faults.machine import events_of, running_machine, wait_event
+from chaos.history import FaultMoment
 from chaos.process_effects import StopMachine
 from chaos.targets import TargetKind
 
@@ -34,11 +34,7 @@ class VmStop:
         """Confirmed by a die event of its container and a stop event beside it."""
         assert isinstance(plan.effect, StopMachine)
         container = plan.effect.container
-
-        def is_stop(event: EngineEvent) -> bool:
-            return event.container == container and event.action == "stop" and event.at_ns >= at_ns
-
-        stop = await wait_record(arena, EngineEvent, is_stop, limit_us=RECEIPT_LIMIT_US)
+        stop = await wait_event(arena, container, "stop", since_ns=at_ns)
         died = any(event.action == "die" for event in events_of(arena, container, since_ns=at_ns))
         if stop is not None and died:
             after_ms = (stop.at_ns - at_ns) / 1e6

@@ -8,7 +8,7 @@ uses this fault has them without asking.
 
 from chaos.arena import Arena, Effect, wait_until
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt
-from chaos.faults.program import look_at, node_died, running_program
+from chaos.faults.program import look_at, running_program, unless_died
 from chaos.history import FaultMoment
 from chaos.process_effects import FillVoterDisk, NodeProgram
 from chaos.targets import TargetKind
@@ -58,6 +58,4 @@ class VoterDiskFull:
             after_ms = (arena.unix_ns() - at_ns) / 1e6
             seen = f"the voter's disk of {node} is full, and process {old.pid} died of it within {after_ms:.0f} ms"
             return Receipt(outcome=FaultMoment.CONFIRMED, seen=seen)
-        died = node_died(arena, node, since_ns=at_ns)
-        outcome = FaultMoment.MISMATCH if died is None else FaultMoment.INCONCLUSIVE
-        return Receipt(outcome=outcome, seen=problem if died is None else f"{problem}; {node} died meanwhile")
+        return unless_died(arena, node, problem, since_ns=at_ns)

@@ -5,7 +5,7 @@ PID 1 starts the voter again within the five seconds of its longest pause.
 
 from chaos.arena import Arena, Effect, wait_until
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, node_container
-from chaos.faults.program import look_at, node_died
+from chaos.faults.program import look_at, unless_died
 from chaos.history import FaultMoment
 from chaos.process_effects import FreeVoterDisk, NodeProgram
 from chaos.targets import TargetKind
@@ -50,6 +50,4 @@ class VoterFreeDisk:
             after_ms = (arena.unix_ns() - at_ns) / 1e6
             seen = f"the voter of {node} answers, and its disk has room, after {after_ms:.0f} ms"
             return Receipt(outcome=FaultMoment.CONFIRMED, seen=seen)
-        died = node_died(arena, node, since_ns=at_ns)
-        outcome = FaultMoment.MISMATCH if died is None else FaultMoment.INCONCLUSIVE
-        return Receipt(outcome=outcome, seen=problem if died is None else f"{problem}; {node} died meanwhile")
+        return unless_died(arena, node, problem, since_ns=at_ns)
