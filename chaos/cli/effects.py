@@ -4,21 +4,33 @@ A request is answered as soon as the wish is in the cluster's database. A person
 a command waits for the effect unless it is told not to. Nothing is asked twice.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from chaos.cli.rig_commands import as_json
 
 if TYPE_CHECKING:
     from harness.rig.rig import Rig
     from harness.rig.standing import Condition, Standing
 
-__all__ = ["TIMEOUT_S", "Effect", "Wish", "carry_out", "time_limit", "wait_for", "waits"]
+__all__ = [
+    "TIMEOUT_S",
+    "Effect",
+    "Wish",
+    "carry_out",
+    "effect_on_group",
+    "effect_on_node",
+    "effect_on_resource",
+    "time_limit",
+    "wait_for",
+    "waits",
+]
 
 TIMEOUT_S = 60.0
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 _wait = click.option("--wait/--no-wait", "wait", default=True, show_default=True, help="Wait for the effect.")
 time_limit = click.option(
@@ -31,11 +43,6 @@ time_limit = click.option(
 )
 
 
-def waits(command: F) -> F:
-    """The options of every command that has an effect."""
-    return _wait(time_limit(command))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
     """How long to wait, if at all, and how to tell."""
@@ -43,6 +50,17 @@ class Wish:
     wait: bool
     limit_s: float
     json_wanted: bool
+
+
+def waits(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that has an effect; they come to it as its `wish`."""
+
+    @functools.wraps(command)
+    def with_wish(*arguments: Any, wait: bool, limit_s: float, json_wanted: bool, **named: Any) -> Any:
+        wish = Wish(wait=wait, limit_s=limit_s, json_wanted=json_wanted)
+        return command(*arguments, wish=wish, **named)
+
+    return _wait(time_limit(as_json(with_wish)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +73,45 @@ class Effect:
     missing: "Condition"
     record: Callable[["Standing"], Any]
     sentence: Callable[["Standing"], str]
+
+
+def effect_on_group(name: str, waited_for: str, missing: "Condition") -> Effect:
+    """What is to become of a group."""
+    from chaos.cli.standing_tables import group_told
+    from harness.rig.conditions import find_group
+
+    return Effect(
+        waited_for=waited_for,
+        missing=missing,
+        record=lambda standing: find_group(standing, name),
+        sentence=lambda standing: group_told(find_group(standing, name)),
+    )
+
+
+def effect_on_resource(name: str, waited_for: str, missing: "Condition") -> Effect:
+    """What is to become of a resource."""
+    from chaos.cli.standing_tables import resource_told
+    from harness.rig.conditions import find_resource
+
+    return Effect(
+        waited_for=waited_for,
+        missing=missing,
+        record=lambda standing: find_resource(standing, name)[1],
+        sentence=lambda standing: resource_told(*find_resource(standing, name)),
+    )
+
+
+def effect_on_node(name: str, waited_for: str, missing: "Condition") -> Effect:
+    """What is to become of a node."""
+    from chaos.cli.standing_tables import node_told
+    from harness.rig.conditions import find_node
+
+    return Effect(
+        waited_for=waited_for,
+        missing=missing,
+        record=lambda standing: find_node(standing, name),
+        sentence=lambda standing: node_told(find_node(standing, name)),
+    )
 
 
 def carry_out(

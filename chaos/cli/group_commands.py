@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chaos.cli.effects import Effect, Wish, carry_out, waits
+from chaos.cli.effects import Wish, carry_out, effect_on_group, effect_on_resource, waits
 from chaos.cli.rig_commands import as_json, rig_name
 
 if TYPE_CHECKING:
@@ -78,12 +78,10 @@ def show_group(group_name: str, name: str, json_wanted: bool) -> None:
 @_group_name
 @rig_name
 @waits
-@as_json
-def group_online(group_name: str, name: str, wait: bool, limit_s: float, json_wanted: bool) -> None:
+def group_online(group_name: str, name: str, wish: Wish) -> None:
     """Want every resource of a group Online, now and after every failure."""
     from harness.model.states import GroupState
 
-    wish = Wish(wait=wait, limit_s=limit_s, json_wanted=json_wanted)
     _set_group(group_name, name, "online", GroupState.ONLINE, wish)
 
 
@@ -91,12 +89,10 @@ def group_online(group_name: str, name: str, wait: bool, limit_s: float, json_wa
 @_group_name
 @rig_name
 @waits
-@as_json
-def group_offline(group_name: str, name: str, wait: bool, limit_s: float, json_wanted: bool) -> None:
+def group_offline(group_name: str, name: str, wish: Wish) -> None:
     """Want no resource of a group Online: shut down, and left so until somebody wants it Online again."""
     from harness.model.states import GroupState
 
-    wish = Wish(wait=wait, limit_s=limit_s, json_wanted=json_wanted)
     _set_group(group_name, name, "offline", GroupState.OFFLINE, wish)
 
 
@@ -109,8 +105,7 @@ def group_offline(group_name: str, name: str, wait: bool, limit_s: float, json_w
 @click.option("--to", "target", metavar="NODE", help="The new owner; by default the best that there is.")
 @rig_name
 @waits
-@as_json
-def group_move(group_name: str, target: str | None, name: str, wait: bool, limit_s: float, json_wanted: bool) -> None:
+def group_move(group_name: str, target: str | None, name: str, wish: Wish) -> None:
     """Take a group offline here and bring it online there.
 
     Refused when the node cannot take it: Paused, not a possible owner, or down.
@@ -122,13 +117,9 @@ def group_move(group_name: str, target: str | None, name: str, wait: bool, limit
         epoch = find_group(before, group_name).epoch
         if target:
             find_node(before, target)
-        effect = Effect(
-            waited_for=f"group {group_name} to be moved{f' to {target}' if target else ''}",
-            missing=group_moved(group_name, epoch=epoch, target=target or ""),
-            record=lambda standing: find_group(standing, group_name),
-            sentence=lambda standing: _group_told(standing, group_name),
-        )
-        wish = Wish(wait=wait, limit_s=limit_s, json_wanted=json_wanted)
+        waited_for = f"group {group_name} to be moved{f' to {target}' if target else ''}"
+        moved = group_moved(group_name, epoch=epoch, target=target or "")
+        effect = effect_on_group(group_name, waited_for, moved)
         carry_out(rig, f"groups/{group_name}/move", {"target": target} if target else None, effect, wish)
 
 
@@ -137,20 +128,8 @@ def _set_group(group_name: str, name: str, verb: str, state: "GroupState", wish:
 
     with _rig(name) as rig:
         find_group(rig.standing(), group_name)
-        effect = Effect(
-            waited_for=f"group {group_name} to be {state}",
-            missing=group_is(group_name, state),
-            record=lambda standing: find_group(standing, group_name),
-            sentence=lambda standing: _group_told(standing, group_name),
-        )
+        effect = effect_on_group(group_name, f"group {group_name} to be {state}", group_is(group_name, state))
         carry_out(rig, f"groups/{group_name}/{verb}", None, effect, wish)
-
-
-def _group_told(standing: "Standing", group_name: str) -> str:
-    from chaos.cli.standing_tables import group_told
-    from harness.rig.conditions import find_group
-
-    return group_told(find_group(standing, group_name))
 
 
 @click.group()
@@ -206,36 +185,29 @@ def show_resource(resource_name: str, name: str, json_wanted: bool) -> None:
 @_resource_name
 @rig_name
 @waits
-@as_json
-def resource_online(resource_name: str, name: str, wait: bool, limit_s: float, json_wanted: bool) -> None:
+def resource_online(resource_name: str, name: str, wish: Wish) -> None:
     """Want a resource Online, and what it depends on."""
     from harness.model.states import ResourceState
 
-    wish = Wish(wait=wait, limit_s=limit_s, json_wanted=json_wanted)
-    with _rig(name) as rig:
-        carry_out(rig, *_resource_request(rig, resource_name, "online", ResourceState.ONLINE), wish)
+    _set_resource(resource_name, name, "online", ResourceState.ONLINE, wish)
 
 
 @resource.command("offline", epilog="\b\nExample:\n  blackstart resource offline web1-vm --timeout 20")
 @_resource_name
 @rig_name
 @waits
-@as_json
-def resource_offline(resource_name: str, name: str, wait: bool, limit_s: float, json_wanted: bool) -> None:
+def resource_offline(resource_name: str, name: str, wish: Wish) -> None:
     """Want a resource Offline, and what depends on it."""
     from harness.model.states import ResourceState
 
-    wish = Wish(wait=wait, limit_s=limit_s, json_wanted=json_wanted)
-    with _rig(name) as rig:
-        carry_out(rig, *_resource_request(rig, resource_name, "offline", ResourceState.OFFLINE), wish)
+    _set_resource(resource_name, name, "offline", ResourceState.OFFLINE, wish)
 
 
 @resource.command("fail", epilog="\b\nExample:\n  blackstart resource fail web1-vm      its restart policy runs")
 @_resource_name
 @rig_name
 @waits
-@as_json
-def resource_fail(resource_name: str, name: str, wait: bool, limit_s: float, json_wanted: bool) -> None:
+def resource_fail(resource_name: str, name: str, wish: Wish) -> None:
     """Make a resource fail, as a test: it must be Online, and its real policy runs.
 
     Waits until it is Online again, here or on another node; one that is not restarted ends this with exit code 1.
@@ -257,29 +229,17 @@ def resource_fail(resource_name: str, name: str, wait: bool, limit_s: float, jso
             failing[0] = 0.0
         return lacks or ("" if time.monotonic() > failing[0] else f"{resource_name} to fail")
 
-    wish = Wish(wait=wait, limit_s=limit_s, json_wanted=json_wanted)
     with _rig(name) as rig:
-        path, arguments, effect = _resource_request(rig, resource_name, "fail", ResourceState.ONLINE)
-        failed = Effect(
-            waited_for=f"{resource_name} to be Online again",
-            missing=missing,
-            record=effect.record,
-            sentence=effect.sentence,
-        )
-        carry_out(rig, path, arguments, failed, wish)
+        find_resource(rig.standing(), resource_name)
+        effect = effect_on_resource(resource_name, f"{resource_name} to be Online again", missing)
+        carry_out(rig, f"resources/{resource_name}/fail", None, effect, wish)
 
 
-def _resource_request(
-    rig: "Rig", resource_name: str, verb: str, state: "ResourceState"
-) -> tuple[str, None, Effect]:
-    from chaos.cli.standing_tables import resource_told
+def _set_resource(resource_name: str, name: str, verb: str, state: "ResourceState", wish: Wish) -> None:
     from harness.rig.conditions import find_resource, resource_is
 
-    find_resource(rig.standing(), resource_name)
-    effect = Effect(
-        waited_for=f"resource {resource_name} to be {state}",
-        missing=resource_is(resource_name, state),
-        record=lambda standing: find_resource(standing, resource_name)[1],
-        sentence=lambda standing: resource_told(*find_resource(standing, resource_name)),
-    )
-    return f"resources/{resource_name}/{verb}", None, effect
+    with _rig(name) as rig:
+        find_resource(rig.standing(), resource_name)
+        waited_for = f"resource {resource_name} to be {state}"
+        effect = effect_on_resource(resource_name, waited_for, resource_is(resource_name, state))
+        carry_out(rig, f"resources/{resource_name}/{verb}", None, effect, wish)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chaos.cli.effects import Effect, wait_for, waits
+from chaos.cli.effects import Wish, effect_on_resource, wait_for, waits
 from chaos.cli.log_commands import follow, print_log, since, tail
 from chaos.cli.rig_commands import as_json, rig_name
 
@@ -81,8 +81,7 @@ def show_machine(machine_name: str, name: str, json_wanted: bool) -> None:
 @_place
 @rig_name
 @waits
-@as_json
-def start(place: str, name: str, wait: bool, limit_s: float, json_wanted: bool) -> None:
+def start(place: str, name: str, wish: Wish) -> None:
     """Start a machine on a node, behind the cluster's back.
 
     On the node that owns the machine's group this counts as an administrator's wish: PersistentState 1. Anywhere else
@@ -101,17 +100,16 @@ def start(place: str, name: str, wait: bool, limit_s: float, json_wanted: bool) 
         began = time.monotonic()
         start_machine(rig, machine)
         say(f"the engine has started {machine.name} on {machine.node}")
-        if wait and group.owner != machine.node:
-            _wait_for_its_end(rig, machine, group.owner, began, limit_s)
-        _tell(rig, machine, ResourceState.ONLINE, wait=wait, limit_s=limit_s, json_wanted=json_wanted)
+        if wish.wait and group.owner != machine.node:
+            _wait_for_its_end(rig, machine, group.owner, began, wish.limit_s)
+        _tell(rig, machine, ResourceState.ONLINE, wish)
 
 
 @vm.command("stop", epilog="\b\nExample:\n  blackstart vm stop node1/web1-vm")
 @_place
 @rig_name
 @waits
-@as_json
-def stop(place: str, name: str, wait: bool, limit_s: float, json_wanted: bool) -> None:
+def stop(place: str, name: str, wish: Wish) -> None:
     """Stop a machine on a node with the engine's own tool, behind the cluster's back.
 
     The cluster takes that for an administrator's wish: PersistentState 0, Offline, and it is not started again before
@@ -130,7 +128,7 @@ def stop(place: str, name: str, wait: bool, limit_s: float, json_wanted: bool) -
             raise UsageError(f"{machine.name} does not run on {machine.node}: the engine says {machine.state}")
         stop_machine(rig, machine)
         say(f"the engine has stopped {machine.name} on {machine.node}")
-        _tell(rig, machine, ResourceState.OFFLINE, wait=wait, limit_s=limit_s, json_wanted=json_wanted)
+        _tell(rig, machine, ResourceState.OFFLINE, wish)
 
 
 @vm.command("logs", epilog="\b\nExamples:\n  blackstart vm logs web1-vm --tail 20\n  blackstart vm logs node2/web1-vm")
@@ -163,28 +161,18 @@ def _wait_for_its_end(rig: "Rig", machine: "Machine", owner: str, began: float, 
     raise ConditionUnmet(f"{told}, and yet {machine.name} still runs on {machine.node} after {limit_s:g} s")
 
 
-def _tell(
-    rig: "Rig", machine: "Machine", state: "ResourceState", *, wait: bool, limit_s: float, json_wanted: bool
-) -> None:
+def _tell(rig: "Rig", machine: "Machine", state: "ResourceState", wish: Wish) -> None:
     """Waits for what the cluster makes of it, and says how it stands then."""
     from chaos.cli.output import Progress, print_json
-    from chaos.cli.standing_tables import resource_told
-    from harness.rig.conditions import find_resource, resource_is
+    from harness.rig.conditions import resource_is
 
-    standing = rig.standing()
-    if wait:
-        effect = Effect(
-            waited_for=f"the cluster to count {machine.name} as {state}",
-            missing=resource_is(machine.name, state),
-            record=lambda seen: find_resource(seen, machine.name)[1],
-            sentence=lambda seen: resource_told(*find_resource(seen, machine.name)),
-        )
-        standing = wait_for(rig, effect, limit_s=limit_s, say=Progress())
-    group, resource = find_resource(standing, machine.name)
-    if json_wanted:
-        print_json({"node": machine.node, "container": machine.container, "now": resource})
+    waited_for = f"the cluster to count {machine.name} as {state}"
+    effect = effect_on_resource(machine.name, waited_for, resource_is(machine.name, state))
+    standing = wait_for(rig, effect, limit_s=wish.limit_s, say=Progress()) if wish.wait else rig.standing()
+    if wish.json_wanted:
+        print_json({"node": machine.node, "container": machine.container, "now": effect.record(standing)})
     else:
-        click.echo(resource_told(group, resource))
+        click.echo(effect.sentence(standing))
 
 
 def _print_machines(machines: list["Machine"]) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chaos.cli.effects import Effect, Wish, carry_out, wait_for, waits
+from chaos.cli.effects import Wish, carry_out, effect_on_node, wait_for, waits
 from chaos.cli.rig_commands import as_json, rig_name
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ def show_node(node_name: str, name: str, json_wanted: bool) -> None:
 @click.option("--drain", is_flag=True, help="Move away what runs there, one group after the other.")
 @rig_name
 @waits
-@as_json
-def pause(node_name: str, drain: bool, name: str, wait: bool, limit_s: float, json_wanted: bool) -> int:
+def pause(node_name: str, drain: bool, name: str, wish: Wish) -> int:
     """Let nothing move to a node, and nothing go online there. What runs there stays, unless it is drained.
 
     A drain that leaves something behind ends with exit code 1.
@@ -83,7 +82,6 @@ def pause(node_name: str, drain: bool, name: str, wait: bool, limit_s: float, js
 
     missing = node_drained(node_name) if drain else node_is(node_name, PAUSED)
     told = f"{node_name} to be {'drained' if drain else 'Paused'}"
-    wish = Wish(wait=wait, limit_s=limit_s, json_wanted=json_wanted)
     return _request(name, node_name, "pause", {"drain": drain}, told, missing, wish)
 
 
@@ -102,12 +100,10 @@ def pause(node_name: str, drain: bool, name: str, wait: bool, limit_s: float, js
 )
 @rig_name
 @waits
-@as_json
-def resume(node_name: str, failback: str, name: str, wait: bool, limit_s: float, json_wanted: bool) -> int:
+def resume(node_name: str, failback: str, name: str, wish: Wish) -> int:
     """Let a paused node take part again."""
     from harness.rig.conditions import UP, node_is
 
-    wish = Wish(wait=wait, limit_s=limit_s, json_wanted=json_wanted)
     told = f"{node_name} to be Up"
     return _request(name, node_name, "resume", {"failback": failback}, told, node_is(node_name, UP), wish)
 
@@ -137,32 +133,22 @@ def power_off(node_name: str, name: str, json_wanted: bool) -> None:
 @_node_name
 @rig_name
 @waits
-@as_json
-def power_on(node_name: str, name: str, wait: bool, limit_s: float, json_wanted: bool) -> None:
+def power_on(node_name: str, name: str, wish: Wish) -> None:
     """Give a node its power back, and wait until the cluster counts it as a member again."""
     from chaos.cli.output import Progress, print_json
-    from chaos.cli.standing_tables import node_told
-    from harness.rig.conditions import find_node, node_up
+    from harness.rig.conditions import node_up
     from harness.rig.rig import Rig
 
     say = Progress()
+    effect = effect_on_node(node_name, f"{node_name} to be up", node_up(node_name))
     with contextlib.closing(Rig.find(name)) as rig:
         rig.power_on(node_name)
         say(f"{node_name} has its power back")
-        standing = rig.standing()
-        if wait:
-            effect = Effect(
-                waited_for=f"{node_name} to be up",
-                missing=node_up(node_name),
-                record=lambda seen: find_node(seen, node_name),
-                sentence=lambda seen: node_told(find_node(seen, node_name)),
-            )
-            standing = wait_for(rig, effect, limit_s=limit_s, say=say)
-    found = find_node(standing, node_name)
-    if json_wanted:
-        print_json(found)
+        standing = wait_for(rig, effect, limit_s=wish.limit_s, say=say) if wish.wait else rig.standing()
+    if wish.json_wanted:
+        print_json(effect.record(standing))
     else:
-        click.echo(node_told(found))
+        click.echo(effect.sentence(standing))
 
 
 def _request(
@@ -175,19 +161,13 @@ def _request(
     wish: Wish,
 ) -> int:
     """The exit code: 1 when a drain has failed."""
-    from chaos.cli.standing_tables import node_told
     from harness.model.states import DrainState
     from harness.rig.conditions import find_node
     from harness.rig.rig import Rig
 
     with contextlib.closing(Rig.find(name)) as rig:
         find_node(rig.standing(), node_name)
-        effect = Effect(
-            waited_for=told,
-            missing=missing,
-            record=lambda standing: find_node(standing, node_name),
-            sentence=lambda standing: node_told(find_node(standing, node_name)),
-        )
+        effect = effect_on_node(node_name, told, missing)
         standing = carry_out(rig, f"nodes/{node_name}/{verb}", arguments, effect, wish)
     drained = arguments.get("drain") and standing is not None
     if drained and standing is not None and find_node(standing, node_name).drain == DrainState.FAILED:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chaos.cli.effects import Effect, time_limit, wait_for
+from chaos.cli.effects import Effect, effect_on_group, effect_on_node, time_limit, wait_for
 from chaos.cli.rig_commands import as_json, rig_name
 
 if TYPE_CHECKING:
@@ -45,17 +45,11 @@ def all_online(name: str, limit_s: float, json_wanted: bool) -> None:
 @as_json
 def node_up(node_name: str, name: str, limit_s: float, json_wanted: bool) -> None:
     """Until a node has its power and is a member of the cluster; Paused is up."""
-    from chaos.cli.standing_tables import node_told
     from harness.rig import conditions
     from harness.rig.rig import Rig
 
     with contextlib.closing(Rig.find(name)) as rig:
-        effect = Effect(
-            waited_for=f"{node_name} to be up",
-            missing=conditions.node_up(node_name),
-            record=lambda standing: conditions.find_node(standing, node_name),
-            sentence=lambda standing: node_told(conditions.find_node(standing, node_name)),
-        )
+        effect = effect_on_node(node_name, f"{node_name} to be up", conditions.node_up(node_name))
         _wait(rig, effect, limit_s, json_wanted)
 
 
@@ -66,18 +60,13 @@ def node_up(node_name: str, name: str, limit_s: float, json_wanted: bool) -> Non
 @as_json
 def group_online(group_name: str, name: str, limit_s: float, json_wanted: bool) -> None:
     """Until every resource of a group is Online."""
-    from chaos.cli.standing_tables import group_told
     from harness.model.states import GroupState
     from harness.rig import conditions
     from harness.rig.rig import Rig
 
     with contextlib.closing(Rig.find(name)) as rig:
-        effect = Effect(
-            waited_for=f"group {group_name} to be Online",
-            missing=conditions.group_is(group_name, GroupState.ONLINE),
-            record=lambda standing: conditions.find_group(standing, group_name),
-            sentence=lambda standing: group_told(conditions.find_group(standing, group_name)),
-        )
+        online = conditions.group_is(group_name, GroupState.ONLINE)
+        effect = effect_on_group(group_name, f"group {group_name} to be Online", online)
         _wait(rig, effect, limit_s, json_wanted)
 
 
