@@ -285,12 +285,13 @@ def _power_off(world: World, fault: Planned) -> None:
         world.engine.hold(world.topology.rig, fault.target)
     world.engine.power_off_node(fault.target)
 
-    def power_on() -> None:
-        world.engine.release(world.topology.rig, fault.target)
-        if not world.engine.node(fault.target).running:
-            world.engine.start_node(fault.target)
+    _later(world, fault, lambda: _power_on(world, fault.target))
 
-    _later(world, fault, power_on)
+
+def _power_on(world: World, node: str) -> None:
+    world.engine.release(world.topology.rig, node)
+    if not world.engine.node(node).running:
+        world.engine.start_node(node)
 
 
 def _reset(world: World, fault: Planned) -> None:
@@ -391,12 +392,7 @@ def _away(world: World, fault: Planned) -> None:
     world.engine.hold(world.topology.rig, fault.target)
     world.engine.power_off_node(fault.target)
 
-    def power_on() -> None:
-        world.engine.release(world.topology.rig, fault.target)
-        if not world.engine.node(fault.target).running:
-            world.engine.start_node(fault.target)
-
-    world.clock.after(AWAY_US + fault.duration_us, power_on)
+    world.clock.after(AWAY_US + fault.duration_us, lambda: _power_on(world, fault.target))
 
 
 def _witness_kill(world: World, fault: Planned) -> None:
