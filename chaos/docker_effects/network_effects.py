@@ -17,14 +17,13 @@ import docker
 import chaos.network_probe
 from chaos.arena import Direction, IsolateNode, NetworkSeen
 from harness.errors import EngineError, HarnessError, UsageError, WaitTimeout
+from harness.live.node_api_endpoints import API_PORT
 from harness.model.topology import Topology
 from harness.rig.compose import node_container
 from harness.rig.container_exec import Finished, run_inside
 
-__all__ = ["NODE_API_PORT", "Cuts", "rules_of_cut"]
+__all__ = ["Cuts", "rules_of_cut"]
 
-NODE_API_PORT = 7637
-"""Stays open in a cut: a fault must never cut the harness off from what it asks."""
 LIMIT_S = 5.0
 """One small command in a node took 0.1 s."""
 LAY_ATTEMPTS = 5
@@ -72,8 +71,9 @@ def rules_of_cut(*, peers: Sequence[str], direction: Direction) -> str:
         f":{CHAIN_OUT} - [0:0]",
         f"-A {CHAIN_IN} -i lo -j RETURN",
         f"-A {CHAIN_OUT} -o lo -j RETURN",
-        f"-A {CHAIN_IN} -p tcp --dport {NODE_API_PORT} -j RETURN",
-        f"-A {CHAIN_OUT} -p tcp --sport {NODE_API_PORT} -j RETURN",
+        # A fault must never cut the harness off from what it asks.
+        f"-A {CHAIN_IN} -p tcp --dport {API_PORT} -j RETURN",
+        f"-A {CHAIN_OUT} -p tcp --sport {API_PORT} -j RETURN",
     ]
     if direction is not Direction.OUT:
         lines += [f"-A {CHAIN_IN} -s {peer} -j DROP" for peer in peers] or [f"-A {CHAIN_IN} -j DROP"]
