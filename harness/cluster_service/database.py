@@ -4,6 +4,10 @@ It learns who the voters are, carries out changes and reads through the proposer
 newest voter set that any voter tells of. A copy of a register is for display and as a hint; a change always applies to
 the record read under its own ballot. Facts leave it as events: VotersKnown, RegisterSeen, Settled.
 
+A change of UNKNOWN outcome leaves its register in doubt: its accept may still be under way. Nothing is told of the
+register, and no refusal either, until an identity change has put an end to that (safety review, finding 9). The same
+holds for the first look at a group of this node's, because the managers before these may have left a change behind.
+
 That a voter has a set proves that this set was recorded in the cluster register: nobody raises a voter to one that was
 not. So a newer set is adopted from any answer, and a member that still has an older one is told of it, whoever began
 the change and whether or not he lives.
@@ -63,6 +67,7 @@ class DatabaseManager:
         self,
         *,
         identity: str,
+        node: str,
         rig: str,
         voters: tuple[str, ...],
         codec: Codec,
@@ -71,6 +76,7 @@ class DatabaseManager:
         writes: WriteCounts,
     ) -> None:
         self._identity = identity
+        self._node = node
         self._rig = rig
         self._voters = voters
         self._codec = codec
@@ -89,6 +95,9 @@ class DatabaseManager:
         self._waiting: list[ChangeRegister | Refresh | Rewrite] = []
         self._seen: dict[str, Ballot] = {}
         self._reading: set[str] = set()
+        self._doubtful: set[str] = set()
+        self._identities: set[int] = set()
+        self._held: dict[str, list[Settled]] = {}
         self._noticed_while_reading: dict[str, Ballot] = {}
 
     def seen_ballot(self, key: str) -> Ballot:
@@ -255,11 +264,14 @@ class DatabaseManager:
         elif event.key == CLUSTER_KEY:
             self._read(now, event.key)
 
-    def _read(self, now: int, key: str, *, identity: bool = False) -> None:
+    def _read(self, now: int, key: str) -> None:
         if self._proposer is None or key in self._reading:
             return
         self._reading.add(key)
         self._operations += 1
+        identity = key in self._doubtful
+        if identity:
+            self._identities.add(self._operations)
         self._proposer.read(
             now, operation=self._operations, key=key, limit_us=OPERATION_LIMIT_US, identity=identity
         )
@@ -269,7 +281,12 @@ class DatabaseManager:
         if wish is None:
             self._reading.discard(settlement.key)
         known = settlement.result in (Result.DONE, Result.REFUSED)
-        if known and settlement.ballot >= self.seen_ballot(settlement.key):
+        doubtful = self._note_doubt(settlement, plain_read=wish is None)
+        held = self._held.setdefault(settlement.key, [])
+        if wish is not None:
+            settled = Settled(id=wish.id, key=wish.key, result=settlement.result, reason=settlement.reason)
+            (held if known else events).append(settled)
+        if known and not doubtful and settlement.ballot >= self.seen_ballot(settlement.key):
             self._seen[settlement.key] = settlement.ballot
             stored = settlement.stored
             events.append(
@@ -280,11 +297,33 @@ class DatabaseManager:
                     ballot=settlement.ballot,
                 )
             )
-        if wish is not None:
-            events.append(
-                Settled(id=wish.id, key=wish.key, result=settlement.result, reason=settlement.reason)
-            )
+        if not doubtful:
+            events += held
+            held.clear()
         noticed = self._noticed_while_reading.pop(settlement.key, NO_BALLOT) if wish is None else NO_BALLOT
-        if not known or noticed > self.seen_ballot(settlement.key):
-            # Unknown is settled by an identity change, never by a majority read (safety review, finding 9).
-            self._read(now, settlement.key, identity=settlement.result is Result.UNKNOWN)
+        if not known or doubtful or noticed > self.seen_ballot(settlement.key):
+            self._read(now, settlement.key)
+
+    def _note_doubt(self, settlement: Settlement, *, plain_read: bool) -> bool:
+        """Whether a change whose fate nobody knows may still overtake what this settlement shows.
+
+        Only what was accepted by a majority under a later ballot ends the doubt: a change that was made, or an identity
+        change. A read that was asked before and a refusal write nothing, so they prove nothing.
+        """
+        key = settlement.key
+        identity = settlement.operation in self._identities
+        self._identities.discard(settlement.operation)
+        if settlement.result is Result.UNKNOWN:
+            self._doubtful.add(key)
+        elif settlement.result is Result.DONE and (identity or not plain_read):
+            self._doubtful.discard(key)
+        elif self._may_be_left_over(settlement):
+            self._doubtful.add(key)
+        return key in self._doubtful
+
+    def _may_be_left_over(self, settlement: Settlement) -> bool:
+        """The first look at what this node owns, by which changes of the managers before these are not settled."""
+        stored = settlement.stored
+        return (
+            stored is not None and stored.owner == self._node and self.seen_ballot(settlement.key) == NO_BALLOT
+        )

@@ -204,6 +204,7 @@ class ClusterService:
         turns = Turns(lease_us=settings.lease_us)
         database = DatabaseManager(
             identity=f"{configuration.process}.{self._generation}",
+            node=session.node,
             rig=configuration.rig,
             voters=configuration.voters,
             codec=self._codec,
