@@ -31,6 +31,8 @@ IMAGE = "blackstart/example-database"
 ROWS_BEFORE = 20
 LIMIT_S = 40.0
 LOOK_INTERVAL_S = 0.1
+ROW_LIMIT_S = 10
+"""A row takes two seconds at the most."""
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,9 @@ class Writer:
             time.sleep(LOOK_INTERVAL_S)
 
     def stop(self) -> None:
-        self._container.kill()
+        """After the row under way: one whose fate nobody told would count as never written."""
+        self._container.stop(timeout=ROW_LIMIT_S)
+        assert self._container.wait(timeout=LIMIT_S)["StatusCode"] == 0, "it was killed with a row under way"
 
     def remove(self) -> None:
         self._container.remove(force=True)
