@@ -67,6 +67,11 @@ def run_files(paths: Sequence[Path], *, options: RunOptions, console: Console | 
     try:
         if options.arena != "docker":
             raise UsageError(f"--arena is {options.arena!r}, expected docker: no other arena is available yet")
+        if options.journal is not None and len(paths) > 1:
+            raise UsageError(
+                f"--journal {options.journal} with {len(paths)} files, expected one: a journal is of one run. "
+                f"Without it each run has its own below {options.out}"
+            )
         experiments = load_all(paths, rig=options.on_rig or options.rig)
         if options.reports.wanted and not options.dry:
             prepare_reports(options.reports)

@@ -14,9 +14,10 @@ import random
 import secrets
 import sys
 from pathlib import Path
+from typing import Protocol
 
 from harness.database.proposer import PHASE_LIMIT_US, Proposer, Result, Settlement
-from harness.database.protocol import Address, Form, Formed, Hello, HelloAnswer
+from harness.database.protocol import Address, Call, Form, Formed, Hello, HelloAnswer, Reply
 from harness.database.register import JsonCodec
 from harness.live.runtime import boot_time_us
 from harness.live.voters import RedisVoters, VoterUnanswered
@@ -26,7 +27,7 @@ from harness.model.plain import from_plain, to_plain
 from harness.model.topology import ResourceSpec, Topology
 from harness.model.voter_set import VoterSet
 
-__all__ = ["main"]
+__all__ = ["ProvisionError", "VoterCalls", "form_voter", "main"]
 
 SHARED_VOLUME = Path("/csv")
 PASSWORD_FILE = Path("/run/secrets/voter-password")
@@ -34,7 +35,15 @@ SERVICE_UID = 900
 GUEST_UID_FIRST = 10_000
 VOTERS_LIMIT_S = 30.0
 POLL_S = 0.1
+FORM_ATTEMPTS = 10
+"""Each with a limit of its own; a disk that is written to by everybody may be slow for a second."""
 OPERATION_LIMIT_US = 10_000_000
+
+
+class VoterCalls(Protocol):
+    """A way to the voters. A call raises VoterUnanswered when it gets no answer within its limit, in microseconds."""
+
+    async def call(self, voter: str, call: Call, *, limit_us: int) -> tuple[Reply, int]: ...
 
 
 class ProvisionError(Exception):
@@ -95,15 +104,28 @@ async def _form(topology: Topology, password: str) -> None:
         voter_set = VoterSet(version=1, members={node.name: secrets.token_hex(8) for node in topology.voters})
         for name, incarnation in voter_set.members.items():
             to = Address(rig=topology.rig, voter=name, incarnation=incarnation, set_version=voter_set.version)
-            reply, _ = await voters.call(name, Form(to=to, members=voter_set.members), limit_us=PHASE_LIMIT_US)
-            if not isinstance(reply, Formed):
-                raise ProvisionError(f"voter {name} answered {reply}")
+            await form_voter(voters, name, Form(to=to, members=voter_set.members))
         _say(f"voters formed: {', '.join(voter_set.members)}")
         await _write_first_registers(topology, voters, voter_set)
     except VoterUnanswered as error:
         raise ProvisionError(f"{error}; nothing else was changed, `down` and `up` again") from error
     finally:
         await voters.close()
+
+
+async def form_voter(voters: VoterCalls, name: str, form: Form) -> None:
+    """Ask until it answers: the same call twice forms one voter, once."""
+    unanswered = VoterUnanswered(f"voter {name}: not asked")
+    for _ in range(FORM_ATTEMPTS):
+        try:
+            reply, _ = await voters.call(name, form, limit_us=PHASE_LIMIT_US)
+        except VoterUnanswered as error:
+            unanswered = error
+            continue
+        if not isinstance(reply, Formed):
+            raise ProvisionError(f"voter {name} answered {reply}")
+        return
+    raise unanswered
 
 
 async def _wait_for_empty_voters(topology: Topology, voters: RedisVoters) -> None:

@@ -75,7 +75,7 @@ class _Voter:
                 async with self._turn:
                     return await self._exchange(call)
         except (RedisError, OSError, TimeoutError, ValueError, IndexError, EOFError) as error:
-            raise VoterUnanswered(f"voter {self._name}: {error or type(error).__name__}") from error
+            raise VoterUnanswered(f"voter {self._name}: {str(error) or 'no answer in time'}") from error
 
     async def _exchange(self, call: Call) -> tuple[Reply, int]:
         answered = False

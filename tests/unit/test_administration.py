@@ -484,6 +484,7 @@ def test_quorum_is_shown_also_without_one() -> None:
     assert code(answer) is AnswerCode.DONE
     assert answer is not None
     assert answer.result["quorum"] is False
+    assert [line for line in bench.logs if line.event == "request-answered"] == []
 
 
 def test_every_node_is_named_in_a_refusal() -> None:

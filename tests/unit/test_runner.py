@@ -303,6 +303,20 @@ def test_a_file_that_is_refused_refuses_them_all_before_anything_starts(
     assert not (tmp_path / "out").exists()
 
 
+def test_one_place_for_the_journals_of_several_runs_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / "a.yaml", tmp_path / "b.yaml"]
+    for file in files:
+        file.write_text(DOCUMENT)
+
+    code = run_files(files, options=RunOptions(out=tmp_path / "out", journal=tmp_path / "journal.json"))
+
+    assert code == 2
+    assert "a journal is of one run" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_arena_that_is_not_there_yet_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = run_files([tmp_path / "any.yaml"], options=RunOptions(arena="sim"))
 
