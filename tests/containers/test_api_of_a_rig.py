@@ -6,7 +6,10 @@ The tests share the rig and run in the order of this file.
 
 import contextlib
 import json
+import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -390,3 +393,13 @@ class TestLogs:
             assert "machine web1-vm started" in capfd.readouterr().out
         assert command(rig, "logs", "nosuch") == 2
         assert "or one of the nodes node1, node2, node3" in capfd.readouterr().err
+
+    def test_a_machines_log_is_followed_to_the_node_to_which_it_moves(self, rig: Rig) -> None:
+        source = "import sys; from chaos.cli.main import main; sys.exit(main())"
+        logs = [sys.executable, "-c", source, "logs", "web1-vm", "--follow", "--since", "1ms", "--name", rig.name]
+        with subprocess.Popen(logs, stdout=subprocess.PIPE, text=True) as following:
+            assert command(rig, "group", "move", "web1", "--to", bystander(rig)) == 0
+            assert following.stdout is not None
+            assert any("machine web1-vm started" in line for line in following.stdout)
+            following.send_signal(signal.SIGINT)
+        assert following.returncode == 130
