@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from chaos.history import ClusterSeen, ContainerSeen, History, Record
+from chaos.interrupt import Interrupt
 from chaos.process_effects import NodeInside, NodeProgram, ProcessEffect
 from harness.model.topology import Topology
 from harness.ports import DeadlinePassed, Runtime
@@ -31,6 +32,7 @@ __all__ = [
     "PowerOn",
     "ResetNode",
     "ResumeEngine",
+    "Stage",
     "StallEngine",
     "ThawNode",
     "wait_record",
@@ -245,6 +247,23 @@ class Arena(Protocol):
 
         Safe after a failed or missing `up`.
         """
+        ...
+
+
+R = TypeVar("R")
+
+
+class Stage(Protocol):
+    """What one run is played on: its arena, the request to stop as it hears it, and the passing of its time."""
+
+    @property
+    def arena(self) -> Arena: ...
+
+    @property
+    def interrupt(self) -> Interrupt: ...
+
+    async def play(self, run: Coroutine[Any, Any, R]) -> R:
+        """The outcome of the run. Raises HarnessError when a part of it failed that nobody awaits."""
         ...
 
 

@@ -8,8 +8,6 @@ decides nothing about the run.
 import asyncio
 import json
 import platform
-import signal as signals
-import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from importlib import metadata
@@ -34,24 +32,23 @@ from chaos.arena import (
 )
 from chaos.client import Client
 from chaos.client_targets import measured_machines
+from chaos.cluster_view import cluster_seen
 from chaos.docker_effects.engine_effects import look_at_engine, resume_engine, stall_engine
 from chaos.docker_effects.network_effects import Cuts
 from chaos.docker_effects.node_effects import hang_node, reset_node, thaw_node
 from chaos.docker_effects.process_effects import carry_out, look_inside
 from chaos.engine_stream import EngineStream
-from chaos.evidence import collect_evidence, machines_without_journal, read_journals
+from chaos.evidence import collect_evidence, read_journals
+from chaos.guest_journal import machines_without_journal
 from chaos.history import (
     CleanUp,
     ClusterSeen,
     ContainerSeen,
     EngineEvent,
-    GroupSeen,
     History,
     LogLine,
-    NodeSeen,
     Reconciled,
     Record,
-    ResourceSeen,
     Role,
 )
 from chaos.interrupt import Interrupt
@@ -59,7 +56,6 @@ from chaos.listing import differences, list_containers
 from chaos.log_stream import LogStream
 from chaos.process_effects import NodeInside, NodeProgram, ProcessEffect
 from harness.errors import CleanupError, EngineError, HarnessError, UsageError
-from harness.live.runtime import AsyncioRuntime
 from harness.model.topology import Topology
 from harness.ports import Runtime
 from harness.rig.build_context import GUEST, HYPERVISOR
@@ -68,10 +64,9 @@ from harness.rig.container_exec import run_inside
 from harness.rig.creation import refuse_other
 from harness.rig.engine import connect, engine_call
 from harness.rig.rig import Rig
-from harness.rig.standing import Standing
 from harness.rig.teardown import left_behind, remove_rig, rig_names
 
-__all__ = ["DockerArena", "cluster_seen", "drive", "log_line"]
+__all__ = ["DockerArena", "DockerStage", "log_line"]
 
 CRASH_LIMIT_S = 10.0
 """Starting Python in a node took 0.1 s; a node that hangs answers never."""
@@ -82,26 +77,17 @@ COMPARE_INTERVAL_S = 0.5
 T = TypeVar("T")
 
 
-def drive(main: Callable[[AsyncioRuntime, Interrupt], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine on a loop of its own, with SIGINT and SIGTERM as requests to stop.
+class DockerStage:
+    """The stage of one run: its rig, in real time, and the person's own request to stop."""
 
-    Raises HarnessError when a task that nobody awaits has failed.
-    """
+    def __init__(self, runtime: Runtime, *, interrupt: Interrupt, on_rig: str | None = None) -> None:
+        """Raises HarnessError when no engine answers."""
+        self.interrupt = interrupt
+        self.arena = DockerArena(runtime, on_rig=on_rig)
 
-    failures: list[str] = []
-
-    async def run() -> T:
-        runtime = AsyncioRuntime(on_failure=lambda name, error: failures.append(f"{name}: {error!r}"))
-        interrupt = Interrupt(runtime)
-        if threading.current_thread() is threading.main_thread():
-            for number in (signals.SIGINT, signals.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(number, interrupt.request, int(number))
-        return await main(runtime, interrupt)
-
-    result = asyncio.run(run())
-    if failures:
-        raise HarnessError(f"a part of the runner failed, so its verdict counts for nothing: {'; '.join(failures)}")
-    return result
+    async def play(self, run: Coroutine[Any, Any, T]) -> T:
+        """Real time passes by itself."""
+        return await run
 
 
 class DockerArena:
@@ -377,41 +363,6 @@ class DockerArena:
     @staticmethod
     def _in_thread(call: Callable[[], T]) -> Awaitable[T]:
         return asyncio.to_thread(call)
-
-
-def cluster_seen(standing: Standing, *, at_ns: int) -> ClusterSeen:
-    """The rig's view as a record."""
-    return ClusterSeen(
-        at_ns=at_ns,
-        quorum=any(node.quorum for node in standing.nodes),
-        nodes=tuple(
-            NodeSeen(
-                name=node.name,
-                state="Up" if node.state == "Paused" else node.state,
-                paused=node.state == "Paused",
-                session=node.session,
-            )
-            for node in standing.nodes
-        ),
-        groups=tuple(
-            GroupSeen(
-                name=group.name,
-                owner=group.owner,
-                state=group.state,
-                epoch=group.epoch,
-                resources=tuple(
-                    ResourceSeen(
-                        name=resource.name,
-                        type=resource.type,
-                        state=resource.state,
-                        wanted=bool(resource.persistent_state),
-                    )
-                    for resource in group.resources
-                ),
-            )
-            for group in standing.groups
-        ),
-    )
 
 
 def log_line(text: str) -> LogLine | None:

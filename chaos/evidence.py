@@ -15,25 +15,13 @@ from chaos.guest_journal import read_guest_journal
 from chaos.history import EngineEvent, GuestJournal, to_plain
 from harness.errors import BlackstartError, EngineError, HarnessError, NoSuchContainer
 from harness.model import labels
-from harness.model.topology import Topology
-from harness.model.workload import runs_guest
 from harness.rig.container_file import read_file
 from harness.rig.engine import engine_call
 
-__all__ = ["collect_evidence", "machines_without_journal", "read_journals"]
+__all__ = ["collect_evidence", "read_journals"]
 
 JOURNAL_MAX_BYTES = 256 << 20
 """A guest writes 2 kB a second; that is a day and a half of it."""
-
-
-def machines_without_journal(topology: Topology) -> frozenset[str]:
-    """The machines that run another program than the guest's: a journal is not to be expected of them."""
-    return frozenset(
-        resource.name
-        for group in topology.groups
-        for resource in group.resources
-        if resource.type == "virtual-machine" and not runs_guest(resource.properties)
-    )
 
 
 def read_journals(

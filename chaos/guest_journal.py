@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chaos.history import GuestJournal, GuestRun
+from harness.model.topology import Topology
+from harness.model.workload import runs_guest
 
-__all__ = ["read_guest_journal"]
+__all__ = ["machines_without_journal", "read_guest_journal"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +21,16 @@ class _Line:
     boot: str
     node: str
     boottime_ns: int | None
+
+
+def machines_without_journal(topology: Topology) -> frozenset[str]:
+    """The machines that run another program than the guest's: a journal is not to be expected of them."""
+    return frozenset(
+        resource.name
+        for group in topology.groups
+        for resource in group.resources
+        if resource.type == "virtual-machine" and not runs_guest(resource.properties)
+    )
 
 
 def read_guest_journal(text: str, *, machine: str, at_ns: int) -> GuestJournal:

@@ -6,7 +6,8 @@ disagree. It judges nothing.
 | phase | witness |
 |---|---|
 | fault | the arena: the moment of the kill, or just before it was asked for |
-| detected | cluster log: `resource-failed` of the machine; `node-lease-expired`, `node-declared-down` of its node |
+| detected | cluster log: `resource-failed` of the machine; of its node `node-lease-expired`, `node-declared-down`, or
+`node-joined` when it is back before anybody missed it: the session that owned the machine is over |
 | claimed | cluster log: `group-claimed`; none after a restart in place |
 | started | engine: the machine's start event |
 | answering | client: the first good answer of a boot that had not answered before; of a machine that does not say which
@@ -21,6 +22,9 @@ from chaos.history import Answer, EngineEvent, FaultMoment, FaultRecord, History
 from chaos.instances import read_instances
 
 __all__ = ["Phase", "Recovery", "read_recoveries"]
+
+
+DETECTIONS = ("resource-failed", "node-lease-expired", "node-declared-down", "node-joined")
 
 
 class Phase(StrEnum):
@@ -143,7 +147,7 @@ class _Reader:
         return (line for line in self._log if line.event in events and began_ns <= line.at_ns < end_ns)
 
     def _detected(self, machine: str, lost_node: str, began_ns: int, end_ns: int) -> int | None:
-        for line in self._lines(began_ns, end_ns, "resource-failed", "node-lease-expired", "node-declared-down"):
+        for line in self._lines(began_ns, end_ns, *DETECTIONS):
             about_machine = line.event == "resource-failed" and line.fields.get("resource") == machine
             about_node = line.event != "resource-failed" and bool(lost_node) and _names(line, lost_node)
             if about_machine or about_node:

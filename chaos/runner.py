@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from chaos.activities import Activities, Phase
-from chaos.arena import Arena, wait_until
+from chaos.arena import Arena, Stage, wait_until
 from chaos.background import Background
 from chaos.checkers import AFTER_CLEAN_UP, CHECKERS, Checker, run_check
 from chaos.experiment import Activity, Experiment, FaultCall, load_experiment
@@ -29,7 +29,8 @@ from chaos.interrupt import Interrupt, Interrupted
 from chaos.journal import Journal
 from chaos.journal_document import RunFacts, about_experiment, journal_document
 from chaos.ledger import Ledger
-from chaos.options import ReportFiles, RunOptions
+from chaos.live_loop import drive
+from chaos.options import ARENAS, ReportFiles, RunOptions
 from chaos.recovery import read_recoveries
 from chaos.report.writing import prepare_reports, write_reports
 from chaos.stall_watch import watch_stalls
@@ -65,8 +66,10 @@ def run_files(paths: Sequence[Path], *, options: RunOptions, console: Console | 
     """
     terminal = Terminal(console)
     try:
-        if options.arena != "docker":
-            raise UsageError(f"--arena is {options.arena!r}, expected docker: no other arena is available yet")
+        if options.arena not in ARENAS:
+            raise UsageError(f"--arena is {options.arena!r}, expected {' or '.join(ARENAS)}")
+        if options.arena == "sim" and (options.on_rig or options.keep_rig):
+            raise UsageError("a simulated rig ends with its run: --on-rig and --keep-rig go with --arena docker")
         if options.journal is not None and len(paths) > 1:
             raise UsageError(
                 f"--journal {options.journal} with {len(paths)} files, expected one: a journal is of one run. "
@@ -82,17 +85,16 @@ def run_files(paths: Sequence[Path], *, options: RunOptions, console: Console | 
         for experiment in experiments:
             terminal.plan(experiment)
         return ExitCode.PASSED.value
-    # The engine's client is imported only by a run that needs an engine.
-    from chaos.arena_docker import DockerArena, drive
-
     journals: list[Path] = []
 
     async def main(runtime: Runtime, interrupt: Interrupt) -> int:
-        def arena() -> Arena:
-            return DockerArena(runtime, on_rig=options.on_rig)
-
         return await _run_all(
-            experiments, arena=arena, interrupt=interrupt, terminal=terminal, options=options, journals=journals
+            experiments,
+            stage=_stages(options, runtime, interrupt),
+            interrupt=interrupt,
+            terminal=terminal,
+            options=options,
+            journals=journals,
         )
 
     code, problem = ExitCode.HARNESS.value, ""
@@ -125,36 +127,55 @@ def load_all(paths: Sequence[Path], *, rig: str | None = None) -> list[Experimen
     return experiments
 
 
+def _stages(options: RunOptions, runtime: Runtime, interrupt: Interrupt) -> Callable[[], Stage]:
+    """What makes the stage of each run."""
+    # Each arena is imported only by a run that needs it: an engine's client takes its time.
+    if options.arena == "sim":
+        from chaos.arena_simulation import SimulatedStage
+
+        return lambda: SimulatedStage(runtime, seed=options.seed, interrupt=interrupt)
+    from chaos.arena_docker import DockerStage
+
+    return lambda: DockerStage(runtime, interrupt=interrupt, on_rig=options.on_rig)
+
+
+def _ledger_path(options: RunOptions, out: Path, rig: str, *, at_ns: int) -> Path:
+    """Where whoever repairs looks for it; what was done to a simulated world is nobody's to repair."""
+    return out / "ledger.jsonl" if options.arena == "sim" else options.state / "ledgers" / f"{rig}-{at_ns}.jsonl"
+
+
 async def _run_all(
     experiments: Sequence[Experiment],
     *,
-    arena: Callable[[], Arena],
+    stage: Callable[[], Stage],
     interrupt: Interrupt,
     terminal: Terminal,
     options: RunOptions,
     journals: list[Path],
 ) -> int:
-    """One arena a file. Several files have a directory each below `out`; `journals` gets the journal of each run."""
+    """One stage a file. Several files have a directory each below `out`; `journals` gets the journal of each run."""
     findings: list[Finding] = []
     for experiment in experiments:
         if interrupt.signal is not None:
             reason = f"asked to stop by {interrupt.name} before {experiment.file}"
             findings.append(Finding(kind=FindingKind.SIGNAL, reason=reason, signal=interrupt.signal))
             break
-        world = arena()
-        refusals = _unsupported(experiment, world)
+        there = stage()
+        refusals = _unsupported(experiment, there.arena)
         if refusals:
             raise UsageError("\n".join(refusals))
         out = options.out if len(experiments) == 1 else options.out / Path(experiment.file).stem
-        result = await run_experiment(
-            experiment,
-            arena=world,
-            interrupt=interrupt,
-            terminal=terminal,
-            out=out,
-            ledger_path=options.state / "ledgers" / f"{experiment.topology.rig}-{world.unix_ns()}.jsonl",
-            keep_rig=options.keep_rig,
-            seed=options.seed,
+        result = await there.play(
+            run_experiment(
+                experiment,
+                arena=there.arena,
+                interrupt=there.interrupt,
+                terminal=terminal,
+                out=out,
+                ledger_path=_ledger_path(options, out, experiment.topology.rig, at_ns=there.arena.unix_ns()),
+                keep_rig=options.keep_rig,
+                seed=options.seed,
+            )
         )
         outputs = [f"journal: {result.journal}"]
         if options.journal is not None:

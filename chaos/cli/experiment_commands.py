@@ -55,7 +55,13 @@ def _report_files(html: Path | None, junit: Path | None, markdown: Path | None, 
     "  blackstart run --html out/run.html --junit out/junit.xml my.yaml"
 )
 @_files
-@click.option("--arena", type=click.Choice(["docker"]), default="docker", show_default=True, help="Where it runs.")
+@click.option(
+    "--arena",
+    type=click.Choice(["docker", "sim"]),
+    default="docker",
+    show_default=True,
+    help="On containers, or in the simulator: the same file.",
+)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True)
 @click.option("--journal", type=click.Path(dir_okay=False, path_type=Path), help="A further place for journal.json.")
 @click.option("--name", "rig", help="The name of the rig that is made.")

@@ -17,6 +17,11 @@ class SimulatedAddresses:
         self._present: set[str] = set()
         self.announced: list[tuple[int, str]] = []
 
+    @property
+    def now(self) -> frozenset[str]:
+        """What the interface has, for whoever plays the network."""
+        return frozenset(self._present)
+
     async def add(self, address: str) -> None:
         """Add an address in CIDR notation; adding it twice is harmless."""
         await self._runtime.sleep(LATENCY_US)

@@ -31,7 +31,7 @@ SIGKILL, SIGTERM = 9, 15
 @dataclass(slots=True, kw_only=True, eq=False)
 class SimulatedContainer:
     """One container. `host` is the node's container whose namespaces it shares; `doomed` the exit status of a PID 1
-    that a frozen guest keeps from dying.
+    that a frozen guest keeps from dying. `stopped` is SIGSTOP to its processes, of which the engine knows nothing.
     """
 
     id: str
@@ -47,6 +47,7 @@ class SimulatedContainer:
     restarting: bool = False
     removing: bool = False
     switched_off: bool = False
+    stopped: bool = False
     killed_while_paused: bool = False
     doomed: int | None = None
     started: str = ""
@@ -238,7 +239,8 @@ class SimulatedEngine:
         """
         machine = box.labels.get(label.RESOURCE, "")
         due_us = box.started_us + self.ready_after_us.get(machine, 0)
-        return box.alive and not box.paused and self.clock.now_us >= due_us and machine not in self.not_ready
+        goes_on = box.alive and not box.paused and not box.stopped
+        return goes_on and self.clock.now_us >= due_us and machine not in self.not_ready
 
     def hold(self, rig: str, node: str) -> None:
         """Set the mark that keeps a node off."""
@@ -431,7 +433,7 @@ class SimulatedEngine:
             return
         if box.is_node and not self._guests_end(box, exit_code):
             return
-        box.alive = box.paused = box.killed_while_paused = False
+        box.alive = box.paused = box.stopped = box.killed_while_paused = False
         box.doomed = None
         box.exit_code = exit_code
         for hook in self.on_ended:

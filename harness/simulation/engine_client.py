@@ -32,6 +32,8 @@ class SimulatedEngineClient:
         self._clock = engine.clock
         self._results = SimulatedRuntime(engine.clock, on_error=lambda _task, error: _raise(error))
         self._stalled_until_us = 0
+        self._stalled = False
+        self._waiting: list[tuple[bool, Callable[[], None]]] = []
         self._starts_held_until_us = 0
         self._lost_answers: deque[str] = deque()
         self._lost_requests: deque[str] = deque()
@@ -47,6 +49,23 @@ class SimulatedEngineClient:
         drawn order.
         """
         self._stalled_until_us = max(self._stalled_until_us, until_us)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether it stands still until `resume`."""
+        return self._stalled
+
+    def stall_for_good(self) -> None:
+        """Nothing is carried out and nothing answered until `resume`."""
+        self._stalled = True
+
+    def resume(self, *, drop: bool = False) -> None:
+        """What was asked meanwhile is carried out now, in a drawn order, or with `drop` never."""
+        self._stalled = False
+        waiting, self._waiting = self._waiting, []
+        for is_order, go_on in waiting:
+            if not (is_order and drop):
+                self._clock.after(self.draw(0, 20), go_on)
 
     def hold_starts(self, until_us: int) -> None:
         """Until then orders to start wait in the engine, while every other call goes through; their callers may be
@@ -178,7 +197,9 @@ class SimulatedEngineClient:
         return await result
 
     def _carry_out(self, operation: Callable[[Answer], None], answer: Answer) -> None:
-        if self._clock.now_us < self._gate_us:
+        if self._stalled:
+            self._waiting.append((True, lambda: self._carry_out(operation, answer)))
+        elif self._clock.now_us < self._gate_us:
             self._clock.at(self._gate_us + self.draw(0, 20), lambda: self._carry_out(operation, answer))
         else:
             operation(answer)
@@ -186,7 +207,10 @@ class SimulatedEngineClient:
     def _deliver(self, settle: Callable[[], None]) -> None:
         # The way back takes time as well, so that an answer may be older than what is known when it arrives; and an
         # answer that is ready during a stall waits for its end.
-        self._clock.at(max(self._clock.now_us + self.engine.rng.randint(100, 1_500), self._gate_us), settle)
+        if self._stalled:
+            self._waiting.append((False, lambda: self._deliver(settle)))
+        else:
+            self._clock.at(max(self._clock.now_us + self.engine.rng.randint(100, 1_500), self._gate_us), settle)
 
     @property
     def _gate_us(self) -> int:
@@ -198,6 +222,9 @@ class SimulatedEngineClient:
 
     def _hear(self, event: EngineEvent | EventGap) -> None:
         if self._clock.now_us < self._deaf_until_us:
+            return
+        if self._stalled:
+            self._waiting.append((False, lambda: self._hear(event)))
             return
         delay_us = max(self._gate_us - self._clock.now_us, 0) + self.draw(1, 4)
         for stream in self._streams:

@@ -6,7 +6,8 @@ live adapters do.
 """
 
 import random
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 
 from harness.simulation.runtime import VirtualClock
 
@@ -25,6 +26,8 @@ class SimulatedNetwork:
         self._clock = clock
         self._rng = rng
         self._cut: set[tuple[str, str]] = set()
+        self._isolated: dict[str, tuple[frozenset[str], bool, bool]] = {}
+        self.dropped: Counter[str] = Counter()
 
     def cut(self, sources: Iterable[str], destinations: Iterable[str]) -> None:
         """From now on nothing that a source sends reaches a destination."""
@@ -35,12 +38,38 @@ class SimulatedNetwork:
         """Every link works again."""
         self._cut.clear()
 
+    def isolate(
+        self, node: str, *, peers: Collection[str] = (), inbound: bool = True, outbound: bool = True
+    ) -> None:
+        """The node drops what comes from its peers, or goes to them, until `join`; without `peers`, everybody."""
+        self._isolated[node] = (frozenset(peers), inbound, outbound)
+
+    def join(self, node: str) -> None:
+        """The node drops nothing any more."""
+        self._isolated.pop(node, None)
+
+    def is_isolated(self, node: str) -> bool:
+        """Whether the node drops anything by `isolate`."""
+        return node in self._isolated
+
+    def passes(self, source: str, destination: str) -> bool:
+        """Whether nothing is in the way from here to there. A packet that a node drops is counted in `dropped`."""
+        if (source, destination) in self._cut:
+            return False
+        for node, peer, inbound in ((source, destination, False), (destination, source, True)):
+            if node in self._isolated:
+                peers, drops_in, drops_out = self._isolated[node]
+                if (drops_in if inbound else drops_out) and (not peers or peer in peers):
+                    self.dropped[node] += 1
+                    return False
+        return True
+
     def send(self, source: str, destination: str, arrive: Callable[[], None]) -> None:
         """Call `arrive` at the destination after a while, or never."""
         if source == destination:
             self._clock.after(self._rng.randint(50, 200), arrive)
             return
-        if (source, destination) in self._cut or self._rng.random() < self.loss:
+        if not self.passes(source, destination) or self._rng.random() < self.loss:
             return
         least, most = SLOW_DELAY_US if self._rng.random() < self.slow else USUAL_DELAY_US
         self._clock.after(self._rng.randint(least, most), arrive)

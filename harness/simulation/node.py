@@ -1,12 +1,12 @@
 """One hypervisor node of a simulated world: its PID 1, voter, VMMS, resource host and cluster service, each a
 process that can die, hang or be slow.
 
-The cluster service, VMMS, resource host and drivers are the real ones. PID 1 is a twin of the image's init, with its
-two deadlines and its habit of looking at the clock before it listens.
+The cluster service, VMMS, resource host and drivers are the real ones.
 """
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from harness.cluster_service.messages import (
@@ -42,17 +42,17 @@ from harness.simulation.addresses import SimulatedAddresses
 from harness.simulation.composition import Composition
 from harness.simulation.engine import SimulatedEngine
 from harness.simulation.engine_client import SimulatedEngineClient
+from harness.simulation.init import SimulatedInit
 from harness.simulation.network import SimulatedNetwork
 from harness.simulation.reach import SimulatedReach
 from harness.simulation.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
 from harness.simulation.vmms_link import VmmsLink, VmmsProcess
 from harness.simulation.voters import SimulatedVoter, VoterConnections
 
-__all__ = ["Record", "SimulatedNode"]
+__all__ = ["Process", "Record", "SimulatedNode"]
 
 MS_US = 1_000
 HOUR_US = 3_600_000_000
-BOOT_GRACE_US = 60_000_000
 WATCHDOG_EXIT = 87
 HOP_US = 150
 PROCESSES = {WatchedProgram.RESOURCE_HOST: "host", WatchedProgram.VMMS: "vmms"}
@@ -61,59 +61,12 @@ Record = Callable[[str, str, str, Mapping[str, Any]], None]
 """Writes one line of the world's trace: node, component, event, fields."""
 
 
-class _Init:
-    """PID 1's deadlines. The first ends the guests, the second the node; both are looked at before any pet is read."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """One process of a node: known by when it was started; `stopped` by a signal."""
 
-    def __init__(self, clock: VirtualClock, *, kill_guests: Callable[[], None], reset: Callable[[], None]) -> None:
-        self._clock = clock
-        self._kill_guests = kill_guests
-        self._reset = reset
-        self._guests_end_us = 0
-        self._node_ends_us = clock.now_us + BOOT_GRACE_US
-        self._held = False
-        self._over = False
-        self._guests_ended = False
-        self._arm(self._node_ends_us)
-
-    def pet(self, guests_end_us: int, node_ends_us: int) -> None:
-        """The service writes to the pipe; read only after the deadlines were looked at."""
-        if self._over or self._held:
-            return
-        self._look()
-        if self._over or (guests_end_us == 0 and self._guests_end_us):
-            return
-        self._guests_end_us, self._node_ends_us = guests_end_us, node_ends_us
-        self._guests_ended = False
-        for deadline in (guests_end_us, node_ends_us):
-            if deadline > 0:
-                self._arm(deadline)
-
-    def hold(self) -> None:
-        """Frozen with the node."""
-        self._held = True
-
-    def release(self) -> None:
-        """Thawed: the clock first."""
-        self._held = False
-        self._look()
-
-    def end(self) -> None:
-        """The node is gone."""
-        self._over = True
-
-    def _arm(self, deadline_us: int) -> None:
-        self._clock.at(deadline_us, self._look)
-
-    def _look(self) -> None:
-        if self._over or self._held:
-            return
-        now = self._clock.now_us
-        if now >= self._node_ends_us:
-            self._over = True
-            self._reset()
-        elif 0 < self._guests_end_us <= now and not self._guests_ended:
-            self._guests_ended = True
-            self._kill_guests()
+    started_us: int
+    stopped: bool
 
 
 class SimulatedNode:
@@ -149,7 +102,7 @@ class SimulatedNode:
         self._life = 0
         self._up = False
         self._starts = 0
-        self._init: _Init | None = None
+        self._init: SimulatedInit | None = None
         self._vmms = VmmsProcess()
         self._host: ResourceHost | None = None
         self._runtimes: dict[str, SimulatedRuntime] = {}
@@ -162,6 +115,8 @@ class SimulatedNode:
         self._noted_guests_end_us = 0
         self._requests = 0
         self._askers: dict[int, Callable[[Answer], None]] = {}
+        if name in voters:
+            voters[name].on_disk_refused.append(lambda: self._soon(250, 600, self._start_voter))
 
     # Lives of the node, as the engine tells them.
 
@@ -174,7 +129,7 @@ class SimulatedNode:
         self._deferred.clear()
         self._noted_guests_end_us = 0
         self._addresses = SimulatedAddresses(self._runtime("addresses"))
-        self._init = _Init(
+        self._init = SimulatedInit(
             self._clock,
             kill_guests=lambda: self._engine.kill_guests(self.name),
             reset=lambda: self._engine.end_node(self.name, WATCHDOG_EXIT),
@@ -236,6 +191,41 @@ class SimulatedNode:
         voter.hold()
         run = voter.runs
         self._clock.after(duration_us, lambda: voter.release() if voter.runs == run and not self.frozen else None)
+
+    def stop_process(self, name: str) -> None:
+        """SIGSTOP to `service`, `host`, `vmms` or `voter`, until `continue_process` or its end."""
+        if name == "voter":
+            self._voters[self.name].hold()
+        elif name in self._runtimes:
+            self._hold(name)
+
+    def continue_process(self, name: str) -> None:
+        """SIGCONT."""
+        if self.frozen:
+            return
+        if name == "voter":
+            self._voters[self.name].release()
+        else:
+            self._release(name)
+
+    def processes(self) -> dict[str, Process]:
+        """What runs of `service`, `host`, `vmms` and `voter`."""
+        found: dict[str, Process] = {
+            name: Process(started_us=self._started_us[name], stopped=name in self._held)
+            for name in ("service", "host", "vmms")
+            if name in self._runtimes
+        }
+        voter = self._voters.get(self.name)
+        if self._up and voter is not None and voter.running:
+            found["voter"] = Process(started_us=voter.started_us, stopped=voter.held)
+        return found
+
+    def reaches(self, address: str) -> int | None:
+        """When this life of the node announced that address last; None while its interface has it not."""
+        addresses = self._addresses
+        if not self._up or addresses is None or not any(has.partition("/")[0] == address for has in addresses.now):
+            return None
+        return max((at_us for at_us, told in addresses.announced if told.partition("/")[0] == address), default=None)
 
     def freeze(self) -> None:
         """Everything of the node stops, guests included; the engine and the network do not."""
@@ -493,7 +483,8 @@ class SimulatedNode:
                 if self._started_us.get(PROCESSES[program], since_us + 1) <= since_us:
                     self.kill_process(PROCESSES[program])
             case Log():
-                self._record(self.name, action.component, action.event, {"message": action.message, **action.fields})
+                told = {"message": action.message, "id": action.id, **action.fields}
+                self._record(self.name, action.component, action.event, told)
             case _:
                 raise AssertionError(f"the service let {action!r} out")
 

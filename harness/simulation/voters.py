@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from harness.cluster_service.messages import CallVoter, Event, VoterAnswered, VoterFailed
 from harness.database.acceptor import Acceptor
-from harness.database.protocol import Call, Reply
+from harness.database.protocol import Call, Hello, ListKeys, Read, Reply
 from harness.simulation.network import SimulatedNetwork
 from harness.simulation.runtime import VirtualClock
 
@@ -25,6 +25,10 @@ class SimulatedVoter:
         self.running = False
         self.held = False
         self.runs = 0
+        self.started_us = 0
+        self.disk_since_us = 0
+        self.disk_full = False
+        self.on_disk_refused: list[Callable[[], None]] = []
         self.watch: list[Callable[[SimulatedVoter, Call, Reply], None]] = []
         self._clock = clock
         self._waiting: list[Callable[[], None]] = []
@@ -34,7 +38,13 @@ class SimulatedVoter:
         self.running = True
         self.held = False
         self.runs += 1
+        self.started_us = self._clock.now_us
         self._waiting.clear()
+
+    def wipe(self) -> None:
+        """Its files are gone, and with them who it was."""
+        self.acceptor.wipe()
+        self.disk_since_us = self._clock.now_us
 
     def stop(self) -> None:
         """The process ends; what waited in its sockets is gone."""
@@ -58,6 +68,12 @@ class SimulatedVoter:
             return
         if self.held:
             self._waiting.append(lambda: self.take(call, run, answer))
+            return
+        if self.disk_full and not isinstance(call, Read | Hello | ListKeys):
+            # The server writes before it answers, and ends at the first write that the disk refuses.
+            self.stop()
+            for told in self.on_disk_refused:
+                told()
             return
         reply = self.acceptor.handle(call, clock_us=self._clock.now_us)
         for watcher in self.watch:

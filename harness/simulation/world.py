@@ -5,7 +5,7 @@ files), not another design.
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,10 +48,19 @@ class TraceLine:
 class World:
     """A formed cluster whose nodes are switched on at time zero. `violations` holds what the watchers told."""
 
-    def __init__(self, topology: Topology, *, seed: int, composition: Composition | None = None) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        seed: int,
+        composition: Composition | None = None,
+        clock: VirtualClock | None = None,
+    ) -> None:
+        """`clock` is the world's own unless somebody outside lives by it too."""
         self.topology = topology
         self.composition = composition or Composition()
-        self.clock = VirtualClock()
+        self.clock = clock or VirtualClock()
+        self.listeners: list[Callable[[TraceLine], None]] = []
         self.rng = random.Random(seed)
         self.trace: list[TraceLine] = []
         self.violations: list[str] = []
@@ -163,7 +172,7 @@ class World:
 
     def wipe_voter(self, name: str) -> None:
         """The voter's disk is emptied, or its file no longer loads, which PID 1 puts aside: its next start is empty."""
-        self.voters[name].acceptor.wipe()
+        self.voters[name].wipe()
         if name in self.nodes:
             self.nodes[name].kill_process("voter")
         else:
@@ -187,7 +196,10 @@ class World:
 
     def record(self, node: str, component: str, event: str, fields: Mapping[str, Any]) -> None:
         """Write one line of the trace."""
-        self.trace.append(TraceLine(self.clock.now_us, node, component, event, dict(fields)))
+        line = TraceLine(self.clock.now_us, node, component, event, dict(fields))
+        self.trace.append(line)
+        for listener in self.listeners:
+            listener(line)
 
     # Making
 

@@ -17,12 +17,13 @@ from typing import Any, TypeVar
 import docker
 import pytest
 
-from chaos.arena_docker import DockerArena, drive
+from chaos.arena_docker import DockerArena
 from chaos.experiment import FaultCall
 from chaos.history import EngineEvent, FaultMoment, Role
 from chaos.injection import Injected, Injector
 from chaos.interrupt import Interrupt
 from chaos.ledger import Ledger
+from chaos.live_loop import drive
 from chaos.targets import ByName
 from harness.live.runtime import AsyncioRuntime
 from harness.model import labels

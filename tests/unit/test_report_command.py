@@ -11,6 +11,7 @@ from scripted_arena import ScriptedArena
 from test_runner import DOCUMENT
 
 from chaos import runner
+from chaos.arena import Stage
 from chaos.cli.main import run_command
 from chaos.experiment import read_experiment
 from chaos.options import ReportFiles, RunOptions
@@ -163,10 +164,13 @@ def test_a_signal_before_an_experiment_begins_is_no_pass(tmp_path: Path) -> None
     arena.interrupt.request(15)
     journals: list[Path] = []
 
+    def no_stage() -> Stage:
+        raise AssertionError("no run may begin")
+
     code = arena.drive(
         runner._run_all(
             [read_experiment(DOCUMENT, name="test.yaml")],
-            arena=lambda: arena,
+            stage=no_stage,
             interrupt=arena.interrupt,
             terminal=Terminal(Console(file=io.StringIO())),
             options=RunOptions(out=tmp_path),

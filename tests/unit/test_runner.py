@@ -317,11 +317,11 @@ def test_one_place_for_the_journals_of_several_runs_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_arena_that_is_not_there_yet_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = run_files([tmp_path / "any.yaml"], options=RunOptions(arena="sim"))
+def test_an_arena_that_does_not_exist_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = run_files([tmp_path / "any.yaml"], options=RunOptions(arena="cloud"))
 
     assert code == 2
-    assert "expected docker" in capsys.readouterr().err
+    assert "expected docker or sim" in capsys.readouterr().err
 
 
 def test_no_file_at_all_is_refused() -> None:

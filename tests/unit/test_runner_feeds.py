@@ -19,12 +19,13 @@ import chaos.engine_probe
 import chaos.inside_probe
 import chaos.network_probe
 from chaos.arena import wait_record
-from chaos.arena_docker import cluster_seen, log_line
+from chaos.arena_docker import log_line
 from chaos.client import client_record
 from chaos.client_probe import ask
 from chaos.client_targets import measured_machines
+from chaos.cluster_view import cluster_seen
 from chaos.engine_stream import engine_event
-from chaos.evidence import machines_without_journal
+from chaos.guest_journal import machines_without_journal
 from chaos.history import Answer, ClientBeat, Role, Stall
 from chaos.interrupt import Interrupted
 from chaos.listing import differences
