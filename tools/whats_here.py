@@ -30,6 +30,7 @@ READING_ORDER = (
     ("How the faults act on containers", "chaos/docker_effects"),
     ("Checkers", "chaos/checkers"),
     ("Reports", "chaos/report"),
+    ("Searching the simulator", "chaos/search"),
     ("The command line", "chaos/cli"),
     ("Tools of the project itself", "tools"),
     ("Benchmarks", "bench"),

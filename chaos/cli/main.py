@@ -22,6 +22,7 @@ from chaos.cli.log_commands import events, logs
 from chaos.cli.machine_commands import vm
 from chaos.cli.node_commands import node
 from chaos.cli.rig_commands import compose, doctor, down, images, status, up
+from chaos.cli.search_commands import replay, search, shrink
 from chaos.cli.wait_commands import quorum, wait
 from harness.errors import BlackstartError, CleanupError, ConditionUnmet, RequestRefused, UsageError
 
@@ -42,6 +43,7 @@ Examples:
   blackstart group move web1 --to node2
   blackstart events --follow
   blackstart run chaos/experiments/node-power-cut.yaml
+  blackstart search --time-limit 10m                  schedules of faults in the simulator, until one breaks it
   blackstart down
 
 \b
@@ -68,7 +70,7 @@ def cli() -> None:
 
 
 for command in (
-    *(doctor, up, status, down, run, report, validate, images, compose),
+    *(doctor, up, status, down, run, report, validate, search, shrink, replay, images, compose),
     *(group, resource, node, vm, wait, quorum, events, logs),
 ):
     cli.add_command(command)

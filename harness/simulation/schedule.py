@@ -21,10 +21,22 @@ from harness.model.topology import (
 from harness.simulation.composition import Composition
 from harness.simulation.world import World
 
-__all__ = ["FaultKind", "Outcome", "Planned", "plan", "run_schedule", "small_topology"]
+__all__ = [
+    "FAULTS_END_US",
+    "NOT_UNDER_SELF",
+    "FaultKind",
+    "Outcome",
+    "Planned",
+    "machine_names",
+    "plan",
+    "run_schedule",
+    "small_topology",
+]
 
 FORMING_US = 8 * SECOND_US
 FAULTS_US = 30 * SECOND_US
+FAULTS_END_US = FORMING_US + FAULTS_US + 8 * SECOND_US
+"""Then everything is healed."""
 QUIET_US = 60 * SECOND_US
 """Longer than every back-off and time-out of the cluster that a schedule can leave behind."""
 
@@ -244,7 +256,7 @@ def run_schedule(
     world = World(topology, seed=seed, composition=composition)
     for fault in faults:
         world.clock.at(fault.at_us, _injection(world, fault))
-    world.run(FORMING_US + FAULTS_US + 8 * SECOND_US)
+    world.run(FAULTS_END_US)
     world.network.heal()
     world.network.loss = world.network.slow = 0.0
     world.revive_witness()
@@ -265,6 +277,7 @@ def run_schedule(
 
 def _injection(world: World, fault: Planned) -> Callable[[], None]:
     def inject() -> None:
+        world.coverage[fault.kind.value, world.situation()] += 1
         world.record(fault.target, "fault", fault.kind, {"duration_s": fault.duration_us / 1e6})
         _INJECTIONS[fault.kind](world, fault)
 

@@ -5,6 +5,7 @@ files), not another design.
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from harness.database.protocol import CLUSTER_KEY, Address, Form
 from harness.model import labels as label
 from harness.model.changes import CreateRegister
 from harness.model.first_records import first_registers
-from harness.model.records import ClusterRecord
+from harness.model.records import ClusterRecord, GroupRecord, SessionState
 from harness.model.topology import Topology
 from harness.model.voter_set import VoterSet
 from harness.simulation.administrator import Administrator
@@ -64,6 +65,7 @@ class World:
         self.rng = random.Random(seed)
         self.trace: list[TraceLine] = []
         self.violations: list[str] = []
+        self.coverage: Counter[tuple[str, str]] = Counter()
         self.engine = SimulatedEngine(self.clock, self.rng)
         self.network = SimulatedNetwork(self.clock, self.rng)
         self.instances = OneInstance(told=self._violated)
@@ -85,6 +87,24 @@ class World:
             self.engine.start_node(spec.name)
         if topology.witness is not None:
             self.voters[topology.witness.name].start()
+
+    def situation(self) -> str:
+        """What the cluster is at, in truth, most telling first: a session Down but not fenced, a group whose owner is
+        gone, a machine about to run, a node away, or nothing.
+        """
+        cluster = self.chosen.newest(CLUSTER_KEY)
+        if isinstance(cluster, ClusterRecord):
+            if any(entry.state is SessionState.DOWN and not entry.fenced for entry in cluster.nodes):
+                return "fencing"
+            records = [self.chosen.newest(f"group/{group.name}") for group in self.topology.groups]
+            owners = [record.owner for record in records if isinstance(record, GroupRecord)]
+            if any(owner is None or not cluster.is_up(owner) for owner in owners):
+                return "failover"
+        if any(box.starting for box in self.engine.boxes.values() if not box.is_node):
+            return "start"
+        if any(node.frozen or not self.engine.node(name).alive for name, node in self.nodes.items()):
+            return "node away"
+        return "rest"
 
     def run(self, duration_us: int) -> None:
         """Let time pass; stops early at the first violation."""

@@ -25,7 +25,7 @@ from harness.errors import (
 
 COMMANDS = (
     *("compose", "doctor", "down", "events", "group", "images", "logs", "node", "quorum", "report", "resource", "run"),
-    *("status", "up", "validate", "vm", "wait"),
+    *("replay", "search", "shrink", "status", "up", "validate", "vm", "wait"),
 )
 VERBS = {
     "group": {"list", "show", "online", "offline", "move"},

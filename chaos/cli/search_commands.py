@@ -1,0 +1,224 @@
+"""The commands about schedules in the simulator: search, shrink and replay."""
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chaos.cli.rig_commands import as_json
+
+if TYPE_CHECKING:
+    from chaos.search.hunt import Found, Hunt
+    from chaos.search.schedule_file import Schedule
+    from harness.simulation.schedule import Outcome
+
+__all__ = ["replay", "search", "shrink"]
+
+PROGRESS_S = 5.0
+LINES_BEFORE = 30
+RUNS = 200
+BROKEN = 1
+
+
+class _Duration(click.ParamType[float]):
+    """A duration, in seconds."""
+
+    name = "DURATION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from harness.rig.duration import DURATION_FORM, parse_duration_us
+
+        try:
+            return parse_duration_us(value) / 1e6
+        except ValueError as error:
+            self.fail(f"{error}, expected {DURATION_FORM}", param, ctx)
+
+
+_file = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+
+
+@click.command(
+    epilog="\b\nExamples:\n  blackstart search --runs 1000\n"
+    "  blackstart search --time-limit 10m --jobs 2 --seed 5000\n"
+    "  blackstart search --topology rig.yaml      one rig instead of one drawn for each run"
+)
+@click.option("--runs", type=click.IntRange(min=1), help=f"How many schedules; {RUNS} without a limit of time.")
+@click.option("--time-limit", "limit_s", type=_Duration(), help="Search for so long: 30s, 10m.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first run's; then upwards.")
+@click.option("--jobs", type=click.IntRange(1, 256), help="Processes at a time; by default one a processor.")
+@click.option("--topology", type=click.Path(path_type=Path), help="The rig of every run, as `up --topology` takes it.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True)
+@as_json
+def search(
+    runs: int | None,
+    limit_s: float | None,
+    seed: int,
+    jobs: int | None,
+    topology: Path | None,
+    out: Path,
+    json_wanted: bool,
+) -> int:
+    """Search the simulator for a schedule of faults that breaks the cluster.
+
+    Each run draws a rig, kinds of fault, and when they strike; afterwards everything is healed and must come to rest
+    within a minute. Ends with 1 at the first run that breaks an invariant or does not come to rest: its schedule is
+    saved, for `shrink` and `replay`.
+    """
+    from chaos.search.hunt import Hunt, schedule_of
+
+    rig = _rig_document(topology) if topology is not None else None
+    hunt = Hunt(first_seed=seed, jobs=jobs or os.cpu_count() or 1, rig=rig)
+    began = time.monotonic()
+    most = runs if runs is not None else RUNS if limit_s is None else None
+    shown = began
+
+    def goes_on(hunt: "Hunt") -> bool:
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown >= PROGRESS_S:
+            shown = now
+            click.echo(f"  ... {_pace(hunt.runs, now - began)}, nothing broken", err=True)
+        return (most is None or hunt.runs < most) and (limit_s is None or now - began < limit_s)
+
+    found = hunt.search(goes_on)
+    took_s = time.monotonic() - began
+    saved = None
+    if found.failure is not None:
+        saved = out / f"schedule-{found.failure.seed}.yaml"
+        _save(saved, schedule_of(found.failure.seed, rig), [f"seed {found.failure.seed}", *found.failure.broken])
+    if json_wanted:
+        _print_json(found, took_s, saved)
+    else:
+        _print_found(found, took_s, saved)
+    return BROKEN if found.failure is not None else 0
+
+
+@click.command(
+    epilog="\b\nExamples:\n  blackstart shrink out/schedule-86.yaml\n  blackstart replay out/schedule-86.min.yaml"
+)
+@_file
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="By default FILE with .min before its end."
+)
+def shrink(file: Path, output: Path | None) -> None:
+    """Make a failing schedule small: fewer faults, groups and nodes, shorter, as long as it fails in the same way."""
+    from chaos.search.hunt import broken_by, play
+    from chaos.search.shrinking import Shrinking
+
+    reduction = Shrinking(_read(file), say=lambda text: click.echo(f"  ... {text}", err=True))
+    smallest = reduction.shrink()
+    outcome = play(smallest)
+    place = output or file.with_suffix(f".min{file.suffix}")
+    _save(place, smallest, broken_by(outcome))
+    _print_trace(outcome, LINES_BEFORE)
+    click.echo(f"{reduction.runs} runs: {len(smallest.faults)} faults are left, in {place}")
+
+
+@click.command(
+    epilog="\b\nExamples:\n  blackstart replay out/schedule-86.yaml\n  blackstart replay out/schedule-86.yaml --trace"
+)
+@_file
+@click.option("--trace", "whole", is_flag=True, help="Everything that happened, not only the end.")
+def replay(file: Path, whole: bool) -> int:
+    """Run a saved schedule again: the same, to the byte. Ends with 1 when it breaks something, as it did."""
+    from chaos.search.hunt import broken_by, play
+
+    outcome = play(_read(file))
+    _print_trace(outcome, None if whole else LINES_BEFORE)
+    for text in broken_by(outcome):
+        click.echo(f"broken: {text}")
+    if not outcome.broken:
+        click.echo("nothing is broken")
+    return BROKEN if outcome.broken else 0
+
+
+def _rig_document(path: Path) -> dict[str, Any]:
+    """The rig of a topology file, checked; an experiment's own will do as well."""
+    from harness.errors import UsageError
+    from harness.rig.topology_document import read_topology
+    from harness.rig.yaml_source import load
+
+    source = load(_text(path), name=str(path))
+    read_topology(source)
+    document = source.data
+    if isinstance(document, dict) and isinstance(document.get("rig"), dict):
+        document = document["rig"]
+    if not isinstance(document, dict):
+        raise UsageError(f"{path}: expected a rig: nodes, settings, groups")
+    return document
+
+
+def _read(path: Path) -> "Schedule":
+    from chaos.search.schedule_file import read_schedule
+
+    return read_schedule(_text(path), name=str(path))
+
+
+def _text(path: Path) -> str:
+    from harness.errors import UsageError
+
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from error
+
+
+def _save(path: Path, schedule: "Schedule", remarks: list[str] | tuple[str, ...]) -> None:
+    from chaos.search.schedule_file import write_schedule
+    from harness.errors import HarnessError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(write_schedule(schedule, remarks=remarks), encoding="utf-8")
+    except OSError as error:
+        raise HarnessError(f"the schedule could not be saved: {error}") from error
+
+
+def _pace(runs: int, took_s: float) -> str:
+    return f"{runs} schedules in {took_s:.0f} s, {runs * 60 / max(took_s, 1e-3):.0f} a minute"
+
+
+def _print_found(found: "Found", took_s: float, saved: Path | None) -> None:
+    from chaos.cli.output import print_table
+    from chaos.search.hunt import play, schedule_of
+
+    situations = sorted({situation for _, situation in found.coverage})
+    kinds = sorted({kind for kind, _ in found.coverage})
+    rows = [(kind, *(str(found.coverage[kind, situation]) for situation in situations)) for kind in kinds]
+    print_table(("fault, by what the cluster was at", *situations), rows, empty="no fault struck")
+    failure = found.failure
+    if failure is None or saved is None:
+        click.echo(f"{_pace(found.runs, took_s)}: nothing broke")
+        return
+    _print_trace(play(schedule_of(failure.seed, found.rig)), LINES_BEFORE)
+    for text in failure.broken:
+        click.echo(f"broken by seed {failure.seed}: {text}")
+    click.echo(f"{_pace(found.runs, took_s)}; saved in {saved}")
+    click.echo(f"  blackstart replay {saved}\n  blackstart shrink {saved}")
+
+
+def _print_json(found: "Found", took_s: float, saved: Path | None) -> None:
+    from chaos.cli.output import print_json
+
+    failure = found.failure
+    print_json(
+        {
+            "runs": found.runs,
+            "runs_per_minute": round(found.runs * 60 / max(took_s, 1e-3), 1),
+            "coverage": [
+                {"fault": kind, "situation": situation, "times": times}
+                for (kind, situation), times in sorted(found.coverage.items())
+            ],
+            "seed": failure.seed if failure is not None else None,
+            "broken": list(failure.broken) if failure is not None else [],
+            "schedule": str(saved) if saved is not None else None,
+        }
+    )
+
+
+def _print_trace(outcome: "Outcome", last: int | None) -> None:
+    lines = outcome.world.trace if last is None else outcome.world.trace[-last:]
+    for line in lines:
+        click.echo(str(line))

@@ -1,0 +1,130 @@
+"""A schedule of faults as a file: the rig, the seed of everything that the simulator draws, and what befalls it when.
+
+    schedule: 1                   # the version of this form
+    seed: 86
+    rig: {nodes: 3, groups: 2}    # as in an experiment
+    faults:
+      - {at: 8.25s, fault: node.power-off, target: node1, duration: 2100ms}
+      - {at: 9s, fault: administrator.command, target: node2/web1, duration: 900ms}
+
+Simulated time from the first power-on. After the last fault everything is healed and must come to rest. One file is one
+run, to the byte, on any machine with the same version of Blackstart.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from harness.model.topology import Topology
+from harness.rig.duration import format_duration
+from harness.rig.section import Section
+from harness.rig.topology_document import read_topology
+from harness.rig.yaml_source import load, nearest, refuse
+from harness.simulation.schedule import (
+    FAULTS_END_US,
+    NOT_UNDER_SELF,
+    FaultKind,
+    Planned,
+    machine_names,
+)
+
+__all__ = ["FORMAT", "Schedule", "read_schedule", "topology_of", "write_schedule"]
+
+FORMAT = 1
+RIG = "sim"
+DURATION_MOST_US = 60_000_000
+SEED_MOST = (1 << 63) - 1
+
+_MACHINES = frozenset({FaultKind.VM_CRASH, FaultKind.VM_CRASH_LOOP})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """`rig` is the document of the topology, as a person writes it."""
+
+    seed: int
+    rig: Mapping[str, Any]
+    faults: tuple[Planned, ...]
+
+    @property
+    def topology(self) -> Topology:
+        """The rig as a record."""
+        return topology_of(self.rig)
+
+
+def topology_of(rig: Mapping[str, Any]) -> Topology:
+    """The rig's document as a record. Raises UsageError."""
+    return read_topology(load(yaml.safe_dump(dict(rig)), name="rig"), rig=RIG)
+
+
+def read_schedule(text: str, *, name: str) -> Schedule:
+    """The schedule in `text`. Raises one UsageError with every refusal, each with file and line."""
+    source = load(text, name=name)
+    refusals: list[str] = []
+    section = Section(source.data, source=source, path=(), refusals=refusals, what="a schedule")
+    section.demand("schedule", f"schedule: {FORMAT}", given=False)
+    version = section.raw("schedule")
+    if "schedule" in section and version != FORMAT:
+        section.refuse("schedule", f"a schedule of version {version!r}", f"version {FORMAT}, which this program reads")
+    seed = section.integer("seed", 0, low=0, high=SEED_MOST)
+    section.demand("rig", "rig: as in an experiment", given=False)
+    section.known("rig")
+    refuse(refusals)
+    topology = read_topology(source, path=("rig",), rig=RIG)
+    faults = tuple(_fault(entry, topology) for entry in section.sections("faults", what="a fault"))
+    section.finish()
+    refuse(refusals)
+    return Schedule(seed=seed, rig=source.data["rig"], faults=tuple(sorted(faults, key=lambda fault: fault.at_us)))
+
+
+def write_schedule(schedule: Schedule, *, remarks: Sequence[str] = ()) -> str:
+    """The file of a schedule, `remarks` as comments at its head."""
+    document = {
+        "schedule": FORMAT,
+        "seed": schedule.seed,
+        "rig": dict(schedule.rig),
+        "faults": [
+            {
+                "at": format_duration(fault.at_us),
+                "fault": fault.kind.value,
+                "target": fault.target,
+                "duration": format_duration(fault.duration_us),
+            }
+            for fault in schedule.faults
+        ],
+    }
+    head = "".join(f"# {line}\n" for remark in remarks for line in remark.splitlines())
+    return head + yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=118)
+
+
+def _fault(section: Section, topology: Topology) -> Planned:
+    kinds = [kind.value for kind in FaultKind]
+    word = section.raw("fault")
+    kind = FaultKind(word) if word in kinds else FaultKind.POWER_OFF
+    if word not in kinds:
+        section.refuse("fault", f"there is no fault {word!r}", nearest(str(word), kinds))
+    elif kind in NOT_UNDER_SELF and topology.settings.fencing.value == "self":
+        section.refuse("fault", f"{kind} cannot be survived with fencing: self", "fencing: power")
+    target = section.text("target", "")
+    known = _targets(kind, topology)
+    if word in kinds and target not in known:
+        section.refuse("target", f"{kind} has no target {target!r} in this rig", f"one of {', '.join(known)}")
+    planned = Planned(
+        at_us=section.duration_us("at", 0, low=0, high=FAULTS_END_US),
+        kind=kind,
+        target=target,
+        duration_us=section.duration_us("duration", 0, low=0, high=DURATION_MOST_US),
+    )
+    section.finish()
+    return planned
+
+
+def _targets(kind: FaultKind, topology: Topology) -> list[str]:
+    nodes = [node.name for node in topology.nodes]
+    if kind in _MACHINES:
+        return machine_names(topology)
+    if kind is FaultKind.COMMAND:
+        return [f"{node}/{group.name}" for node in nodes for group in topology.groups]
+    return nodes

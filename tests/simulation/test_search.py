@@ -1,0 +1,159 @@
+"""Search, shrink and replay: a weakened rule is found, made small, and fails again from its file."""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from chaos.cli.main import run_command
+from chaos.search.drawing import draw_rig
+from chaos.search.hunt import Hunt, broken_by, play, schedule_of
+from chaos.search.schedule_file import Schedule, read_schedule, topology_of, write_schedule
+from chaos.search.shrinking import Shrinking
+from harness.errors import UsageError
+from harness.simulation.plants import OwnerIsANode
+from harness.simulation.schedule import FaultKind, Planned
+
+SMALL_RIG = {"nodes": 3, "groups": 2}
+
+
+def silent(_text: str) -> None:
+    """Nobody listens."""
+
+
+def runs(most: int) -> Callable[[Hunt], bool]:
+    return lambda hunt: hunt.runs < most
+
+
+@pytest.fixture(scope="module")
+def found_schedule() -> Schedule:
+    hunt = Hunt(first_seed=0, rig=SMALL_RIG, parts=OwnerIsANode)
+    found = hunt.search(runs(100))
+    assert found.failure is not None
+    assert "runs twice" in found.failure.broken[0]
+    return schedule_of(found.failure.seed, SMALL_RIG)
+
+
+def test_a_healthy_cluster_is_searched_without_a_finding_and_the_coverage_is_told() -> None:
+    found = Hunt(first_seed=0).search(runs(12))
+
+    assert (found.runs, found.failure) == (12, None)
+    assert sum(found.coverage.values()) == sum(len(schedule_of(seed).faults) for seed in range(12))
+    assert {situation for _, situation in found.coverage} > {"rest"}
+
+
+def test_two_processes_find_what_one_finds(found_schedule: Schedule) -> None:
+    found = Hunt(first_seed=0, rig=SMALL_RIG, parts=OwnerIsANode, jobs=2).search(runs(100))
+
+    assert found.failure is not None
+    assert found.failure.seed == found_schedule.seed
+
+
+def test_a_found_schedule_fails_again_from_its_file(found_schedule: Schedule) -> None:
+    text = write_schedule(found_schedule, remarks=["machine vm1\nruns twice"])
+
+    again = read_schedule(text, name="x.yaml")
+
+    assert again == found_schedule
+    first, second = play(found_schedule, OwnerIsANode), play(again, OwnerIsANode)
+    assert first.violations == second.violations != ()
+    assert [str(line) for line in first.world.trace] == [str(line) for line in second.world.trace]
+    assert not play(again).broken
+
+
+def test_a_failing_schedule_is_made_small_and_still_fails_in_the_same_way(found_schedule: Schedule) -> None:
+    reduction = Shrinking(found_schedule, say=silent, parts=OwnerIsANode)
+
+    smallest = reduction.shrink()
+
+    assert len(smallest.faults) <= 2 < len(found_schedule.faults)
+    assert any("runs twice" in text for text in broken_by(play(smallest, OwnerIsANode)))
+
+
+def test_a_schedule_that_breaks_nothing_is_not_made_small() -> None:
+    with pytest.raises(UsageError, match="breaks nothing"):
+        Shrinking(schedule_of(0, SMALL_RIG), say=silent)
+
+
+def test_groups_that_no_fault_names_are_left_out() -> None:
+    hunt = Hunt(first_seed=0, rig={"nodes": 3, "groups": _groups(4)}, parts=OwnerIsANode)
+    found = hunt.search(runs(100))
+    assert found.failure is not None
+
+    smallest = Shrinking(schedule_of(found.failure.seed, hunt.rig), say=silent, parts=OwnerIsANode).shrink()
+
+    assert len(smallest.rig["groups"]) < 4
+    assert play(smallest, OwnerIsANode).violations
+
+
+def _groups(count: int) -> list[dict[str, object]]:
+    return [
+        {"name": f"web{number}", "resources": [{"name": f"vm{number}", "type": "virtual-machine"}]}
+        for number in range(1, count + 1)
+    ]
+
+
+def test_every_rig_that_is_drawn_can_be_made_and_all_sizes_are_drawn() -> None:
+    drawn = [topology_of(draw_rig(random.Random(seed))) for seed in range(60)]
+
+    sizes = Counter((len(topology.nodes), topology.witness is not None) for topology in drawn)
+    assert set(sizes) == {(2, True), (3, False), (4, True), (5, False)}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("schedule: 1 -> schedule: 9", "x.yaml:1: a schedule of version 9, expected version 1"),
+        ("schedule: 1\n -> ", "x.yaml:1: a schedule has no schedule, expected schedule: 1"),
+        ("node.reset -> node.rest", "x.yaml:4: there is no fault 'node.rest', expected node.reset"),
+        ("node1 -> node7", "x.yaml:4: node.reset has no target 'node7' in this rig, expected one of node1,"),
+        ("9s -> 9h", "x.yaml:4: at is 9h, expected a duration from 0s to 46s"),
+        ("seed: 3 -> seed: x", "x.yaml:2: seed is 'x', expected a whole number"),
+        ("nodes: 3 -> nodes: 30", "x.yaml:3: nodes is 30, expected a whole number from 1 to 9"),
+        ("at: -> when: 1s, at:", "x.yaml:4: a fault has no key 'when'"),
+        ("nodes: 3 -> nodes: 3, settings: {fencing: self}, groups: 1", ""),
+    ],
+)
+def test_a_wrong_schedule_is_refused_with_its_line(change: str, told: str) -> None:
+    text = (
+        "schedule: 1\nseed: 3\nrig: {nodes: 3}\n"
+        "faults: [{at: 9s, fault: node.reset, target: node1, duration: 1s}]\n"
+    )
+    before, _, after = change.partition(" -> ")
+    assert before in text
+
+    if not told:
+        assert read_schedule(text.replace(before, after), name="x.yaml").topology.settings.fencing == "self"
+        return
+    with pytest.raises(UsageError) as refused:
+        read_schedule(text.replace(before, after), name="x.yaml")
+    assert told in str(refused.value)
+
+
+def test_the_commands_save_replay_and_end_as_they_should(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], found_schedule: Schedule
+) -> None:
+    assert run_command(["search", "--runs", "2", "--jobs", "1", "--out", str(tmp_path)]) == 0
+    assert "2 schedules in" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+    file = tmp_path / "schedule.yaml"
+    file.write_text(write_schedule(found_schedule))
+    assert run_command(["replay", str(file)]) == 0
+    assert "nothing is broken" in capsys.readouterr().out
+    assert run_command(["shrink", str(file)]) == 2
+    assert run_command(["replay", str(tmp_path / "none.yaml")]) == 2
+
+
+def test_a_replay_that_breaks_something_ends_with_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # It crashes its machine again and again, for longer than a world may take to come to rest.
+    endless = Planned(at_us=45_000_000, kind=FaultKind.VM_CRASH_LOOP, target="web1-vm", duration_us=60_000_000)
+    schedule = replace(schedule_of(0, {"nodes": 1, "groups": 1}), faults=(endless,))
+    file = tmp_path / "endless.yaml"
+    file.write_text(write_schedule(schedule))
+
+    assert run_command(["replay", str(file)]) == 1
+    assert "broken: not at rest a minute after the last fault" in capsys.readouterr().out
