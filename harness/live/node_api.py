@@ -141,24 +141,28 @@ class NodeApi:
 
     def _least_needed(self) -> "_Connection | None":
         """The oldest that is idle, else the oldest that has not shown the token with its request."""
-        for phase in (_Phase.IDLE, _Phase.READING):
+        for phases in ((_Phase.IDLE,), (_Phase.NEW, _Phase.READING)):
             for connection in self._connections:
-                if connection.phase is phase:
+                if connection.phase in phases:
                     return connection
         return None
 
 
 class _Phase(Enum):
+    NEW = "nothing has been read"
     IDLE = "between requests"
     READING = "the token has not been seen"
     ANSWERING = "the token was right"
+
+
+_WAITING = (_Phase.NEW, _Phase.IDLE)
 
 
 class _Connection:
     """One client: its requests one after the other."""
 
     def __init__(self, api: NodeApi, link: socket.socket, peer: str) -> None:
-        self.phase = _Phase.IDLE
+        self.phase = _Phase.NEW
         self._api = api
         self._limits = api.limits
         self._link = link
@@ -189,6 +193,7 @@ class _Connection:
             with contextlib.suppress(OSError):
                 self._link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while await self._one_request():
+                self.phase = _Phase.IDLE
                 self._http.start_next_cycle()
                 await asyncio.sleep(0)  # it may have sent its next ones already
         except (OSError, TimeoutError):
@@ -201,7 +206,6 @@ class _Connection:
 
     async def _one_request(self) -> bool:
         """Whether another one may follow."""
-        self.phase = _Phase.IDLE
         try:
             async with asyncio.timeout(self._limits.idle_s) as limit:
                 event = await self._next_event(lambda: limit.reschedule(self._loop.time() + self._limits.request_s))
@@ -213,7 +217,7 @@ class _Connection:
                 self.phase = _Phase.ANSWERING
                 body = await self._read_body()
         except TimeoutError:
-            if self.phase is _Phase.IDLE:
+            if self.phase in _WAITING:
                 return False
             message = f"the request was not complete after {self._limits.request_s:g} s"
             return await self._send_error(ApiError(408, "too-slow", message))
@@ -235,7 +239,7 @@ class _Connection:
                 return event
             data = await self._loop.sock_recv(self._link, READ_BYTES)
             self._http.receive_data(data)
-            if on_first_byte is not None and data and self.phase is _Phase.IDLE:
+            if on_first_byte is not None and data and self.phase in _WAITING:
                 self.phase = _Phase.READING
                 on_first_byte()
             await asyncio.sleep(0)  # a client that always has more to say must not hold the beats up

@@ -408,6 +408,24 @@ class TestWhatItWithstands:
 
         serve(scenario)
 
+    def test_a_client_that_has_just_come_is_not_closed_in_the_place_of_a_slow_stranger(self) -> None:
+        async def scenario(bench: Bench) -> None:
+            stranger = await bench.client()
+            stranger.send("GET /v1/snapshot HTTP/1.1\r\nX: ")
+            for _ in range(10):
+                await asyncio.sleep(0)
+
+            fresh = await bench.client()
+            await bench.client()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            fresh.send(f"GET /v1/snapshot HTTP/1.1\r\n{AUTHORIZED}\r\n")
+
+            assert (await fresh.reply()).status == 200
+            assert await stranger.ended()
+
+        serve(scenario, Limits(connections=2))
+
     def test_when_every_connection_is_being_answered_a_newer_one_is_closed(self) -> None:
         async def scenario(bench: Bench) -> None:
             bench.service.gate.clear()
