@@ -8,7 +8,9 @@ under another ballot's assumptions.
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
+import hiredis
 import redis.asyncio.connection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -37,6 +39,9 @@ def voter_connection(host: str, *, port: int = VOTER_PORT, password: str) -> red
         retry_on_error=[],
         socket_keepalive=True,
         health_check_interval=0,
+        # The library's own limits would cost a task for each call: every call has one here, and so has a connect.
+        socket_timeout=None,
+        socket_connect_timeout=None,
     )
 
 
@@ -82,7 +87,9 @@ class _Voter:
         try:
             if not self._connection.is_connected:
                 await self._connect()
-            await self._connection.send_command("EVALSHA", self._sha, 0, *arguments_of(call))
+            words: tuple[Any, ...] = ("EVALSHA", self._sha, 0, *arguments_of(call))
+            packed = hiredis.pack_command(words)
+            await self._connection.send_packed_command(packed, check_health=False)
             raw = await self._connection.read_response()
             answered = True
             if not isinstance(raw, list):
