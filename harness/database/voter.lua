@@ -38,6 +38,12 @@ local function register(key)
   }
 end
 
+-- What the register has promised: all that an accept looks at, without its value.
+local function promise_of(key)
+  local fields = redis.call('HMGET', 'register:' .. key, 'promised_number', 'promised_proposer')
+  return tonumber(fields[1] or '0'), fields[2] or ''
+end
+
 local function register_names()
   local names, cursor = {}, '0'
   repeat
@@ -133,9 +139,9 @@ if operation == 'accept' then
   local key, number, proposer, value, next_number, next_proposer, owner, seen =
     ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13]
   if lost_writes(seen) then return refuse('behind') end
-  local r = register(key)
-  if less(tonumber(number), proposer, r.promised_number, r.promised_proposer) then
-    return answer('conflict', key, number, proposer, string.format('%d', r.promised_number), r.promised_proposer)
+  local before_number, before_proposer = promise_of(key)
+  if less(tonumber(number), proposer, before_number, before_proposer) then
+    return answer('conflict', key, number, proposer, string.format('%d', before_number), before_proposer)
   end
   local promised_number, promised_proposer = number, proposer
   if less(tonumber(number), proposer, tonumber(next_number), next_proposer) then
