@@ -75,6 +75,7 @@ class FailoverManager:
         self._stale: dict[str, RegisterNoticed] = {}
         self._asked_for: dict[str, Ballot] = {}
         self._look_again_us = 0
+        self._by_owner: dict[Session | None, dict[str, GroupRecord]] = {}
 
     def owner_node(self, name: str) -> str:
         """The node that owns the group by the newest that was heard, a notice or the record; empty when nobody does."""
@@ -112,7 +113,11 @@ class FailoverManager:
     # What is known of the groups
 
     def _see_group(self, name: str, record: GroupRecord, ballot: Ballot) -> None:
+        before = self.groups.get(name)
+        if before is not None:
+            del self._by_owner[before.owner][name]
         self.groups[name] = record
+        self._by_owner.setdefault(record.owner, {})[name] = record
         self._ballots[name] = ballot
         notice = self._stale.get(name)
         # What a minority has accepted may never be found by a read: that it was read after the notice is enough.
@@ -165,8 +170,10 @@ class FailoverManager:
             return []
         orphans = [
             record
-            for name, record in self.groups.items()
-            if self._is_orphan(now, cluster, record) and not self._seems_taken(name)
+            for owner, owned in self._by_owner.items()
+            if owned and self._is_over(now, cluster, owner)
+            for name, record in owned.items()
+            if not self._seems_taken(name)
         ]
         self._turns.keep("claim", [_subject(record) for record in orphans])
         if not orphans:
@@ -198,12 +205,14 @@ class FailoverManager:
         over = [session for session in lost if cluster.is_over(session)]
         self._over_us = {session: self._over_us.get(session, now) for session in over}
 
-    def _is_orphan(self, now: int, cluster: ClusterRecord, record: GroupRecord) -> bool:
-        if record.owner is None:
+    def _is_over(self, now: int, cluster: ClusterRecord, owner: Session | None) -> bool:
+        """Whether what that session owns may be claimed; for what nobody has owned yet, whether the cluster is formed.
+        """
+        if owner is None:
             seen_us = self._membership.seen_since_us
             complete = len(cluster.up_nodes()) == len(cluster.nodes)
             return complete or (seen_us is not None and now - seen_us >= GROUP_WAIT_US)
-        return cluster.is_over(record.owner)
+        return cluster.is_over(owner)
 
     def _seems_taken(self, name: str) -> bool:
         """Whether a notice names a living owner. Only a hint: the record is read, at the latest when its turn comes."""

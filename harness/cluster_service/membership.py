@@ -43,6 +43,7 @@ class MembershipManager:
 
     def __init__(self, *, session: Session, node: NodeManager, ids: Ids, turns: Turns) -> None:
         self.cluster: ClusterRecord | None = None
+        self._is_up = False
         self.seen_since_us: int | None = None
         self._session = session
         self._node = node
@@ -55,7 +56,7 @@ class MembershipManager:
 
     def is_member(self) -> bool:
         """Whether the database was last seen to hold this session Up."""
-        return self.cluster is not None and self.cluster.is_up(self._session)
+        return self._is_up
 
     def may_act(self, now: int) -> bool:
         """Whether this node may start, move, fence or claim anything: a member with a live lease."""
@@ -108,6 +109,7 @@ class MembershipManager:
             self._poll_us = now + UNFORMED_POLL_US
             return []
         before, self.cluster = self.cluster, event.record
+        self._is_up = event.record.is_up(self._session)
         if self.seen_since_us is None:
             self.seen_since_us = now
         entry = event.record.node(self._session.node)
@@ -130,13 +132,7 @@ class MembershipManager:
             self._turns.forget("declare")
             return []
         actions: list[Action] = []
-        lost = [
-            entry.session
-            for entry in self.cluster.up_nodes()
-            if entry.session is not None
-            and entry.session != self._session
-            and self._node.expired(now, entry.session)
-        ]
+        lost = [] if self._node.all_alive(now) else self._lost(now, self.cluster)
         self._turns.keep("declare", [str(session) for session in lost])
         for session in lost:
             place = self.turn_of(now, without=session.node)
@@ -157,6 +153,15 @@ class MembershipManager:
             )
             actions.append(change)
         return actions
+
+    def _lost(self, now: int, cluster: ClusterRecord) -> list[Session]:
+        return [
+            entry.session
+            for entry in cluster.up_nodes()
+            if entry.session is not None
+            and entry.session != self._session
+            and self._node.expired(now, entry.session)
+        ]
 
     def _log_joined(self, address: str) -> Log:
         return Log(

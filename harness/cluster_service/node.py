@@ -81,6 +81,8 @@ class NodeManager:
         self._beats: dict[int, tuple[str, int]] = {}
         self._since: dict[tuple[str, str], int] = {}
         self._petted_us = 0
+        self._due: int | None = None
+        self._expiries: dict[str, int | None] = {}
         self.noticed: list[RegisterNoticed] = []
 
     def lease_end_us(self) -> int | None:
@@ -103,11 +105,23 @@ class NodeManager:
 
     def expired(self, now: int, session: Session) -> bool:
         """Whether a majority of unbroken witnesses has seen no renewal of that session for a whole lease."""
-        return self._leases is not None and self._leases.expired(now, str(session))
+        if self._leases is None:
+            return False
+        name = str(session)
+        self._due_us()  # reckons when each peer's lease can be seen to end, and that is mostly ahead
+        soonest = self._expiries.get(name, 0)
+        return soonest is not None and now >= soonest and self._leases.expired(now, name)
+
+    def all_alive(self, now: int) -> bool:
+        """Whether no peer's lease can be seen to have ended yet. Mostly so: then nothing is to be asked of each."""
+        self._due_us()
+        return all(soonest is None or now < soonest for soonest in self._expiries.values())
 
     def handle(self, now: int, event: Event) -> list[Action]:
         """Take a fact in, send the beats that are due."""
         actions: list[Action] = []
+        if isinstance(event, VotersKnown | RegisterSeen):
+            self._due = None
         match event:
             case VotersKnown():
                 self._voter_set = event.voter_set
@@ -122,6 +136,7 @@ class NodeManager:
                 # It lives, and has another set: one side is about to learn of the other's, and then it counts again.
                 del self._beats[event.number]
                 self._next_beat_us = now
+                self._due = None
             case VoterAnswered() | VoterFailed():
                 beat = self._beats.pop(event.number, None)
                 if beat is not None and self._leases is not None:
@@ -130,7 +145,7 @@ class NodeManager:
                 self._learn_peers(now, record)
             case _:
                 pass
-        if self._voter_set is not None and now >= self._due_us():
+        if self._voter_set is not None and now >= self._due_us() and now >= self._due_us(anew=True):
             actions += self._beat(now, self._voter_set)
             actions += self._pet(now)
         return actions
@@ -142,11 +157,20 @@ class NodeManager:
         end = self.lease_end_us()
         return self._due_us() if end is None else min(self._due_us(), end)
 
-    def _due_us(self) -> int:
+    def _due_us(self, *, anew: bool = False) -> int:
+        """When the next beat is due. Reckoned at each beat and when it seems due: what voters say in between can only
+        put it off, for a witness counts only after a whole lease, and that is longer than a beat.
+        """
+        if anew or self._due is None:
+            self._due = self._reckon_due_us()
+        return self._due
+
+    def _reckon_due_us(self) -> int:
         due = self._next_beat_us
         lost = self._fence_pending
-        for peer in self._peers if self._leases is not None else ():
-            expires = self._leases.expires_us(peer) if self._leases is not None else None
+        leases = self._leases
+        self._expiries = {peer: leases.expires_us(peer) for peer in self._peers} if leases is not None else {}
+        for expires in self._expiries.values():
             if expires is not None and expires > self._last_beat_us:
                 due = min(due, expires)
             elif expires is not None:
@@ -162,6 +186,7 @@ class NodeManager:
 
     def _beat(self, now: int, voter_set: VoterSet) -> list[Action]:
         self._last_beat_us = now
+        self._due = None
         self._next_beat_us = now + self._settings.beat_us
         actions: list[Action] = []
         for voter, incarnation in voter_set.members.items():

@@ -108,7 +108,9 @@ class ResourceControlManager:
         self._membership = membership
         self._guests_ended_us = guests_ended_us
         self._host_connected = False
+        self._places: dict[str, int] = {}
         self._groups: dict[str, GroupFacts] = {}
+        self._awake: dict[str, int] = {}
         self._orders = ResourceOrders(session=session, node=node, ids=ids)
         self._moves = GroupMove(
             session=session,
@@ -163,8 +165,8 @@ class ResourceControlManager:
         if not self._host_connected or not self._membership.may_act(now):
             return actions
         self._orders.wakes.clear()
-        for facts in self._groups.values():
-            actions += self._next_step(now, facts)
+        for name in sorted(self._awake, key=self._awake.__getitem__):
+            actions += self._next_step(now, self._groups[name])
         return actions
 
     def next_wake(self) -> int | None:
@@ -177,7 +179,12 @@ class ResourceControlManager:
         """A group is this session's, never this node's: a rebooted node owns nothing that its earlier life owned."""
         return record.owner == self._session
 
+    def _wake(self, group: str) -> None:
+        """Something of that group has changed: it is looked at again, in the order in which groups were seen first."""
+        self._awake[group] = self._places[group]
+
     def _forget_states(self) -> None:
+        self._awake = dict(self._places)
         for facts in self._groups.values():
             for name, old in list(facts.resources.items()):
                 facts.resources[name] = ResourceFacts(
@@ -193,6 +200,8 @@ class ResourceControlManager:
         facts = self._groups.get(name)
         if facts is None:
             facts = self._groups[name] = GroupFacts(record)
+            self._places[name] = len(self._places)
+        self._wake(name)
         old = facts.record
         facts.record = record
         facts.uncertain = False
@@ -214,6 +223,7 @@ class ResourceControlManager:
         resource = facts.resources.get(report.resource) if facts else None
         if facts is None or resource is None:
             return []
+        self._wake(report.group)
         owned = self._owns(facts.record)
         before, resource.state = resource.state, report.state
         asked = resource.request
@@ -315,6 +325,7 @@ class ResourceControlManager:
             return []
         group, name = subject
         facts = self._groups[group]
+        self._wake(group)
         if facts.change == event.id:
             facts.change = None
         facts.uncertain |= event.result is Result.UNKNOWN
@@ -375,9 +386,12 @@ class ResourceControlManager:
         return None
 
     def _stand_ready(self, now: int, facts: GroupFacts) -> list[Action]:
-        """Open what another session owns or may own, without adopting; end what runs here all the same."""
+        """Open what another session owns or may own, without adopting; end what runs here all the same. When all of it
+        is open and ended, nothing is to be done before something of it changes.
+        """
         possible = facts.record.spec.possible_owners
         if possible and self._session.node not in possible:
+            self._awake.pop(facts.record.spec.name, None)
             return []
         actions: list[Action] = []
         for spec in facts.record.spec.resources:
@@ -388,7 +402,14 @@ class ResourceControlManager:
                 actions.append(self._orders.call(now, facts, spec, EntryPoint.OPEN, why=Why.START, adopt=False))
             elif resource.state is ResourceState.ONLINE:
                 actions.append(self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=Why.RUNDOWN))
+        if not actions and all(self._is_ready(now, facts.resources[spec.name]) for spec in facts.record.spec.resources):
+            self._awake.pop(facts.record.spec.name, None)
         return actions
+
+    @staticmethod
+    def _is_ready(now: int, resource: ResourceFacts) -> bool:
+        waits = resource.request is not None or resource.change is not None or now < resource.not_before_us
+        return not waits and resource.opened_epoch is not None and resource.state is not ResourceState.ONLINE
 
     def _next_for(self, now: int, facts: GroupFacts, spec: ResourceSpec) -> list[Action]:
         record, resource = facts.record, facts.resources[spec.name]

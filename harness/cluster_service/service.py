@@ -1,12 +1,14 @@
 """The cluster service: routes facts to the managers in a fixed order, and hands their actions out. No I/O, no clock.
 
-Order of each step: the lease deadline first; then the Database Manager; then Node, Membership, Fencing, Voter Set,
-Failover, Administration and Resource Control. When the lease lapses all managers are thrown away and new ones learn
+Order of each step: the lease deadline first; then the Database Manager; then Node, Membership and Voter Set, which want
+to hear of everything; then, when it is time for them to look, Fencing, Failover, Drain, Administration and Resource
+Control. When the lease lapses all managers are thrown away and new ones learn
 every fact afresh: nothing that was believed under the old lease can act under the next. What administrators had asked
 is answered first. PID 1 ends the guests at that moment by itself. The watch over the node's other programs stands
 beside the managers: it knows nothing of leases.
 """
 
+import functools
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from harness.cluster_service.drain import DrainManager
 from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.fencing import FencingManager
 from harness.cluster_service.ids import Ids
+from harness.cluster_service.look import Look
 from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import (
     Action,
@@ -30,6 +33,7 @@ from harness.cluster_service.messages import (
     Manager,
     Pet,
     Refresh,
+    RegisterNoticed,
     Rewrite,
 )
 from harness.cluster_service.node import NodeManager
@@ -66,7 +70,7 @@ class ServiceConfiguration:
     hour_of_day: Callable[[], int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class _Managers:
     database: DatabaseManager
     node: NodeManager
@@ -79,18 +83,15 @@ class _Managers:
     administration: AdministrationManager
     resource_control: ResourceControlManager
 
-    @property
-    def in_order(self) -> tuple[Manager, ...]:
-        return (
-            self.node,
-            self.membership,
-            self.fencing,
-            self.voter_set,
-            self.failover,
-            self.drain,
-            self.administration,
-            self.resource_control,
-        )
+    @functools.cached_property
+    def prompt(self) -> tuple[Manager, ...]:
+        """Those that live by what the voters say."""
+        return self.node, self.membership, self.voter_set
+
+    @functools.cached_property
+    def deliberate(self) -> tuple[Manager, ...]:
+        """Those that decide by all of their facts."""
+        return self.fencing, self.failover, self.drain, self.administration, self.resource_control
 
 
 class ClusterService:
@@ -113,6 +114,7 @@ class ClusterService:
         self._leased = False
         self._guests_ended_us: int | None = None
         self._programs = ProgramWatch(settings=configuration.settings)
+        self._look = Look()
         self._managers = self._build()
 
     def handle(self, now: int, event: Event) -> list[Action]:
@@ -135,7 +137,8 @@ class ClusterService:
     def next_wake(self) -> int | None:
         """When the service wants a Tick, if nothing else happens before. May lie in the past."""
         managers = self._managers
-        wakes = [self._programs.next_wake(), *(manager.next_wake() for manager in managers.in_order)]
+        prompt = (manager.next_wake() for manager in managers.prompt)
+        wakes = [self._programs.next_wake(), self._look.wake_us, *prompt]
         # A manager has just looked at all its facts: what was due and was not done waits for a fact, not for time.
         ahead = [wake for wake in wakes if wake is not None and wake > self._now_us]
         database = managers.database.next_wake()
@@ -160,8 +163,16 @@ class ClusterService:
         managers = self._managers
         managers.database.handle(now, event)
         self._collect(now, events, actions)
-        for manager in managers.in_order:
+        for manager in managers.prompt:
             self._take(now, manager.handle(now, event), events, actions)
+        may_act = managers.membership.may_act(now)
+        if self._look.due(now, event, may_act=may_act):
+            for manager in managers.deliberate:
+                self._take(now, manager.handle(now, event), events, actions)
+            wakes = (manager.next_wake() for manager in managers.deliberate)
+            self._look.done(now, may_act=may_act, wakes=wakes)
+        elif isinstance(event, RegisterNoticed):
+            self._take(now, managers.failover.handle(now, event), events, actions)
         events.extend(managers.node.noticed)
         managers.node.noticed.clear()
 
@@ -188,6 +199,7 @@ class ClusterService:
     def _lapse(self, now: int) -> list[Action]:
         self._generation += 1
         self._guests_ended_us = now
+        self._look = Look()
         answers = self._managers.requests.lapse()
         self._managers = self._build()
         told = Log(

@@ -52,4 +52,5 @@ class Turns:
 
     def next_wake(self, kind: str) -> int | None:
         """The earliest turn of that kind, as it was reckoned last; may lie in the past when it could not be taken."""
-        return min((turn.due_us for turn in self._turns.get(kind, {}).values()), default=None)
+        known = self._turns.get(kind)
+        return min(turn.due_us for turn in known.values()) if known else None

@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 from harness.cluster_service.failover import group_key
 from harness.cluster_service.ids import Ids
+from harness.cluster_service.look import Look
 from harness.cluster_service.membership import COMPONENT, MembershipManager
 from harness.cluster_service.messages import (
     Action,
@@ -101,6 +102,7 @@ class VoterSetManager:
         self._power_on_us = 0
         self._told_lost: set[tuple[str, str]] = set()
         self._wake_us: int | None = None
+        self._looking = Look()
 
     def handle(self, now: int, event: Event) -> list[Action]:
         """Take a fact in; do what is next for the set of voters."""
@@ -121,18 +123,32 @@ class VoterSetManager:
                 self._settled(now, event)
             case _:
                 pass
-        self._wake_us = None
         record = self._membership.cluster
-        if record is None or record.voter_set is None or not self._membership.may_act(now):
-            self._change = None
+        may_act = self._membership.may_act(now)
+        pending = record is not None and record.pending_set is not None
+        if not pending and not self._looking.due(now, event, may_act=may_act):
             return actions
-        if record.pending_set is not None:
-            return actions + self._carry_through(now, record, record.voter_set, record.pending_set)
+        self._wake_us = None
+        if may_act and record is not None:
+            actions += self._next_step(now, record)
+        else:
+            self._change = None
+        self._looking.done(now, may_act=may_act, wakes=[self._next_time()])
+        return actions
+
+    def _next_step(self, now: int, record: ClusterRecord) -> list[Action]:
+        if record.voter_set is not None and record.pending_set is not None:
+            return self._carry_through(now, record, record.voter_set, record.pending_set)
         self._change = None
-        return actions + self._decide(now, record, record.voter_set) + self._wake_witness(now, record)
+        if record.voter_set is None:
+            return []
+        return self._decide(now, record, record.voter_set) + self._wake_witness(now, record)
 
     def next_wake(self) -> int | None:
         """When a call, a look or a turn is due."""
+        return self._looking.wake_us
+
+    def _next_time(self) -> int | None:
         turn = self._turns.next_wake("voter-set")
         return min((time for time in (self._wake_us, turn) if time is not None), default=None)
 

@@ -1,0 +1,44 @@
+"""When the managers that decide by all of their facts look at all of them again.
+
+Recovery is a level and not an edge: a look finds whatever an earlier one has missed, so it need not follow every fact.
+It follows at once after a fact that may concern these managers, when a time of theirs has come, and when this node's
+right to act has begun or ended. What comes most by far (answers of voters, ticks) changes nothing for them but what
+grows with time; after that they look every quarter of a second, which is half a beat of the default settings.
+"""
+
+from collections.abc import Iterable
+
+from harness.cluster_service.messages import (
+    Event,
+    ProgramAnswered,
+    RegisterNoticed,
+    Tick,
+    VoterAnswered,
+    VoterFailed,
+)
+
+__all__ = ["LOOK_US", "Look"]
+
+LOOK_US = 250_000
+
+_ROUTINE = (VoterAnswered, Tick, RegisterNoticed, VoterFailed, ProgramAnswered)
+
+
+class Look:
+    """Remembers the last one. The first is always due. `wake_us` is the next time of the managers that look."""
+
+    def __init__(self) -> None:
+        self.wake_us: int | None = None
+        self._next_us = 0
+        self._could_act: bool | None = None
+
+    def due(self, now: int, event: Event, *, may_act: bool) -> bool:
+        """Whether to look after that fact."""
+        early = now < self._next_us and (self.wake_us is None or now < self.wake_us)
+        return not (early and may_act == self._could_act and isinstance(event, _ROUTINE))
+
+    def done(self, now: int, *, may_act: bool, wakes: Iterable[int | None]) -> None:
+        """They have looked; `wakes` are their next times. What was due and was not done waits for a fact."""
+        self._could_act = may_act
+        self._next_us = now + LOOK_US
+        self.wake_us = min((wake for wake in wakes if wake is not None and wake > now), default=None)
