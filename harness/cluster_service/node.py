@@ -22,6 +22,7 @@ from harness.cluster_service.messages import (
 )
 from harness.database.protocol import (
     CLUSTER_KEY,
+    NO_BALLOT,
     Address,
     Ballot,
     Beat,
@@ -49,6 +50,11 @@ RECOVERY_US = 10 * SECOND_US
 """How long a lost session makes every beat an extra one: a survivor learns of fence and claim at once and not a beat
 later.
 """
+
+
+NEVER_US = 1 << 62
+
+_TELLS_WHO_IS_THERE = (VotersKnown, RegisterSeen)
 
 
 class NodeManager:
@@ -83,6 +89,8 @@ class NodeManager:
         self._petted_us = 0
         self._due: int | None = None
         self._expiries: dict[str, int | None] = {}
+        self._first_expiry_us = 0
+        self._heard: dict[str, Ballot] = {}
         self.noticed: list[RegisterNoticed] = []
 
     def lease_end_us(self) -> int | None:
@@ -115,12 +123,12 @@ class NodeManager:
     def all_alive(self, now: int) -> bool:
         """Whether no peer's lease can be seen to have ended yet. Mostly so: then nothing is to be asked of each."""
         self._due_us()
-        return all(soonest is None or now < soonest for soonest in self._expiries.values())
+        return now < self._first_expiry_us
 
     def handle(self, now: int, event: Event) -> list[Action]:
         """Take a fact in, send the beats that are due."""
         actions: list[Action] = []
-        if isinstance(event, VotersKnown | RegisterSeen):
+        if isinstance(event, _TELLS_WHO_IS_THERE):
             self._due = None
         match event:
             case VotersKnown():
@@ -154,8 +162,8 @@ class NodeManager:
         """When the next beat is due, or the lease ends."""
         if self._voter_set is None:
             return None
-        end = self.lease_end_us()
-        return self._due_us() if end is None else min(self._due_us(), end)
+        end, due = self.lease_end_us(), self._due_us()
+        return due if end is None or due < end else end
 
     def _due_us(self, *, anew: bool = False) -> int:
         """When the next beat is due. Reckoned at each beat and when it seems due: what voters say in between can only
@@ -170,6 +178,7 @@ class NodeManager:
         lost = self._fence_pending
         leases = self._leases
         self._expiries = {peer: leases.expires_us(peer) for peer in self._peers} if leases is not None else {}
+        self._first_expiry_us = min((at for at in self._expiries.values() if at is not None), default=NEVER_US)
         for expires in self._expiries.values():
             if expires is not None and expires > self._last_beat_us:
                 due = min(due, expires)
@@ -219,9 +228,11 @@ class NodeManager:
         self._leases.answered(now, voter, sent_us, event.connection, answer, counts)
         self._since[voter, answer.of.incarnation] = answer.revision
         self._writes.heard(answer)
-        self.noticed += [
-            RegisterNoticed(key=notice.key, ballot=notice.ballot, owner=notice.owner) for notice in answer.changed
-        ]
+        for notice in answer.changed:
+            # Each voter tells of it, and once is enough: what a notice leaves open is looked at again anyway.
+            if notice.ballot > self._heard.get(notice.key, NO_BALLOT):
+                self._heard[notice.key] = notice.ballot
+                self.noticed.append(RegisterNoticed(key=notice.key, ballot=notice.ballot, owner=notice.owner))
         if answer.cluster > self._seen_cluster():
             self.noticed.append(RegisterNoticed(key=CLUSTER_KEY, ballot=answer.cluster))
 

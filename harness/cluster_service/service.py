@@ -32,6 +32,7 @@ from harness.cluster_service.messages import (
     Log,
     Manager,
     Pet,
+    ProgramAnswered,
     Refresh,
     RegisterNoticed,
     Rewrite,
@@ -126,7 +127,9 @@ class ClusterService:
             actions += self._lapse(now)
             if self._host_connected:
                 events.appendleft(HostConnected())
-        if isinstance(event, HostConnected | HostLost):
+        elif isinstance(event, ProgramAnswered):
+            return actions
+        if isinstance(event, (HostConnected, HostLost)):
             self._host_connected = isinstance(event, HostConnected)
         for _ in range(STEP_LIMIT):
             if not events:
@@ -137,12 +140,18 @@ class ClusterService:
     def next_wake(self) -> int | None:
         """When the service wants a Tick, if nothing else happens before. May lie in the past."""
         managers = self._managers
-        prompt = (manager.next_wake() for manager in managers.prompt)
-        wakes = [self._programs.next_wake(), self._look.wake_us, *prompt]
-        # A manager has just looked at all its facts: what was due and was not done waits for a fact, not for time.
-        ahead = [wake for wake in wakes if wake is not None and wake > self._now_us]
-        database = managers.database.next_wake()
-        return min(ahead if database is None else [*ahead, database], default=None)
+        soonest = managers.database.next_wake()
+        for wake in (
+            self._programs.next_wake(),
+            self._look.wake_us,
+            managers.node.next_wake(),
+            managers.membership.next_wake(),
+            managers.voter_set.next_wake(),
+        ):
+            # A manager has just looked at all its facts: what was due and was not done waits for a fact, not for time.
+            if wake is not None and wake > self._now_us and (soonest is None or wake < soonest):
+                soonest = wake
+        return soonest
 
     def snapshot(self, now: int) -> dict[str, Any]:
         """What this node believes, for display."""
@@ -164,7 +173,9 @@ class ClusterService:
         managers.database.handle(now, event)
         self._collect(now, events, actions)
         for manager in managers.prompt:
-            self._take(now, manager.handle(now, event), events, actions)
+            wishes = manager.handle(now, event)
+            if wishes:
+                self._take(now, wishes, events, actions)
         may_act = managers.membership.may_act(now)
         if self._look.due(now, event, may_act=may_act):
             for manager in managers.deliberate:

@@ -109,7 +109,7 @@ class Acceptor:
             return self._refuse(mine, Why.EMPTY)
         if call.to.incarnation != self.incarnation:
             return self._refuse(mine, Why.INCARNATION)
-        if isinstance(call, Raise | Retire):
+        if isinstance(call, (Raise, Retire)):
             return self._change_set(call, mine)
         return self._refusal(call, mine) or self._vote(call, clock_us)
 

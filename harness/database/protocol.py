@@ -363,10 +363,10 @@ class WriteCounts:
 
     def heard(self, reply: Reply) -> None:
         """Remember what a voter tells."""
-        if isinstance(reply, Promise | Accepted):
-            count = reply.writes
-        elif isinstance(reply, BeatAnswer):
+        if isinstance(reply, BeatAnswer):
             count = reply.revision
+        elif isinstance(reply, (Promise, Accepted)):
+            count = reply.writes
         else:
             return
         life = (reply.of.voter, reply.of.incarnation)

@@ -68,6 +68,9 @@ class _Register:
     chosen: dict[Ballot, Stored] = field(default_factory=dict)
 
 
+_TELL_A_SET = (Form, Raise, Admit)
+
+
 class ChosenValues:
     """Hook `saw` to every voter. It learns the sets of voters from the calls that tell them."""
 
@@ -86,7 +89,7 @@ class ChosenValues:
 
     def saw(self, voter: SimulatedVoter, call: Call, reply: Reply) -> None:
         """A voter carried a call out."""
-        if isinstance(call, Form | Raise | Admit) and not isinstance(reply, Refused):
+        if isinstance(call, _TELL_A_SET) and not isinstance(reply, Refused):
             self._learn_set(VoterSet(version=call.to.set_version, members=dict(call.members)))
         if not isinstance(call, Accept) or not isinstance(reply, Accepted):
             return
