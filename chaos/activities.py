@@ -110,14 +110,13 @@ class Activities:
 
     async def _inject(self, activity: Activity, call: FaultCall, phase: Phase) -> _Outcome:
         if isinstance(call.target, FromRegister) and call.target.register not in self.registers:
-            return self._not_injected(
-                phase, f"${{{call.target.register}}} was never written: that step was not reached"
-            )
+            reason = f"${{{call.target.register}}} was never written: that step was not reached"
+            return self._not_injected(activity, phase, reason)
         self._terminal.waiting(f"{activity.name}: {call.fault} on {call.target}")
         try:
             injected = await self._injector.inject(call, self.registers)
         except NotInjected as error:
-            return self._not_injected(phase, str(error))
+            return self._not_injected(activity, phase, str(error))
         if activity.register:
             self.registers[activity.register] = injected.target
         receipt, on = injected.receipt, ", ".join(injected.targets)
@@ -128,9 +127,11 @@ class Activities:
         return _Outcome(outcome="failed", output=injected.target, reason=receipt.seen, finding=finding)
 
     @staticmethod
-    def _not_injected(phase: Phase, reason: str) -> _Outcome:
-        """A cure that finds nothing to cure is fine; a missing fault of the method makes the run prove nothing."""
-        if phase is Phase.ROLLBACKS:
+    def _not_injected(activity: Activity, phase: Phase, reason: str) -> _Outcome:
+        """A cure that finds nothing to cure is fine; a missing fault of the method makes the run prove nothing, unless
+        the file says that it may be missing.
+        """
+        if phase is Phase.ROLLBACKS or activity.if_possible:
             return _Outcome(outcome="skipped", reason=reason)
         finding = Finding(kind=FindingKind.INCONCLUSIVE, reason=f"not injected: {reason}")
         return _Outcome(outcome="failed", reason=reason, finding=finding)

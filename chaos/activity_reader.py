@@ -70,7 +70,8 @@ class ActivityReader:
             tolerance=self._read_tolerance(section, kind, place, form),
             until=self._read_until(section, kind, place),
             register=self._read_register(section, place, call),
-            background=self._read_background(section, kind, place),
+            background=self._read_of_the_method(section, "background", kind, place),
+            if_possible=self._read_of_the_method(section, "if-possible", kind, place),
             during=self._read_during(section, place),
             **self._read_waits(section, place),
         )
@@ -225,11 +226,12 @@ class ActivityReader:
         return Registered(kind=None)
 
     @staticmethod
-    def _read_background(section: Section, kind: Any, place: Place) -> bool:
-        background = section.boolean("background", False)
-        if background and (kind != "action" or place is not Place.METHOD):
-            section.refuse("background", f"background in {place}, type {kind}", "an action of the method")
-        return background
+    def _read_of_the_method(section: Section, key: str, kind: Any, place: Place) -> bool:
+        """A yes or no that only actions of the method may have."""
+        given = section.boolean(key, False)
+        if given and (kind != "action" or place is not Place.METHOD):
+            section.refuse(key, f"{key} in {place}, type {kind}", "an action of the method")
+        return given
 
     def _read_during(self, section: Section, place: Place) -> tuple[Activity, ...]:
         if "during" not in section:

@@ -66,6 +66,7 @@ class Activity:
 
     `line` is where the file has it; `register` is empty if nothing is kept; `interval_us` is for `during` only.
     The next step does not wait for one in the `background`; the probes of `during` are asked while this step lasts.
+    A fault that is only to strike `if_possible` is skipped where it would do nothing.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Activity:
     pause_after_us: int = 0
     interval_us: int = 0
     background: bool = False
+    if_possible: bool = False
     during: "tuple[Activity, ...]" = ()
 
 

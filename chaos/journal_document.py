@@ -20,6 +20,9 @@ from chaos.verdict import ExitCode, Finding, Verdict, exit_meaning
 
 __all__ = ["RunFacts", "about_experiment", "journal_document"]
 
+NOT_A_MACHINE = {"platform": "simulation", "node": "simulation"}
+"""A simulated run is the same everywhere, and so is its journal."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
@@ -43,7 +46,7 @@ def journal_document(facts: RunFacts) -> dict[str, Any]:
     version = metadata.version("blackstart")
     return {
         "chaoslib-version": f"blackstart {version}",
-        **about_this_machine(),
+        **(NOT_A_MACHINE if facts.arena.get("arena") == "sim" else about_this_machine()),
         "experiment": facts.experiment.document,
         "start": _time(facts.began_ns),
         "end": _time(facts.ended_ns),

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from chaos.cli.rig_commands import as_json
 
 if TYPE_CHECKING:
     from chaos.search.hunt import Found, Hunt
+    from chaos.search.replaying import PastRun
     from chaos.search.schedule_file import Schedule
     from harness.simulation.schedule import Outcome
 
@@ -49,6 +51,7 @@ _file = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first run's; then upwards.")
 @click.option("--jobs", type=click.IntRange(1, 256), help="Processes at a time; by default one a processor.")
 @click.option("--topology", type=click.Path(path_type=Path), help="The rig of every run, as `up --topology` takes it.")
+@click.option("--portable", is_flag=True, help="Only faults that experiments have: what it finds has one.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True)
 @as_json
 def search(
@@ -57,6 +60,7 @@ def search(
     seed: int,
     jobs: int | None,
     topology: Path | None,
+    portable: bool,
     out: Path,
     json_wanted: bool,
 ) -> int:
@@ -66,10 +70,12 @@ def search(
     within a minute. Ends with 1 at the first run that breaks an invariant or does not come to rest: its schedule is
     saved, for `shrink` and `replay`.
     """
-    from chaos.search.hunt import Hunt, schedule_of
+    from chaos.search.as_experiment import PORTABLE
+    from chaos.search.hunt import Hunt
 
     rig = _rig_document(topology) if topology is not None else None
-    hunt = Hunt(first_seed=seed, jobs=jobs or os.cpu_count() or 1, rig=rig)
+    among = PORTABLE if portable else ()
+    hunt = Hunt(first_seed=seed, jobs=jobs or os.cpu_count() or 1, rig=rig, among=among)
     began = time.monotonic()
     most = runs if runs is not None else RUNS if limit_s is None else None
     shown = began
@@ -84,10 +90,12 @@ def search(
 
     found = hunt.search(goes_on)
     took_s = time.monotonic() - began
-    saved = None
+    saved: list[Path] = []
     if found.failure is not None:
-        saved = out / f"schedule-{found.failure.seed}.yaml"
-        _save(saved, schedule_of(found.failure.seed, rig), [f"seed {found.failure.seed}", *found.failure.broken])
+        schedule = found.failure.schedule
+        saved = [out / f"schedule-{schedule.seed}.yaml"]
+        experiment = _save(saved[0], schedule, [f"seed {schedule.seed}", *found.failure.broken])
+        saved += [experiment] if experiment is not None else []
     if json_wanted:
         _print_json(found, took_s, saved)
     else:
@@ -117,21 +125,64 @@ def shrink(file: Path, output: Path | None) -> None:
 
 
 @click.command(
-    epilog="\b\nExamples:\n  blackstart replay out/schedule-86.yaml\n  blackstart replay out/schedule-86.yaml --trace"
+    epilog="\b\nExamples:\n  blackstart replay out/schedule-86.yaml\n  blackstart replay out/schedule-86.yaml --trace\n"
+    "  blackstart replay out/schedule-86.yaml --arena docker     the same choices on containers\n"
+    "  blackstart replay out/journal.json                        a run again, from its journal"
 )
 @_file
-@click.option("--trace", "whole", is_flag=True, help="Everything that happened, not only the end.")
-def replay(file: Path, whole: bool) -> int:
-    """Run a saved schedule again: the same, to the byte. Ends with 1 when it breaks something, as it did."""
+@click.option("--arena", type=click.Choice(["sim", "docker"]), default="sim", show_default=True, help="Where it runs.")
+@click.option("--trace", "whole", is_flag=True, help="Of a schedule everything that happened, not only the end.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True)
+def replay(file: Path, arena: str, whole: bool, out: Path) -> int:
+    """Make the choices of a saved schedule, or of a run by its journal, again.
+
+    In the simulator it is the same run, to the byte. On containers a seed fixes choices, not timing: the same faults
+    strike at the same times, and what the cluster makes of them may differ. Ends as `run` does.
+    """
+    from chaos.search.replaying import PastRun, is_journal, read_past_run
+
+    text = _text(file)
+    if is_journal(text):
+        return _run_again(read_past_run(text, name=str(file)), arena=arena, out=out)
+    schedule = _read(file)
+    if arena == "docker":
+        past = PastRun(experiment=_experiment(file, schedule), seed=schedule.seed, rig="replay")
+        return _run_again(past, arena=arena, out=out)
+    return _play_again(schedule, whole=whole)
+
+
+def _play_again(schedule: "Schedule", *, whole: bool) -> int:
     from chaos.search.hunt import broken_by, play
 
-    outcome = play(_read(file))
+    outcome = play(schedule)
     _print_trace(outcome, None if whole else LINES_BEFORE)
     for text in broken_by(outcome):
         click.echo(f"broken: {text}")
     if not outcome.broken:
         click.echo("nothing is broken")
     return BROKEN if outcome.broken else 0
+
+
+def _run_again(past: "PastRun", *, arena: str, out: Path) -> int:
+    from chaos.options import RunOptions
+    from chaos.runner import run_files
+
+    if arena == "docker":
+        click.echo("a seed fixes choices, not timing: containers may make something else of them", err=True)
+    place = out / "replay.yaml"
+    _write(place, past.experiment)
+    return int(run_files([place], options=RunOptions(arena=arena, out=out, seed=past.seed, rig=past.rig)))
+
+
+def _experiment(file: Path, schedule: "Schedule") -> str:
+    from chaos.search.as_experiment import experiment_of, without_counterpart
+    from harness.errors import UsageError
+
+    missing = without_counterpart(schedule)
+    if missing or not schedule.faults:
+        what = f"{', '.join(missing)} exist in the simulator only" if missing else "it has no faults"
+        raise UsageError(f"{file}: {what}, expected faults that experiments have: `search --portable` draws only those")
+    return experiment_of(schedule, title=f"The schedule of {file.name}")
 
 
 def _rig_document(path: Path) -> dict[str, Any]:
@@ -165,41 +216,54 @@ def _text(path: Path) -> str:
         raise UsageError(f"{path}: cannot be read: {error}") from error
 
 
-def _save(path: Path, schedule: "Schedule", remarks: list[str] | tuple[str, ...]) -> None:
+def _save(path: Path, schedule: "Schedule", remarks: list[str] | tuple[str, ...]) -> Path | None:
+    """The schedule's file, and its experiment beside it if it has one: where that is."""
+    from chaos.search.as_experiment import experiment_of, without_counterpart
     from chaos.search.schedule_file import write_schedule
+
+    _write(path, write_schedule(schedule, remarks=remarks))
+    if without_counterpart(schedule) or not schedule.faults:
+        return None
+    place = path.with_name(f"{path.stem}.experiment{path.suffix}")
+    title = f"The schedule of seed {schedule.seed}"
+    _write(place, experiment_of(schedule, title=title, description="; ".join(remarks)))
+    return place
+
+
+def _write(path: Path, text: str) -> None:
     from harness.errors import HarnessError
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(write_schedule(schedule, remarks=remarks), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise HarnessError(f"the schedule could not be saved: {error}") from error
+        raise HarnessError(f"{path} could not be written: {error}") from error
 
 
 def _pace(runs: int, took_s: float) -> str:
     return f"{runs} schedules in {took_s:.0f} s, {runs * 60 / max(took_s, 1e-3):.0f} a minute"
 
 
-def _print_found(found: "Found", took_s: float, saved: Path | None) -> None:
+def _print_found(found: "Found", took_s: float, saved: Sequence[Path]) -> None:
     from chaos.cli.output import print_table
-    from chaos.search.hunt import play, schedule_of
+    from chaos.search.hunt import play
 
     situations = sorted({situation for _, situation in found.coverage})
     kinds = sorted({kind for kind, _ in found.coverage})
     rows = [(kind, *(str(found.coverage[kind, situation]) for situation in situations)) for kind in kinds]
     print_table(("fault, by what the cluster was at", *situations), rows, empty="no fault struck")
     failure = found.failure
-    if failure is None or saved is None:
+    if failure is None:
         click.echo(f"{_pace(found.runs, took_s)}: nothing broke")
         return
-    _print_trace(play(schedule_of(failure.seed, found.rig)), LINES_BEFORE)
+    _print_trace(play(failure.schedule), LINES_BEFORE)
     for text in failure.broken:
-        click.echo(f"broken by seed {failure.seed}: {text}")
-    click.echo(f"{_pace(found.runs, took_s)}; saved in {saved}")
-    click.echo(f"  blackstart replay {saved}\n  blackstart shrink {saved}")
+        click.echo(f"broken by seed {failure.schedule.seed}: {text}")
+    click.echo(f"{_pace(found.runs, took_s)}; saved in {' and '.join(map(str, saved))}")
+    click.echo(f"  blackstart replay {saved[0]}\n  blackstart shrink {saved[0]}")
 
 
-def _print_json(found: "Found", took_s: float, saved: Path | None) -> None:
+def _print_json(found: "Found", took_s: float, saved: Sequence[Path]) -> None:
     from chaos.cli.output import print_json
 
     failure = found.failure
@@ -211,9 +275,9 @@ def _print_json(found: "Found", took_s: float, saved: Path | None) -> None:
                 {"fault": kind, "situation": situation, "times": times}
                 for (kind, situation), times in sorted(found.coverage.items())
             ],
-            "seed": failure.seed if failure is not None else None,
+            "seed": failure.schedule.seed if failure is not None else None,
             "broken": list(failure.broken) if failure is not None else [],
-            "schedule": str(saved) if saved is not None else None,
+            "saved": [str(path) for path in saved],
         }
     )
 

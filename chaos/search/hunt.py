@@ -16,7 +16,7 @@ from typing import Any
 from chaos.search.drawing import draw_rig
 from chaos.search.schedule_file import Schedule, topology_of
 from harness.simulation.composition import Composition
-from harness.simulation.schedule import Outcome, plan, run_schedule
+from harness.simulation.schedule import FaultKind, Outcome, plan, run_schedule
 
 __all__ = ["Coverage", "Found", "Hunt", "Tried", "broken_by", "play", "schedule_of"]
 
@@ -33,7 +33,7 @@ Parts = Callable[[], Composition]
 class Tried:
     """One run. `broken` are sentences; none when every invariant held and the world came to rest."""
 
-    seed: int
+    schedule: Schedule
     broken: tuple[str, ...]
     coverage: Coverage
 
@@ -44,19 +44,20 @@ class Found:
 
     runs: int
     coverage: Coverage
-    rig: Mapping[str, Any] | None = None
     failure: Tried | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class Hunt:
-    """One search. `rig` is the document of every run's rig, None to draw one for each; `parts` is what nodes are made
-    of, for the controls that show that it finds something.
+    """One search. `rig` is the document of every run's rig, None to draw one for each; `among` are the kinds of fault
+    that are drawn from, the default mix without one; `parts` is what nodes are made of, for the controls that show that
+    it finds something.
     """
 
     first_seed: int
     jobs: int = 1
     rig: Mapping[str, Any] | None = None
+    among: tuple[FaultKind, ...] = ()
     parts: Parts = Composition
     coverage: Coverage = field(default_factory=Counter)
     runs: int = 0
@@ -68,31 +69,37 @@ class Hunt:
                 self.runs += 1
                 self.coverage.update(tried.coverage)
                 if tried.broken:
-                    return Found(runs=self.runs, coverage=self.coverage, rig=self.rig, failure=tried)
+                    return Found(runs=self.runs, coverage=self.coverage, failure=tried)
                 if not goes_on(self):
                     break
-        return Found(runs=self.runs, coverage=self.coverage, rig=self.rig)
+        return Found(runs=self.runs, coverage=self.coverage)
+
+    def schedule(self, seed: int) -> Schedule:
+        """What is run for that seed."""
+        return schedule_of(seed, self.rig, self.among)
 
     def _tried(self, stack: ExitStack) -> Iterator[Tried]:
         seed = self.first_seed
         if self.jobs == 1:
             while True:
-                yield _try(seed, self.rig, self.parts)
+                yield _try(self.schedule(seed), self.parts)
                 seed += 1
         pool = ProcessPoolExecutor(self.jobs, mp_context=get_context("spawn"))
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
         handed_out: deque[Future[Tried]] = deque()
         while True:
             while len(handed_out) < AHEAD * self.jobs:
-                handed_out.append(pool.submit(_try, seed, self.rig, self.parts))
+                handed_out.append(pool.submit(_try, self.schedule(seed), self.parts))
                 seed += 1
             yield handed_out.popleft().result()
 
 
-def schedule_of(seed: int, rig: Mapping[str, Any] | None = None) -> Schedule:
+def schedule_of(
+    seed: int, rig: Mapping[str, Any] | None = None, among: tuple[FaultKind, ...] = ()
+) -> Schedule:
     """The schedule that a search runs for that seed."""
     drawn = rig if rig is not None else draw_rig(random.Random(f"rig.{seed}"))
-    return Schedule(seed=seed, rig=drawn, faults=plan(random.Random(seed), topology_of(drawn)))
+    return Schedule(seed=seed, rig=drawn, faults=plan(random.Random(seed), topology_of(drawn), among))
 
 
 def play(schedule: Schedule, parts: Parts = Composition) -> Outcome:
@@ -108,6 +115,6 @@ def broken_by(outcome: Outcome) -> tuple[str, ...]:
     return outcome.violations or tuple(unsettled)
 
 
-def _try(seed: int, rig: Mapping[str, Any] | None, parts: Parts) -> Tried:
-    outcome = play(schedule_of(seed, rig), parts)
-    return Tried(seed=seed, broken=broken_by(outcome), coverage=outcome.world.coverage)
+def _try(schedule: Schedule, parts: Parts) -> Tried:
+    outcome = play(schedule, parts)
+    return Tried(schedule=schedule, broken=broken_by(outcome), coverage=outcome.world.coverage)

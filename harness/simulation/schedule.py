@@ -22,6 +22,7 @@ from harness.simulation.composition import Composition
 from harness.simulation.world import World
 
 __all__ = [
+    "AWAY_US",
     "FAULTS_END_US",
     "NOT_UNDER_SELF",
     "FaultKind",

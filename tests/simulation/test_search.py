@@ -1,13 +1,16 @@
 """Search, shrink and replay: a weakened rule is found, made small, and fails again from its file."""
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from chaos.cli.main import run_command
+from chaos.search.as_experiment import PORTABLE, experiment_of, without_counterpart
 from chaos.search.drawing import draw_rig
 from chaos.search.hunt import Hunt, broken_by, play, schedule_of
 from chaos.search.schedule_file import Schedule, read_schedule, topology_of, write_schedule
@@ -38,7 +41,7 @@ def found_schedule() -> Schedule:
     found = hunt.search(runs(100))
     assert found.failure is not None
     assert "runs twice" in found.failure.broken[0]
-    return schedule_of(found.failure.seed, SMALL_RIG)
+    return found.failure.schedule
 
 
 def test_a_healthy_cluster_is_searched_without_a_finding_and_the_coverage_is_told() -> None:
@@ -53,7 +56,7 @@ def test_two_processes_find_what_one_finds(found_schedule: Schedule) -> None:
     found = Hunt(first_seed=0, rig=SMALL_RIG, parts=OwnerIsANode, jobs=2).search(runs(100))
 
     assert found.failure is not None
-    assert found.failure.seed == found_schedule.seed
+    assert found.failure.schedule == found_schedule
 
 
 def test_a_found_schedule_fails_again_from_its_file(found_schedule: Schedule) -> None:
@@ -156,3 +159,85 @@ def test_a_replay_that_breaks_something_ends_with_one(tmp_path: Path, capsys: py
 
     assert run_command(["replay", str(file)]) == 1
     assert "broken: not at rest a minute after the last fault" in capsys.readouterr().out
+
+
+def portable_schedule() -> Schedule:
+    rig = {"nodes": 3, "groups": _groups(2)}
+    faults = (
+        Planned(at_us=9_000_000, kind=FaultKind.VM_CRASH, target="vm1", duration_us=200_000),
+        Planned(at_us=9_500_000, kind=FaultKind.ONE_WAY, target="node2", duration_us=900_001),
+        Planned(at_us=11_000_000, kind=FaultKind.POWER_OFF, target="node1", duration_us=3_000_000),
+        Planned(at_us=12_000_000, kind=FaultKind.SERVICE_KILL, target="node1", duration_us=200_000),
+    )
+    return Schedule(seed=5, rig=rig, faults=faults)
+
+
+def test_a_schedule_of_faults_that_experiments_have_is_an_experiment_that_passes(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(experiment_of(portable_schedule(), title="four faults"))
+
+    assert run_command(["run", "--arena", "sim", "--seed", "5", "--out", str(tmp_path / "out"), str(file)]) == 0
+
+    journal = json.loads((tmp_path / "out" / "journal.json").read_text())
+    outcomes = {step["activity"]["name"]: step["status"] for step in journal["run"]}
+    # The last one is due on a node that is off by then.
+    assert outcomes["4: service.kill node1"] == "skipped"
+    assert [name for name, outcome in outcomes.items() if outcome != "succeeded"] == ["4: service.kill node1"]
+    injected = {
+        record["fault"]: record["at_ns"] for record in journal["blackstart"]["faults"] if record["moment"] == "injected"
+    }
+    assert round((injected["node.power-off"] - injected["vm.crash"]) / 1e8) == 20
+
+
+def test_a_schedule_with_a_fault_of_the_simulator_alone_has_no_experiment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lossy = Planned(at_us=9_000_000, kind=FaultKind.LOSSY, target="node1", duration_us=200_000)
+    schedule = replace(portable_schedule(), faults=(*portable_schedule().faults, lossy))
+    file = tmp_path / "x.yaml"
+    file.write_text(write_schedule(schedule))
+
+    assert without_counterpart(schedule) == ["network.lossy"]
+    assert run_command(["replay", "--arena", "docker", str(file)]) == 2
+    assert "network.lossy exist in the simulator only" in capsys.readouterr().err
+
+
+def test_a_portable_search_draws_only_what_experiments_have() -> None:
+    hunt = Hunt(first_seed=0, among=PORTABLE)
+
+    assert not any(without_counterpart(hunt.schedule(seed)) for seed in range(30))
+
+
+def test_a_run_is_made_again_from_its_journal(tmp_path: Path) -> None:
+    experiment = tmp_path / "x.yaml"
+    experiment.write_text(experiment_of(portable_schedule(), title="four faults"))
+    first, again = tmp_path / "first", tmp_path / "again"
+    assert run_command(["run", "--arena", "sim", "--seed", "9", "--out", str(first), str(experiment)]) == 0
+
+    assert run_command(["replay", "--out", str(again), str(first / "journal.json")]) == 0
+
+    told = [json.loads((out / "journal.json").read_text())["blackstart"] for out in (first, again)]
+    assert told[0].pop("file") != told[1].pop("file")
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    ("journal", "what"),
+    [
+        (
+            '{"chaoslib-version": "blackstart 0.0.1", "experiment": {}, '
+            '"blackstart": {"version": "0.0.1", "seed": 1, "rig": "r"}}',
+            "a journal of version 0.0.1, expected",
+        ),
+        ('{"chaoslib-version": "1.44.0"}', "no whole journal of a run"),
+        ('{"chaoslib-version"', "no whole journal of a run"),
+    ],
+)
+def test_a_journal_that_is_not_ours_or_of_another_version_is_refused(
+    journal: str, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "journal.json"
+    file.write_text(journal)
+
+    assert run_command(["replay", str(file)]) == 2
+    assert what in capsys.readouterr().err

@@ -182,6 +182,7 @@ def test_a_step_may_run_in_the_background_and_have_probes_of_its_own() -> None:
     ("rest", "what"),
     [
         (f"rollbacks:\n{action('node1', more=', background: true')}method: []\n", "background in rollbacks"),
+        (f"rollbacks:\n{action('node1', more=', if-possible: true')}method: []\n", "if-possible in rollbacks"),
         (f"rollbacks:\n{action('node1', more=f', during: [{UP}]')}method: []\n", "during on an activity of rollbacks"),
         ("method:\n" + action("node1", more=", during: [{type: action, name: x, provider: {}}]"), "action in during"),
         ("method:\n" + action("node1", more=", during: 3"), "during is 3, expected a list, each item a probe"),

@@ -116,6 +116,14 @@ def test_a_step_in_the_background_that_fails_breaks_the_run(tmp_path: Path) -> N
     assert ran.steps("method") == ["slow: succeeded", "bad: failed"]
 
 
+def test_a_fault_that_is_only_to_strike_if_possible_is_skipped_where_it_is_not(tmp_path: Path) -> None:
+    steps = action("thaw", "node.thaw", "node1", ", if-possible: true") + action("crash", "vm.crash", "web-vm")
+    ran = run(tmp_path, steps)
+
+    assert ran.code is ExitCode.PASSED, ran.reasons
+    assert ran.steps("method") == ["thaw: skipped", "crash: succeeded"]
+
+
 def test_a_signal_ends_a_step_that_waits_in_the_background_and_what_it_did_is_undone(tmp_path: Path) -> None:
     ran = run(
         tmp_path,
