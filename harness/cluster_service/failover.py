@@ -23,6 +23,7 @@ from harness.cluster_service.messages import (
     Action,
     ChangeRegister,
     Event,
+    HostReported,
     Log,
     Refresh,
     RegisterNoticed,
@@ -44,6 +45,9 @@ COMPONENT = "failover-manager"
 
 GROUP_WAIT_US = 120 * SECOND_US
 """At cluster start, how long to wait for all members before the groups are placed on those that are there."""
+
+GATHER_US = 3_000
+"""The least time between two reckonings of who claims what: facts rarely come alone, and all orphans are weighed."""
 
 LOOK_AGAIN_US = SECOND_US
 """Between two reads of copies that have grown old and concern nobody: what each node pays at most, however many groups
@@ -75,6 +79,8 @@ class FailoverManager:
         self._stale: dict[str, RegisterNoticed] = {}
         self._asked_for: dict[str, Ballot] = {}
         self._look_again_us = 0
+        self._reckoned_us = -GATHER_US
+        self._reckon_again = False
         self._by_owner: dict[Session | None, dict[str, GroupRecord]] = {}
 
     def owner_node(self, name: str) -> str:
@@ -102,12 +108,20 @@ class FailoverManager:
                 actions += self._claim_ended(now, event)
             case _:
                 pass
-        return actions + self._look_again(now) + self._claim_orphans(now)
+        actions += self._look_again(now)
+        if isinstance(event, HostReported):
+            return actions
+        if now < self._reckoned_us + GATHER_US:
+            self._reckon_again = True
+            return actions
+        self._reckoned_us, self._reckon_again = now, False
+        return actions + self._claim_orphans(now)
 
     def next_wake(self) -> int | None:
         """When a turn to claim comes, or an old copy is due."""
         turn = self._turns.next_wake("claim")
         times = [self._look_again_us] if self._stale else []
+        times += [self._reckoned_us + GATHER_US] if self._reckon_again else []
         return min([*times, turn] if turn is not None else times, default=None)
 
     # What is known of the groups

@@ -47,7 +47,7 @@ class FailurePolicy:
         if any(entry.failure == resource.failure for entry in mine):
             due = resource.failed_at_us + (policy.restart_delay_us if len(mine) > 1 else 0)
             if now < due:
-                self._orders.wakes[f"{record.spec.name}/{spec.name}"] = due
+                self._orders.wake(facts, due)
                 return []
             return [self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=Why.RESTART)]
         if policy.restart_action is RestartAction.NONE:
@@ -132,7 +132,7 @@ class FailurePolicy:
             return self._stay_failed(facts, spec, reason, id)
         due = resource.failed_at_us + period_us
         if now < due:
-            self._orders.wakes[f"{facts.record.spec.name}/{spec.name}/retry"] = due
+            self._orders.wake(facts, due)
             return self._stay_failed(facts, spec, reason, id)
         change = ForgetRestarts(session=self._session, epoch=facts.record.epoch, resource=spec.name)
         wish = self._orders.change(facts, change, resource=spec.name)

@@ -163,7 +163,7 @@ class GroupMove:
         actions: list[Action] = []
         for spec in record.spec.resources:
             resource = facts.resources[spec.name]
-            if resource.closed_epoch == record.epoch or not self._orders.free(now, spec.name, facts, resource):
+            if resource.closed_epoch == record.epoch or not self._orders.free(now, facts, resource):
                 continue
             actions += self._end_resource(now, facts, spec, resource)
         if all(facts.resources[spec.name].closed_epoch == record.epoch for spec in record.spec.resources):

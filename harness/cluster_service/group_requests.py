@@ -152,7 +152,7 @@ class GroupRequests:
             message = f"{name} cannot be failed: {why}, and it must be Online"
             return self._requests.answer(request, AnswerCode.REFUSED, message)
         resource = facts.resources[name]
-        if not self._orders.free(now, name, facts, resource):
+        if not self._orders.free(now, facts, resource):
             request.waits_for = f"something else is under way with {name}"
             return []
         resource.to_fail = f"{facts.record.epoch}.request.{request.id}"

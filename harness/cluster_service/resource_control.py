@@ -32,6 +32,7 @@ from harness.cluster_service.failure_policy import FailurePolicy
 from harness.cluster_service.group_move import GroupMove
 from harness.cluster_service.group_requests import GroupRequests
 from harness.cluster_service.ids import Ids
+from harness.cluster_service.look import LOOK_US
 from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import (
     Action,
@@ -86,6 +87,12 @@ def _failure_of(report: HostReport) -> str:
     return f"{report.epoch}.{report.run or report.at_us}"
 
 
+def _is_about_one_group(event: Event) -> bool:
+    if isinstance(event, RegisterSeen):
+        return isinstance(event.record, GroupRecord)
+    return isinstance(event, (HostReported, Settled))
+
+
 class ResourceControlManager:
     """Acts on groups whose register names this session, and only while the membership says that it may act."""
 
@@ -108,6 +115,8 @@ class ResourceControlManager:
         self._membership = membership
         self._guests_ended_us = guests_ended_us
         self._host_connected = False
+        self._look_at_all_us = 0
+        self._changed: set[str] = set()
         self._places: dict[str, int] = {}
         self._groups: dict[str, GroupFacts] = {}
         self._awake: dict[str, int] = {}
@@ -164,10 +173,22 @@ class ResourceControlManager:
                 pass
         if not self._host_connected or not self._membership.may_act(now):
             return actions
-        self._orders.wakes.clear()
-        for name in sorted(self._awake, key=self._awake.__getitem__):
+        for name in self._to_look_at(now, event):
+            self._orders.wakes.pop(name, None)
             actions += self._next_step(now, self._groups[name])
         return actions
+
+    def _to_look_at(self, now: int, event: Event) -> list[str]:
+        """What a fact about one group changes is that group; all others are looked at now and then, and when a time of
+        theirs has come.
+        """
+        if not _is_about_one_group(event) or now >= self._look_at_all_us:
+            self._look_at_all_us = now + LOOK_US
+            self._changed.clear()
+            return sorted(self._awake, key=self._awake.__getitem__)
+        due = {name for name, when_us in self._orders.wakes.items() if now >= when_us}
+        changed, self._changed = self._changed | due, set()
+        return sorted((name for name in changed if name in self._awake), key=self._awake.__getitem__)
 
     def next_wake(self) -> int | None:
         """When a delay of some resource is over."""
@@ -182,6 +203,7 @@ class ResourceControlManager:
     def _wake(self, group: str) -> None:
         """Something of that group has changed: it is looked at again, in the order in which groups were seen first."""
         self._awake[group] = self._places[group]
+        self._changed.add(group)
 
     def _forget_states(self) -> None:
         self._awake = dict(self._places)
@@ -382,7 +404,7 @@ class ResourceControlManager:
             due = resource.asked_us + limit_us + ANSWER_MARGIN_US
             if now > due:
                 return Reset(f"the resource host has not settled {resource.request.entry_point} of {spec.name}")
-            self._orders.wakes[f"{facts.record.spec.name}/{spec.name}/answer"] = due + 1
+            self._orders.wake(facts, due + 1)
         return None
 
     def _stand_ready(self, now: int, facts: GroupFacts) -> list[Action]:
@@ -396,7 +418,7 @@ class ResourceControlManager:
         actions: list[Action] = []
         for spec in facts.record.spec.resources:
             resource = facts.resources[spec.name]
-            if not self._orders.free(now, spec.name, facts, resource):
+            if not self._orders.free(now, facts, resource):
                 continue
             if resource.opened_epoch is None:
                 actions.append(self._orders.call(now, facts, spec, EntryPoint.OPEN, why=Why.START, adopt=False))
@@ -413,7 +435,7 @@ class ResourceControlManager:
 
     def _next_for(self, now: int, facts: GroupFacts, spec: ResourceSpec) -> list[Action]:
         record, resource = facts.record, facts.resources[spec.name]
-        if not self._orders.free(now, spec.name, facts, resource):
+        if not self._orders.free(now, facts, resource):
             return []
         wanted = record.persistent.get(spec.name, False)
         if resource.opened_epoch != record.epoch:

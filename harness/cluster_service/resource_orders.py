@@ -18,7 +18,7 @@ __all__ = ["ResourceOrders"]
 
 
 class ResourceOrders:
-    """Makes orders under this session's right. `wakes` are the times at which a delay is over, by what waits."""
+    """Makes orders under this session's right. `wakes` are the times at which the first delay in a group is over."""
 
     def __init__(self, *, session: Session, node: NodeManager, ids: Ids) -> None:
         self.wakes: dict[str, int] = {}
@@ -27,12 +27,17 @@ class ResourceOrders:
         self._ids = ids
         self._changes: dict[int, tuple[str, str | None]] = {}
 
-    def free(self, now: int, name: str, facts: GroupFacts, resource: ResourceFacts) -> bool:
+    def wake(self, facts: GroupFacts, when_us: int) -> None:
+        """Look at the group again at that time."""
+        group = facts.record.spec.name
+        self.wakes[group] = min(when_us, self.wakes.get(group, when_us))
+
+    def free(self, now: int, facts: GroupFacts, resource: ResourceFacts) -> bool:
         """Whether a request for that resource may be made now."""
         if resource.request is not None or resource.change is not None:
             return False
         if now < resource.not_before_us:
-            self.wakes[f"{facts.record.spec.name}/{name}"] = resource.not_before_us
+            self.wake(facts, resource.not_before_us)
             return False
         return True
 

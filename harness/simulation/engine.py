@@ -134,6 +134,8 @@ class SimulatedEngine:
         self.ready_after_us: dict[str, int] = {}
         self.not_ready: set[str] = set()
         self._commands: dict[str, _CommandInside] = {}
+        self._nodes: dict[str, SimulatedContainer] = {}
+        self._guests: dict[str, dict[str, SimulatedContainer]] = {}
         self._made = 0
 
     # The world's own hands: no latency, no stall.
@@ -145,10 +147,7 @@ class SimulatedEngine:
 
     def node(self, name: str) -> SimulatedContainer:
         """The container of a node. KeyError when there is none."""
-        for box in self.boxes.values():
-            if box.is_node and box.node == name:
-                return box
-        raise KeyError(name)
+        return self._nodes[name]
 
     def machine(self, name: str) -> SimulatedContainer:
         """The running container of a machine, wherever it runs. KeyError when none runs."""
@@ -159,8 +158,7 @@ class SimulatedEngine:
 
     def guests(self, node: str) -> list[SimulatedContainer]:
         """The machine containers that share a node's namespaces, running or not."""
-        host = self.node(node).id
-        return [box for box in self.boxes.values() if box.host == host]
+        return list(self._guests.get(self._nodes[node].id, {}).values())
 
     def start_node(self, name: str) -> None:
         """Power on."""
@@ -254,7 +252,7 @@ class SimulatedEngine:
 
     def create(self, spec: MachineSpec, *, host: str, labels: Mapping[str, str], answer: Answer) -> None:
         """A machine's container in the namespaces of the node container whose id begins with `host`."""
-        hosts = [box.id for box in self.boxes.values() if box.is_node and box.id.startswith(host)]
+        hosts = [box.id for box in self._nodes.values() if box.id.startswith(host)]
         if not hosts:
             answer.fail(NoSuchContainer(f"create of {spec.name}: no such container: {host}"))
             return
@@ -356,6 +354,10 @@ class SimulatedEngine:
             id=f"{self._made:012x}" + "0" * 52, name=name, labels=dict(labels), host=host, spec=spec
         )
         self.boxes[box.id] = box
+        if host is None:
+            self._nodes[box.node] = box
+        else:
+            self._guests.setdefault(host, {})[box.id] = box
         return box
 
     def _start_machine(self, box: SimulatedContainer, answer: Answer) -> None:
@@ -450,7 +452,7 @@ class SimulatedEngine:
 
     def _guests_end(self, node: SimulatedContainer, exit_code: int) -> bool:
         """The namespace's death reaches its guests; returns whether all are dead. A frozen one keeps PID 1 waiting."""
-        guests = [box for box in self.boxes.values() if box.host == node.id]
+        guests = list(self._guests.get(node.id, {}).values())
         for box in guests:
             if not box.paused:
                 self._end(box, 137, with_node=True)
@@ -495,6 +497,8 @@ class SimulatedEngine:
 
     def _delete(self, box: SimulatedContainer, answer: Answer) -> None:
         self.boxes.pop(box.id, None)
+        if box.host is not None:
+            self._guests[box.host].pop(box.id, None)
         self._emit(box, "destroy")
         answer.succeed()
 

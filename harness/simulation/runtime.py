@@ -15,6 +15,9 @@ __all__ = ["Cancelled", "SimulatedRuntime", "SimulatedTask", "VirtualClock"]
 
 T = TypeVar("T")
 
+TASKS_KEPT = 16
+"""Ended tasks are forgotten when there are more of them than that beside as many that live."""
+
 
 class Cancelled(BaseException):
     """Thrown into a coroutine whose task was cancelled, at the point where it waits."""
@@ -183,6 +186,7 @@ class SimulatedRuntime:
         self._clock = clock
         self._on_error = on_error
         self._tasks: list[SimulatedTask] = []
+        self._prune_at = TASKS_KEPT
 
     def now(self) -> int:
         """Microseconds of virtual time."""
@@ -191,8 +195,10 @@ class SimulatedRuntime:
     def spawn(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> SimulatedTask:
         """Start a coroutine; it first runs when the heap gets to it."""
         task = SimulatedTask(self._clock, coroutine, name=name, on_error=self._on_error, gate=self._gate)
-        self._tasks = [kept for kept in self._tasks if not kept.done()]
         self._tasks.append(task)
+        if len(self._tasks) > self._prune_at:
+            self._tasks = [kept for kept in self._tasks if not kept.done()]
+            self._prune_at = 2 * len(self._tasks) + TASKS_KEPT
         return task
 
     def pending(self) -> _Result[Any]:
