@@ -26,6 +26,7 @@ from bench.page import as_json, as_page, as_table
 from bench.recovery import machine_crash, node_power_cut
 from bench.rig_start import rig_start
 from bench.rigs import say
+from bench.simulation import schedules
 from harness.errors import BlackstartError
 from harness.rig.compose_tool import require_compose_tool
 from harness.rig.engine import connect
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Callable[[docker.DockerClient, int], list[Figure]]] = {
     "write-gap": write_gap,
     "rig-start": rig_start,
     "idle-cost": idle_cost,
+    "schedules": schedules,
 }
 ROUNDS = 10
 ROUNDS_MOST = 50

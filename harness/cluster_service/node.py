@@ -73,6 +73,8 @@ class NodeManager:
         self._writes = writes
         self._rig = rig
         self._session = session
+        self._name = str(session)
+        self._addresses: dict[str, Address] = {}
         self._settings = settings
         self._seen_cluster = seen_cluster
         self._number = numbers
@@ -133,6 +135,10 @@ class NodeManager:
         match event:
             case VotersKnown():
                 self._voter_set = event.voter_set
+                self._addresses = {
+                    name: Address(rig=self._rig, voter=name, incarnation=life, set_version=event.voter_set.version)
+                    for name, life in event.voter_set.members.items()
+                }
                 self._leases = LeaseView(
                     voter_set=event.voter_set, lease_us=self._settings.lease_us, before=self._leases
                 )
@@ -201,9 +207,9 @@ class NodeManager:
         for voter, incarnation in voter_set.members.items():
             number = self._number()
             self._beats[number] = (voter, now)
-            to = Address(rig=self._rig, voter=voter, incarnation=incarnation, set_version=voter_set.version)
+            to = self._addresses[voter]
             since, seen = self._since.get((voter, incarnation), 0), self._writes.seen(voter, incarnation)
-            call = Beat(to=to, session=str(self._session), since=since, seen=seen)
+            call = Beat(to=to, session=self._name, since=since, seen=seen)
             actions.append(
                 CallVoter(number=number, voter=voter, call=call, limit_us=self._settings.lease_us // 2)
             )
@@ -215,13 +221,7 @@ class NodeManager:
         assert self._voter_set is not None
         if answer.of.set_version < self._voter_set.version or voter not in self._voter_set.members:
             return  # sent under the set before: it says nothing of this one
-        expected = Address(
-            rig=self._rig,
-            voter=voter,
-            incarnation=self._voter_set.members[voter],
-            set_version=self._voter_set.version,
-        )
-        if answer.of != expected or answer.session != str(self._session):
+        if answer.of != self._addresses[voter] or answer.session != self._name:
             self._leases.failed(voter)
             return
         counts = self._up and answer.cluster <= self._seen_cluster()

@@ -36,6 +36,7 @@ from harness.cluster_service.messages import (
     Refresh,
     RegisterNoticed,
     Rewrite,
+    VoterAnswered,
 )
 from harness.cluster_service.node import NodeManager
 from harness.cluster_service.program_watch import ProgramWatch
@@ -44,7 +45,7 @@ from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.snapshot import snapshot
 from harness.cluster_service.turns import Turns
 from harness.cluster_service.voter_set import VoterSetManager
-from harness.database.protocol import CLUSTER_KEY, WriteCounts
+from harness.database.protocol import CLUSTER_KEY, BeatAnswer, WriteCounts
 from harness.database.register import Codec
 from harness.model.session import Session
 from harness.model.topology import Settings
@@ -170,8 +171,10 @@ class ClusterService:
 
     def _route(self, now: int, event: Event, events: deque[Event], actions: list[Action]) -> None:
         managers = self._managers
-        managers.database.handle(now, event)
-        self._collect(now, events, actions)
+        if not (isinstance(event, VoterAnswered) and isinstance(event.reply, BeatAnswer)):
+            # Beats are the Node Manager's own, and most of what voters say.
+            managers.database.handle(now, event)
+            self._collect(now, events, actions)
         for manager in managers.prompt:
             wishes = manager.handle(now, event)
             if wishes:

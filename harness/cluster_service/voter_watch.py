@@ -44,7 +44,10 @@ class VoterWatch:
 
     def view(self, voter: str) -> VoterView:
         """What is known of that voter."""
-        return self._voters.setdefault(voter, VoterView())
+        view = self._voters.get(voter)
+        if view is None:
+            view = self._voters[voter] = VoterView()
+        return view
 
     def answers(self, now: int, voter: str, incarnation: str) -> bool:
         """Whether that life of the voter has answered lately and may vote."""

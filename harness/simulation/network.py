@@ -56,6 +56,8 @@ class SimulatedNetwork:
         """Whether nothing is in the way from here to there. A packet that a node drops is counted in `dropped`."""
         if (source, destination) in self._cut:
             return False
+        if not self._isolated:
+            return True
         for node, peer, inbound in ((source, destination, False), (destination, source, True)):
             if node in self._isolated:
                 peers, drops_in, drops_out = self._isolated[node]
@@ -67,9 +69,9 @@ class SimulatedNetwork:
     def send(self, source: str, destination: str, arrive: Callable[[], None]) -> None:
         """Call `arrive` at the destination after a while, or never."""
         if source == destination:
-            self._clock.after(self._rng.randint(50, 200), arrive)
+            self._clock.after(50 + int(self._rng.random() * 150), arrive)
             return
-        if not self.passes(source, destination) or self._rng.random() < self.loss:
+        if not self.passes(source, destination) or (self.loss and self._rng.random() < self.loss):
             return
-        least, most = SLOW_DELAY_US if self._rng.random() < self.slow else USUAL_DELAY_US
-        self._clock.after(self._rng.randint(least, most), arrive)
+        least, most = SLOW_DELAY_US if self.slow and self._rng.random() < self.slow else USUAL_DELAY_US
+        self._clock.after(least + int(self._rng.random() * (most - least)), arrive)

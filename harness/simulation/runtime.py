@@ -24,17 +24,19 @@ class Cancelled(BaseException):
 
 
 class VirtualClock:
-    """Time in microseconds and the heap of what is due. Shared by every runtime of one world."""
+    """Time in microseconds and the heap of what is due. Shared by every runtime of one world. `scheduled` counts what
+    was ever put on the heap.
+    """
 
     def __init__(self, *, start_us: int = 0) -> None:
         self.now_us = start_us
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
-        self._scheduled = 0
+        self.scheduled = 0
 
     def at(self, when_us: int, callback: Callable[[], None]) -> None:
         """Run `callback` at `when_us`, or as soon as possible if that has passed."""
-        self._scheduled += 1
-        heapq.heappush(self._heap, (max(when_us, self.now_us), self._scheduled, callback))
+        self.scheduled += 1
+        heapq.heappush(self._heap, (max(when_us, self.now_us), self.scheduled, callback))
 
     def after(self, delay_us: int, callback: Callable[[], None]) -> None:
         """Run `callback` `delay_us` microseconds from now."""

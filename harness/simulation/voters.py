@@ -69,7 +69,7 @@ class SimulatedVoter:
         if self.held:
             self._waiting.append(lambda: self.take(call, run, answer))
             return
-        if self.disk_full and not isinstance(call, Read | Hello | ListKeys):
+        if self.disk_full and not isinstance(call, (Read, Hello, ListKeys)):
             # The server writes before it answers, and ends at the first write that the disk refuses.
             self.stop()
             for told in self.on_disk_refused:
