@@ -6,6 +6,8 @@
 #   make check    what needs no container engine: lint, types, layers, fast tests
 #   make setup    .venv, the container engine, the images
 #   make bench    set up, then measure against the floors: some fifteen minutes (ROUNDS=3: five); docs/benchmarks.md
+#   make search-table  search for each broken cluster, some minutes; docs/broken-clusters.md
+#   make search-long   ten thousand random schedules against the healthy cluster
 #   make compose  render compose/*.yaml anew
 #   make clean    remove the rigs made from here, .venv and caches; images stay (make clean-images)
 
@@ -15,7 +17,7 @@ MADE := $(VENV)/.made
 
 ROUNDS := 10
 
-.PHONY: help setup engine images demo test test-long check lint fast-tests container-tests bench compose clean clean-images
+.PHONY: help setup engine images demo test test-long check lint fast-tests container-tests bench search-table search-long compose clean clean-images
 .DEFAULT_GOAL := help
 
 help:
@@ -60,6 +62,12 @@ test: setup
 
 bench: setup
 	@$(BIN)/python -m bench.run --write --rounds $(ROUNDS)
+
+search-table: $(MADE)
+	@$(BIN)/python tools/broken_clusters.py
+
+search-long: $(MADE)
+	$(BIN)/blackstart search --runs 10000
 
 compose: $(MADE)
 	@$(BIN)/blackstart compose --nodes 3 --output compose/three-nodes.yaml

@@ -103,9 +103,9 @@ class GroupFacts:
         return next((name for name in sorted(names) if self.standing(name) in _STARTING), "")
 
     def providers_online(self, spec: ResourceSpec) -> bool:
-        """Of each set of alternatives at least one provider is Online."""
+        """Of each set of alternatives at least one provider is Online, and nothing is under way that ends it."""
         return all(
-            any(self.resources[name].state is ResourceState.ONLINE for name in alternatives)
+            any(self.standing(name) is ResourceState.ONLINE for name in alternatives)
             for alternatives in spec.depends_on
         )
 

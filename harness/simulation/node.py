@@ -220,10 +220,15 @@ class SimulatedNode:
             found["voter"] = Process(started_us=voter.started_us, stopped=voter.held)
         return found
 
+    def has_address(self, address: str) -> bool:
+        """Whether the interface of this life of the node has that address."""
+        there = self._addresses.now if self._up and self._addresses is not None else frozenset()
+        return any(has.partition("/")[0] == address for has in there)
+
     def reaches(self, address: str) -> int | None:
         """When this life of the node announced that address last; None while its interface has it not."""
         addresses = self._addresses
-        if not self._up or addresses is None or not any(has.partition("/")[0] == address for has in addresses.now):
+        if addresses is None or not self.has_address(address):
             return None
         return max((at_us for at_us, told in addresses.announced if told.partition("/")[0] == address), default=None)
 

@@ -27,23 +27,27 @@ from harness.model.session import Session
 from harness.model.topology import Fencing
 from harness.ports import Container, Engine, Hypervisor, Log, Runtime
 from harness.simulation.composition import Composition
+from harness.simulation.schedule import FaultKind
 from harness.simulation.vmms_link import VmmsLink
 from harness.vmms.power import Power
 from harness.vmms.vmms import Vmms
 
-__all__ = ["PLANTS", "Plant"]
+__all__ = ["PLANTS", "Plant", "WeakService"]
 
 
 class Plant(Composition):
-    """A composition with one weak rule. `fencing` is the mode in which the rule matters."""
+    """A composition with one weak rule. `fencing` is the mode in which the rule matters; `among` are the kinds of fault
+    to draw from, the default mix unless said otherwise.
+    """
 
     fencing = Fencing.POWER
+    among: tuple[FaultKind, ...] = ()
 
 
 # Managers
 
 
-class _Service(ClusterService):
+class WeakService(ClusterService):
     """A service some of whose managers are replaced after they were built."""
 
     def __init__(self, change: Callable[[Any], Any], **named: Any) -> None:
@@ -67,7 +71,7 @@ class OwnerIsANode(Plant):
             managers.resource_control.__class__ = _OwnsByNode
             return managers
 
-        return _Service(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
+        return WeakService(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
 
 
 class _WritesForOthers(AdministrationManager):
@@ -87,7 +91,7 @@ class RequestsAreWrittenAnywhere(Plant):
             managers.administration.__class__ = _WritesForOthers
             return managers
 
-        return _Service(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
+        return WeakService(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
 
 
 class PauseHoldsNothing(Plant):
@@ -98,7 +102,7 @@ class PauseHoldsNothing(Plant):
             managers.resource_control._moves.paused = lambda: False
             return managers
 
-        return _Service(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
+        return WeakService(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
 
 
 class _NeverDown(MembershipManager):
@@ -138,7 +142,7 @@ class ExpiredSessionIsRenewed(Plant):
             node._answered = forget_what_changed  # type: ignore[method-assign]
             return managers
 
-        return _Service(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
+        return WeakService(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
 
 
 class _DownAndFencedAtOnce:
@@ -191,7 +195,7 @@ class NotDeclaredBeforeTheFence(Plant):
             managers.membership.__class__ = _DeclaresLate
             return managers
 
-        return _Service(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
+        return WeakService(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
 
 
 # VMMS

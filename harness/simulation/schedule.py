@@ -25,6 +25,7 @@ __all__ = [
     "AWAY_US",
     "FAULTS_END_US",
     "NOT_UNDER_SELF",
+    "SET_CHANGING",
     "FaultKind",
     "Outcome",
     "Planned",

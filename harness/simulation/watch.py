@@ -6,22 +6,37 @@
   version is built upon by everything that is chosen later, so that no acknowledged change is lost.
 - Owners: the epoch grows by one with each change of owner.
 - Starts: none is ordered of a machine whose PersistentState is 0, nor on a node that has been Paused for longer than
-  the node can have missed.
+  the node can have missed, nor before what the machine depends on is there, nor by a session whose lease has ended in
+  truth, which is what a minority's has.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from harness.database.protocol import CLUSTER_KEY, Accept, Accepted, Admit, Ballot, Call, Form, Raise, Refused, Reply
+from harness.database.protocol import (
+    CLUSTER_KEY,
+    Accept,
+    Accepted,
+    Admit,
+    Ballot,
+    Beat,
+    BeatAnswer,
+    Call,
+    Form,
+    Raise,
+    Refused,
+    Reply,
+)
 from harness.database.register import Codec, Stored
 from harness.model import labels as label
 from harness.model.changes import Record
 from harness.model.records import ClusterRecord, GroupRecord
+from harness.model.topology import Topology
 from harness.model.voter_set import VoterSet
 from harness.simulation.engine import SimulatedContainer
 from harness.simulation.voters import SimulatedVoter
 
-__all__ = ["ChosenValues", "OneInstance", "OrderedStarts", "Violation"]
+__all__ = ["ChosenValues", "OneInstance", "OrderedStarts", "ProvidersFirst", "TrueLeases", "Violation"]
 
 
 class Violation(AssertionError):
@@ -167,3 +182,70 @@ class OrderedStarts:
         if since_us is not None and now_us - since_us > self._pause_seen_us:
             paused_s = (now_us - since_us) / 1e6
             self._told(f"machine {machine} is ordered to start on {box.node}, Paused for {paused_s:.3f} s")
+
+
+class ProvidersFirst:
+    """Hook `ordered` to every node's way to its engine. `present` tells whether a node's interface has an address."""
+
+    def __init__(
+        self, topology: Topology, *, present: Callable[[str, str], bool], told: Callable[[str], None]
+    ) -> None:
+        self._present = present
+        self._told = told
+        self._needs: dict[str, list[tuple[str, ...]]] = {}
+        for group in topology.groups:
+            addresses = {
+                resource.name: resource.properties.get("address", "")
+                for resource in group.resources
+                if resource.type == "ip-address"
+            }
+            for resource in group.resources:
+                known = [names for names in resource.depends_on if all(addresses.get(name) for name in names)]
+                self._needs[resource.name] = [tuple(addresses[name] for name in names) for names in known]
+
+    def ordered(self, box: SimulatedContainer, now_us: int) -> None:
+        """Somebody orders that container to start."""
+        machine = box.labels.get(label.RESOURCE, "")
+        for addresses in self._needs.get(machine, ()):
+            if not any(self._present(box.node, address.partition("/")[0]) for address in addresses):
+                missing, at_s = " and ".join(addresses), now_us / 1e6
+                self._told(f"machine {machine} is ordered to start on {box.node} at {at_s:.6f} s without {missing}")
+
+
+class TrueLeases:
+    """Hook `saw` to every voter and `ordered` to every node's way to its engine.
+
+    A session's lease is reckoned from when its beats were sent, so at any moment at which it holds one a majority has
+    renewed it less than a lease ago by the time at which the voters did it.
+    """
+
+    def __init__(
+        self, *, sets: Mapping[int, VoterSet], lease_us: int, now: Callable[[], int], told: Callable[[str], None]
+    ) -> None:
+        self._sets = sets
+        self._lease_us = lease_us
+        self._now = now
+        self._told = told
+        self._renewed: dict[str, dict[str, int]] = {}
+
+    def saw(self, voter: SimulatedVoter, call: Call, reply: Reply) -> None:
+        """A voter carried a call out."""
+        if isinstance(call, Beat) and isinstance(reply, BeatAnswer):
+            self._renewed.setdefault(call.session, {})[voter.node] = self._now()
+
+    def ordered(self, box: SimulatedContainer, now_us: int) -> None:
+        """Somebody orders that container to start."""
+        session = box.labels.get(label.SESSION)
+        if box.is_node or session is None:
+            return
+        renewed = self._renewed.get(session, {})
+        fresh = {voter for voter, at_us in renewed.items() if at_us > now_us - self._lease_us}
+        # A lease is counted over the set under which it was renewed, and that may be the one before.
+        newest = max(self._sets)
+        for version in (newest, newest - 1):
+            voter_set = self._sets.get(version)
+            if voter_set is not None and len(fresh & set(voter_set.members)) >= voter_set.majority:
+                return
+        machine = box.labels.get(label.RESOURCE)
+        renewers = ", ".join(sorted(fresh)) or "nobody"
+        self._told(f"machine {machine} is ordered to start on {box.node} without a lease: renewed by {renewers}")

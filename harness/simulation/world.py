@@ -26,7 +26,7 @@ from harness.simulation.network import SimulatedNetwork
 from harness.simulation.node import SimulatedNode
 from harness.simulation.runtime import VirtualClock
 from harness.simulation.voters import SimulatedVoter
-from harness.simulation.watch import ChosenValues, OneInstance, OrderedStarts
+from harness.simulation.watch import ChosenValues, OneInstance, OrderedStarts, ProvidersFirst, TrueLeases
 
 __all__ = ["TraceLine", "World"]
 
@@ -77,6 +77,17 @@ class World:
         self.starts = OrderedStarts(
             chosen=self.chosen, pause_seen_us=topology.settings.lease_us + 1_000_000, told=self._violated
         )
+        self.providers = ProvidersFirst(
+            topology, present=lambda node, address: self.nodes[node].has_address(address), told=self._violated
+        )
+        self.leases = TrueLeases(
+            sets=self.chosen.sets,
+            lease_us=topology.settings.lease_us,
+            now=lambda: self.clock.now_us,
+            told=self._violated,
+        )
+        for voter in self.voters.values():
+            voter.watch.append(self.leases.saw)
         for node in self.nodes.values():
             node.client.on_start_ordered.append(self._start_ordered)
         self.engine.on_node_up.append(lambda name: self._node_up(name))
@@ -294,7 +305,8 @@ class World:
     def _start_ordered(self, container: str) -> None:
         box = self.engine.boxes.get(container)
         if box is not None:
-            self.starts.ordered(box, self.clock.now_us)
+            for watcher in (self.starts, self.providers, self.leases):
+                watcher.ordered(box, self.clock.now_us)
 
     def _violated(self, text: str) -> None:
         self.record("", "watch", "violation", {"message": text})

@@ -4,6 +4,7 @@ import pytest
 
 from harness.model.topology import Fencing
 from harness.simulation.plants import PLANTS, Plant
+from harness.simulation.plants_of_rules import PLANTS_OF_RULES
 from harness.simulation.schedule import Outcome, run_schedule, small_topology
 
 HEALTHY_SEEDS = 400
@@ -34,10 +35,11 @@ def test_a_healthy_cluster_with_self_fencing_survives_what_it_covers(first: int)
         assert not outcome.broken, told(outcome)
 
 
-@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
+@pytest.mark.parametrize("plant", [*PLANTS, *PLANTS_OF_RULES], ids=lambda plant: plant.__name__)
 def test_the_same_search_finds_each_weakened_rule(plant: type[Plant]) -> None:
     for seed in range(PLANT_BUDGET):
-        outcome = run_schedule(seed, topology=small_topology(fencing=plant.fencing), composition=plant())
+        topology = small_topology(fencing=plant.fencing)
+        outcome = run_schedule(seed, topology=topology, composition=plant(), among=plant.among)
         if outcome.violations:
             return
 

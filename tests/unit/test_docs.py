@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from chaos.faults.table import fault_rows
+from harness.simulation.plants import PLANTS
+from harness.simulation.plants_of_rules import PLANTS_OF_RULES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,6 +28,13 @@ def test_every_fault_says_what_it_does_and_when_it_is_confirmed() -> None:
         assert row.does, row.name
         assert row.receipt, row.name
         assert "|" not in row.does + row.receipt, f"{row.name}: it would break the table"
+
+
+def test_every_broken_cluster_stands_in_its_page() -> None:
+    page = (ROOT / "docs" / "broken-clusters.md").read_text()
+
+    assert [plant.__name__ for plant in (*PLANTS, *PLANTS_OF_RULES) if f"| `{plant.__name__}` |" not in page] == []
+    assert "| not found |" not in page
 
 
 def test_every_package_is_in_the_reading_order() -> None:

@@ -1,0 +1,226 @@
+"""Broken clusters, continued: rules of the managers, of the lease and of the database, each weakened alone.
+
+Like those of `plants`, they exist only as compositions of a simulated world.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from harness.cluster_service.failover import FailoverManager
+from harness.cluster_service.lease import LeaseView
+from harness.cluster_service.messages import Action, ChangeRegister, Event, Pet
+from harness.cluster_service.node import NodeManager
+from harness.cluster_service.resource_control import ResourceControlManager
+from harness.cluster_service.resource_facts import GroupFacts
+from harness.cluster_service.service import ClusterService, ServiceConfiguration
+from harness.database.acceptor import Acceptor
+from harness.database.protocol import Accept, Admit, Call, Form, Hello, Prepare, Read, Reply
+from harness.model.changes import Claim, Record, Refusal
+from harness.model.records import GroupRecord
+from harness.model.session import Session
+from harness.model.topology import Fencing, ResourceSpec
+from harness.model.voter_set import VoterSet
+from harness.ports import Hypervisor
+from harness.simulation.plants import Plant, WeakService
+from harness.simulation.schedule import SET_CHANGING
+
+__all__ = ["PLANTS_OF_RULES"]
+
+Weaken = Callable[[Any], None]
+
+
+def _service_with(weaken: Weaken) -> Callable[..., ClusterService]:
+    """What makes a service whose managers `weaken` has changed."""
+
+    def changed(managers: Any) -> Any:
+        weaken(managers)
+        return managers
+
+    def service(
+        self: Plant, *, configuration: ServiceConfiguration, jitter: Callable[[], float]
+    ) -> ClusterService:
+        return WeakService(changed, configuration=configuration, codec=self.codec, jitter=jitter)
+
+    return service
+
+
+# Fencing and owners
+
+
+class NothingIsFenced(Plant):
+    """A Down session is said to be fenced, and nothing was done to it (design, section 4)."""
+
+    async def fence(self, hypervisor: Hypervisor, session: Session, not_after_us: int) -> None:
+        del hypervisor, session, not_after_us
+
+
+class _ClaimsWhatever(Claim):
+    def apply(self, record: Record | None) -> Record | Refusal:
+        if isinstance(record, GroupRecord) and record.owner != self.claimant:
+            return super().apply(replace(record, owner=self.owner, epoch=self.epoch))
+        return super().apply(record)
+
+
+class _ClaimsAnyOwner(FailoverManager):
+    def _claim_orphans(self, now: int) -> list[Action]:
+        return [
+            replace(action, change=_ClaimsWhatever(**_fields(action.change)))
+            if isinstance(action, ChangeRegister) and isinstance(action.change, Claim)
+            else action
+            for action in super()._claim_orphans(now)
+        ]
+
+
+def _fields(claim: Claim) -> dict[str, Any]:
+    return {"claimant": claim.claimant, "owner": claim.owner, "epoch": claim.epoch}
+
+
+def _claim_any_owner(managers: Any) -> None:
+    managers.failover.__class__ = _ClaimsAnyOwner
+
+
+class ClaimWithoutTheEpoch(Plant):
+    """A claim succeeds whoever owns the group by then, and under whichever epoch (finding 1)."""
+
+    service = _service_with(_claim_any_owner)
+
+
+# Resource control
+
+
+class _StartsDependentsFirst(ResourceControlManager):
+    def _next_for(self, now: int, facts: GroupFacts, spec: ResourceSpec) -> list[Action]:
+        return super()._next_for(now, facts, replace(spec, depends_on=()))
+
+
+def _start_dependents_first(managers: Any) -> None:
+    managers.resource_control.__class__ = _StartsDependentsFirst
+
+
+class DependentsFirst(Plant):
+    """A machine is started although nothing that it depends on is Online (the rules of the cluster, section 4)."""
+
+    service = _service_with(_start_dependents_first)
+
+
+class _WantsAll(ResourceControlManager):
+    def _see_group(self, record: GroupRecord) -> list[Action]:
+        return super()._see_group(replace(record, persistent=dict.fromkeys(record.persistent, True)))
+
+
+def _want_all(managers: Any) -> None:
+    managers.resource_control.__class__ = _WantsAll
+
+
+class PersistentStateIsIgnored(Plant):
+    """Whatever a group has is brought Online on its new owner, wanted or not (the rules of the cluster, section 5)."""
+
+    service = _service_with(_want_all)
+
+
+# Leases
+
+
+class _OneVoterIsEnough(LeaseView):
+    def _reckon_end(self) -> int | None:
+        counted = [voter.counted_us for voter in self._voters.values() if voter.counted_us is not None]
+        return max(counted) + self.lease_us if counted else None
+
+
+class _LeaseOfOneVoter(NodeManager):
+    def handle(self, now: int, event: Event) -> list[Action]:
+        actions = super().handle(now, event)
+        if self._leases is not None:
+            self._leases.__class__ = _OneVoterIsEnough
+        return actions
+
+
+def _lease_of_one_voter(managers: Any) -> None:
+    managers.node.__class__ = _LeaseOfOneVoter
+
+
+class MinorityKeepsItsLease(Plant):
+    """A lease lives as long as any one voter renews it, so a minority goes on (design, section 4)."""
+
+    fencing = Fencing.SELF
+    service = _service_with(_lease_of_one_voter)
+
+
+class _PetsLate(NodeManager):
+    def handle(self, now: int, event: Event) -> list[Action]:
+        return [self._later(action) if isinstance(action, Pet) else action for action in super().handle(now, event)]
+
+    def _later(self, pet: Pet) -> Pet:
+        late_us = 2 * self._settings.lease_us
+        if not pet.guests_end_us:
+            return pet
+        return replace(pet, guests_end_us=pet.guests_end_us + late_us, node_ends_us=pet.node_ends_us + late_us)
+
+
+def _pet_late(managers: Any) -> None:
+    managers.node.__class__ = _PetsLate
+
+
+class SelfFencingIsLate(Plant):
+    """PID 1 is told to end the guests two leases after the lease: longer than survivors wait (finding 12 d)."""
+
+    fencing = Fencing.SELF
+    service = _service_with(_pet_late)
+
+
+# The database
+
+
+class _VotesWhenEmpty(Acceptor):
+    """Takes on whatever identity it is called by, as a server without a script would."""
+
+    def handle(self, call: Call, *, clock_us: int) -> Reply:
+        if not self.incarnation and not isinstance(call, Hello | Form | Admit) and self._members:
+            self.rig, self.voter, self.incarnation = call.to.rig, call.to.voter, call.to.incarnation
+            self.birth = self.incarnation
+            self.voter_set = VoterSet(version=call.to.set_version, members=dict(self._members))
+        reply = super().handle(call, clock_us=clock_us)
+        if self.voter_set is not None:
+            self._members = dict(self.voter_set.members)
+        return reply
+
+    _members: dict[str, str] = {}
+
+
+class AnEmptyVoterVotes(Plant):
+    """A voter that has lost its disk votes on under its old name (finding 5)."""
+
+    among = SET_CHANGING
+
+    def acceptor(self) -> Acceptor:
+        return _VotesWhenEmpty()
+
+
+class _PromisesNothing(Acceptor):
+    """Forgets its promises: an accept of an older round is taken as well."""
+
+    def handle(self, call: Call, *, clock_us: int) -> Reply:
+        if isinstance(call, Accept | Prepare | Read):
+            for register in self.registers.values():
+                register.promised = register.accepted
+        return super().handle(call, clock_us=clock_us)
+
+
+class PromisesAreForgotten(Plant):
+    """A voter accepts a round although it has promised a later one (CASPaxos; design, section 3)."""
+
+    def acceptor(self) -> Acceptor:
+        return _PromisesNothing()
+
+
+PLANTS_OF_RULES: tuple[type[Plant], ...] = (
+    NothingIsFenced,
+    ClaimWithoutTheEpoch,
+    DependentsFirst,
+    PersistentStateIsIgnored,
+    MinorityKeepsItsLease,
+    SelfFencingIsLate,
+    AnEmptyVoterVotes,
+    PromisesAreForgotten,
+)

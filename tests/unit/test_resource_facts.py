@@ -1,0 +1,49 @@
+"""What is known of a group's resources, and what follows for those that depend on others."""
+
+import pytest
+
+from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
+from harness.model.host import EntryPoint, HostRequest, Why
+from harness.model.records import GroupRecord
+from harness.model.session import Session
+from harness.model.states import ResourceState
+from harness.model.topology import GroupSpec, ResourceSpec
+
+HERE = Session("node1", "c0ffee", "1")
+MACHINE = ResourceSpec(name="vm", type="virtual-machine", depends_on=(("ip",),))
+
+
+def request(entry_point: EntryPoint) -> HostRequest:
+    return HostRequest(
+        number=1,
+        entry_point=entry_point,
+        resource="ip",
+        group="web",
+        session=HERE,
+        epoch=1,
+        not_after_us=0,
+        why=Why.REQUEST,
+        wanted=True,
+    )
+
+
+def group() -> GroupFacts:
+    spec = GroupSpec(name="web", resources=(ResourceSpec(name="ip", type="ip-address"), MACHINE))
+    record = GroupRecord(spec=spec, owner=HERE, epoch=1, persistent={"ip": True, "vm": True})
+    online = ResourceFacts(state=ResourceState.ONLINE, opened_epoch=1)
+    offline = ResourceFacts(state=ResourceState.OFFLINE, opened_epoch=1)
+    return GroupFacts(record, {"ip": online, "vm": offline})
+
+
+def test_a_provider_that_is_online_lets_its_dependents_start() -> None:
+    assert group().providers_online(MACHINE)
+
+
+@pytest.mark.parametrize("entry_point", [EntryPoint.TERMINATE, EntryPoint.OFFLINE])
+def test_a_provider_that_is_told_to_end_lets_nobody_start_although_it_has_not_ended_yet(
+    entry_point: EntryPoint,
+) -> None:
+    facts = group()
+    facts.resources["ip"].request = request(entry_point)
+
+    assert not facts.providers_online(MACHINE)
