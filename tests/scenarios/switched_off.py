@@ -1,0 +1,151 @@
+"""For each scenario a cluster without the rule that it is about. Only here, and in `harness.simulation.plants`."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from harness.cluster_service.database import DatabaseManager
+from harness.cluster_service.failover import FailoverManager
+from harness.cluster_service.failure_policy import FailurePolicy
+from harness.cluster_service.membership import MembershipManager
+from harness.cluster_service.messages import Action, CallHost, Event
+from harness.cluster_service.program_watch import ProgramWatch
+from harness.cluster_service.resource_control import ResourceControlManager
+from harness.cluster_service.service import ClusterService, ServiceConfiguration
+from harness.cluster_service.voter_set import VoterSetManager
+from harness.model.host import EntryPoint
+from harness.model.records import GroupRecord
+from harness.model.topology import Failback
+from harness.simulation.composition import Composition
+from harness.simulation.plants import (
+    Plant,
+    StoppedNotRemovedAtFence,
+    StoppedNotRemovedAtJoin,
+    WeakService,
+)
+from harness.simulation.plants_of_rules import MinorityKeepsItsLease, PersistentStateIsIgnored
+
+__all__ = ["SWITCHED_OFF"]
+
+
+class _NobodyIsLost(MembershipManager):
+    def _declare_lost(self, _now: int) -> list[Action]:
+        return []
+
+
+class _AsksOnce(DatabaseManager):
+    def _hello_if_due(self, now: int, actions: list[Action]) -> None:
+        super()._hello_if_due(now, actions)
+        self._next_hello_us = 1 << 62
+
+
+class _AnybodyMayOwn(FailoverManager):
+    def _see_group(self, name: str, record: GroupRecord, ballot: Any) -> None:
+        super()._see_group(name, replace(record, spec=replace(record.spec, possible_owners=())), ballot)
+
+
+class _SeesNobodyPaused(FailoverManager):
+    def _claim_orphans(self, now: int) -> list[Action]:
+        cluster = self._membership.cluster
+        if cluster is not None:
+            nodes = tuple(replace(entry, paused=False) for entry in cluster.nodes)
+            self._membership.cluster = replace(cluster, nodes=nodes)
+        try:
+            return super()._claim_orphans(now)
+        finally:
+            self._membership.cluster = cluster
+
+
+class _GoesBack(ResourceControlManager):
+    def _see_group(self, record: GroupRecord) -> list[Action]:
+        return super()._see_group(replace(record, spec=replace(record.spec, failback=Failback.ALLOW)))
+
+
+class _MovesForEver(ResourceControlManager):
+    def _see_group(self, record: GroupRecord) -> list[Action]:
+        return super()._see_group(replace(record, spec=replace(record.spec, failover_threshold=100)))
+
+
+class _LetsItRun(ResourceControlManager):
+    def _stand_ready(self, now: int, facts: Any) -> list[Action]:
+        return [
+            action
+            for action in super()._stand_ready(now, facts)
+            if not (isinstance(action, CallHost) and action.request.entry_point is EntryPoint.TERMINATE)
+        ]
+
+
+class _RestartsForEver(FailurePolicy):
+    def next_for(self, now: int, facts: Any, spec: Any, wanted: bool) -> list[Action]:
+        return super().next_for(now, facts, replace(spec, policy=replace(spec.policy, restart_threshold=100)), wanted)
+
+
+class _VotesStay(VoterSetManager):
+    def _to_remove(self, *_arguments: Any) -> str:
+        return ""
+
+
+class _NobodyIsAdded(VoterSetManager):
+    def _add(self, *_arguments: Any) -> list[Action]:
+        return []
+
+
+class _LooksAway(ProgramWatch):
+    def handle(self, now: int, event: Event) -> list[Action]:
+        del now, event
+        return []
+
+
+def _with(manager: str, weak: type) -> type[Composition]:
+    """A composition whose services have that manager with another class."""
+
+    def weaken(managers: Any) -> Any:
+        getattr(managers, manager).__class__ = weak
+        return managers
+
+    class Weakened(Plant):
+        def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
+            return WeakService(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
+
+    return Weakened
+
+
+def _restart_for_ever(managers: Any) -> Any:
+    managers.resource_control._failures.__class__ = _RestartsForEver
+    return managers
+
+
+class _NothingIsCounted(Plant):
+    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
+        return WeakService(_restart_for_ever, configuration=configuration, codec=self.codec, jitter=jitter)
+
+
+class _ProgramsAreNotWatched(Plant):
+    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
+        service = super().service(configuration=configuration, jitter=jitter)
+        service._programs.__class__ = _LooksAway
+        return service
+
+
+class _NothingIsRemoved(StoppedNotRemovedAtJoin):
+    vmms = StoppedNotRemovedAtFence.vmms
+
+
+SWITCHED_OFF: dict[str, type[Composition]] = {
+    "all-networks-lost": MinorityKeepsItsLease,
+    "claimant-lost-during-the-failover": _with("membership", _NobodyIsLost),
+    "database-unreadable": MinorityKeepsItsLease,
+    "failed-stays-failed": _with("resource_control", _MovesForEver),
+    "late-start": _NothingIsRemoved,
+    "no-possible-node": _with("failover", _AnybodyMayOwn),
+    "nodes-lost-one-after-another": _with("voter_set", _VotesStay),
+    "paused-node-gets-nothing": _with("failover", _SeesNobodyPaused),
+    "recovered-node-starts-nothing": _with("resource_control", _GoesBack),
+    "resource-host-hangs": _ProgramsAreNotWatched,
+    "restart-then-relocate": _NothingIsCounted,
+    "single-node-network-loss": _with("membership", _NobodyIsLost),
+    "start-without-network": _with("database", _AsksOnce),
+    "started-by-hand-elsewhere": _with("resource_control", _LetsItRun),
+    "stopped-by-hand": PersistentStateIsIgnored,
+    "voter-comes-back-empty": _with("voter_set", _NobodyIsAdded),
+}
