@@ -20,7 +20,7 @@ def test_scenario(folder: Path, request: pytest.FixtureRequest) -> None:
 
     assert told.broken == ()
     expected = folder / "expected.log"
-    if request.config.getoption("--write-logs"):
+    if request.config.getoption("--write-logs", default=False):
         expected.write_text(told.log, encoding="utf-8")
     before, now = expected.read_text(encoding="utf-8").splitlines(), told.log.splitlines()
     diff = "\n".join(difflib.unified_diff(before, now, "expected.log", "now", lineterm=""))
