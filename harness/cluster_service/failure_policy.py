@@ -68,8 +68,11 @@ class FailurePolicy:
             return self._used_up(now, facts, spec, "its restarts are used up and it may not move")
         return self.escalate(now, facts, spec)
 
-    def escalate(self, now: int, facts: GroupFacts, spec: ResourceSpec) -> list[Action]:
-        """Restarts are used up: move the group to the next candidate, as long as its failover threshold lets it."""
+    def escalate(
+        self, now: int, facts: GroupFacts, spec: ResourceSpec, because: str = "failed and its restarts are used up"
+    ) -> list[Action]:
+        """Nothing is left to try here: move the group to the next candidate, as long as its failover threshold lets it.
+        """
         group = facts.record.spec
         cluster = self._membership.cluster
         assert cluster is not None
@@ -86,21 +89,21 @@ class FailurePolicy:
             session=self._session,
             epoch=facts.record.epoch,
             target=target,
-            reason=f"{spec.name} failed and its restarts are used up",
+            reason=f"{spec.name} {because}",
             failed_at_us=now,
         )
-        return [self._decided(now, facts, spec, target, (len(recent), threshold)), self._orders.change(facts, change)]
+        return [self._decided(now, facts, spec, change, (len(recent), threshold)), self._orders.change(facts, change)]
 
     def _decided(
-        self, now: int, facts: GroupFacts, spec: ResourceSpec, target: str, failovers: tuple[int, int]
+        self, now: int, facts: GroupFacts, spec: ResourceSpec, begin: BeginMove, failovers: tuple[int, int]
     ) -> Action:
         """The decision record (the rules of the cluster, section 7); times in microseconds of the boot-time clock."""
         resource, name = facts.resources[spec.name], facts.record.spec.name
         return resource_line(
             "failover-decided",
-            f"group {name} goes to {target}: {spec.name} failed and its restarts are used up",
+            f"group {name} goes to {begin.target}: {begin.reason}",
             group=name,
-            target=target,
+            target=begin.target,
             epoch=facts.record.epoch,
             evidence=f"{spec.name}: {resource.evidence or 'it cannot be opened'}",
             counters={

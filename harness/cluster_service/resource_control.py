@@ -12,7 +12,7 @@ What is done for one resource of an owned group that is not being moved, first m
 | an administrator has asked for something | as `group_requests` says |
 | not opened under this epoch | OPEN, adopting what runs |
 | a clean stop by hand was reported | SetPersistentState 0 |
-| Online by hand, not wanted | SetPersistentState 1 |
+| Online by hand, not wanted | RequestState 1, with its providers, as if it had been asked for |
 | Failed | as `failure_policy` says |
 | there is a reason to move the group | BeginMove, as `group_move` says |
 | Offline, wanted, providers Online, this node not Paused | ONLINE |
@@ -51,6 +51,7 @@ from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
 from harness.cluster_service.resource_log import failure_line, move_line, online_line, resource_line, wish_lines
 from harness.cluster_service.resource_orders import ResourceOrders
 from harness.database.proposer import Result
+from harness.model.administrative_changes import RequestState
 from harness.model.changes import (
     SetPersistentState,
 )
@@ -441,14 +442,16 @@ class ResourceControlManager:
         if resource.opened_epoch != record.epoch:
             may_move = spec.policy.restart_action is RestartAction.RESTART_THEN_FAILOVER
             if resource.open_errors >= OPEN_ATTEMPTS and may_move:
-                leave = self._failures.escalate(now, facts, spec)
+                leave = self._failures.escalate(now, facts, spec, "cannot be opened here")
                 if any(isinstance(action, ChangeRegister) for action in leave):
                     return leave
             return [self._orders.call(now, facts, spec, EntryPoint.OPEN, why=Why.START, adopt=True)]
         if resource.clean_stop and wanted:
-            return [self._set_persistent_state(facts, spec.name, wanted=False)]
+            off = SetPersistentState(session=self._session, epoch=record.epoch, resource=spec.name, wanted=False)
+            return [self._orders.change(facts, off, resource=spec.name)]
         if resource.found_online and not wanted:
-            return [self._set_persistent_state(facts, spec.name, wanted=True)]
+            on = RequestState(owner=self._session, epoch=record.epoch, resource=spec.name, wanted=True)
+            return [self._orders.change(facts, on, resource=spec.name)]
         if resource.to_fail and resource.state is ResourceState.ONLINE:
             return [self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=Why.REQUEST)]
         if resource.state is ResourceState.FAILED:
@@ -460,11 +463,3 @@ class ResourceControlManager:
         if resource.state is ResourceState.ONLINE and must_end and facts.dependents_down(spec):
             return [self._orders.call(now, facts, spec, EntryPoint.OFFLINE, why=Why.REQUEST)]
         return []
-
-    # Parts
-
-    def _set_persistent_state(self, facts: GroupFacts, name: str, *, wanted: bool) -> Action:
-        change = SetPersistentState(
-            session=self._session, epoch=facts.record.epoch, resource=name, wanted=wanted
-        )
-        return self._orders.change(facts, change, resource=name)

@@ -14,8 +14,7 @@ from harness.model.topology import ResourceSpec
 
 __all__ = ["GroupFacts", "ResourceFacts"]
 
-_DOWN = (ResourceState.OFFLINE, ResourceState.FAILED)
-_GONE = (*_DOWN, ResourceState.OFFLINE_PENDING)
+_GONE = (ResourceState.OFFLINE, ResourceState.FAILED, ResourceState.OFFLINE_PENDING)
 _STARTING = (ResourceState.INITIALIZING, ResourceState.ONLINE_PENDING)
 _UNDER_WAY = {
     EntryPoint.OPEN: ResourceState.INITIALIZING,
@@ -123,8 +122,16 @@ class GroupFacts:
     def dependents_down(self, spec: ResourceSpec) -> bool:
         """Nothing that is up depends on it, or it has another provider in its place that stays."""
         return all(
-            self.resources[other.name].state in _DOWN or self._has_another(other, spec.name)
-            for other in self.record.spec.resources
+            self._is_down(other.name) or self._has_another(other, spec.name) for other in self.record.spec.resources
+        )
+
+    def _is_down(self, name: str) -> bool:
+        """That it failed does not prove that it has ended. Where it is not wanted it is terminated next, and only that
+        counts.
+        """
+        state = self.resources[name].state
+        return state is ResourceState.OFFLINE or (
+            state is ResourceState.FAILED and self.record.persistent.get(name, False)
         )
 
     def _has_another(self, dependent: ResourceSpec, provider: str) -> bool:

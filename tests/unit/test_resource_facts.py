@@ -1,5 +1,7 @@
 """What is known of a group's resources, and what follows for those that depend on others."""
 
+from dataclasses import replace
+
 import pytest
 
 from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
@@ -47,3 +49,12 @@ def test_a_provider_that_is_told_to_end_lets_nobody_start_although_it_has_not_en
     facts.resources["ip"].request = request(entry_point)
 
     assert not facts.providers_online(MACHINE)
+
+
+@pytest.mark.parametrize(("wanted", "is_down"), [(True, True), (False, False)])
+def test_a_failed_dependent_that_is_about_to_be_terminated_keeps_its_provider(wanted: bool, is_down: bool) -> None:
+    facts = group()
+    facts.record = replace(facts.record, persistent={"ip": False, "vm": wanted})
+    facts.resources["vm"].state = ResourceState.FAILED
+
+    assert facts.dependents_down(facts.record.spec.resource("ip")) is is_down
