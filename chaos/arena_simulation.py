@@ -57,8 +57,9 @@ from harness.model.topology import Topology
 from harness.ports import Runtime
 from harness.rig.standing import Power, Standing, merge
 from harness.simulation.composition import Composition
-from harness.simulation.engine import SimulatedContainer
-from harness.simulation.node import Process, SimulatedNode
+from harness.simulation.container import SimulatedContainer
+from harness.simulation.node import SimulatedNode
+from harness.simulation.process import Process
 from harness.simulation.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
 from harness.simulation.world import World
 
@@ -321,9 +322,10 @@ class SimulatedArena:
         """As `harness.rig` puts it together: each node that answers tells what it knows."""
         world = self._there
         snapshots = {
-            name: node.service.snapshot(self._clock.now_us)
+            name: told
             for name, node in world.nodes.items()
-            if node.service is not None and not _hangs(node.processes(), NodeProgram.SERVICE) and not node.frozen
+            if not node.frozen and not _hangs(node.processes(), NodeProgram.SERVICE)
+            if (told := node.snapshot()) is not None
         }
         return merge(world.topology, {name: self._power(name) for name in world.nodes}, snapshots)
 

@@ -9,7 +9,7 @@ from chaos.history import Answer, ClientBeat, EngineEvent, GuestJournal, GuestRu
 from harness.model import labels as label
 from harness.ports import EngineEvent as Happened
 from harness.ports import EventGap
-from harness.simulation.engine import SimulatedContainer
+from harness.simulation.container import SimulatedContainer
 from harness.simulation.world import TraceLine, World
 
 __all__ = ["SimulatedClient", "SimulatedJournals", "engine_record", "log_record", "role_of"]

@@ -246,12 +246,11 @@ def _pace(runs: int, took_s: float) -> str:
 
 def _print_found(found: "Found", took_s: float, saved: Sequence[Path]) -> None:
     from chaos.cli.output import print_table
-    from chaos.search.hunt import play
+    from chaos.search.hunt import covered, play
 
-    situations = sorted({situation for _, situation in found.coverage})
-    kinds = sorted({kind for kind, _ in found.coverage})
-    rows = [(kind, *(str(found.coverage[kind, situation]) for situation in situations)) for kind in kinds]
-    print_table(("fault, by what the cluster was at", *situations), rows, empty="no fault struck")
+    for what, place in (("what the cluster was at", 1), ("what its target was", 2)):
+        words, rows = covered(found.coverage, place)
+        print_table((f"fault, by {what}", *words), rows, empty="no fault struck")
     failure = found.failure
     if failure is None:
         click.echo(f"{_pace(found.runs, took_s)}: nothing broke")
@@ -272,8 +271,8 @@ def _print_json(found: "Found", took_s: float, saved: Sequence[Path]) -> None:
             "runs": found.runs,
             "runs_per_minute": round(found.runs * 60 / max(took_s, 1e-3), 1),
             "coverage": [
-                {"fault": kind, "situation": situation, "times": times}
-                for (kind, situation), times in sorted(found.coverage.items())
+                {"fault": kind, "situation": situation, "role": role, "times": times}
+                for (kind, situation, role), times in sorted(found.coverage.items())
             ],
             "seed": failure.schedule.seed if failure is not None else None,
             "broken": list(failure.broken) if failure is not None else [],

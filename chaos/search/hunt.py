@@ -16,12 +16,14 @@ from typing import Any
 from chaos.search.drawing import draw_rig
 from chaos.search.schedule_file import Schedule, topology_of
 from harness.simulation.composition import Composition
-from harness.simulation.schedule import FaultKind, Outcome, plan, run_schedule
+from harness.simulation.faults import FaultKind
+from harness.simulation.schedule import Outcome, plan, run_schedule
+from harness.simulation.world import Struck
 
-__all__ = ["Coverage", "Found", "Hunt", "Tried", "broken_by", "play", "schedule_of"]
+__all__ = ["Coverage", "Found", "Hunt", "Tried", "broken_by", "covered", "play", "schedule_of"]
 
-Coverage = Counter[tuple[str, str]]
-"""How often each kind of fault struck in each situation of the cluster."""
+Coverage = Counter[Struck]
+"""How often each kind of fault struck, by what the cluster was at and what its target was."""
 
 AHEAD = 2
 """Runs handed out for each process: one under way and one that waits."""
@@ -107,6 +109,16 @@ def play(schedule: Schedule, parts: Parts = Composition) -> Outcome:
     return run_schedule(
         schedule.seed, topology=schedule.topology, planned=schedule.faults, composition=parts()
     )
+
+
+def covered(coverage: Coverage, place: int) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The coverage as a table, a line for each kind of fault: the words at that place of its keys, and the lines."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for key, times in coverage.items():
+        counts[key[0], key[place]] += times
+    words = sorted({word for _, word in counts})
+    kinds = sorted({kind for kind, _ in counts})
+    return words, [(kind, *(str(counts[kind, word]) for word in words)) for kind in kinds]
 
 
 def broken_by(outcome: Outcome) -> tuple[str, ...]:

@@ -22,13 +22,8 @@ from harness.rig.duration import format_duration
 from harness.rig.section import Section
 from harness.rig.topology_document import read_topology
 from harness.rig.yaml_source import load, nearest, refuse
-from harness.simulation.schedule import (
-    FAULTS_END_US,
-    NOT_UNDER_SELF,
-    FaultKind,
-    Planned,
-    machine_names,
-)
+from harness.simulation.faults import ABOUT_MACHINES, NOT_UNDER_SELF, FaultKind, Planned, machine_names
+from harness.simulation.schedule import FAULTS_END_US
 
 __all__ = ["FORMAT", "Schedule", "read_schedule", "topology_of", "write_schedule"]
 
@@ -36,8 +31,6 @@ FORMAT = 1
 RIG = "sim"
 DURATION_MOST_US = 60_000_000
 SEED_MOST = (1 << 63) - 1
-
-_MACHINES = frozenset({FaultKind.VM_CRASH, FaultKind.VM_CRASH_LOOP})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +116,7 @@ def _fault(section: Section, topology: Topology) -> Planned:
 
 def _targets(kind: FaultKind, topology: Topology) -> list[str]:
     nodes = [node.name for node in topology.nodes]
-    if kind in _MACHINES:
+    if kind in ABOUT_MACHINES:
         return machine_names(topology)
     if kind is FaultKind.COMMAND:
         return [f"{node}/{group.name}" for node in nodes for group in topology.groups]

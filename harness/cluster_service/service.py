@@ -138,6 +138,11 @@ class ClusterService:
             self._route(now, events.popleft(), events, actions)
         raise RuntimeError(f"{STEP_LIMIT} facts came out of one {type(event).__name__}: the managers feed each other")
 
+    @property
+    def session(self) -> Session:
+        """Whom it acts for."""
+        return self._configuration.session
+
     def next_wake(self) -> int | None:
         """When the service wants a Tick, if nothing else happens before. May lie in the past."""
         managers = self._managers

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from harness.cluster_service.messages import Answer, AnswerCode
 from harness.model.topology import Topology
 from harness.simulation.node import SimulatedNode
-from harness.simulation.runtime import VirtualClock
+from harness.simulation.runtime import Clock
 
 __all__ = ["Administrator"]
 
@@ -42,7 +42,7 @@ class _Wish:
 class Administrator:
     """`asked` counts the requests, `answers` how they ended; what is asked of a node that does not live is lost."""
 
-    def __init__(self, clock: VirtualClock, *, topology: Topology, nodes: Mapping[str, SimulatedNode]) -> None:
+    def __init__(self, clock: Clock, *, topology: Topology, nodes: Mapping[str, SimulatedNode]) -> None:
         self.asked = 0
         self.answers: list[tuple[str, Answer]] = []
         self._clock = clock
@@ -73,12 +73,24 @@ class Administrator:
                 arguments["failback"] = rng.choice(("none", "immediate", "policy"))
         self.ask(node, verb, arguments)
 
-    def ask(self, node: str, verb: str, arguments: Arguments, *, told: Callable[[Answer], None] | None = None) -> None:
+    def ask(
+        self,
+        node: str,
+        verb: str,
+        arguments: Arguments,
+        *,
+        told: Callable[[Answer], None] | None = None,
+        redirections: int = REDIRECTIONS,
+    ) -> None:
         """One request, asked again of the owner that an answer names; `told` gets the last answer, if there is one."""
         self.asked += 1
         wishes = self._wishes_of(verb, arguments)
         self._wishes += wishes
-        self._send(node, verb, arguments, wishes, REDIRECTIONS, told)
+        self._send(node, verb, arguments, wishes, redirections, told)
+
+    def by_hand(self, machine: str, wanted: bool) -> None:
+        """Somebody starts or stops it past the cluster, which may take that for a wish at any time after."""
+        self._wishes.append(_Wish(machine, wanted, self._clock.now_us))
 
     def may_be_wanted(self, machine: str) -> set[bool]:
         """The PersistentStates that the requests can have left, from 1 at the beginning."""

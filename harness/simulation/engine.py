@@ -9,16 +9,18 @@ The latencies and races are those measured on Docker 20.10 (docker-trials, secti
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from harness.errors import EngineError, NoSuchContainer
 from harness.model import labels as label
 from harness.model.labels import Role
 from harness.model.machine import MachineSpec
-from harness.ports import Container, EngineEvent, EventGap
+from harness.ports import EngineEvent, EventGap
+from harness.simulation.container import Answer, SimulatedContainer
+from harness.simulation.engine_troubles import EngineTroubles, StopTrouble
 from harness.simulation.runtime import VirtualClock
 
-__all__ = ["Answer", "SimulatedContainer", "SimulatedEngine"]
+__all__ = ["SimulatedEngine"]
 
 MS_US = 1_000
 KILL_LIMIT_US = 12_000_000
@@ -29,59 +31,6 @@ SIGKILL, SIGTERM = 9, 15
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class SimulatedContainer:
-    """One container. `host` is the node's container whose namespaces it shares; `doomed` the exit status of a PID 1
-    that a frozen guest keeps from dying. `stopped` is SIGSTOP to its processes, of which the engine knows nothing.
-    """
-
-    id: str
-    name: str
-    labels: Mapping[str, str]
-    host: str | None = None
-    spec: MachineSpec | None = None
-    obeys_term: bool = True
-    alive: bool = False
-    running: bool = False
-    paused: bool = False
-    starting: bool = False
-    restarting: bool = False
-    removing: bool = False
-    switched_off: bool = False
-    stopped: bool = False
-    killed_while_paused: bool = False
-    doomed: int | None = None
-    started: str = ""
-    started_us: int = 0
-    exit_code: int = 0
-    lives: int = 0
-    short_lives: int = 0
-    when_down: list[Callable[[], None]] = field(default_factory=list)
-
-    @property
-    def is_node(self) -> bool:
-        """Whether it is a hypervisor node and not a guest."""
-        return self.host is None
-
-    @property
-    def node(self) -> str:
-        """The name of the node that it is, or runs on."""
-        return self.labels.get(label.NODE, "")
-
-    def listed(self) -> Container:
-        """As the engine's listing shows it."""
-        return Container(
-            id=self.id,
-            name=self.name,
-            running=self.running,
-            paused=self.paused,
-            started=self.started,
-            started_ns=self.started_us * 1_000,
-            exit_code=self.exit_code,
-            labels=dict(self.labels),
-        )
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
 class _CommandInside:
     """A command in one life of a container; `status` None while it runs."""
 
@@ -89,29 +38,6 @@ class _CommandInside:
     life: int
     words: tuple[str, ...]
     status: int | None = None
-
-
-class Answer:
-    """How an operation tells its outcome; the first call counts. By hand nobody listens."""
-
-    def __init__(
-        self, succeed: Callable[[object], None] | None = None, fail: Callable[[EngineError], None] | None = None
-    ) -> None:
-        self._succeed = succeed
-        self._fail = fail
-        self.given = False
-
-    def succeed(self, value: object = None) -> None:
-        """The engine has done it."""
-        if not self.given and self._succeed is not None:
-            self._succeed(value)
-        self.given = True
-
-    def fail(self, error: EngineError) -> None:
-        """The engine refuses, or gave up."""
-        if not self.given and self._fail is not None:
-            self._fail(error)
-        self.given = True
 
 
 class SimulatedEngine:
@@ -128,11 +54,13 @@ class SimulatedEngine:
         self.on_ended: list[Callable[[SimulatedContainer, int], None]] = []
         self.on_node_up: list[Callable[[str], None]] = []
         self.on_node_down: list[Callable[[str], None]] = []
+        self.on_by_hand: list[Callable[[str, bool], None]] = []
         self.listeners: list[Callable[[EngineEvent | EventGap], None]] = []
         self.held: dict[str, set[str]] = {}
         self.stalled_until_us = 0
         self.ready_after_us: dict[str, int] = {}
         self.not_ready: set[str] = set()
+        self.troubles = EngineTroubles()
         self._commands: dict[str, _CommandInside] = {}
         self._nodes: dict[str, SimulatedContainer] = {}
         self._guests: dict[str, dict[str, SimulatedContainer]] = {}
@@ -152,7 +80,7 @@ class SimulatedEngine:
     def machine(self, name: str) -> SimulatedContainer:
         """The running container of a machine, wherever it runs. KeyError when none runs."""
         for box in self.boxes.values():
-            if box.alive and box.labels.get(label.RESOURCE) == name:
+            if box.alive and box.machine == name:
                 return box
         raise KeyError(name)
 
@@ -191,6 +119,7 @@ class SimulatedEngine:
         box = self.boxes[container]
         if not box.alive:
             return
+        self._by_hand(box, wanted=False)
         self._thaw(box)
         self._emit(box, "kill", signal=SIGTERM)
         if box.obeys_term:
@@ -203,7 +132,12 @@ class SimulatedEngine:
 
     def start_by_hand(self, container: str) -> None:
         """`docker start`."""
+        self._by_hand(self.boxes[container], wanted=True)
         self.start(container, Answer())
+
+    def _by_hand(self, box: SimulatedContainer, *, wanted: bool) -> None:
+        for told in self.on_by_hand:
+            told(box.machine, wanted)
 
     def kill_by_hand(self, container: str, signal: int = SIGKILL) -> None:
         """`docker kill -s`."""
@@ -235,10 +169,9 @@ class SimulatedEngine:
         """Whether what runs in a machine is ready: `ready_after_us` its start, by machine, and unless it is
         `not_ready`.
         """
-        machine = box.labels.get(label.RESOURCE, "")
-        due_us = box.started_us + self.ready_after_us.get(machine, 0)
+        due_us = box.started_us + self.ready_after_us.get(box.machine, 0)
         goes_on = box.alive and not box.paused and not box.stopped
-        return goes_on and self.clock.now_us >= due_us and machine not in self.not_ready
+        return goes_on and self.clock.now_us >= due_us and box.machine not in self.not_ready
 
     def hold(self, rig: str, node: str) -> None:
         """Set the mark that keeps a node off."""
@@ -371,9 +304,14 @@ class SimulatedEngine:
         elif not host.alive or host.doomed is not None:
             answer.fail(EngineError(f"start of {box.name}: namespace path: no such file"))
         else:
+            try:
+                longer_ms = self.troubles.start_takes_us(box.machine, self.clock.now_us) // MS_US
+            except EngineError as error:
+                answer.fail(error)
+                return
             box.starting = True
             life = host.lives
-            self._later(self.rng.randint(70, 110), lambda: self._machine_up(box, host, life, answer))
+            self._later(self.rng.randint(70, 110) + longer_ms, lambda: self._machine_up(box, host, life, answer))
 
     def _start_while_restarting(self, box: SimulatedContainer, host: SimulatedContainer, answer: Answer) -> None:
         # Both were seen: a refusal, and a start that waited for the engine's lock and ran in the node's next life.
@@ -411,6 +349,10 @@ class SimulatedEngine:
         self._emit(box, "start")
 
     def _signal(self, box: SimulatedContainer, signal: int, answer: Answer) -> None:
+        if self.troubles.stops_badly(box.machine, self.clock.now_us, StopTrouble.FAILING):
+            box.removing = False
+            answer.fail(EngineError(f"kill of {box.name}: permission denied"))
+            return
         self._emit(box, "kill", signal=signal)
         if box.is_node:
             box.switched_off = True  # any signal through the engine suspends the restart policy
@@ -421,7 +363,8 @@ class SimulatedEngine:
             self.clock.after(KILL_LIMIT_US, lambda: self._give_up(box, answer, gave_up))
             return
         self._thaw(box)
-        if signal == SIGTERM and box.obeys_term and not box.is_node:
+        deaf = self.troubles.stops_badly(box.machine, self.clock.now_us, StopTrouble.DEAF)
+        if signal == SIGTERM and box.obeys_term and not box.is_node and not deaf:
             self._later(self.rng.randint(10, 60), lambda: self._end(box, 0), life=box)
         answer.succeed()
 
@@ -431,9 +374,11 @@ class SimulatedEngine:
             answer.fail(error)
 
     def _end(self, box: SimulatedContainer, exit_code: int, *, with_node: bool = False) -> None:
-        if not box.alive:
+        if not box.alive or (box.is_node and not self._guests_end(box, exit_code)):
             return
-        if box.is_node and not self._guests_end(box, exit_code):
+        stuck_us = self.troubles.stops_badly(box.machine, self.clock.now_us, StopTrouble.ENDLESS)
+        if stuck_us:
+            self._later(stuck_us // MS_US + 1, lambda: self._end(box, exit_code), life=box)
             return
         box.alive = box.paused = box.stopped = box.killed_while_paused = False
         box.doomed = None
@@ -451,7 +396,9 @@ class SimulatedEngine:
             self._finish_doomed(self._host(box))
 
     def _guests_end(self, node: SimulatedContainer, exit_code: int) -> bool:
-        """The namespace's death reaches its guests; returns whether all are dead. A frozen one keeps PID 1 waiting."""
+        """The namespace's death reaches its guests; returns whether all are dead. One that is frozen, or that nothing
+        can end, keeps PID 1 waiting.
+        """
         guests = list(self._guests.get(node.id, {}).values())
         for box in guests:
             if not box.paused:

@@ -14,7 +14,8 @@ from harness.errors import EngineError, EngineUnanswered
 from harness.model.machine import MachineSpec
 from harness.model.session import Session
 from harness.ports import Container, EngineEvent, EventGap
-from harness.simulation.engine import MS_US, Answer, SimulatedEngine
+from harness.simulation.container import Answer
+from harness.simulation.engine import MS_US, SimulatedEngine
 from harness.simulation.runtime import SimulatedRuntime
 
 __all__ = ["CALL_LIMIT_US", "SimulatedEngineClient"]
@@ -131,7 +132,7 @@ class SimulatedEngineClient:
 
     async def kill(self, container: str, *, signal: int = 9) -> None:
         """Send a signal; SIGKILL waits for the end."""
-        await self._call("kill", lambda answer: self.engine.kill(container, signal, answer), 1, 4)
+        await self._call("kill", lambda answer: self._kill(container, signal, answer), 1, 4)
 
     async def remove(self, container: str) -> None:
         """Force-remove by id."""
@@ -165,6 +166,20 @@ class SimulatedEngineClient:
         stream = _Stream(self, labels)
         self._streams = [stream]
         return stream
+
+    def _kill(self, container: str, signal: int, answer: Answer) -> None:
+        """The switch of a node may be out of reach, or say that it has switched and do it later."""
+        box, troubles, now_us = self.engine.boxes.get(container), self.engine.troubles, self._clock.now_us
+        name = box.node if box is not None and box.is_node else ""
+        if name and now_us < troubles.switch_unreachable[name]:
+            answer.fail(EngineError(f"kill of {container[:12]}: the engine's host cannot be reached"))
+        elif name and now_us < troubles.switch_late[name]:
+            self._clock.after(
+                troubles.switch_delay_us, lambda: self.engine.kill(container, signal, Answer())
+            )
+            answer.succeed()
+        else:
+            self.engine.kill(container, signal, answer)
 
     # How a call travels.
 

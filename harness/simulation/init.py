@@ -4,7 +4,7 @@ before it listens.
 
 from collections.abc import Callable
 
-from harness.simulation.runtime import VirtualClock
+from harness.simulation.runtime import Clock
 
 __all__ = ["SimulatedInit"]
 
@@ -14,7 +14,7 @@ BOOT_GRACE_US = 60_000_000
 class SimulatedInit:
     """PID 1's deadlines. The first ends the guests, the second the node; both are looked at before any pet is read."""
 
-    def __init__(self, clock: VirtualClock, *, kill_guests: Callable[[], None], reset: Callable[[], None]) -> None:
+    def __init__(self, clock: Clock, *, kill_guests: Callable[[], None], reset: Callable[[], None]) -> None:
         self._clock = clock
         self._kill_guests = kill_guests
         self._reset = reset

@@ -5,8 +5,7 @@ The cluster service, VMMS, resource host and drivers are the real ones.
 """
 
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from harness.cluster_service.messages import (
@@ -17,14 +16,12 @@ from harness.cluster_service.messages import (
     CallVoter,
     Event,
     Fence,
-    FenceEnded,
     HostConnected,
     HostLost,
     HostReported,
     Log,
     Pet,
     PowerOn,
-    PowerOnEnded,
     ProgramAnswered,
     Requested,
     Reset,
@@ -34,7 +31,7 @@ from harness.cluster_service.messages import (
 )
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.errors import EngineError
-from harness.model.host import HostReport
+from harness.model.host import HostReport, HostRequest
 from harness.model.session import Session
 from harness.model.topology import Topology
 from harness.resource_host.host import ResourceHost
@@ -44,29 +41,20 @@ from harness.simulation.engine import SimulatedEngine
 from harness.simulation.engine_client import SimulatedEngineClient
 from harness.simulation.init import SimulatedInit
 from harness.simulation.network import SimulatedNetwork
+from harness.simulation.power_calls import fenced, powered_on
+from harness.simulation.process import Process, Record
 from harness.simulation.reach import SimulatedReach
-from harness.simulation.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
-from harness.simulation.vmms_link import VmmsLink, VmmsProcess
+from harness.simulation.runtime import Clock, SimulatedRuntime, SimulatedTask
+from harness.simulation.vmms_link import CallTrouble, DriverBroke, VmmsLink, VmmsProcess
 from harness.simulation.voters import SimulatedVoter, VoterConnections
 
-__all__ = ["Process", "Record", "SimulatedNode"]
+__all__ = ["SimulatedNode"]
 
 MS_US = 1_000
 HOUR_US = 3_600_000_000
 WATCHDOG_EXIT = 87
 HOP_US = 150
 PROCESSES = {WatchedProgram.RESOURCE_HOST: "host", WatchedProgram.VMMS: "vmms"}
-
-Record = Callable[[str, str, str, Mapping[str, Any]], None]
-"""Writes one line of the world's trace: node, component, event, fields."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Process:
-    """One process of a node: known by when it was started; `stopped` by a signal."""
-
-    started_us: int
-    stopped: bool
 
 
 class SimulatedNode:
@@ -76,7 +64,7 @@ class SimulatedNode:
 
     def __init__(
         self,
-        clock: VirtualClock,
+        clock: Clock,
         rng: random.Random,
         *,
         name: str,
@@ -91,6 +79,9 @@ class SimulatedNode:
         self.client = SimulatedEngineClient(engine)
         self.service: ClusterService | None = None
         self.frozen = False
+        self.drivers = CallTrouble()
+        self.on_fence: list[Callable[[Session, Session], None]] = []
+        self.on_host_call: list[Callable[[str, HostRequest], None]] = []
         self._clock = clock
         self._rng = rng
         self._topology = topology
@@ -112,11 +103,12 @@ class SimulatedNode:
         self._deferred: list[Callable[[], None]] = []
         self._held: set[str] = set()
         self._wake_us: int | None = None
+        self._dies_after: int | None = None
         self._noted_guests_end_us = 0
         self._requests = 0
         self._askers: dict[int, Callable[[Answer], None]] = {}
         if name in voters:
-            voters[name].on_disk_refused.append(lambda: self._soon(250, 600, self._start_voter))
+            voters[name].on_disk_refused.append(self.voter_died)
 
     # Lives of the node, as the engine tells them.
 
@@ -173,6 +165,14 @@ class SimulatedNode:
         self._record(self.name, "init", "process-killed", {"process": name})
         self._soon(250, 600, again)
 
+    def voter_died(self) -> None:
+        """It has ended by itself; PID 1 starts it again."""
+        self._soon(250, 600, self._start_voter)
+
+    def crash_service_after(self, actions: int) -> None:
+        """The service dies once it has carried out so many actions more: between two of one list as well."""
+        self._dies_after = actions if self.service is not None else None
+
     def hang_process(self, name: str, duration_us: int) -> None:
         """SIGSTOP to `service`, `host`, `vmms` or `voter`, SIGCONT later. Its successor is not hung."""
         if name == "voter":
@@ -219,6 +219,10 @@ class SimulatedNode:
         if self._up and voter is not None and voter.running:
             found["voter"] = Process(started_us=voter.started_us, stopped=voter.held)
         return found
+
+    def snapshot(self) -> dict[str, Any] | None:
+        """What this node's service believes; None while there is none."""
+        return self.service.snapshot(self._clock.now_us) if self.service is not None else None
 
     def has_address(self, address: str) -> bool:
         """Whether the interface of this life of the node has that address."""
@@ -274,6 +278,9 @@ class SimulatedNode:
         return runtime
 
     def _task_failed(self, task: SimulatedTask, error: Exception) -> None:
+        if isinstance(error, DriverBroke):
+            self.kill_process("host")  # as the live process ends when a task of its own fails
+            return
         raise AssertionError(f"{self.name}: task {task.name} failed: {error!r}") from error
 
     def _soon(self, least_ms: int, most_ms: int, step: Callable[[], None]) -> None:
@@ -343,7 +350,7 @@ class SimulatedNode:
         runtime = self._runtime("host")
         self._host = self._composition.resource_host(
             runtime=runtime,
-            hypervisor=VmmsLink(self._clock, self._vmms, runtime),
+            hypervisor=VmmsLink(self._clock, self._vmms, runtime, self.drivers),
             addresses=self._addresses,
             reach=SimulatedReach(self._engine, node=self.name, runtime=runtime),
             report=self._host_reports,
@@ -364,7 +371,7 @@ class SimulatedNode:
     def _start_service(self) -> None:
         self._starts += 1
         runtime = self._runtime("service")
-        link = VmmsLink(self._clock, self._vmms, runtime)
+        link = self._link()
         process = f"{self.name}.{self._life}.{self._starts}"
 
         async def start() -> None:
@@ -396,7 +403,7 @@ class SimulatedNode:
             ),
             jitter=self._rng.random,
         )
-        self._wake_us = None
+        self._wake_us = self._dies_after = None
         self._deliver(HostConnected() if self._host is not None else HostLost())
 
     # Administrators.
@@ -441,7 +448,13 @@ class SimulatedNode:
             if self.service is not service:
                 return
             self._carry_out(action, service)
-        self._schedule(service)
+            if self._dies_after is not None:
+                self._dies_after -= 1
+                if self._dies_after <= 0:
+                    self._dies_after = None
+                    self.kill_process("service")
+        if self.service is service:
+            self._schedule(service)
 
     def _schedule(self, service: ClusterService) -> None:
         wake = service.next_wake()
@@ -465,6 +478,8 @@ class SimulatedNode:
                 assert self._voter_calls is not None
                 self._voter_calls.call(action)
             case CallHost(request):
+                for listen in self.on_host_call:
+                    listen(self.name, request)
                 host = self._host
                 if host is not None:
                     delay = self._rng.randint(80, 300)
@@ -473,10 +488,12 @@ class SimulatedNode:
                 assert self._init is not None
                 self._init.pet(guests_end_us, node_ends_us)
                 self._noted_guests_end_us = guests_end_us or self._noted_guests_end_us
-            case Fence():
-                self._spawn(self._fence(action, service), "fence")
+            case Fence(session=session):
+                for hear in self.on_fence:
+                    hear(service.session, session)
+                self._spawn(self._tell(fenced(self._link(), action, self._composition), service), "fence")
             case PowerOn(node):
-                self._spawn(self._power_on(node, service), "power on")
+                self._spawn(self._tell(powered_on(self._link(), node), service), "power on")
             case Reset(reason):
                 self._record(self.name, "membership-manager", "reset", {"reason": reason})
                 self._engine.end_node(self.name, WATCHDOG_EXIT)
@@ -510,27 +527,16 @@ class SimulatedNode:
 
         self._clock.after(HOP_US, lambda: asked.when_running(answer))
 
-    def _spawn(self, coroutine: Any, name: str) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         self._runtimes["service"].spawn(coroutine, name=name)
 
-    async def _fence(self, action: Fence, service: ClusterService) -> None:
-        link = VmmsLink(self._clock, self._vmms, self._runtimes["service"])
-        error: str | None = None
-        try:
-            await self._composition.fence(link, action.session, action.not_after_us)
-        except EngineError as failure:
-            error = str(failure)
-        if self.service is service:
-            self._deliver(FenceEnded(session=action.session, error=error))
+    def _link(self) -> VmmsLink:
+        return VmmsLink(self._clock, self._vmms, self._runtimes["service"])
 
-    async def _power_on(self, node: str, service: ClusterService) -> None:
-        link = VmmsLink(self._clock, self._vmms, self._runtimes["service"])
-        try:
-            ended = PowerOnEnded(node=node, held=not await link.power_on(node))
-        except EngineError as failure:
-            ended = PowerOnEnded(node=node, error=str(failure))
+    async def _tell(self, event: Coroutine[Any, Any, Event], service: ClusterService) -> None:
+        told = await event
         if self.service is service:
-            self._deliver(ended)
+            self._deliver(told)
 
     def _log_of(self, component: str) -> Callable[..., None]:
         def log(event: str, message: str, /, *, number: int | None = None, **fields: str | int | None) -> None:

@@ -23,7 +23,6 @@ from harness.model.topology import Fencing, ResourceSpec
 from harness.model.voter_set import VoterSet
 from harness.ports import Hypervisor
 from harness.simulation.plants import Plant, WeakService
-from harness.simulation.schedule import SET_CHANGING
 
 __all__ = ["PLANTS_OF_RULES"]
 
@@ -190,8 +189,6 @@ class _VotesWhenEmpty(Acceptor):
 
 class AnEmptyVoterVotes(Plant):
     """A voter that has lost its disk votes on under its old name (finding 5)."""
-
-    among = SET_CHANGING
 
     def acceptor(self) -> Acceptor:
         return _VotesWhenEmpty()

@@ -6,12 +6,13 @@ depends on hashes, threads or the wall clock. A coroutine may await only what th
 """
 
 import heapq
+import inspect
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from harness.ports import DeadlinePassed
 
-__all__ = ["Cancelled", "SimulatedRuntime", "SimulatedTask", "VirtualClock"]
+__all__ = ["Cancelled", "Clock", "SimulatedRuntime", "SimulatedTask", "VirtualClock"]
 
 T = TypeVar("T")
 
@@ -21,6 +22,17 @@ TASKS_KEPT = 16
 
 class Cancelled(BaseException):
     """Thrown into a coroutine whose task was cancelled, at the point where it waits."""
+
+
+class Clock(Protocol):
+    """What the parts of a node know of time: the world's clock itself, or one that drifts against it."""
+
+    @property
+    def now_us(self) -> int: ...
+
+    def at(self, when_us: int, callback: Callable[[], None]) -> None: ...
+
+    def after(self, delay_us: int, callback: Callable[[], None]) -> None: ...
 
 
 class VirtualClock:
@@ -55,7 +67,7 @@ class VirtualClock:
 class _Result(Generic[T]):
     """A result set once; waiting tasks are resumed through the clock, so that setting it never runs foreign code."""
 
-    def __init__(self, clock: VirtualClock) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._done = False
         self._value: Any = None
@@ -100,7 +112,7 @@ class SimulatedTask:
 
     def __init__(
         self,
-        clock: VirtualClock,
+        clock: Clock,
         coroutine: Coroutine[Any, Any, Any],
         *,
         name: str,
@@ -125,12 +137,11 @@ class SimulatedTask:
             return
         self._finished = True
         self._waiting_for = None
+        if inspect.getcoroutinestate(self._coroutine) == inspect.CORO_RUNNING:
+            return  # in this very stack: it ends at its next wait because it is marked finished
         try:
             self._coroutine.throw(Cancelled())
         except (Cancelled, StopIteration):
-            return
-        except RuntimeError:
-            # It is running right now, in this very stack: it ends at its next wait because it is marked finished.
             return
         self._coroutine.close()
 
@@ -183,7 +194,7 @@ class SimulatedRuntime:
     the release.
     """
 
-    def __init__(self, clock: VirtualClock, *, on_error: Callable[[SimulatedTask, Exception], None]) -> None:
+    def __init__(self, clock: Clock, *, on_error: Callable[[SimulatedTask, Exception], None]) -> None:
         self._gate = _Gate()
         self._clock = clock
         self._on_error = on_error

@@ -5,6 +5,7 @@ EngineUnanswered, and what it asked for may have happened. When the caller dies,
 for.
 """
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -12,10 +13,10 @@ from harness.errors import EngineUnanswered
 from harness.model.machine import MachineNotice, MachineSpec, MachineView, Order, Proof
 from harness.model.session import Session
 from harness.ports import Pending
-from harness.simulation.runtime import SimulatedRuntime, VirtualClock
+from harness.simulation.runtime import Clock, SimulatedRuntime
 from harness.vmms.vmms import Vmms
 
-__all__ = ["VmmsLink", "VmmsProcess"]
+__all__ = ["CallTrouble", "DriverBroke", "VmmsLink", "VmmsProcess"]
 
 T = TypeVar("T")
 
@@ -48,13 +49,38 @@ class VmmsProcess:
         self._unanswered.append(pending)
 
 
+class DriverBroke(RuntimeError):
+    """An error that no driver expects."""
+
+
+class CallTrouble:
+    """What befalls the next calls of drivers: each entry one of them, which hangs for so many microseconds; None: it
+    breaks with an error that nobody expects.
+    """
+
+    def __init__(self) -> None:
+        self.next: deque[int | None] = deque()
+
+    async def befall(self, runtime: SimulatedRuntime) -> None:
+        """Take the next one, if there is one."""
+        if not self.next:
+            return
+        hangs_us = self.next.popleft()
+        if hangs_us is None:
+            raise DriverBroke("the driver broke")
+        await runtime.sleep(hangs_us)
+
+
 class VmmsLink:
     """The `Hypervisor` port as one caller on the node has it."""
 
-    def __init__(self, clock: VirtualClock, process: VmmsProcess, caller: SimulatedRuntime) -> None:
+    def __init__(
+        self, clock: Clock, process: VmmsProcess, caller: SimulatedRuntime, trouble: CallTrouble | None = None
+    ) -> None:
         self._clock = clock
         self._process = process
         self._caller = caller
+        self._trouble = trouble
 
     async def alive(self) -> None:
         """See the port, as for all that follow."""
@@ -106,6 +132,8 @@ class VmmsLink:
             yield await self._ask(lambda _: anext(subscription), of=vmms)
 
     async def _ask(self, call: Callable[[Vmms], Coroutine[Any, Any, T]], *, of: Vmms | None = None) -> T:
+        if self._trouble is not None and of is None:
+            await self._trouble.befall(self._caller)
         answer: Pending[T] = self._caller.pending()
 
         def settle(value: T) -> None:

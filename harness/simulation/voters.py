@@ -11,7 +11,7 @@ from harness.cluster_service.messages import CallVoter, Event, VoterAnswered, Vo
 from harness.database.acceptor import Acceptor
 from harness.database.protocol import Call, Hello, ListKeys, Read, Reply
 from harness.simulation.network import SimulatedNetwork
-from harness.simulation.runtime import VirtualClock
+from harness.simulation.runtime import Clock
 
 __all__ = ["SimulatedVoter", "VoterConnections"]
 
@@ -19,7 +19,7 @@ __all__ = ["SimulatedVoter", "VoterConnections"]
 class SimulatedVoter:
     """One voter process and its disk. Its disk outlives it; `watch` hears every call that it carried out."""
 
-    def __init__(self, clock: VirtualClock, acceptor: Acceptor, *, node: str) -> None:
+    def __init__(self, clock: Clock, acceptor: Acceptor, *, node: str) -> None:
         self.acceptor = acceptor
         self.node = node
         self.running = False
@@ -32,6 +32,7 @@ class SimulatedVoter:
         self.watch: list[Callable[[SimulatedVoter, Call, Reply], None]] = []
         self._clock = clock
         self._waiting: list[Callable[[], None]] = []
+        self._unsynced: list[Call] | None = None
 
     def start(self) -> None:
         """The process starts and has loaded its disk."""
@@ -40,6 +41,7 @@ class SimulatedVoter:
         self.runs += 1
         self.started_us = self._clock.now_us
         self._waiting.clear()
+        self._unsynced = None
 
     def wipe(self) -> None:
         """Its files are gone, and with them who it was."""
@@ -50,6 +52,19 @@ class SimulatedVoter:
         """The process ends; what waited in its sockets is gone."""
         self.running = False
         self._waiting.clear()
+
+    def cut_off_before_the_sync(self) -> None:
+        """From now on what is asked is written and not synced, so that nothing is answered, until `lose_the_tail`."""
+        self._unsynced = []
+
+    def lose_the_tail(self, kept: int) -> None:
+        """The power is cut: of what was written since then the first `kept` are on the disk, and the rest never was."""
+        written, self._unsynced = self._unsynced, None
+        if written is None or not self.running:
+            return
+        for call in written[:kept]:
+            self._carry_out(call)
+        self.stop()
 
     def hold(self) -> None:
         """The process is frozen: calls wait."""
@@ -75,10 +90,16 @@ class SimulatedVoter:
             for told in self.on_disk_refused:
                 told()
             return
+        if self._unsynced is not None:
+            self._unsynced.append(call)
+            return
+        answer(self._carry_out(call))
+
+    def _carry_out(self, call: Call) -> Reply:
         reply = self.acceptor.handle(call, clock_us=self._clock.now_us)
         for watcher in self.watch:
             watcher(self, call, reply)
-        answer(reply)
+        return reply
 
 
 class VoterConnections:
@@ -86,7 +107,7 @@ class VoterConnections:
 
     def __init__(
         self,
-        clock: VirtualClock,
+        clock: Clock,
         network: SimulatedNetwork,
         *,
         node: str,

@@ -33,7 +33,7 @@ from harness.model.changes import Record
 from harness.model.records import ClusterRecord, GroupRecord
 from harness.model.topology import Topology
 from harness.model.voter_set import VoterSet
-from harness.simulation.engine import SimulatedContainer
+from harness.simulation.container import SimulatedContainer
 from harness.simulation.voters import SimulatedVoter
 
 __all__ = ["ChosenValues", "OneInstance", "OrderedStarts", "ProvidersFirst", "TrueLeases", "Violation"]
@@ -44,8 +44,8 @@ class Violation(AssertionError):
 
 
 class OneInstance:
-    """Hook its methods to the engine's starts and ends. `foreign` names containers that were started by hand,
-    outside the cluster.
+    """Hook its methods to the engine's starts and ends. `foreign` names containers that somebody starts by hand: what
+    runs in them until its end is not the cluster's.
     """
 
     def __init__(self, *, told: Callable[[str], None]) -> None:
@@ -55,8 +55,8 @@ class OneInstance:
 
     def started(self, box: SimulatedContainer, at_us: int) -> None:
         """A container's main process runs."""
-        machine = box.labels.get(label.RESOURCE)
-        if box.is_node or machine is None or box.id in self.foreign:
+        machine = box.machine
+        if not machine or box.id in self.foreign:
             return
         alive = self._alive.setdefault(machine, [])
         alive.append(box)
@@ -67,7 +67,8 @@ class OneInstance:
     def ended(self, box: SimulatedContainer, at_us: int) -> None:
         """A container's main process is gone."""
         del at_us
-        alive = self._alive.get(box.labels.get(label.RESOURCE, ""), [])
+        self.foreign.discard(box.id)
+        alive = self._alive.get(box.machine, [])
         if box in alive:
             alive.remove(box)
 
@@ -94,6 +95,7 @@ class ChosenValues:
         self._codec = codec
         self._told = told
         self._registers: dict[str, _Register] = {}
+        self.on_chosen: list[Callable[[str, Stored, Stored], None]] = []
 
     def newest(self, key: str) -> Record | None:
         """What that register holds in truth."""
@@ -128,7 +130,11 @@ class ChosenValues:
             self._told(f"voter set {voter_set.version} has two memberships: {known.members} and {voter_set.members}")
 
     def _choose(self, key: str, register: _Register, ballot: Ballot, stored: Stored) -> None:
+        newest = max(register.chosen.values(), key=lambda one: one.version, default=None)
         register.chosen[ballot] = stored
+        if newest is not None and newest.version < stored.version:
+            for told in self.on_chosen:
+                told(key, newest, stored)
         for other, theirs in register.chosen.items():
             if other == ballot:
                 continue
@@ -174,9 +180,9 @@ class OrderedStarts:
         """Somebody orders that container to start: a machine, or a node that is switched on."""
         if box.is_node:
             return
-        machine, group = box.labels.get(label.RESOURCE), box.labels.get(label.GROUP)
+        machine, group = box.machine, box.labels.get(label.GROUP)
         record = self._chosen.newest(f"group/{group}")
-        if isinstance(record, GroupRecord) and not record.persistent.get(machine or "", False):
+        if isinstance(record, GroupRecord) and not record.persistent.get(machine, False):
             self._told(f"machine {machine} is ordered to start on {box.node} although its PersistentState is 0")
         since_us = self._paused_since_us.get(box.node)
         if since_us is not None and now_us - since_us > self._pause_seen_us:
@@ -205,7 +211,7 @@ class ProvidersFirst:
 
     def ordered(self, box: SimulatedContainer, now_us: int) -> None:
         """Somebody orders that container to start."""
-        machine = box.labels.get(label.RESOURCE, "")
+        machine = box.machine
         for addresses in self._needs.get(machine, ()):
             if not any(self._present(box.node, address.partition("/")[0]) for address in addresses):
                 missing, at_s = " and ".join(addresses), now_us / 1e6
@@ -236,8 +242,11 @@ class TrueLeases:
     def ordered(self, box: SimulatedContainer, now_us: int) -> None:
         """Somebody orders that container to start."""
         session = box.labels.get(label.SESSION)
-        if box.is_node or session is None:
-            return
+        if not box.is_node and session is not None:
+            self.acted(session, f"machine {box.machine} is ordered to start on {box.node}", now_us)
+
+    def acted(self, session: str, what: str, now_us: int) -> None:
+        """A session does what only a live lease allows."""
         renewed = self._renewed.get(session, {})
         fresh = {voter for voter, at_us in renewed.items() if at_us > now_us - self._lease_us}
         # A lease is counted over the set under which it was renewed, and that may be the one before.
@@ -246,6 +255,5 @@ class TrueLeases:
             voter_set = self._sets.get(version)
             if voter_set is not None and len(fresh & set(voter_set.members)) >= voter_set.majority:
                 return
-        machine = box.labels.get(label.RESOURCE)
         renewers = ", ".join(sorted(fresh)) or "nobody"
-        self._told(f"machine {machine} is ordered to start on {box.node} without a lease: renewed by {renewers}")
+        self._told(f"{what} without a lease: renewed by {renewers}")

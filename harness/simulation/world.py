@@ -17,18 +17,34 @@ from harness.model import labels as label
 from harness.model.changes import CreateRegister
 from harness.model.first_records import first_registers
 from harness.model.records import ClusterRecord, GroupRecord, SessionState
+from harness.model.session import Session
 from harness.model.topology import Topology
 from harness.model.voter_set import VoterSet
 from harness.simulation.administrator import Administrator
 from harness.simulation.composition import Composition
-from harness.simulation.engine import SimulatedContainer, SimulatedEngine
+from harness.simulation.container import SimulatedContainer
+from harness.simulation.engine import SimulatedEngine
 from harness.simulation.network import SimulatedNetwork
 from harness.simulation.node import SimulatedNode
-from harness.simulation.runtime import VirtualClock
+from harness.simulation.node_clock import DRIFT_MOST_PPM, DriftingClock
+from harness.simulation.runtime import Clock, VirtualClock
 from harness.simulation.voters import SimulatedVoter
 from harness.simulation.watch import ChosenValues, OneInstance, OrderedStarts, ProvidersFirst, TrueLeases
+from harness.simulation.watch_policy import DependentsGoneFirst, OnlyTheDownAreFenced, Thresholds, WishesOnly
 
-__all__ = ["TraceLine", "World"]
+__all__ = ["Drift", "Struck", "TraceLine", "World"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """How a node's clock differs from the world's: `rate_ppm` microseconds a second, and from the beginning."""
+
+    rate_ppm: int
+    ahead_us: int
+
+
+Struck = tuple[str, str, str]
+"""A kind of fault, what the cluster was at, and what its target was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +72,23 @@ class World:
         seed: int,
         composition: Composition | None = None,
         clock: VirtualClock | None = None,
+        drifts: Mapping[str, Drift] | None = None,
     ) -> None:
-        """`clock` is the world's own unless somebody outside lives by it too."""
+        """`clock` is the world's own unless somebody outside lives by it too; `drifts` are of nodes whose clocks differ
+        from it.
+        """
         self.topology = topology
         self.composition = composition or Composition()
         self.clock = clock or VirtualClock()
+        self._clocks: dict[str, Clock] = {
+            name: DriftingClock(self.clock, rate_ppm=drift.rate_ppm, ahead_us=drift.ahead_us)
+            for name, drift in (drifts or {}).items()
+        }
         self.listeners: list[Callable[[TraceLine], None]] = []
         self.rng = random.Random(seed)
         self.trace: list[TraceLine] = []
         self.violations: list[str] = []
-        self.coverage: Counter[tuple[str, str]] = Counter()
+        self.coverage: Counter[Struck] = Counter()
         self.engine = SimulatedEngine(self.clock, self.rng)
         self.network = SimulatedNetwork(self.clock, self.rng)
         self.instances = OneInstance(told=self._violated)
@@ -82,16 +105,28 @@ class World:
         )
         self.leases = TrueLeases(
             sets=self.chosen.sets,
-            lease_us=topology.settings.lease_us,
+            lease_us=_longest(topology.settings.lease_us),
             now=lambda: self.clock.now_us,
             told=self._violated,
         )
         for voter in self.voters.values():
             voter.watch.append(self.leases.saw)
+        fences = OnlyTheDownAreFenced(chosen=self.chosen, told=self._violated)
+        ends = DependentsGoneFirst(
+            topology,
+            instances=self.instances,
+            told=self._violated,
+        )
+        wishes = WishesOnly(may_be_wanted=self.administrator.may_be_wanted, told=self._violated)
+        thresholds = Thresholds(topology, one_clock=not drifts, told=self._violated)
+        self.chosen.on_chosen += [wishes.chose, thresholds.chose]
         for node in self.nodes.values():
             node.client.on_start_ordered.append(self._start_ordered)
+            node.on_fence += [fences.ordered, self._fence_ordered]
+            node.on_host_call.append(ends.ordered)
         self.engine.on_node_up.append(lambda name: self._node_up(name))
         self.engine.on_node_down.append(lambda name: self._node_down(name))
+        self.engine.on_by_hand.append(self.administrator.by_hand)
         self.engine.on_started.append(self._started)
         self.engine.on_ended.append(self._ended)
         for spec in topology.nodes:
@@ -116,6 +151,26 @@ class World:
         if any(node.frozen or not self.engine.node(name).alive for name, node in self.nodes.items()):
             return "node away"
         return "rest"
+
+    def role_of_node(self, name: str) -> str:
+        """What a node is to the cluster, in truth: off or frozen, no member, first in turn, an owner, or idle."""
+        node = self.nodes[name]
+        if node.frozen or not self.engine.node(name).alive:
+            return "off"
+        cluster = self.chosen.newest(CLUSTER_KEY)
+        entry = cluster.node(name) if isinstance(cluster, ClusterRecord) else None
+        if not isinstance(cluster, ClusterRecord) or entry is None or entry.state is not SessionState.UP:
+            return "no member"
+        if cluster.up_nodes()[0] == entry:
+            return "first in turn"
+        owners = (self.chosen.newest(f"group/{group.name}") for group in self.topology.groups)
+        owns = any(isinstance(record, GroupRecord) and record.owner == entry.session for record in owners)
+        return "owner" if owns else "idle"
+
+    def role_of_machine(self, name: str) -> str:
+        """The role of the node on which a machine runs, or that it runs nowhere."""
+        running = self.instances.running(name)
+        return self.role_of_node(running[0].node) if running else "not running"
 
     def run(self, duration_us: int) -> None:
         """Let time pass; stops early at the first violation."""
@@ -142,7 +197,7 @@ class World:
         missing = []
         owners: dict[str, str] = {}
         for name, node in self.nodes.items():
-            told = node.service.snapshot(self.clock.now_us) if node.service is not None else None
+            told = node.snapshot()
             if told is None or not told["member"] or not told["quorum"]:
                 missing.append(f"{name} is not a member with a lease")
                 continue
@@ -165,7 +220,7 @@ class World:
         missing = [f"group {group['name']} is being moved"] if group["moving_to"] is not None else []
         for resource in group["resources"]:
             name, wanted = resource["name"], bool(resource["persistent_state"])
-            running = self.instances.running(name)
+            running = [box.node for box in self.engine.boxes.values() if box.machine == name and box.alive]
             told = f"{name} on {group['owner']} is {resource['state']}, PersistentState {wanted:d}: {resource['why']}"
             # Its policy is used up, and administrators have left it no other node: rightly Failed.
             given_up = others_paused and resource["why"] == "it stays Failed: there is no other candidate"
@@ -176,6 +231,8 @@ class World:
                 continue
             if bool(running) != wanted and not excused:
                 missing.append(f"machine {name} {'runs' if running else 'does not run'}; {told}")
+            if any(node != group["owner"] for node in running):
+                missing.append(f"machine {name} runs on {' and '.join(running)}; {told}")
             if wanted not in self.administrator.may_be_wanted(name):
                 missing.append(f"{told}, which no request can have left")
         return missing
@@ -237,7 +294,7 @@ class World:
     def _make_voters(self) -> dict[str, SimulatedVoter]:
         voters = {}
         for spec in self.topology.voters:
-            voter = SimulatedVoter(self.clock, self.composition.acceptor(), node=spec.name)
+            voter = SimulatedVoter(self._clock_of(spec.name), self.composition.acceptor(), node=spec.name)
             voter.watch.append(self.chosen.saw)
             voters[spec.name] = voter
         return voters
@@ -268,10 +325,13 @@ class World:
                 proposer.answered(0, send.number, reply)
             assert proposer.settlements.pop().result is Result.DONE, f"{key} was not created"
 
+    def _clock_of(self, name: str) -> Clock:
+        return self._clocks.get(name, self.clock)
+
     def _make_node(self, name: str) -> SimulatedNode:
         self.engine.add_node(name, {label.RIG: self.topology.rig})
         return SimulatedNode(
-            self.clock,
+            self._clock_of(name),
             self.rng,
             name=name,
             topology=self.topology,
@@ -294,12 +354,12 @@ class World:
 
     def _started(self, box: SimulatedContainer, at_us: int) -> None:
         if not box.is_node:
-            self.record(box.node, "engine", "machine-started", {"machine": box.labels.get(label.RESOURCE)})
+            self.record(box.node, "engine", "machine-started", {"machine": box.machine})
         self.instances.started(box, at_us)
 
     def _ended(self, box: SimulatedContainer, at_us: int) -> None:
         if not box.is_node:
-            self.record(box.node, "engine", "machine-ended", {"machine": box.labels.get(label.RESOURCE)})
+            self.record(box.node, "engine", "machine-ended", {"machine": box.machine})
         self.instances.ended(box, at_us)
 
     def _start_ordered(self, container: str) -> None:
@@ -308,7 +368,15 @@ class World:
             for watcher in (self.starts, self.providers, self.leases):
                 watcher.ordered(box, self.clock.now_us)
 
+    def _fence_ordered(self, by: Session, whom: Session) -> None:
+        self.leases.acted(str(by), f"{by} fences {whom}", self.clock.now_us)
+
     def _violated(self, text: str) -> None:
         self.record("", "watch", "violation", {"message": text})
         self.violations.append(text)
 
+
+
+def _longest(lease_us: int) -> int:
+    """What a lease may last by the clock of the slowest node, in the time of the fastest voter."""
+    return lease_us * (1_000_000 + 2 * DRIFT_MOST_PPM + 1) // 1_000_000

@@ -29,7 +29,6 @@ from harness.rig.section import Section
 from harness.rig.topology_document import read_topology
 from harness.rig.yaml_source import load, nearest, refuse
 from harness.simulation.composition import Composition
-from harness.simulation.engine import Answer
 from harness.simulation.world import TraceLine, World
 
 __all__ = ["Scenario", "Told", "play", "read_scenario"]
@@ -195,7 +194,7 @@ def _start_by_hand(world: World, arguments: Mapping[str, Any]) -> None:
     boxes = [box for box in world.engine.guests(str(arguments["node"])) if not box.running]
     box = next(one for one in boxes if one.spec is not None and one.spec.name == arguments["machine"])
     world.instances.foreign.add(box.id)
-    world.engine.start(box.id, Answer())
+    world.engine.start_by_hand(box.id)
 
 
 def _hold_starts(world: World, arguments: Mapping[str, Any]) -> None:

@@ -8,11 +8,13 @@ from harness.cluster_service.database import DatabaseManager
 from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.failure_policy import FailurePolicy
 from harness.cluster_service.membership import MembershipManager
-from harness.cluster_service.messages import Action, CallHost, Event
+from harness.cluster_service.messages import Action, CallHost, ChangeRegister, Event
 from harness.cluster_service.program_watch import ProgramWatch
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.cluster_service.voter_set import VoterSetManager
+from harness.model.administrative_changes import RequestState
+from harness.model.changes import SetPersistentState
 from harness.model.host import EntryPoint
 from harness.model.records import GroupRecord
 from harness.model.topology import Failback
@@ -54,6 +56,24 @@ class _SeesNobodyPaused(FailoverManager):
             return super()._claim_orphans(now)
         finally:
             self._membership.cluster = cluster
+
+
+class _WantsNothingElse(ResourceControlManager):
+    """A start by hand is a wish for that machine alone."""
+
+    def _next_for(self, now: int, facts: Any, spec: Any) -> list[Action]:
+        actions = super()._next_for(now, facts, spec)
+        return [
+            replace(action, change=self._alone(action.change))
+            if isinstance(action, ChangeRegister) and isinstance(action.change, RequestState)
+            else action
+            for action in actions
+        ]
+
+    def _alone(self, change: RequestState) -> SetPersistentState:
+        return SetPersistentState(
+            session=self._session, epoch=change.epoch, resource=str(change.resource), wanted=change.wanted
+        )
 
 
 class _GoesBack(ResourceControlManager):
@@ -146,6 +166,7 @@ SWITCHED_OFF: dict[str, type[Composition]] = {
     "single-node-network-loss": _with("membership", _NobodyIsLost),
     "start-without-network": _with("database", _AsksOnce),
     "started-by-hand-elsewhere": _with("resource_control", _LetsItRun),
+    "started-by-hand-on-its-owner": _with("resource_control", _WantsNothingElse),
     "stopped-by-hand": PersistentStateIsIgnored,
     "voter-comes-back-empty": _with("voter_set", _NobodyIsAdded),
 }

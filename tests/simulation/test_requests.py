@@ -38,9 +38,9 @@ def machine_node(world: World, machine: str) -> str | None:
 
 def ask(world: World, asked: str, call: str, /, limit: int = 12 * SECOND, **arguments: str | bool) -> Answer:
     answers: list[Answer] = []
-    assert world.nodes[asked].request(call, arguments, answered=answers.append)
+    world.administrator.ask(asked, call, arguments, told=answers.append, redirections=0)
     end = world.clock.now_us + limit
-    while not answers and world.clock.now_us < end:
+    while not answers and world.clock.now_us < end and not world.violations:
         world.run(10_000)
     assert len(answers) == 1, f"{call} was not answered within {limit / SECOND:g} s"
     return answers[0]

@@ -16,8 +16,8 @@ from chaos.search.hunt import Hunt, broken_by, play, schedule_of
 from chaos.search.schedule_file import Schedule, read_schedule, topology_of, write_schedule
 from chaos.search.shrinking import Shrinking
 from harness.errors import UsageError
+from harness.simulation.faults import FaultKind, Planned
 from harness.simulation.plants import OwnerIsANode
-from harness.simulation.schedule import FaultKind, Planned
 
 SMALL_RIG = {"nodes": 3, "groups": 2}
 
@@ -49,7 +49,7 @@ def test_a_healthy_cluster_is_searched_without_a_finding_and_the_coverage_is_tol
 
     assert (found.runs, found.failure) == (12, None)
     assert sum(found.coverage.values()) == sum(len(schedule_of(seed).faults) for seed in range(12))
-    assert {situation for _, situation in found.coverage} > {"rest"}
+    assert {situation for _, situation, _ in found.coverage} > {"rest"}
 
 
 def test_two_processes_find_what_one_finds(found_schedule: Schedule) -> None:

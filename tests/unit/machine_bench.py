@@ -17,7 +17,8 @@ from harness.ports import Hypervisor
 from harness.resource_host.driver import DriverFactory
 from harness.resource_host.host import ResourceHost
 from harness.simulation.addresses import SimulatedAddresses
-from harness.simulation.engine import SimulatedContainer, SimulatedEngine
+from harness.simulation.container import SimulatedContainer
+from harness.simulation.engine import SimulatedEngine
 from harness.simulation.engine_client import SimulatedEngineClient
 from harness.simulation.reach import SimulatedReach
 from harness.simulation.runtime import SimulatedRuntime, SimulatedTask, VirtualClock

@@ -1,0 +1,59 @@
+"""What befalls the simulated engine's work on single machines and on the switch of a node's power.
+
+Each trouble has an end, in the world's microseconds. A start or an end that never comes is one that comes after that.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from harness.errors import EngineError
+
+__all__ = ["EngineTroubles", "StartTrouble", "StopTrouble"]
+
+SLOW_START_US = 2_500_000
+
+
+class StartTrouble(StrEnum):
+    """How starts of a machine go wrong."""
+
+    SLOW = "slow"
+    FAILING = "failing"
+    ENDLESS = "endless"
+
+
+class StopTrouble(StrEnum):
+    """How ends of a machine go wrong: it ignores TERM; the engine cannot kill it; nothing can."""
+
+    DEAF = "deaf"
+    FAILING = "failing"
+    ENDLESS = "endless"
+
+
+@dataclass(slots=True)
+class EngineTroubles:
+    """By machine, or node, until when."""
+
+    starts: dict[tuple[str, StartTrouble], int] = field(default_factory=lambda: defaultdict(int))
+    stops: dict[tuple[str, StopTrouble], int] = field(default_factory=lambda: defaultdict(int))
+    switch_unreachable: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    switch_late: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    switch_delay_us: int = 0
+
+    def clear(self) -> None:
+        """Everything works again."""
+        for table in (self.starts, self.stops, self.switch_unreachable, self.switch_late):
+            table.clear()
+
+    def start_takes_us(self, machine: str, now_us: int) -> int:
+        """How much longer than usual a start takes that begins now. Raises EngineError for one that fails."""
+        if not self.starts:
+            return 0
+        if now_us < self.starts[machine, StartTrouble.FAILING]:
+            raise EngineError(f"start of {machine}: OCI runtime create failed: no space left on device")
+        endless_us = max(self.starts[machine, StartTrouble.ENDLESS] - now_us, 0)
+        return endless_us + (SLOW_START_US if now_us < self.starts[machine, StartTrouble.SLOW] else 0)
+
+    def stops_badly(self, machine: str, now_us: int, how: StopTrouble) -> int:
+        """For how many microseconds more ends of that machine go wrong in that way; 0 when they do not."""
+        return max(self.stops[machine, how] - now_us, 0) if self.stops else 0

@@ -1,0 +1,520 @@
+"""What a schedule may do to a simulated world: the kinds of fault, and what each does."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from harness.model.topology import SECOND_US, Topology
+from harness.simulation.engine_troubles import StartTrouble, StopTrouble
+from harness.simulation.network import CUT, Link, Trouble, among, between
+from harness.simulation.world import World
+
+__all__ = [
+    "ABOUT_MACHINES",
+    "AWAY_US",
+    "BEFALLS_NODES",
+    "CUTS",
+    "DISTURBS_STARTS",
+    "ENDS_NODES",
+    "HURTS_VOTERS",
+    "NOT_UNDER_SELF",
+    "ONLY_ABOUT_SETS",
+    "SETS",
+    "THEMES",
+    "FaultKind",
+    "Planned",
+    "injection",
+    "machine_names",
+    "power_on",
+]
+
+AWAY_US = 12 * SECOND_US
+"""Longer than a lost node keeps its vote."""
+PAUSE_MOST_US = 100_000
+"""Shorter than what fencing `self` waits longer than a lease."""
+CRASH_AGAIN_US = 400_000
+
+
+class FaultKind(StrEnum):
+    """What a schedule may do to the world."""
+
+    POWER_OFF = "node.power-off"
+    RESET = "node.reset"
+    FREEZE = "node.freeze"
+    PAUSE = "node.pause"
+    CLOCK_DRIFT = "node.clock-drift"
+    NODE_AWAY = "node.away"
+    ISOLATE = "node.isolate"
+    ONE_WAY = "node.one-way"
+    PARTIAL = "network.partial"
+    BRIDGE = "network.bridge"
+    RING = "network.ring"
+    LOSSY = "network.lossy"
+    DOUBLING = "network.double"
+    SHUFFLING = "network.shuffle"
+    SERVICE_KILL = "service.kill"
+    SERVICE_HANG = "service.hang"
+    SERVICE_CRASH_MIDWAY = "service.crash-midway"
+    HOST_KILL = "rhs.kill"
+    HOST_HANG = "rhs.hang"
+    DRIVER_BREAK = "driver.break"
+    DRIVER_HANG = "driver.hang"
+    VMMS_KILL = "vmms.kill"
+    VMMS_HANG = "vmms.hang"
+    VOTER_KILL = "voter.kill"
+    VOTER_HANG = "voter.hang"
+    VOTER_WIPE = "voter.wipe"
+    VOTER_TORN_TAIL = "voter.torn-tail"
+    WITNESS_KILL = "witness.kill"
+    ENGINE_STALL = "engine.stall"
+    LOST_ANSWER = "engine.lost-answer"
+    LATE_START = "engine.late-start"
+    SWITCH_UNREACHABLE = "fence.unreachable"
+    SWITCH_LATE = "fence.late"
+    VM_CRASH = "vm.crash"
+    VM_CRASH_LOOP = "vm.crash-loop"
+    VM_SLOW_START = "vm.slow-start"
+    VM_FAILING_START = "vm.failing-start"
+    VM_ENDLESS_START = "vm.endless-start"
+    VM_DEAF = "vm.deaf"
+    VM_FAILING_STOP = "vm.failing-stop"
+    VM_ENDLESS_STOP = "vm.endless-stop"
+    VM_STOP_BY_HAND = "vm.stop-by-hand"
+    VM_START_BY_HAND = "vm.start-by-hand"
+    COMMAND = "administrator.command"
+
+
+NOT_UNDER_SELF = frozenset(
+    {
+        FaultKind.FREEZE,
+        FaultKind.ENGINE_STALL,
+        FaultKind.LOST_ANSWER,
+        FaultKind.LATE_START,
+        FaultKind.VM_SLOW_START,
+        FaultKind.VM_ENDLESS_START,
+        FaultKind.VM_ENDLESS_STOP,
+        FaultKind.SWITCH_UNREACHABLE,
+        FaultKind.SWITCH_LATE,
+    }
+)
+"""What fencing `self` cannot cover: a node that freezes with its watchdog, a machine that nothing can end, and engine
+calls that outlive the bound. It has no switch that could fail.
+"""
+
+DISTURBS_STARTS = frozenset({FaultKind.ENGINE_STALL, FaultKind.LOST_ANSWER, FaultKind.LATE_START})
+BEFALLS_NODES = frozenset(
+    {
+        FaultKind.POWER_OFF,
+        FaultKind.RESET,
+        FaultKind.FREEZE,
+        FaultKind.ISOLATE,
+        FaultKind.SERVICE_KILL,
+        FaultKind.SERVICE_CRASH_MIDWAY,
+        FaultKind.HOST_KILL,
+        FaultKind.HOST_HANG,
+        FaultKind.VMMS_KILL,
+        FaultKind.VMMS_HANG,
+    }
+)
+ABOUT_MACHINES = frozenset(kind for kind in FaultKind if kind.value.startswith("vm."))
+
+CUTS = frozenset(
+    kind for kind in FaultKind if kind.value.startswith("network.") or kind in (FaultKind.ISOLATE, FaultKind.ONE_WAY)
+)
+HURTS_VOTERS = frozenset(kind for kind in FaultKind if kind.value.startswith("voter."))
+ENDS_NODES = frozenset({FaultKind.POWER_OFF, FaultKind.RESET, FaultKind.FREEZE, FaultKind.ISOLATE})
+"""What a node does not survive as a member, if it lasts."""
+
+ONLY_ABOUT_SETS = frozenset({FaultKind.NODE_AWAY, FaultKind.WITNESS_KILL})
+"""What only schedules about the voter set draw: a long absence, and a witness that most topologies lack, would take the
+place of what finds the other rules.
+"""
+
+SETS = frozenset(
+    {
+        FaultKind.VOTER_WIPE,
+        FaultKind.VOTER_KILL,
+        FaultKind.VOTER_HANG,
+        FaultKind.VOTER_TORN_TAIL,
+        FaultKind.POWER_OFF,
+        FaultKind.RESET,
+        FaultKind.ISOLATE,
+        FaultKind.ONE_WAY,
+        FaultKind.LOSSY,
+        FaultKind.SERVICE_KILL,
+        FaultKind.SERVICE_HANG,
+        FaultKind.VM_CRASH,
+    }
+    | ONLY_ABOUT_SETS
+)
+ROUNDS = (
+    CUTS
+    | HURTS_VOTERS
+    | {FaultKind.COMMAND, FaultKind.VM_CRASH_LOOP, FaultKind.SERVICE_KILL, FaultKind.SERVICE_CRASH_MIDWAY}
+)
+
+THEMES: tuple[frozenset[FaultKind], ...] = (
+    DISTURBS_STARTS | ENDS_NODES,
+    SETS,
+    ROUNDS,
+    ABOUT_MACHINES | ENDS_NODES | {FaultKind.COMMAND, FaultKind.DRIVER_BREAK, FaultKind.DRIVER_HANG},
+)
+"""What meets its like: starts that go wrong while nodes go, the voter set, rounds with the voters, machines."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """One fault at one time, with its target and its length in microseconds. What else there is to choose follows from
+    these, so that a fault is the same wherever it is played again.
+    """
+
+    at_us: int
+    kind: FaultKind
+    target: str
+    duration_us: int
+
+    def __str__(self) -> str:
+        return f"{self.at_us / 1e6:7.3f} s {self.kind} {self.target} for {self.duration_us / 1e6:.3f} s"
+
+    @property
+    def choice(self) -> random.Random:
+        """What chooses among several ways of the same fault."""
+        return random.Random(f"{self.at_us}.{self.duration_us}")
+
+
+def machine_names(topology: Topology) -> list[str]:
+    """Every machine of the rig."""
+    return [
+        resource.name
+        for group in topology.groups
+        for resource in group.resources
+        if resource.type == "virtual-machine"
+    ]
+
+
+def injection(world: World, fault: Planned) -> Callable[[], None]:
+    """What lets it strike; it is counted in the world's coverage and told in its trace."""
+
+    def inject() -> None:
+        machine = fault.target if fault.kind in ABOUT_MACHINES else ""
+        role = world.role_of_machine(machine) if machine else world.role_of_node(fault.target.partition("/")[0])
+        world.coverage[fault.kind.value, world.situation(), role] += 1
+        world.record(fault.target, "fault", fault.kind, {"duration_s": fault.duration_us / 1e6})
+        _INJECTIONS[fault.kind](world, fault)
+
+    return inject
+
+
+def power_on(world: World, node: str) -> None:
+    """Release the node and switch it on."""
+    world.engine.release(world.topology.rig, node)
+    if not world.engine.node(node).running:
+        world.engine.start_node(node)
+
+
+def _later(world: World, fault: Planned, heal: Callable[[], None]) -> None:
+    def go() -> None:
+        world.record(fault.target, "fault", f"{fault.kind} healed", {})
+        heal()
+
+    world.clock.after(fault.duration_us, go)
+
+
+# Nodes
+
+
+def _power_off(world: World, fault: Planned) -> None:
+    if fault.duration_us % 2 == 0:
+        world.engine.hold(world.topology.rig, fault.target)
+    world.engine.power_off_node(fault.target)
+
+    _later(world, fault, lambda: power_on(world, fault.target))
+
+
+def _away(world: World, fault: Planned) -> None:
+    """Off for long enough that its vote is taken out of the set."""
+    world.engine.hold(world.topology.rig, fault.target)
+    world.engine.power_off_node(fault.target)
+
+    world.clock.after(AWAY_US + fault.duration_us, lambda: power_on(world, fault.target))
+
+
+def _reset(world: World, fault: Planned) -> None:
+    box = world.engine.node(fault.target)
+    if box.alive and not box.paused:
+        world.engine.end_node(fault.target, 87)
+
+
+def _freeze(world: World, fault: Planned) -> None:
+    world.nodes[fault.target].freeze()
+    _later(world, fault, world.nodes[fault.target].thaw)
+
+
+def _pause(world: World, fault: Planned) -> None:
+    """As long as a snapshot takes; a world in which that happens to a node that is frozen has seen worse."""
+    node = world.nodes[fault.target]
+    if not node.frozen:
+        node.freeze()
+        world.clock.after(min(fault.duration_us // 10, PAUSE_MOST_US), node.thaw)
+
+
+def _nothing(_world: World, _fault: Planned) -> None:
+    """The world was made with it."""
+
+
+# Links
+
+
+def _others(world: World, node: str) -> list[str]:
+    return [name for name in world.voters if name != node]
+
+
+def _lay(world: World, fault: Planned, links: list[Link], trouble: Trouble) -> None:
+    handle = world.network.trouble(links, trouble)
+    _later(world, fault, lambda: world.network.mend(handle))
+
+
+def _isolate(world: World, fault: Planned) -> None:
+    _lay(world, fault, between([fault.target], _others(world, fault.target)), CUT)
+
+
+def _one_way(world: World, fault: Planned) -> None:
+    outward = fault.duration_us % 2
+    others = _others(world, fault.target)
+    _lay(world, fault, [(fault.target, one) if outward else (one, fault.target) for one in others], CUT)
+
+
+def _partial(world: World, fault: Planned) -> None:
+    """The target and one other do not hear each other; everybody else hears both."""
+    _lay(world, fault, between([fault.target], [fault.choice.choice(_others(world, fault.target))]), CUT)
+
+
+def _bridge(world: World, fault: Planned) -> None:
+    """Two halves that hear each other only through the target, which hears all."""
+    others = _others(world, fault.target)
+    fault.choice.shuffle(others)
+    half = len(others) // 2
+    _lay(world, fault, between(others[:half], others[half:]), CUT)
+
+
+def _ring(world: World, fault: Planned) -> None:
+    """Everybody hears its two neighbours only. Of three nodes that cuts nobody off, so there one link goes."""
+    names = list(world.voters)
+    size = len(names)
+    far = [
+        (one, other)
+        for place, one in enumerate(names)
+        for step, other in enumerate(names)
+        if min((place - step) % size, (step - place) % size) > 1
+    ]
+    if far:
+        _lay(world, fault, far, CUT)
+    else:
+        _partial(world, fault)
+
+
+def _links(trouble: Trouble) -> Callable[[World, Planned], None]:
+    """Every link, or those of the target alone."""
+
+    def lay(world: World, fault: Planned) -> None:
+        others = _others(world, fault.target)
+        links = among(list(world.voters)) if fault.duration_us % 2 else between([fault.target], others)
+        _lay(world, fault, links, trouble)
+
+    return lay
+
+
+# Processes
+
+
+def _kill(process: str) -> Callable[[World, Planned], None]:
+    return lambda world, fault: world.nodes[fault.target].kill_process(process)
+
+
+def _hang(process: str, *, times: int = 1) -> Callable[[World, Planned], None]:
+    """`times` the drawn length: a hang that the service notices must outlast its patience."""
+    return lambda world, fault: world.nodes[fault.target].hang_process(process, times * fault.duration_us)
+
+
+def _crash_midway(world: World, fault: Planned) -> None:
+    world.nodes[fault.target].crash_service_after(1 + fault.duration_us % 7)
+
+
+def _driver(world: World, fault: Planned) -> None:
+    """The next calls of the node's drivers break, or hang."""
+    hangs_us = fault.duration_us if fault.kind is FaultKind.DRIVER_HANG else None
+    world.nodes[fault.target].drivers.next.extend([hangs_us] * (1 + fault.duration_us % 3))
+
+
+def _wipe(world: World, fault: Planned) -> None:
+    """The voter comes back empty: its disk was emptied, or its file did not load. Never where that would take the
+    majority for good, which no cluster survives.
+    """
+    if world.may_lose(fault.target):
+        world.wipe_voter(fault.target)
+
+
+def _torn_tail(world: World, fault: Planned) -> None:
+    """What it wrote in its last moments was not synced, hence never answered; some of it is on the disk."""
+    voter, node = world.voters[fault.target], world.nodes[fault.target]
+    if not voter.running or voter.held:
+        return
+    voter.cut_off_before_the_sync()
+    run = voter.runs
+
+    def fall() -> None:
+        if voter.running and voter.runs == run:
+            voter.lose_the_tail(fault.duration_us % 3)
+            node.voter_died()
+
+    world.clock.after(fault.duration_us // 100, fall)
+
+
+def _witness_kill(world: World, fault: Planned) -> None:
+    witness = world.topology.witness
+    if witness is not None:
+        world.kill_witness(fault.duration_us)
+
+
+# The engine
+
+
+def _stall(world: World, fault: Planned) -> None:
+    world.nodes[fault.target].client.stall(world.clock.now_us + fault.duration_us)
+
+
+def _lost_answer(world: World, fault: Planned) -> None:
+    calls = ("start", "start", "create", "remove", "kill")
+    world.nodes[fault.target].client.lose_next_answer(calls[fault.duration_us % len(calls)])
+
+
+def _late_start(world: World, fault: Planned) -> None:
+    """The engine carries out starts late; something that must be started comes with it."""
+    world.nodes[fault.target].client.hold_starts(world.clock.now_us + fault.duration_us)
+    here = [
+        name
+        for name in machine_names(world.topology)
+        if any(box.node == fault.target for box in world.instances.running(name))
+    ]
+    for name in here[: 1 + fault.duration_us % 2]:
+        _crash(world, replace(fault, target=name))
+
+
+def _switch(world: World, fault: Planned) -> None:
+    """The switch of the target's power does not answer, or answers before it has switched."""
+    troubles, end_us = world.engine.troubles, world.clock.now_us + 2 * fault.duration_us
+    if fault.kind is FaultKind.SWITCH_UNREACHABLE:
+        troubles.switch_unreachable[fault.target] = end_us
+    else:
+        troubles.switch_late[fault.target] = end_us
+        troubles.switch_delay_us = fault.duration_us
+
+
+# Machines
+
+
+def _crash(world: World, fault: Planned) -> None:
+    for box in world.instances.running(fault.target):
+        if not box.paused:
+            world.engine.crash_machine(box.id)
+
+
+def _crash_loop(world: World, fault: Planned) -> None:
+    end_us = world.clock.now_us + fault.duration_us
+
+    def again() -> None:
+        _crash(world, fault)
+        if world.clock.now_us < end_us:
+            world.clock.after(CRASH_AGAIN_US, again)
+
+    again()
+
+
+def _start_trouble(trouble: StartTrouble) -> Callable[[World, Planned], None]:
+    """Starts go wrong for a while; the machine ends, so that it must be started."""
+
+    def lay(world: World, fault: Planned) -> None:
+        world.engine.troubles.starts[fault.target, trouble] = world.clock.now_us + fault.duration_us
+        _crash(world, fault)
+
+    return lay
+
+
+def _stop_trouble(trouble: StopTrouble) -> Callable[[World, Planned], None]:
+    def lay(world: World, fault: Planned) -> None:
+        world.engine.troubles.stops[fault.target, trouble] = world.clock.now_us + fault.duration_us
+
+    return lay
+
+
+def _stop_by_hand(world: World, fault: Planned) -> None:
+    for box in world.instances.running(fault.target):
+        world.engine.stop_by_hand(box.id)
+
+
+def _start_by_hand(world: World, fault: Planned) -> None:
+    """One of its containers that do not run, on any node."""
+    boxes = [
+        box
+        for box in world.engine.boxes.values()
+        if box.machine == fault.target and not box.running and not box.starting and not box.removing
+    ]
+    if boxes:
+        box = fault.choice.choice(boxes)
+        world.instances.foreign.add(box.id)
+        world.engine.start_by_hand(box.id)
+
+
+def _command(world: World, fault: Planned) -> None:
+    """Something is asked of the target, NODE or NODE/GROUP."""
+    node, _, group = fault.target.partition("/")
+    world.administrator.command(fault.choice, node, group)
+
+
+_INJECTIONS: dict[FaultKind, Callable[[World, Planned], None]] = {
+    FaultKind.POWER_OFF: _power_off,
+    FaultKind.RESET: _reset,
+    FaultKind.FREEZE: _freeze,
+    FaultKind.PAUSE: _pause,
+    FaultKind.CLOCK_DRIFT: _nothing,
+    FaultKind.NODE_AWAY: _away,
+    FaultKind.ISOLATE: _isolate,
+    FaultKind.ONE_WAY: _one_way,
+    FaultKind.PARTIAL: _partial,
+    FaultKind.BRIDGE: _bridge,
+    FaultKind.RING: _ring,
+    FaultKind.LOSSY: _links(Trouble(loss=0.15, slow=0.15)),
+    FaultKind.DOUBLING: _links(Trouble(loss=0.05, double=0.3)),
+    FaultKind.SHUFFLING: _links(Trouble(shuffle=0.5)),
+    FaultKind.SERVICE_KILL: _kill("service"),
+    FaultKind.SERVICE_HANG: _hang("service"),
+    FaultKind.SERVICE_CRASH_MIDWAY: _crash_midway,
+    FaultKind.HOST_KILL: _kill("host"),
+    FaultKind.HOST_HANG: _hang("host", times=3),
+    FaultKind.DRIVER_BREAK: _driver,
+    FaultKind.DRIVER_HANG: _driver,
+    FaultKind.VMMS_KILL: _kill("vmms"),
+    FaultKind.VMMS_HANG: _hang("vmms", times=3),
+    FaultKind.VOTER_KILL: _kill("voter"),
+    FaultKind.VOTER_HANG: _hang("voter"),
+    FaultKind.VOTER_WIPE: _wipe,
+    FaultKind.VOTER_TORN_TAIL: _torn_tail,
+    FaultKind.WITNESS_KILL: _witness_kill,
+    FaultKind.ENGINE_STALL: _stall,
+    FaultKind.LOST_ANSWER: _lost_answer,
+    FaultKind.LATE_START: _late_start,
+    FaultKind.SWITCH_UNREACHABLE: _switch,
+    FaultKind.SWITCH_LATE: _switch,
+    FaultKind.VM_CRASH: _crash,
+    FaultKind.VM_CRASH_LOOP: _crash_loop,
+    FaultKind.VM_SLOW_START: _start_trouble(StartTrouble.SLOW),
+    FaultKind.VM_FAILING_START: _start_trouble(StartTrouble.FAILING),
+    FaultKind.VM_ENDLESS_START: _start_trouble(StartTrouble.ENDLESS),
+    FaultKind.VM_DEAF: _stop_trouble(StopTrouble.DEAF),
+    FaultKind.VM_FAILING_STOP: _stop_trouble(StopTrouble.FAILING),
+    FaultKind.VM_ENDLESS_STOP: _stop_trouble(StopTrouble.ENDLESS),
+    FaultKind.VM_STOP_BY_HAND: _stop_by_hand,
+    FaultKind.VM_START_BY_HAND: _start_by_hand,
+    FaultKind.COMMAND: _command,
+}

@@ -1,0 +1,144 @@
+"""Watchers of what the cluster decides, fed like those of `watch` with every event.
+
+- Wishes: a PersistentState changes only to what somebody asked for, by request or by hand.
+- Thresholds: no more restarts in place within the restart-period than the policy allows, no move for a failure before
+  they are used up, no more moves for failures within the failover-period than the group allows.
+- Fences: only of a session that is recorded Down, and only by a session whose lease is live in truth.
+- Ends: nothing that a machine depends on goes while the machine runs there.
+"""
+
+from collections.abc import Callable
+
+from harness.database.protocol import CLUSTER_KEY
+from harness.database.register import Stored
+from harness.model.host import EntryPoint, HostRequest
+from harness.model.records import ClusterRecord, GroupRecord, MoveCause, Restart
+from harness.model.session import Session
+from harness.model.topology import ResourceSpec, Topology
+from harness.simulation.watch import ChosenValues, OneInstance
+
+__all__ = ["DependentsGoneFirst", "OnlyTheDownAreFenced", "Thresholds", "WishesOnly"]
+
+DECIDED_US = 8_000_000
+"""From a failure, by which restarts are counted, to the record of what followed, while the voters are slow."""
+
+
+class WishesOnly:
+    """Hook `chose` to the chosen values. `may_be_wanted` tells what the requests so far can have left."""
+
+    def __init__(self, *, may_be_wanted: Callable[[str], set[bool]], told: Callable[[str], None]) -> None:
+        self._may_be_wanted = may_be_wanted
+        self._told = told
+
+    def chose(self, key: str, older: Stored, newer: Stored) -> None:
+        """A register has a newer content."""
+        before, after = older.record, newer.record
+        if not isinstance(before, GroupRecord) or not isinstance(after, GroupRecord):
+            return
+        if before.persistent == after.persistent:
+            return
+        for resource in after.spec.resources:
+            wanted = after.persistent.get(resource.name)
+            changed = wanted is not None and wanted != before.persistent.get(resource.name)
+            if changed and resource.type == "virtual-machine" and wanted not in self._may_be_wanted(resource.name):
+                self._told(f"register {key}: PersistentState of {resource.name} became {wanted:d}, and nobody asked")
+
+
+class Thresholds:
+    """Hook `chose` to the chosen values."""
+
+    def __init__(self, topology: Topology, *, one_clock: bool, told: Callable[[str], None]) -> None:
+        """`one_clock`: every node reads the same time, so that the times of several owners can be compared."""
+        self._nodes = len(topology.nodes)
+        self._one_clock = one_clock
+        self._told = told
+
+    def chose(self, key: str, older: Stored, newer: Stored) -> None:
+        """A register has a newer content."""
+        before, after = older.record, newer.record
+        if not isinstance(before, GroupRecord) or not isinstance(after, GroupRecord):
+            return
+        if before.restarts != after.restarts:
+            self._look_at_restarts(key, before, after)
+        if after.move is not None and before.move is None and len(after.failovers) > len(before.failovers):
+            self._look_at_move(key, before, after)
+
+    def _look_at_restarts(self, key: str, before: GroupRecord, after: GroupRecord) -> None:
+        for entry in after.restarts:
+            spec = _spec(after, entry.resource)
+            if entry in before.restarts or spec is None:
+                continue
+            made, allowed = _within_period(after, spec, entry.session, entry.at_us), spec.policy.restart_threshold
+            if len(made) > allowed:
+                self._told(f"register {key}: restart {len(made)} of {spec.name}, {allowed} are allowed in its period")
+
+    def _look_at_move(self, key: str, before: GroupRecord, after: GroupRecord) -> None:
+        assert after.move is not None
+        decided_us = after.failovers[-1]
+        if before.owner is not None and after.move.cause is MoveCause.FAILURE:
+            failed = [spec for spec in after.spec.resources if after.move.reason.startswith(f"{spec.name} failed")]
+            for spec in failed:
+                made = _within_period(before, spec, before.owner, decided_us, slack_us=DECIDED_US)
+                if len(made) < spec.policy.restart_threshold:
+                    allowed = spec.policy.restart_threshold
+                    self._told(f"register {key}: moved for {spec.name} after {len(made)} restarts of {allowed}")
+        allowed = after.spec.failover_threshold if after.spec.failover_threshold is not None else self._nodes - 1
+        recent = [at_us for at_us in after.failovers if 0 <= decided_us - at_us <= after.spec.failover_period_us]
+        if self._one_clock and len(recent) > allowed:
+            self._told(f"register {key}: failover {len(recent)}, {allowed} are allowed in its period")
+
+
+def _spec(record: GroupRecord, name: str) -> ResourceSpec | None:
+    return next((spec for spec in record.spec.resources if spec.name == name), None)
+
+
+def _within_period(
+    record: GroupRecord, spec: ResourceSpec, session: Session, at_us: int, slack_us: int = 0
+) -> list[Restart]:
+    return [
+        entry
+        for entry in record.restarts
+        if entry.resource == spec.name
+        and entry.session == session
+        and 0 <= at_us - entry.at_us <= spec.policy.restart_period_us + slack_us
+    ]
+
+
+class OnlyTheDownAreFenced:
+    """Hook `ordered` to every node."""
+
+    def __init__(self, *, chosen: ChosenValues, told: Callable[[str], None]) -> None:
+        self._chosen = chosen
+        self._told = told
+
+    def ordered(self, by: Session, whom: Session) -> None:
+        """A node sets out to fence a session."""
+        cluster = self._chosen.newest(CLUSTER_KEY)
+        if isinstance(cluster, ClusterRecord) and cluster.is_up(whom):
+            self._told(f"{by} fences {whom}, which is recorded Up")
+
+
+class DependentsGoneFirst:
+    """Hook `ordered` to every node. What has failed is ended at once, whatever depends on it: that is not looked at."""
+
+    def __init__(self, topology: Topology, *, instances: OneInstance, told: Callable[[str], None]) -> None:
+        self._instances = instances
+        self._told = told
+        self._machines: dict[str, list[str]] = {}
+        for group in topology.groups:
+            for spec in group.resources:
+                for provider in _only_providers(spec):
+                    self._machines.setdefault(provider, []).append(spec.name)
+
+    def ordered(self, node: str, request: HostRequest) -> None:
+        """A node's service asks its resource host for something."""
+        if request.entry_point not in (EntryPoint.OFFLINE, EntryPoint.CLOSE):
+            return
+        for machine in self._machines.get(request.resource, ()):
+            if any(box.node == node for box in self._instances.running(machine)):
+                self._told(f"{request.resource} is ended on {node} while machine {machine} runs there")
+
+
+def _only_providers(spec: ResourceSpec) -> list[str]:
+    """What a machine depends on without an alternative."""
+    return [names[0] for names in spec.depends_on if len(names) == 1] if spec.type == "virtual-machine" else []
