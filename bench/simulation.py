@@ -15,7 +15,7 @@ from bench.figure import Figure, Goal, GoalKind, alternate
 from chaos.search.hunt import play
 from chaos.search.schedule_file import Schedule
 from harness.model.topology import SECOND_US
-from harness.simulation.faults import Planned
+from harness.simulation.fault_kinds import Planned
 from harness.simulation.runtime import VirtualClock
 from harness.simulation.schedule import plan
 

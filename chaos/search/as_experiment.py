@@ -16,7 +16,8 @@ import yaml
 from chaos.search.schedule_file import Schedule
 from harness.model.topology import SECOND_US
 from harness.rig.duration import format_duration
-from harness.simulation.faults import AWAY_US, FaultKind, Planned
+from harness.simulation.fault_kinds import FaultKind, Planned
+from harness.simulation.faults import AWAY_US
 
 __all__ = ["PORTABLE", "experiment_of", "without_counterpart"]
 

@@ -16,7 +16,7 @@ from typing import Any
 from chaos.search.drawing import draw_rig
 from chaos.search.schedule_file import Schedule, topology_of
 from harness.simulation.composition import Composition
-from harness.simulation.faults import FaultKind
+from harness.simulation.fault_kinds import FaultKind
 from harness.simulation.schedule import Outcome, plan, run_schedule
 from harness.simulation.world import Struck
 

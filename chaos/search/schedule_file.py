@@ -22,7 +22,13 @@ from harness.rig.duration import format_duration
 from harness.rig.section import Section
 from harness.rig.topology_document import read_topology
 from harness.rig.yaml_source import load, nearest, refuse
-from harness.simulation.faults import ABOUT_MACHINES, NOT_UNDER_SELF, FaultKind, Planned, machine_names
+from harness.simulation.fault_kinds import (
+    ABOUT_MACHINES,
+    NOT_UNDER_SELF,
+    FaultKind,
+    Planned,
+)
+from harness.simulation.faults import machine_names
 from harness.simulation.schedule import FAULTS_END_US
 
 __all__ = ["FORMAT", "Schedule", "read_schedule", "topology_of", "write_schedule"]

@@ -12,7 +12,7 @@ from chaos.search.hunt import Parts, play
 from chaos.search.schedule_file import Schedule
 from harness.errors import UsageError
 from harness.simulation.composition import Composition
-from harness.simulation.faults import Planned
+from harness.simulation.fault_kinds import Planned
 from harness.simulation.schedule import Outcome
 
 __all__ = ["Shrinking"]

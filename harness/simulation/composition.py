@@ -31,6 +31,9 @@ class Composition:
         """A voter's rules, and its empty disk."""
         return Acceptor()
 
+    def voter_lost_power(self, acceptor: Acceptor) -> None:
+        """Its node's power is gone: what was not synced never was. Here every answer waits for its sync."""
+
     def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
         """A cluster service."""
         return ClusterService(configuration=configuration, codec=self.codec, jitter=jitter)

@@ -14,7 +14,8 @@ __all__ = ["Answer", "SimulatedContainer"]
 @dataclass(slots=True, kw_only=True, eq=False)
 class SimulatedContainer:
     """One container. `host` is the node's container whose namespaces it shares; `doomed` the exit status of a PID 1
-    that a frozen guest keeps from dying. `stopped` is SIGSTOP to its processes, of which the engine knows nothing.
+    that a frozen guest keeps from dying. `stopped` is SIGSTOP to its processes, of which the engine knows nothing;
+    `ending` an end that takes its time.
     """
 
     id: str
@@ -32,6 +33,7 @@ class SimulatedContainer:
     switched_off: bool = False
     stopped: bool = False
     killed_while_paused: bool = False
+    ending: bool = False
     doomed: int | None = None
     started: str = ""
     started_us: int = 0

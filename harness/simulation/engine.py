@@ -376,11 +376,12 @@ class SimulatedEngine:
     def _end(self, box: SimulatedContainer, exit_code: int, *, with_node: bool = False) -> None:
         if not box.alive or (box.is_node and not self._guests_end(box, exit_code)):
             return
-        stuck_us = self.troubles.stops_badly(box.machine, self.clock.now_us, StopTrouble.ENDLESS)
-        if stuck_us:
-            self._later(stuck_us // MS_US + 1, lambda: self._end(box, exit_code), life=box)
+        takes_us = 0 if box.ending else self.troubles.end_takes(box.machine, self.clock.now_us)
+        if takes_us:
+            box.ending = True
+            self._later(takes_us // MS_US + 1, lambda: self._end(box, exit_code), life=box)
             return
-        box.alive = box.paused = box.stopped = box.killed_while_paused = False
+        box.alive = box.paused = box.stopped = box.killed_while_paused = box.ending = False
         box.doomed = None
         box.exit_code = exit_code
         for hook in self.on_ended:

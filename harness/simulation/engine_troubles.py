@@ -39,10 +39,12 @@ class EngineTroubles:
     switch_unreachable: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     switch_late: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     switch_delay_us: int = 0
+    slow_ends: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    end_takes_us: int = 0
 
     def clear(self) -> None:
         """Everything works again."""
-        for table in (self.starts, self.stops, self.switch_unreachable, self.switch_late):
+        for table in (self.starts, self.stops, self.switch_unreachable, self.switch_late, self.slow_ends):
             table.clear()
 
     def start_takes_us(self, machine: str, now_us: int) -> int:
@@ -53,6 +55,13 @@ class EngineTroubles:
             raise EngineError(f"start of {machine}: OCI runtime create failed: no space left on device")
         endless_us = max(self.starts[machine, StartTrouble.ENDLESS] - now_us, 0)
         return endless_us + (SLOW_START_US if now_us < self.starts[machine, StartTrouble.SLOW] else 0)
+
+    def end_takes(self, machine: str, now_us: int) -> int:
+        """How long from its SIGKILL until the machine has ended, in microseconds: while nothing can end it, until then.
+        """
+        stuck_us = self.stops_badly(machine, now_us, StopTrouble.ENDLESS)
+        slow_us = self.end_takes_us if self.slow_ends and now_us < self.slow_ends[machine] else 0
+        return max(stuck_us, slow_us)
 
     def stops_badly(self, machine: str, now_us: int, how: StopTrouble) -> int:
         """For how many microseconds more ends of that machine go wrong in that way; 0 when they do not."""

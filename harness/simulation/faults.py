@@ -1,186 +1,21 @@
-"""What a schedule may do to a simulated world: the kinds of fault, and what each does."""
+"""What each kind of fault does to a simulated world."""
 
-import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 
 from harness.model.topology import SECOND_US, Topology
 from harness.simulation.engine_troubles import StartTrouble, StopTrouble
+from harness.simulation.fault_kinds import ABOUT_MACHINES, FaultKind, Planned
 from harness.simulation.network import CUT, Link, Trouble, among, between
 from harness.simulation.world import World
 
-__all__ = [
-    "ABOUT_MACHINES",
-    "AWAY_US",
-    "BEFALLS_NODES",
-    "CUTS",
-    "DISTURBS_STARTS",
-    "ENDS_NODES",
-    "HURTS_VOTERS",
-    "NOT_UNDER_SELF",
-    "ONLY_ABOUT_SETS",
-    "SETS",
-    "THEMES",
-    "FaultKind",
-    "Planned",
-    "injection",
-    "machine_names",
-    "power_on",
-]
+__all__ = ["AWAY_US", "injection", "machine_names", "power_on"]
 
 AWAY_US = 12 * SECOND_US
 """Longer than a lost node keeps its vote."""
 PAUSE_MOST_US = 100_000
 """Shorter than what fencing `self` waits longer than a lease."""
 CRASH_AGAIN_US = 400_000
-
-
-class FaultKind(StrEnum):
-    """What a schedule may do to the world."""
-
-    POWER_OFF = "node.power-off"
-    RESET = "node.reset"
-    FREEZE = "node.freeze"
-    PAUSE = "node.pause"
-    CLOCK_DRIFT = "node.clock-drift"
-    NODE_AWAY = "node.away"
-    ISOLATE = "node.isolate"
-    ONE_WAY = "node.one-way"
-    PARTIAL = "network.partial"
-    BRIDGE = "network.bridge"
-    RING = "network.ring"
-    LOSSY = "network.lossy"
-    DOUBLING = "network.double"
-    SHUFFLING = "network.shuffle"
-    SERVICE_KILL = "service.kill"
-    SERVICE_HANG = "service.hang"
-    SERVICE_CRASH_MIDWAY = "service.crash-midway"
-    HOST_KILL = "rhs.kill"
-    HOST_HANG = "rhs.hang"
-    DRIVER_BREAK = "driver.break"
-    DRIVER_HANG = "driver.hang"
-    VMMS_KILL = "vmms.kill"
-    VMMS_HANG = "vmms.hang"
-    VOTER_KILL = "voter.kill"
-    VOTER_HANG = "voter.hang"
-    VOTER_WIPE = "voter.wipe"
-    VOTER_TORN_TAIL = "voter.torn-tail"
-    WITNESS_KILL = "witness.kill"
-    ENGINE_STALL = "engine.stall"
-    LOST_ANSWER = "engine.lost-answer"
-    LATE_START = "engine.late-start"
-    SWITCH_UNREACHABLE = "fence.unreachable"
-    SWITCH_LATE = "fence.late"
-    VM_CRASH = "vm.crash"
-    VM_CRASH_LOOP = "vm.crash-loop"
-    VM_SLOW_START = "vm.slow-start"
-    VM_FAILING_START = "vm.failing-start"
-    VM_ENDLESS_START = "vm.endless-start"
-    VM_DEAF = "vm.deaf"
-    VM_FAILING_STOP = "vm.failing-stop"
-    VM_ENDLESS_STOP = "vm.endless-stop"
-    VM_STOP_BY_HAND = "vm.stop-by-hand"
-    VM_START_BY_HAND = "vm.start-by-hand"
-    COMMAND = "administrator.command"
-
-
-NOT_UNDER_SELF = frozenset(
-    {
-        FaultKind.FREEZE,
-        FaultKind.ENGINE_STALL,
-        FaultKind.LOST_ANSWER,
-        FaultKind.LATE_START,
-        FaultKind.VM_SLOW_START,
-        FaultKind.VM_ENDLESS_START,
-        FaultKind.VM_ENDLESS_STOP,
-        FaultKind.SWITCH_UNREACHABLE,
-        FaultKind.SWITCH_LATE,
-    }
-)
-"""What fencing `self` cannot cover: a node that freezes with its watchdog, a machine that nothing can end, and engine
-calls that outlive the bound. It has no switch that could fail.
-"""
-
-DISTURBS_STARTS = frozenset({FaultKind.ENGINE_STALL, FaultKind.LOST_ANSWER, FaultKind.LATE_START})
-BEFALLS_NODES = frozenset(
-    {
-        FaultKind.POWER_OFF,
-        FaultKind.RESET,
-        FaultKind.FREEZE,
-        FaultKind.ISOLATE,
-        FaultKind.SERVICE_KILL,
-        FaultKind.SERVICE_CRASH_MIDWAY,
-        FaultKind.HOST_KILL,
-        FaultKind.HOST_HANG,
-        FaultKind.VMMS_KILL,
-        FaultKind.VMMS_HANG,
-    }
-)
-ABOUT_MACHINES = frozenset(kind for kind in FaultKind if kind.value.startswith("vm."))
-
-CUTS = frozenset(
-    kind for kind in FaultKind if kind.value.startswith("network.") or kind in (FaultKind.ISOLATE, FaultKind.ONE_WAY)
-)
-HURTS_VOTERS = frozenset(kind for kind in FaultKind if kind.value.startswith("voter."))
-ENDS_NODES = frozenset({FaultKind.POWER_OFF, FaultKind.RESET, FaultKind.FREEZE, FaultKind.ISOLATE})
-"""What a node does not survive as a member, if it lasts."""
-
-ONLY_ABOUT_SETS = frozenset({FaultKind.NODE_AWAY, FaultKind.WITNESS_KILL})
-"""What only schedules about the voter set draw: a long absence, and a witness that most topologies lack, would take the
-place of what finds the other rules.
-"""
-
-SETS = frozenset(
-    {
-        FaultKind.VOTER_WIPE,
-        FaultKind.VOTER_KILL,
-        FaultKind.VOTER_HANG,
-        FaultKind.VOTER_TORN_TAIL,
-        FaultKind.POWER_OFF,
-        FaultKind.RESET,
-        FaultKind.ISOLATE,
-        FaultKind.ONE_WAY,
-        FaultKind.LOSSY,
-        FaultKind.SERVICE_KILL,
-        FaultKind.SERVICE_HANG,
-        FaultKind.VM_CRASH,
-    }
-    | ONLY_ABOUT_SETS
-)
-ROUNDS = (
-    CUTS
-    | HURTS_VOTERS
-    | {FaultKind.COMMAND, FaultKind.VM_CRASH_LOOP, FaultKind.SERVICE_KILL, FaultKind.SERVICE_CRASH_MIDWAY}
-)
-
-THEMES: tuple[frozenset[FaultKind], ...] = (
-    DISTURBS_STARTS | ENDS_NODES,
-    SETS,
-    ROUNDS,
-    ABOUT_MACHINES | ENDS_NODES | {FaultKind.COMMAND, FaultKind.DRIVER_BREAK, FaultKind.DRIVER_HANG},
-)
-"""What meets its like: starts that go wrong while nodes go, the voter set, rounds with the voters, machines."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
-    """One fault at one time, with its target and its length in microseconds. What else there is to choose follows from
-    these, so that a fault is the same wherever it is played again.
-    """
-
-    at_us: int
-    kind: FaultKind
-    target: str
-    duration_us: int
-
-    def __str__(self) -> str:
-        return f"{self.at_us / 1e6:7.3f} s {self.kind} {self.target} for {self.duration_us / 1e6:.3f} s"
-
-    @property
-    def choice(self) -> random.Random:
-        """What chooses among several ways of the same fault."""
-        return random.Random(f"{self.at_us}.{self.duration_us}")
 
 
 def machine_names(topology: Topology) -> list[str]:
@@ -263,6 +98,11 @@ def _nothing(_world: World, _fault: Planned) -> None:
     """The world was made with it."""
 
 
+def _step(world: World, fault: Planned) -> None:
+    """The wall clock of the node steps, by which its voter reckons how old a renewal is."""
+    world.voters[fault.target].step(-fault.duration_us if fault.duration_us % 2 else fault.duration_us)
+
+
 # Links
 
 
@@ -323,6 +163,12 @@ def _links(trouble: Trouble) -> Callable[[World, Planned], None]:
         _lay(world, fault, links, trouble)
 
     return lay
+
+
+def _misroute(world: World, fault: Planned) -> None:
+    """What is meant for the target's voter reaches another one, as after an address was given away again."""
+    world.network.misroute(fault.target, fault.choice.choice(_others(world, fault.target)))
+    _later(world, fault, lambda: world.network.route_right(fault.target))
 
 
 # Processes
@@ -431,6 +277,12 @@ def _crash_loop(world: World, fault: Planned) -> None:
     again()
 
 
+def _vm_kill(world: World, fault: Planned) -> None:
+    """`docker kill` by hand, with TERM or KILL: a failure, not a wish."""
+    for box in world.instances.running(fault.target):
+        world.engine.kill_by_hand(box.id, 15 if fault.duration_us % 2 else 9)
+
+
 def _start_trouble(trouble: StartTrouble) -> Callable[[World, Planned], None]:
     """Starts go wrong for a while; the machine ends, so that it must be started."""
 
@@ -446,6 +298,13 @@ def _stop_trouble(trouble: StopTrouble) -> Callable[[World, Planned], None]:
         world.engine.troubles.stops[fault.target, trouble] = world.clock.now_us + fault.duration_us
 
     return lay
+
+
+def _slow_end(world: World, fault: Planned) -> None:
+    """For a while its ends take their time: within what fencing `self` allows for, all the same."""
+    troubles = world.engine.troubles
+    troubles.slow_ends[fault.target] = world.clock.now_us + 2 * fault.duration_us
+    troubles.end_takes_us = min(max(fault.duration_us, 200_000), world.topology.settings.grace_us * 9 // 10)
 
 
 def _stop_by_hand(world: World, fault: Planned) -> None:
@@ -478,6 +337,7 @@ _INJECTIONS: dict[FaultKind, Callable[[World, Planned], None]] = {
     FaultKind.FREEZE: _freeze,
     FaultKind.PAUSE: _pause,
     FaultKind.CLOCK_DRIFT: _nothing,
+    FaultKind.CLOCK_STEP: _step,
     FaultKind.NODE_AWAY: _away,
     FaultKind.ISOLATE: _isolate,
     FaultKind.ONE_WAY: _one_way,
@@ -487,6 +347,7 @@ _INJECTIONS: dict[FaultKind, Callable[[World, Planned], None]] = {
     FaultKind.LOSSY: _links(Trouble(loss=0.15, slow=0.15)),
     FaultKind.DOUBLING: _links(Trouble(loss=0.05, double=0.3)),
     FaultKind.SHUFFLING: _links(Trouble(shuffle=0.5)),
+    FaultKind.MISROUTED: _misroute,
     FaultKind.SERVICE_KILL: _kill("service"),
     FaultKind.SERVICE_HANG: _hang("service"),
     FaultKind.SERVICE_CRASH_MIDWAY: _crash_midway,
@@ -508,12 +369,14 @@ _INJECTIONS: dict[FaultKind, Callable[[World, Planned], None]] = {
     FaultKind.SWITCH_LATE: _switch,
     FaultKind.VM_CRASH: _crash,
     FaultKind.VM_CRASH_LOOP: _crash_loop,
+    FaultKind.VM_KILL: _vm_kill,
     FaultKind.VM_SLOW_START: _start_trouble(StartTrouble.SLOW),
     FaultKind.VM_FAILING_START: _start_trouble(StartTrouble.FAILING),
     FaultKind.VM_ENDLESS_START: _start_trouble(StartTrouble.ENDLESS),
     FaultKind.VM_DEAF: _stop_trouble(StopTrouble.DEAF),
     FaultKind.VM_FAILING_STOP: _stop_trouble(StopTrouble.FAILING),
     FaultKind.VM_ENDLESS_STOP: _stop_trouble(StopTrouble.ENDLESS),
+    FaultKind.VM_SLOW_END: _slow_end,
     FaultKind.VM_STOP_BY_HAND: _stop_by_hand,
     FaultKind.VM_START_BY_HAND: _start_by_hand,
     FaultKind.COMMAND: _command,

@@ -68,6 +68,7 @@ class SimulatedNetwork:
         self._handles = 0
         self._links: dict[Link, Trouble] = {}
         self._isolated: dict[str, tuple[frozenset[str], bool, bool]] = {}
+        self._misrouted: dict[str, str] = {}
         self.dropped: Counter[str] = Counter()
 
     def trouble(self, links: Iterable[Link], trouble: Trouble) -> int:
@@ -93,6 +94,19 @@ class SimulatedNetwork:
         """Every link works again."""
         self._laid.clear()
         self._links.clear()
+        self._misrouted.clear()
+
+    def misroute(self, destination: str, other: str) -> None:
+        """Who connects to `destination` from now on reaches `other`."""
+        self._misrouted[destination] = other
+
+    def route_right(self, destination: str) -> None:
+        """Who connects to `destination` reaches it again."""
+        self._misrouted.pop(destination, None)
+
+    def reached(self, destination: str) -> str:
+        """Who is there when somebody connects to `destination`."""
+        return self._misrouted.get(destination, destination) if self._misrouted else destination
 
     def isolate(
         self, node: str, *, peers: Collection[str] = (), inbound: bool = True, outbound: bool = True

@@ -81,6 +81,7 @@ class SimulatedNode:
         self.frozen = False
         self.drivers = CallTrouble()
         self.on_fence: list[Callable[[Session, Session], None]] = []
+        self.on_pet: list[Callable[[Session, int], None]] = []
         self.on_host_call: list[Callable[[str, HostRequest], None]] = []
         self._clock = clock
         self._rng = rng
@@ -140,6 +141,7 @@ class SimulatedNode:
             self._end(name)
         if self.name in self._voters:
             self._voters[self.name].stop()
+            self._composition.voter_lost_power(self._voters[self.name].acceptor)
 
     # Faults.
 
@@ -487,6 +489,8 @@ class SimulatedNode:
             case Pet(guests_end_us=guests_end_us, node_ends_us=node_ends_us):
                 assert self._init is not None
                 self._init.pet(guests_end_us, node_ends_us)
+                for heed in self.on_pet if guests_end_us else ():
+                    heed(service.session, guests_end_us - self._clock.now_us)
                 self._noted_guests_end_us = guests_end_us or self._noted_guests_end_us
             case Fence(session=session):
                 for hear in self.on_fence:

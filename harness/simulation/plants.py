@@ -27,7 +27,7 @@ from harness.model.session import Session
 from harness.model.topology import Fencing
 from harness.ports import Container, Engine, Hypervisor, Log, Runtime
 from harness.simulation.composition import Composition
-from harness.simulation.faults import FaultKind
+from harness.simulation.fault_kinds import FaultKind
 from harness.simulation.vmms_link import VmmsLink
 from harness.vmms.power import Power
 from harness.vmms.vmms import Vmms

@@ -24,12 +24,12 @@ from harness.model.voter_set import VoterSet
 from harness.ports import Hypervisor
 from harness.simulation.plants import Plant, WeakService
 
-__all__ = ["PLANTS_OF_RULES"]
+__all__ = ["PLANTS_OF_RULES", "service_with"]
 
 Weaken = Callable[[Any], None]
 
 
-def _service_with(weaken: Weaken) -> Callable[..., ClusterService]:
+def service_with(weaken: Weaken) -> Callable[..., ClusterService]:
     """What makes a service whose managers `weaken` has changed."""
 
     def changed(managers: Any) -> Any:
@@ -82,7 +82,7 @@ def _claim_any_owner(managers: Any) -> None:
 class ClaimWithoutTheEpoch(Plant):
     """A claim succeeds whoever owns the group by then, and under whichever epoch (finding 1)."""
 
-    service = _service_with(_claim_any_owner)
+    service = service_with(_claim_any_owner)
 
 
 # Resource control
@@ -100,7 +100,7 @@ def _start_dependents_first(managers: Any) -> None:
 class DependentsFirst(Plant):
     """A machine is started although nothing that it depends on is Online (the rules of the cluster, section 4)."""
 
-    service = _service_with(_start_dependents_first)
+    service = service_with(_start_dependents_first)
 
 
 class _WantsAll(ResourceControlManager):
@@ -115,7 +115,7 @@ def _want_all(managers: Any) -> None:
 class PersistentStateIsIgnored(Plant):
     """Whatever a group has is brought Online on its new owner, wanted or not (the rules of the cluster, section 5)."""
 
-    service = _service_with(_want_all)
+    service = service_with(_want_all)
 
 
 # Leases
@@ -143,7 +143,7 @@ class MinorityKeepsItsLease(Plant):
     """A lease lives as long as any one voter renews it, so a minority goes on (design, section 4)."""
 
     fencing = Fencing.SELF
-    service = _service_with(_lease_of_one_voter)
+    service = service_with(_lease_of_one_voter)
 
 
 class _PetsLate(NodeManager):
@@ -151,7 +151,7 @@ class _PetsLate(NodeManager):
         return [self._later(action) if isinstance(action, Pet) else action for action in super().handle(now, event)]
 
     def _later(self, pet: Pet) -> Pet:
-        late_us = 2 * self._settings.lease_us
+        late_us = self._settings.beat_us
         if not pet.guests_end_us:
             return pet
         return replace(pet, guests_end_us=pet.guests_end_us + late_us, node_ends_us=pet.node_ends_us + late_us)
@@ -162,10 +162,10 @@ def _pet_late(managers: Any) -> None:
 
 
 class SelfFencingIsLate(Plant):
-    """PID 1 is told to end the guests two leases after the lease: longer than survivors wait (finding 12 d)."""
+    """PID 1 is told to end the guests one beat after the lease (finding 12 d)."""
 
     fencing = Fencing.SELF
-    service = _service_with(_pet_late)
+    service = service_with(_pet_late)
 
 
 # The database

@@ -17,10 +17,11 @@ from harness.model.topology import (
     Topology,
 )
 from harness.simulation.composition import Composition
-from harness.simulation.faults import (
+from harness.simulation.fault_kinds import (
     ABOUT_MACHINES,
     BEFALLS_NODES,
     CUTS,
+    DISTURBS_ENDS,
     DISTURBS_STARTS,
     ENDS_NODES,
     HURTS_VOTERS,
@@ -29,10 +30,8 @@ from harness.simulation.faults import (
     THEMES,
     FaultKind,
     Planned,
-    injection,
-    machine_names,
-    power_on,
 )
+from harness.simulation.faults import injection, machine_names, power_on
 from harness.simulation.node_clock import DRIFT_MOST_PPM
 from harness.simulation.world import Drift, World
 
@@ -114,6 +113,7 @@ class _Drawing:
         self._machines = machine_names(topology)
         self._starts = [kind for kind in self._enabled if kind in DISTURBS_STARTS]
         self._blows = [kind for kind in self._enabled if kind in BEFALLS_NODES]
+        self._ends = [kind for kind in self._enabled if kind in DISTURBS_ENDS]
         self._cuts = [kind for kind in self._enabled if kind in CUTS]
         self._hurts = [kind for kind in self._enabled if kind in HURTS_VOTERS]
         self._striking = [kind for kind in self._enabled if kind is not FaultKind.CLOCK_DRIFT]
@@ -138,6 +138,8 @@ class _Drawing:
             node, machine = rng.choice(self._nodes), rng.choice(self._machines)
             if self._starts and self._blows and rng.random() < 0.35:
                 self._while_it_starts(begin_us, node)
+            elif self._ends and self._blows and rng.random() < 0.35:
+                self._while_it_ends(begin_us, node)
             elif self._cuts and self._hurts and rng.random() < 0.35:
                 self._while_links_fail(begin_us, node)
             elif FaultKind.COMMAND in self._enabled and rng.random() < 0.5:
@@ -154,6 +156,16 @@ class _Drawing:
         lethal = [kind for kind in self._blows if kind in ENDS_NODES]
         blow = rng.choice(lethal if lethal and rng.random() < 0.7 else self._blows)
         self._add(begin_us + rng.randint(20_000, 2_000_000), blow, node, self._duration())
+
+    def _while_it_ends(self, begin_us: int, node: str) -> None:
+        """Machines, or the switch of a node, do not end what they should, and then that node is struck."""
+        rng = self._rng
+        for _ in range(rng.randint(1, 3)):
+            kind = rng.choice(self._ends)
+            target = rng.choice(self._machines) if kind in ABOUT_MACHINES else node
+            self._add(begin_us, kind, target, rng.randint(500_000, 8_000_000))
+        lethal = [kind for kind in self._blows if kind in ENDS_NODES] or self._blows
+        self._add(begin_us + rng.randint(0, 1_000_000), rng.choice(lethal), node, self._duration())
 
     def _while_links_fail(self, begin_us: int, node: str) -> None:
         """A node misses what is written, and another voter is hurt meanwhile."""

@@ -33,6 +33,11 @@ class SimulatedVoter:
         self._clock = clock
         self._waiting: list[Callable[[], None]] = []
         self._unsynced: list[Call] | None = None
+        self._stepped_us = 0
+
+    def step(self, by_us: int) -> None:
+        """Its wall clock steps, forward or back."""
+        self._stepped_us += by_us
 
     def start(self) -> None:
         """The process starts and has loaded its disk."""
@@ -96,7 +101,7 @@ class SimulatedVoter:
         answer(self._carry_out(call))
 
     def _carry_out(self, call: Call) -> Reply:
-        reply = self.acceptor.handle(call, clock_us=self._clock.now_us)
+        reply = self.acceptor.handle(call, clock_us=self._clock.now_us + self._stepped_us)
         for watcher in self.watch:
             watcher(self, call, reply)
         return reply
@@ -129,7 +134,7 @@ class VoterConnections:
 
     def call(self, wish: CallVoter) -> None:
         """Carry out one call."""
-        voter = self._voters[wish.voter]
+        voter = self._voters[self._network.reached(wish.voter)]
         if voter.runs != self._runs[wish.voter]:
             self._runs[wish.voter] = voter.runs
             self._connection[wish.voter] += 1

@@ -245,6 +245,21 @@ class TrueLeases:
         if not box.is_node and session is not None:
             self.acted(session, f"machine {box.machine} is ordered to start on {box.node}", now_us)
 
+    def petted(self, session: str, lease_ends_us: int) -> None:
+        """A session tells its PID 1 until when it holds a lease, in the time of the world."""
+        renewed = self._renewed.get(session, {})
+        newest = max(self._sets)
+        for version in (newest, newest - 1):
+            voter_set = self._sets.get(version)
+            members = set(voter_set.members) if voter_set is not None else set()
+            times = sorted((at_us for voter, at_us in renewed.items() if voter in members), reverse=True)
+            if voter_set is None or len(times) < voter_set.majority:
+                continue
+            if lease_ends_us <= times[voter_set.majority - 1] + self._lease_us:
+                return
+        now_s, ends_s = self._now() / 1e6, lease_ends_us / 1e6
+        self._told(f"{session} believes at {now_s:.6f} s that its lease ends at {ends_s:.6f} s, later than it does")
+
     def acted(self, session: str, what: str, now_us: int) -> None:
         """A session does what only a live lease allows."""
         renewed = self._renewed.get(session, {})

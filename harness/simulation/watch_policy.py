@@ -4,6 +4,7 @@
 - Thresholds: no more restarts in place within the restart-period than the policy allows, no move for a failure before
   they are used up, no more moves for failures within the failover-period than the group allows.
 - Fences: only of a session that is recorded Down, and only by a session whose lease is live in truth.
+- Places: a group without an owner goes to no Paused node while another could take it.
 - Ends: nothing that a machine depends on goes while the machine runs there.
 """
 
@@ -17,7 +18,7 @@ from harness.model.session import Session
 from harness.model.topology import ResourceSpec, Topology
 from harness.simulation.watch import ChosenValues, OneInstance
 
-__all__ = ["DependentsGoneFirst", "OnlyTheDownAreFenced", "Thresholds", "WishesOnly"]
+__all__ = ["DependentsGoneFirst", "OnlyTheDownAreFenced", "PlacedWhereItMayRun", "Thresholds", "WishesOnly"]
 
 DECIDED_US = 8_000_000
 """From a failure, by which restarts are counted, to the record of what followed, while the voters are slow."""
@@ -102,6 +103,44 @@ def _within_period(
         and entry.session == session
         and 0 <= at_us - entry.at_us <= spec.policy.restart_period_us + slack_us
     ]
+
+
+class PlacedWhereItMayRun:
+    """Hook `chose` to the chosen values."""
+
+    def __init__(
+        self, *, chosen: ChosenValues, seen_us: int, now: Callable[[], int], told: Callable[[str], None]
+    ) -> None:
+        """`seen_us` after a pause was chosen everybody must know of it, or hold no lease."""
+        self._chosen = chosen
+        self._seen_us = seen_us
+        self._now = now
+        self._told = told
+        self._paused_since_us: dict[str, int] = {}
+
+    def chose(self, key: str, older: Stored, newer: Stored) -> None:
+        """A register has a newer content."""
+        before, after = older.record, newer.record
+        if isinstance(after, ClusterRecord):
+            now_us, known = self._now(), self._paused_since_us
+            self._paused_since_us = {
+                entry.name: known.get(entry.name, now_us) for entry in after.nodes if entry.paused
+            }
+        elif isinstance(before, GroupRecord) and isinstance(after, GroupRecord) and after.owner is not None:
+            since_us = self._paused_since_us.get(after.owner.node)
+            if before.owner != after.owner and since_us is not None and self._now() - since_us > self._seen_us:
+                self._look_for_another(key, after)
+
+    def _look_for_another(self, key: str, record: GroupRecord) -> None:
+        cluster = self._chosen.newest(CLUSTER_KEY)
+        assert isinstance(cluster, ClusterRecord)
+        assert record.owner is not None
+        possible = record.spec.possible_owners
+        able = [entry.name for entry in cluster.up_nodes() if not entry.paused]
+        others = [name for name in able if not possible or name in possible]
+        if others:
+            there = " or ".join(others)
+            self._told(f"register {key}: placed on {record.owner.node}, which is Paused, and not on {there}")
 
 
 class OnlyTheDownAreFenced:

@@ -30,7 +30,13 @@ from harness.simulation.node_clock import DRIFT_MOST_PPM, DriftingClock
 from harness.simulation.runtime import Clock, VirtualClock
 from harness.simulation.voters import SimulatedVoter
 from harness.simulation.watch import ChosenValues, OneInstance, OrderedStarts, ProvidersFirst, TrueLeases
-from harness.simulation.watch_policy import DependentsGoneFirst, OnlyTheDownAreFenced, Thresholds, WishesOnly
+from harness.simulation.watch_policy import (
+    DependentsGoneFirst,
+    OnlyTheDownAreFenced,
+    PlacedWhereItMayRun,
+    Thresholds,
+    WishesOnly,
+)
 
 __all__ = ["Drift", "Struck", "TraceLine", "World"]
 
@@ -119,11 +125,18 @@ class World:
         )
         wishes = WishesOnly(may_be_wanted=self.administrator.may_be_wanted, told=self._violated)
         thresholds = Thresholds(topology, one_clock=not drifts, told=self._violated)
-        self.chosen.on_chosen += [wishes.chose, thresholds.chose]
+        places = PlacedWhereItMayRun(
+            chosen=self.chosen,
+            seen_us=topology.settings.lease_us + 1_000_000,
+            now=lambda: self.clock.now_us,
+            told=self._violated,
+        )
+        self.chosen.on_chosen += [wishes.chose, thresholds.chose, places.chose]
         for node in self.nodes.values():
             node.client.on_start_ordered.append(self._start_ordered)
             node.on_fence += [fences.ordered, self._fence_ordered]
             node.on_host_call.append(ends.ordered)
+            node.on_pet.append(self._petted)
         self.engine.on_node_up.append(lambda name: self._node_up(name))
         self.engine.on_node_down.append(lambda name: self._node_down(name))
         self.engine.on_by_hand.append(self.administrator.by_hand)
@@ -367,6 +380,9 @@ class World:
         if box is not None:
             for watcher in (self.starts, self.providers, self.leases):
                 watcher.ordered(box, self.clock.now_us)
+
+    def _petted(self, session: Session, lease_left_us: int) -> None:
+        self.leases.petted(str(session), self.clock.now_us + lease_left_us)
 
     def _fence_ordered(self, by: Session, whom: Session) -> None:
         self.leases.acted(str(by), f"{by} fences {whom}", self.clock.now_us)

@@ -16,7 +16,7 @@ from chaos.search.hunt import Hunt, broken_by, play, schedule_of
 from chaos.search.schedule_file import Schedule, read_schedule, topology_of, write_schedule
 from chaos.search.shrinking import Shrinking
 from harness.errors import UsageError
-from harness.simulation.faults import FaultKind, Planned
+from harness.simulation.fault_kinds import FaultKind, Planned
 from harness.simulation.plants import OwnerIsANode
 
 SMALL_RIG = {"nodes": 3, "groups": 2}

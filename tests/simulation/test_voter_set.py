@@ -3,7 +3,7 @@
 import pytest
 
 from harness.model.topology import Fencing
-from harness.simulation.faults import SETS
+from harness.simulation.fault_kinds import SETS
 from harness.simulation.schedule import run_schedule, small_topology
 from harness.simulation.world import World
 

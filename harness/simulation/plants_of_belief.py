@@ -1,0 +1,492 @@
+"""Broken clusters, continued: each believes something that the design takes for no proof.
+
+An answer that came from elsewhere, an age by another's clock, a rejection, an error, a promise to have switched off.
+Like those of `plants`, they exist only as compositions of a simulated world.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from harness.cluster_service.database import DatabaseManager
+from harness.cluster_service.failover import FailoverManager
+from harness.cluster_service.fencing import FencingManager
+from harness.cluster_service.lease import LeaseView
+from harness.cluster_service.messages import Action, ChangeRegister, Event, Fence
+from harness.cluster_service.node import NodeManager
+from harness.cluster_service.resource_control import ResourceControlManager
+from harness.cluster_service.resource_facts import GroupFacts
+from harness.cluster_service.service import ClusterService, ServiceConfiguration
+from harness.database.acceptor import Acceptor
+from harness.database.proposer import Proposer, Result
+from harness.database.protocol import NO_BALLOT, Accept, Admit, BeatAnswer, Call, Form, Hello, Reply
+from harness.model.changes import RecordRestart
+from harness.model.machine import Ending
+from harness.model.records import ClusterRecord, Restart
+from harness.model.session import Session
+from harness.model.topology import Fencing, ResourceSpec
+from harness.model.voter_set import VoterSet
+from harness.ports import Engine, Hypervisor, Log, OrderRefused, Runtime
+from harness.simulation.plants import Plant, StoppedNotRemovedAtFence
+from harness.simulation.plants_of_rules import service_with
+from harness.vmms.power import Power
+from harness.vmms.vmms import Vmms
+from harness.vmms.watch import Watch
+
+__all__ = ["BEYOND_THE_SEARCH", "PLANTS_OF_BELIEF"]
+
+HOUR_US = 3_600_000_000
+
+
+# Clocks
+
+
+class _CountsFromTheAnswer(LeaseView):
+    def answered(
+        self, now: int, voter: str, sent_us: int, connection: int, answer: BeatAnswer, counts: bool
+    ) -> None:
+        del sent_us
+        super().answered(now, voter, now, connection, answer, counts)
+
+
+class _BelievesAges(LeaseView):
+    """Keeps when each session has renewed by the clocks of the voters."""
+
+    raw: dict[str, int]
+
+    def _see_peer(self, now: int, seen: Any, lease: Any, previous_poll_us: int) -> None:
+        raw = self.__dict__.setdefault("raw", {})
+        raw[lease.session] = min(raw.get(lease.session, now), now - lease.age_us)
+        super()._see_peer(now, seen, lease, previous_poll_us)
+
+
+def _with_leases(leases: type[LeaseView]) -> type[NodeManager]:
+    class WithLeases(NodeManager):
+        def handle(self, now: int, event: Event) -> list[Action]:
+            if self._leases is not None:
+                self._leases.__class__ = leases
+            return super().handle(now, event)
+
+    return WithLeases
+
+
+_CountingFromTheAnswer = _with_leases(_CountsFromTheAnswer)
+_BelievingAges = _with_leases(_BelievesAges)
+
+
+def _count_from_the_answer(managers: Any) -> None:
+    managers.node.__class__ = _CountingFromTheAnswer
+
+
+class LeaseCountsFromTheAnswer(Plant):
+    """A lease is reckoned from when a voter's answer came, not from when it was asked (design, section 4)."""
+
+    fencing = Fencing.SELF
+    service = service_with(_count_from_the_answer)
+
+
+class _WaitsSinceTheRenewal(FencingManager):
+    def _see_cluster(self, now: int, record: ClusterRecord) -> None:
+        super()._see_cluster(now, record)
+        leases = self._node._leases
+        raw = leases.__dict__.get("raw", {}) if leases is not None else {}
+        for session, since_us in self._down_since_us.items():
+            self._down_since_us[session] = min(since_us, raw.get(str(session), since_us))
+
+
+def _wait_by_a_voters_clock(managers: Any) -> None:
+    managers.node.__class__ = _BelievingAges
+    managers.fencing.__class__ = _WaitsSinceTheRenewal
+
+
+class WaitsByAVotersClock(Plant):
+    """Survivors wait from the last renewal, as old as a voter's clock says, not from the Down (finding 12 b)."""
+
+    fencing = Fencing.SELF
+    service = service_with(_wait_by_a_voters_clock)
+
+
+class _WaitsForNothing(FencingManager):
+    def _wait_us(self) -> int:
+        return 0
+
+
+def _wait_for_nothing(managers: Any) -> None:
+    managers.fencing.__class__ = _WaitsForNothing
+
+
+class SurvivorsDoNotWait(Plant):
+    """Under fencing `self` a Down session counts as over at once, although its machines take time to end (12 d)."""
+
+    fencing = Fencing.SELF
+    service = service_with(_wait_for_nothing)
+
+
+# Rounds
+
+
+class _TakesRejectionForTheEnd(Proposer):
+    def _advance_accept(self, now: int, operation: Any) -> None:
+        before = len(self.settlements)
+        super()._advance_accept(now, operation)
+        backs_off = operation.phase.value == "backoff" and len(self.settlements) == before
+        if backs_off and operation.change is not None and operation.accept_sent:
+            self._settle(now, operation, Result.NOT_DONE, None, NO_BALLOT)
+
+
+class _RejectedIsNotDone(DatabaseManager):
+    def _become_known(self, now: int, events: list[Event], actions: list[Action]) -> None:
+        super()._become_known(now, events, actions)
+        if self._proposer is not None:
+            self._proposer.__class__ = _TakesRejectionForTheEnd
+
+
+def _take_rejection_for_the_end(managers: Any) -> None:
+    managers.database.__class__ = _RejectedIsNotDone
+
+
+class RejectedIsNotDone(Plant):
+    """That a majority has rejected an accept is told as "certainly not done", and can still be revived (finding 9)."""
+
+    service = service_with(_take_rejection_for_the_end)
+
+
+class _NeverInDoubt(DatabaseManager):
+    def _note_doubt(self, settlement: Any, *, plain_read: bool) -> bool:
+        super()._note_doubt(settlement, plain_read=plain_read)
+        return False
+
+
+def _never_doubt(managers: Any) -> None:
+    managers.database.__class__ = _NeverInDoubt
+
+
+class DoubtEndsWithARead(Plant):
+    """What a plain read shows while a change of unknown outcome may still land is told as the truth (finding 9)."""
+
+    service = service_with(_never_doubt)
+
+
+class BallotsAreUsedTwice(Plant):
+    """A restarted service counts its ballots from one again, under the same name (finding 8)."""
+
+    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
+        return super().service(
+            configuration=replace(configuration, process=configuration.session.node), jitter=jitter
+        )
+
+
+# Voters
+
+
+class _AnswersForAll(Acceptor):
+    """Takes a call for another as its own, and answers in the other's name."""
+
+    def handle(self, call: Call, *, clock_us: int) -> Reply:
+        if isinstance(call, Hello | Form | Admit) or not self.incarnation or call.to.voter == self.voter:
+            return super().handle(call, clock_us=clock_us)
+        mine = replace(call.to, voter=self.voter, incarnation=self.incarnation)
+        reply: Any = super().handle(replace(call, to=mine), clock_us=clock_us)
+        return replace(reply, of=call.to) if reply.of == mine else reply  # type: ignore[no-any-return]
+
+
+class AnswersForAnother(Plant):
+    """A voter that is reached by mistake votes in the name of another, so that one counts twice (finding 6)."""
+
+    def acceptor(self) -> Acceptor:
+        return _AnswersForAll()
+
+
+class _VotesOnceWritten(Acceptor):
+    """Empty, it takes on its old name with the first accept, and votes on each register that was written since."""
+
+    _members: dict[str, str] = {}
+    _written: frozenset[str] = frozenset()
+
+    def wipe(self) -> None:
+        super().wipe()
+        self._written = frozenset()
+
+    def handle(self, call: Call, *, clock_us: int) -> Reply:
+        if not self.incarnation and isinstance(call, Accept) and self._members:
+            self.rig, self.voter, self.incarnation = call.to.rig, call.to.voter, call.to.incarnation
+            self.birth = self.incarnation
+            self.voter_set = VoterSet(version=call.to.set_version, members=dict(self._members))
+        reply = super().handle(call, clock_us=clock_us)
+        if self.voter_set is not None:
+            self._members = dict(self.voter_set.members)
+        return reply
+
+
+class IdentityChangeReadmits(Plant):
+    """A voter without its disk counts again as soon as something was written to it (finding 5 c)."""
+
+    def acceptor(self) -> Acceptor:
+        return _VotesOnceWritten()
+
+
+class _SyncsNowAndThen(Acceptor):
+    """Its disk is as it was a second ago at most."""
+
+    _synced: tuple[Any, ...] | None = None
+    _synced_us = 0
+
+    def handle(self, call: Call, *, clock_us: int) -> Reply:
+        if self._synced is None or clock_us - self._synced_us >= 1_000_000:
+            self._synced, self._synced_us = self._state(), clock_us
+        return super().handle(call, clock_us=clock_us)
+
+    def lose(self) -> None:
+        """The power is gone."""
+        if self._synced is None:
+            return
+        names = ("rig", "voter", "incarnation", "birth", "behind", "voter_set", "revision", "registers", "leases")
+        for name, value in zip(names, self._synced, strict=True):
+            setattr(self, name, value)
+        self._synced = None
+
+    def _state(self) -> tuple[Any, ...]:
+        who = (self.rig, self.voter, self.incarnation, self.birth, self.behind, self.voter_set, self.revision)
+        return (*who, copy.deepcopy(self.registers), copy.deepcopy(self.leases))
+
+
+class WritesAreNotSynced(Plant):
+    """Voters answer before the disk has it, and lose the last second with the power: lost fsyncs (finding 20)."""
+
+    def acceptor(self) -> Acceptor:
+        return _SyncsNowAndThen()
+
+    def voter_lost_power(self, acceptor: Acceptor) -> None:
+        """What an honest disk never does."""
+        assert isinstance(acceptor, _SyncsNowAndThen)
+        acceptor.lose()
+
+
+# Fences
+
+
+class _BelievesTheSwitch(Power):
+    async def _wait_off(self, session: Session, killed: dict[str, str], errors: list[Exception]) -> None:
+        del session, killed, errors
+
+
+class FenceBelievesTheSwitch(Plant):
+    """A node is off because its switch has said so, or has said nothing; nobody looks (design, section 4)."""
+
+    def vmms(
+        self, *, runtime: Runtime, engine: Engine, rig: str, node: str, log: Log, container: str
+    ) -> Vmms:
+        made = super().vmms(runtime=runtime, engine=engine, rig=rig, node=node, log=log, container=container)
+        made._power.__class__ = _BelievesTheSwitch
+        return made
+
+
+class _FencesSuspects(FencingManager):
+    """Does not wait until the Down is recorded."""
+
+    def handle(self, now: int, event: Event) -> list[Action]:
+        actions = super().handle(now, event)
+        cluster = self._membership.cluster
+        if cluster is None or not self._membership.may_act(now) or not self._node.may_judge(now):
+            return actions
+        for entry in cluster.up_nodes():
+            if entry.session is None or entry.session == self._session or not self._node.expired(now, entry.session):
+                continue
+            actions.append(Fence(session=entry.session, not_after_us=self._node.lease_end_us() or now))
+        return actions
+
+
+def _fence_suspects(managers: Any) -> None:
+    managers.fencing.__class__ = _FencesSuspects
+
+
+class SuspectsAreFenced(Plant):
+    """A node is switched off because it is silent, before its Down is recorded (finding 14)."""
+
+    service = service_with(_fence_suspects)
+
+
+# Machines
+
+
+class _TakesKillsForWishes(Watch):
+    def _died(self, record: Any, box: Any, exit_code: int | None) -> None:
+        if box.running and box.evidence.signals and not box.evidence.asked:
+            box.running = box.paused = False
+            box.exit_code = exit_code
+            self._conclude(record, box, Ending.STOPPED, "a signal through the engine")
+            return
+        super()._died(record, box, exit_code)
+
+
+class _LeavesLateStarts(Watch):
+    def _start_of_a_stranger(self, event: Any) -> None:
+        del event
+
+
+def _with_watch(watch: type[Watch]) -> type[Vmms]:
+    class WithWatch(Vmms):
+        @property
+        def _watch(self) -> Watch:
+            made: Watch = self.__dict__["watch"]
+            return made
+
+        @_watch.setter
+        def _watch(self, made: Watch) -> None:
+            made.__class__ = watch
+            self.__dict__["watch"] = made
+
+    return WithWatch
+
+
+class AKillIsAWish(Plant):
+    """Any signal through the engine, a fence's too, is taken for an administrator's stop (docker-trials, section 4)."""
+
+    def vmms(
+        self, *, runtime: Runtime, engine: Engine, rig: str, node: str, log: Log, container: str
+    ) -> Vmms:
+        made = super().vmms(runtime=runtime, engine=engine, rig=rig, node=node, log=log, container=container)
+        made.__class__ = _with_watch(_TakesKillsForWishes)
+        return made
+
+
+class LateStartIsAdopted(StoppedNotRemovedAtFence):
+    """What an earlier session asked for runs on in the next life of its node (findings 2 and 3)."""
+
+    async def clear_earlier_sessions(self, hypervisor: Hypervisor) -> None:
+        del hypervisor
+
+    def vmms(
+        self, *, runtime: Runtime, engine: Engine, rig: str, node: str, log: Log, container: str
+    ) -> Vmms:
+        made = StoppedNotRemovedAtFence.vmms(
+            self, runtime=runtime, engine=engine, rig=rig, node=node, log=log, container=container
+        )
+        made.__class__ = _with_watch(_LeavesLateStarts)
+        return made
+
+
+class _ChecksNothing(Vmms):
+    def _check(self, record: Any, order: Any, turn: int) -> None:
+        del order
+        if record.turn != turn:
+            raise OrderRefused(f"start of {record.name}: it was ended meanwhile")
+
+
+class OrdersAreNotChecked(Plant):
+    """The executor ignores session, epoch and `not_after` of an order to start (design, section 4)."""
+
+    def vmms(
+        self, *, runtime: Runtime, engine: Engine, rig: str, node: str, log: Log, container: str
+    ) -> Vmms:
+        made = super().vmms(runtime=runtime, engine=engine, rig=rig, node=node, log=log, container=container)
+        made.__class__ = _ChecksNothing
+        return made
+
+
+# Policy
+
+
+class _NeverForgets(GroupFacts):
+    __slots__ = ()
+
+    def restarts_of(self, now: int, spec: ResourceSpec, session: Session) -> list[Restart]:
+        del now
+        return [
+            entry for entry in self.record.restarts if entry.resource == spec.name and entry.session == session
+        ]
+
+
+class _EndsProvidersFirst(GroupFacts):
+    __slots__ = ()
+
+    def dependents_down(self, spec: ResourceSpec) -> bool:
+        del spec
+        return True
+
+
+class _CountsForEver(ResourceControlManager):
+    def _next_for(self, now: int, facts: GroupFacts, spec: ResourceSpec) -> list[Action]:
+        facts.__class__ = _NeverForgets
+        return [_for_ever(action) for action in super()._next_for(now, facts, spec)]
+
+
+def _for_ever(action: Action) -> Action:
+    if isinstance(action, ChangeRegister) and isinstance(action.change, RecordRestart):
+        return replace(action, change=replace(action.change, period_us=HOUR_US))
+    return action
+
+
+class _TakesProvidersAway(ResourceControlManager):
+    def _next_for(self, now: int, facts: GroupFacts, spec: ResourceSpec) -> list[Action]:
+        facts.__class__ = _EndsProvidersFirst
+        return super()._next_for(now, facts, spec)
+
+
+def _count_for_ever(managers: Any) -> None:
+    managers.resource_control.__class__ = _CountsForEver
+
+
+def _end_providers_first(managers: Any) -> None:
+    managers.resource_control.__class__ = _TakesProvidersAway
+
+
+class RestartsAreNeverForgotten(Plant):
+    """The restart counter never resets: a failure long ago uses up a restart (the rules of the cluster, section 4)."""
+
+    service = service_with(_count_for_ever)
+
+
+class ProvidersEndFirst(Plant):
+    """What a machine depends on is ended while the machine runs (the rules of the cluster, section 4)."""
+
+    service = service_with(_end_providers_first)
+
+
+class _PlacesOnThePaused(FailoverManager):
+    def _claim_orphans(self, now: int) -> list[Action]:
+        cluster = self._membership.cluster
+        if cluster is None:
+            return super()._claim_orphans(now)
+        nodes = tuple(replace(entry, paused=False) for entry in cluster.nodes)
+        self._membership.cluster = replace(cluster, nodes=nodes)
+        try:
+            return super()._claim_orphans(now)
+        finally:
+            self._membership.cluster = cluster
+
+
+def _place_on_the_paused(managers: Any) -> None:
+    managers.failover.__class__ = _PlacesOnThePaused
+
+
+class PlacedOnThePaused(Plant):
+    """A group without an owner goes to a Paused node although another could take it (the rules, section 6)."""
+
+    service = service_with(_place_on_the_paused)
+
+
+PLANTS_OF_BELIEF: tuple[type[Plant], ...] = (
+    LeaseCountsFromTheAnswer,
+    WaitsByAVotersClock,
+    SurvivorsDoNotWait,
+    RejectedIsNotDone,
+    AnswersForAnother,
+    WritesAreNotSynced,
+    FenceBelievesTheSwitch,
+    SuspectsAreFenced,
+    AKillIsAWish,
+    LateStartIsAdopted,
+    RestartsAreNeverForgotten,
+    ProvidersEndFirst,
+    PlacedOnThePaused,
+)
+
+BEYOND_THE_SEARCH: tuple[type[Plant], ...] = (
+    DoubtEndsWithARead,
+    BallotsAreUsedTwice,
+    IdentityChangeReadmits,
+    OrdersAreNotChecked,
+)
+"""What no schedule has shown yet: something else keeps the cluster whole. Each has tests of its own."""
