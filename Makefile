@@ -2,11 +2,12 @@
 #
 #   make demo     set up, then run the demonstration: a rig, a power cut, a verdict
 #   make test     set up, then every check and every test but the long ones, as CI does
-#   make test-long  set up, then the long ones: faults combined on real containers, a real database as a machine
+#   make test-long  set up, then the long ones: faults combined on real containers, a real database as a machine, a
+#                   search for every broken cluster
 #   make check    what needs no container engine: lint, types, layers, fast tests
 #   make setup    .venv, the container engine, the images
 #   make bench    set up, then measure against the floors: some fifteen minutes (ROUNDS=3: five); docs/benchmarks.md
-#   make search-table  search for each broken cluster, some minutes; docs/broken-clusters.md
+#   make search-table  search for each broken cluster, ten minutes; docs/broken-clusters.md
 #   make search-long   ten thousand random schedules against the healthy cluster
 #   make compose  render compose/*.yaml anew
 #   make clean    remove the rigs made from here, .venv and caches; images stay (make clean-images)
@@ -44,7 +45,7 @@ lint: $(MADE)
 	$(BIN)/lint-imports
 
 fast-tests: $(MADE)
-	$(BIN)/pytest -n 2 --dist worksteal -m "not containers" tests
+	$(BIN)/pytest -n 2 --dist worksteal -m "not containers and not long" tests
 
 check: lint fast-tests
 

@@ -9,6 +9,7 @@ engine that loses an answer, an administrator with commands of his own. A schedu
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -17,7 +18,7 @@ from chaos.search.schedule_file import Schedule
 from harness.model.topology import SECOND_US
 from harness.rig.duration import format_duration
 from harness.simulation.fault_kinds import FaultKind, Planned
-from harness.simulation.faults import AWAY_US
+from harness.simulation.faults import AWAY_US, pause_us
 
 __all__ = ["PORTABLE", "experiment_of", "without_counterpart"]
 
@@ -44,6 +45,10 @@ def _lasting(fault: str, times: int = 1) -> _Steps:
 def _one_way(planned: Planned) -> list[tuple[int, Mapping[str, Any]]]:
     direction = "out" if planned.duration_us % 2 else "in"
     return [(0, {**_lasting("node.isolate")(planned)[0][1], "direction": direction})]
+
+
+def _pause(planned: Planned) -> list[tuple[int, Mapping[str, Any]]]:
+    return _lasting("node.hang")(replace(planned, duration_us=pause_us(planned)))
 
 
 def _away(planned: Planned) -> list[tuple[int, Mapping[str, Any]]]:
@@ -73,6 +78,8 @@ _COUNTERPARTS: Mapping[FaultKind, _Steps] = {
     FaultKind.VOTER_WIPE: _once("voter.wipe"),
     FaultKind.NODE_AWAY: _away,
     FaultKind.ENGINE_STALL: _lasting("engine.stall"),
+    FaultKind.PAUSE: _pause,
+    FaultKind.VM_KILL: _once("vm.kill"),
     FaultKind.VM_CRASH: _once("vm.crash"),
     FaultKind.VM_CRASH_LOOP: _crash_loop,
 }

@@ -33,11 +33,14 @@ Parts = Callable[[], Composition]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """One run. `broken` are sentences; none when every invariant held and the world came to rest."""
+    """One run. `broken` are sentences; none when every invariant held and the world came to rest. `unsettled`: it is
+    only that it did not.
+    """
 
     schedule: Schedule
     broken: tuple[str, ...]
     coverage: Coverage
+    unsettled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,4 +132,9 @@ def broken_by(outcome: Outcome) -> tuple[str, ...]:
 
 def _try(schedule: Schedule, parts: Parts) -> Tried:
     outcome = play(schedule, parts)
-    return Tried(schedule=schedule, broken=broken_by(outcome), coverage=outcome.world.coverage)
+    return Tried(
+        schedule=schedule,
+        broken=broken_by(outcome),
+        coverage=outcome.world.coverage,
+        unsettled=bool(outcome.unsettled),
+    )

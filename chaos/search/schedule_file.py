@@ -125,5 +125,5 @@ def _targets(kind: FaultKind, topology: Topology) -> list[str]:
     if kind in ABOUT_MACHINES:
         return machine_names(topology)
     if kind is FaultKind.COMMAND:
-        return [f"{node}/{group.name}" for node in nodes for group in topology.groups]
+        return [*nodes, *(f"{node}/{group.name}" for node in nodes for group in topology.groups)]
     return nodes

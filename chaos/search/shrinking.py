@@ -39,6 +39,8 @@ class Shrinking:
 
     def shrink(self) -> Schedule:
         """Until nothing can be left out any more."""
+        if self._still_fails(replace(self.schedule, faults=())):
+            self._say("it fails without any fault")
         size = None
         while size != _size(self.schedule):
             size = _size(self.schedule)

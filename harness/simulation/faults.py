@@ -9,7 +9,7 @@ from harness.simulation.fault_kinds import ABOUT_MACHINES, FaultKind, Planned
 from harness.simulation.network import CUT, Link, Trouble, among, between
 from harness.simulation.world import World
 
-__all__ = ["AWAY_US", "injection", "machine_names", "power_on"]
+__all__ = ["AWAY_US", "injection", "machine_names", "pause_us", "power_on"]
 
 AWAY_US = 12 * SECOND_US
 """Longer than a lost node keeps its vote."""
@@ -91,7 +91,12 @@ def _pause(world: World, fault: Planned) -> None:
     node = world.nodes[fault.target]
     if not node.frozen:
         node.freeze()
-        world.clock.after(min(fault.duration_us // 10, PAUSE_MOST_US), node.thaw)
+        world.clock.after(pause_us(fault), node.thaw)
+
+
+def pause_us(fault: Planned) -> int:
+    """How long a pause lasts that a schedule names."""
+    return min(fault.duration_us // 10, PAUSE_MOST_US)
 
 
 def _nothing(_world: World, _fault: Planned) -> None:

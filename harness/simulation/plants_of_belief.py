@@ -169,7 +169,7 @@ class DoubtEndsWithARead(Plant):
 
 
 class BallotsAreUsedTwice(Plant):
-    """A restarted service counts its ballots from one again, under the same name (finding 8)."""
+    """A restarted service counts ballots and changes from one again, under the same name (finding 8)."""
 
     def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
         return super().service(
@@ -472,7 +472,9 @@ PLANTS_OF_BELIEF: tuple[type[Plant], ...] = (
     WaitsByAVotersClock,
     SurvivorsDoNotWait,
     RejectedIsNotDone,
+    BallotsAreUsedTwice,
     AnswersForAnother,
+    IdentityChangeReadmits,
     WritesAreNotSynced,
     FenceBelievesTheSwitch,
     SuspectsAreFenced,
@@ -485,8 +487,6 @@ PLANTS_OF_BELIEF: tuple[type[Plant], ...] = (
 
 BEYOND_THE_SEARCH: tuple[type[Plant], ...] = (
     DoubtEndsWithARead,
-    BallotsAreUsedTwice,
-    IdentityChangeReadmits,
     OrdersAreNotChecked,
 )
 """What no schedule has shown yet: something else keeps the cluster whole. Each has tests of its own."""

@@ -137,8 +137,8 @@ class SimulatedTask:
             return
         self._finished = True
         self._waiting_for = None
-        if inspect.getcoroutinestate(self._coroutine) == inspect.CORO_RUNNING:
-            return  # in this very stack: it ends at its next wait because it is marked finished
+        if inspect.getcoroutinestate(self._coroutine) in (inspect.CORO_RUNNING, inspect.CORO_CLOSED):
+            return  # running in this very stack, it ends at its next wait because it is marked finished
         try:
             self._coroutine.throw(Cancelled())
         except (Cancelled, StopIteration):

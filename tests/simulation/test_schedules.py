@@ -1,16 +1,13 @@
-"""Random schedules against the healthy cluster, and against clusters with one rule weakened."""
+"""Random schedules against the healthy cluster."""
 
 import pytest
 
 from harness.model.topology import Fencing
-from harness.simulation.plants import PLANTS, Plant
-from harness.simulation.plants_of_rules import PLANTS_OF_RULES
 from harness.simulation.schedule import Outcome, run_schedule, small_topology
 
 HEALTHY_SEEDS = 400
+SELF_FENCED_SEEDS = 300
 BLOCK = 50
-PLANT_BUDGET = 400
-"""Schedules within which each broken cluster must be found."""
 
 
 def told(outcome: Outcome) -> str:
@@ -27,23 +24,12 @@ def test_a_healthy_cluster_survives_random_faults(first: int) -> None:
         assert not outcome.broken, told(outcome)
 
 
-@pytest.mark.parametrize("first", range(0, HEALTHY_SEEDS // 4, BLOCK))
+@pytest.mark.parametrize("first", range(0, SELF_FENCED_SEEDS, BLOCK))
 def test_a_healthy_cluster_with_self_fencing_survives_what_it_covers(first: int) -> None:
     for seed in range(first, first + BLOCK):
         outcome = run_schedule(seed, topology=small_topology(fencing=Fencing.SELF))
 
         assert not outcome.broken, told(outcome)
-
-
-@pytest.mark.parametrize("plant", [*PLANTS, *PLANTS_OF_RULES], ids=lambda plant: plant.__name__)
-def test_the_same_search_finds_each_weakened_rule(plant: type[Plant]) -> None:
-    for seed in range(PLANT_BUDGET):
-        topology = small_topology(fencing=plant.fencing)
-        outcome = run_schedule(seed, topology=topology, composition=plant(), among=plant.among)
-        if outcome.violations:
-            return
-
-    pytest.fail(f"{plant.__name__} was not found in {PLANT_BUDGET} schedules")
 
 
 def test_one_seed_gives_one_trace() -> None:

@@ -71,6 +71,14 @@ def test_a_found_schedule_fails_again_from_its_file(found_schedule: Schedule) ->
     assert not play(again).broken
 
 
+@pytest.mark.parametrize("first", range(0, 400, 50))
+def test_every_schedule_that_is_drawn_is_the_same_after_its_file(first: int) -> None:
+    for seed in range(first, first + 50):
+        schedule = schedule_of(seed)
+
+        assert read_schedule(write_schedule(schedule), name="x.yaml") == schedule
+
+
 def test_a_failing_schedule_is_made_small_and_still_fails_in_the_same_way(found_schedule: Schedule) -> None:
     reduction = Shrinking(found_schedule, say=silent, parts=OwnerIsANode)
 
@@ -98,6 +106,12 @@ def _groups(count: int) -> list[dict[str, object]]:
         {"name": f"web{number}", "resources": [{"name": f"vm{number}", "type": "virtual-machine"}]}
         for number in range(1, count + 1)
     ]
+
+
+def test_every_kind_of_fault_is_explained() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "search.md").read_text(encoding="utf-8")
+
+    assert [kind.value for kind in FaultKind if f"`{kind.value}`" not in page] == []
 
 
 def test_every_rig_that_is_drawn_can_be_made_and_all_sizes_are_drawn() -> None:
