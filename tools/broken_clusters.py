@@ -38,7 +38,7 @@ files are in `tests/simulation/broken_clusters/`. Written by `make search-table`
 `tests/simulation/test_broken_clusters.py` plays the small schedules against the broken and the healthy cluster; its
 long tests search for each within {budget} schedules.
 
-| Broken cluster | The rule, and where it comes from | Fencing | Schedules until found | Minimal schedule | What was seen |
+| Broken cluster | The rule, and where it comes from | Fencing | Schedules | Minimal schedule | Seen |
 |---|---|---|---|---|---|
 """
 

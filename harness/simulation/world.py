@@ -103,9 +103,16 @@ class World:
         self._form()
         self.nodes = {spec.name: self._make_node(spec.name) for spec in topology.nodes}
         self.administrator = Administrator(self.clock, topology=topology, nodes=self.nodes)
-        self.starts = OrderedStarts(
-            chosen=self.chosen, pause_seen_us=topology.settings.lease_us + 1_000_000, told=self._violated
-        )
+        self._watch(one_clock=not drifts)
+        for spec in topology.nodes:
+            self.engine.start_node(spec.name)
+        if topology.witness is not None:
+            self.voters[topology.witness.name].start()
+
+    def _watch(self, *, one_clock: bool) -> None:
+        """Let every watcher hear what it watches."""
+        topology, seen_us = self.topology, self.topology.settings.lease_us + 1_000_000
+        self.starts = OrderedStarts(chosen=self.chosen, pause_seen_us=seen_us, told=self._violated)
         self.providers = ProvidersFirst(
             topology, present=lambda node, address: self.nodes[node].has_address(address), told=self._violated
         )
@@ -118,16 +125,12 @@ class World:
         for voter in self.voters.values():
             voter.watch.append(self.leases.saw)
         fences = OnlyTheDownAreFenced(chosen=self.chosen, told=self._violated)
-        ends = DependentsGoneFirst(
-            topology,
-            instances=self.instances,
-            told=self._violated,
-        )
+        ends = DependentsGoneFirst(topology, instances=self.instances, told=self._violated)
         wishes = WishesOnly(may_be_wanted=self.administrator.may_be_wanted, told=self._violated)
-        thresholds = Thresholds(topology, one_clock=not drifts, told=self._violated)
+        thresholds = Thresholds(topology, one_clock=one_clock, told=self._violated)
         places = PlacedWhereItMayRun(
             chosen=self.chosen,
-            seen_us=topology.settings.lease_us + 1_000_000,
+            seen_us=seen_us,
             now=lambda: self.clock.now_us,
             told=self._violated,
         )
@@ -142,10 +145,6 @@ class World:
         self.engine.on_by_hand.append(self.administrator.by_hand)
         self.engine.on_started.append(self._started)
         self.engine.on_ended.append(self._ended)
-        for spec in topology.nodes:
-            self.engine.start_node(spec.name)
-        if topology.witness is not None:
-            self.voters[topology.witness.name].start()
 
     def situation(self) -> str:
         """What the cluster is at, in truth, most telling first: a session Down but not fenced, a group whose owner is
