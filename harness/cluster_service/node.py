@@ -58,7 +58,7 @@ _TELLS_WHO_IS_THERE = (VotersKnown, RegisterSeen)
 
 
 class NodeManager:
-    """Beats, and what they show. `seen_cluster` gives the ballot under which the cluster register was read last."""
+    """Beats, and what they show. `seen` gives the ballot under which a register was read last."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class NodeManager:
         rig: str,
         session: Session,
         settings: Settings,
-        seen_cluster: Callable[[], Ballot],
+        seen: Callable[[str], Ballot],
         numbers: Callable[[], int],
         writes: WriteCounts,
     ) -> None:
@@ -76,7 +76,7 @@ class NodeManager:
         self._name = str(session)
         self._addresses: dict[str, Address] = {}
         self._settings = settings
-        self._seen_cluster = seen_cluster
+        self._seen = seen
         self._number = numbers
         self._voter_set: VoterSet | None = None
         self._leases: LeaseView | None = None
@@ -224,16 +224,18 @@ class NodeManager:
         if answer.of != self._addresses[voter] or answer.session != self._name:
             self._leases.failed(voter)
             return
-        counts = self._up and answer.cluster <= self._seen_cluster()
+        counts = self._up and answer.cluster <= self._seen(CLUSTER_KEY)
         self._leases.answered(now, voter, sent_us, event.connection, answer, counts)
         self._since[voter, answer.of.incarnation] = answer.revision
         self._writes.heard(answer)
         for notice in answer.changed:
-            # Each voter tells of it, and once is enough: what a notice leaves open is looked at again anyway.
-            if notice.ballot > self._heard.get(notice.key, NO_BALLOT):
-                self._heard[notice.key] = notice.ballot
+            # Each voter tells of it, and once is enough, if what a read showed is as new: a read after the first
+            # notice may show what was there before, when the other voters had not accepted it yet.
+            heard = self._heard.get(notice.key, NO_BALLOT)
+            if notice.ballot > heard or notice.ballot > self._seen(notice.key):
+                self._heard[notice.key] = max(heard, notice.ballot)
                 self.noticed.append(RegisterNoticed(key=notice.key, ballot=notice.ballot, owner=notice.owner))
-        if answer.cluster > self._seen_cluster():
+        if answer.cluster > self._seen(CLUSTER_KEY):
             self.noticed.append(RegisterNoticed(key=CLUSTER_KEY, ballot=answer.cluster))
 
     def _learn_peers(self, now: int, record: ClusterRecord) -> None:

@@ -45,7 +45,7 @@ from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.snapshot import snapshot
 from harness.cluster_service.turns import Turns
 from harness.cluster_service.voter_set import VoterSetManager
-from harness.database.protocol import CLUSTER_KEY, BeatAnswer, WriteCounts
+from harness.database.protocol import BeatAnswer, WriteCounts
 from harness.database.register import Codec
 from harness.model.session import Session
 from harness.model.topology import Settings
@@ -247,7 +247,7 @@ class ClusterService:
             rig=configuration.rig,
             session=session,
             settings=settings,
-            seen_cluster=lambda: database.seen_ballot(CLUSTER_KEY),
+            seen=database.seen_ballot,
             numbers=self._calls.next,
             writes=self._writes,
         )

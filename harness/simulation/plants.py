@@ -125,7 +125,7 @@ class ExpiredSessionIsRenewed(Plant):
         def weaken(managers: Any) -> Any:
             managers.membership.__class__ = _NeverDown
             node: NodeManager = managers.node
-            node._seen_cluster = lambda: Ballot(1 << 60, "")
+            node._seen = lambda _key: Ballot(1 << 60, "")
             learn = node._learn_peers
 
             def stay_up(now: int, record: ClusterRecord) -> None:
