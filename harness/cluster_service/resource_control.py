@@ -46,6 +46,7 @@ from harness.cluster_service.messages import (
     Settled,
 )
 from harness.cluster_service.node import NodeManager
+from harness.cluster_service.readiness import stands_ready
 from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
 from harness.cluster_service.resource_log import failure_line, move_line, online_line, resource_line, wish_lines
@@ -412,9 +413,9 @@ class ResourceControlManager:
         """Open what another session owns or may own, without adopting; end what runs here all the same. When all of it
         is open and ended, nothing is to be done before something of it changes.
         """
-        possible = facts.record.spec.possible_owners
-        if possible and self._session.node not in possible:
-            self._awake.pop(facts.record.spec.name, None)
+        name, possible = facts.record.spec.name, facts.record.spec.possible_owners
+        if (possible and self._session.node not in possible) or not self._stands_ready(name, facts):
+            self._awake.pop(name, None)
             return []
         actions: list[Action] = []
         for spec in facts.record.spec.resources:
@@ -428,6 +429,13 @@ class ResourceControlManager:
         if not actions and all(self._is_ready(now, facts.resources[spec.name]) for spec in facts.record.spec.resources):
             self._awake.pop(facts.record.spec.name, None)
         return actions
+
+    def _stands_ready(self, name: str, facts: GroupFacts) -> bool:
+        """What was opened once is looked after for as long as it is known here."""
+        if any(resource.opened_epoch is not None or resource.request for resource in facts.resources.values()):
+            return True
+        cluster = self._membership.cluster
+        return cluster is None or stands_ready(self._session.node, name, len(cluster.groups))
 
     @staticmethod
     def _is_ready(now: int, resource: ResourceFacts) -> bool:

@@ -28,7 +28,8 @@ class Turns:
     def keep(self, kind: str, subjects: list[str]) -> None:
         """These are the subjects of that kind now; all others are forgotten."""
         known = self._turns.setdefault(kind, {})
-        for subject in [name for name in known if name not in subjects]:
+        kept = set(subjects)
+        for subject in [name for name in known if name not in kept]:
             del known[subject]
 
     def forget(self, kind: str) -> None:

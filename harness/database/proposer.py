@@ -58,6 +58,10 @@ step.
 """
 
 
+MANY = 16
+"""Operations under way for each fact that may pass before the earliest end among them is reckoned anew."""
+
+
 class Result(StrEnum):
     """How an operation ended. UNKNOWN: an accept has left this process, and nobody knows yet."""
 
@@ -148,6 +152,8 @@ class Proposer:
         self._fast: dict[str, tuple[Ballot, Stored, Ballot]] = {}
         self._queues: dict[str, deque[_Operation]] = {}
         self._calls: dict[int, tuple[_Operation, int]] = {}
+        self._soonest_us = 0
+        self._looks_left = 0
 
     @property
     def voter_set(self) -> VoterSet:
@@ -219,8 +225,16 @@ class Proposer:
                     self._retry(now, queue[0])
 
     def next_wake(self) -> int | None:
-        """When `tick` has something to do next."""
-        return min((queue[0].phase_ends_us for queue in self._queues.values() if queue), default=None)
+        """When `tick` has something to do next, or a little sooner while much is under way."""
+        if not self._queues:
+            return None
+        if self._looks_left:
+            self._looks_left -= 1
+        else:
+            # Asked after every fact: with thousands of registers under way, looking through them must be rare.
+            self._looks_left = len(self._queues) // MANY
+            self._soonest_us = min(queue[0].phase_ends_us for queue in self._queues.values())
+        return self._soonest_us
 
     def busy(self, key: str) -> bool:
         """Whether an operation on that register is under way or waits."""
@@ -255,7 +269,7 @@ class Proposer:
         operation.phase = phase
         operation.round += 1
         operation.ballot = ballot
-        operation.phase_ends_us = min(now + PHASE_LIMIT_US, max(operation.deadline_us, now + 1))
+        self._end_phase_at(operation, min(now + PHASE_LIMIT_US, max(operation.deadline_us, now + 1)))
         operation.answers.clear()
         operation.failed.clear()
         for voter in self._voter_set.members:
@@ -313,7 +327,7 @@ class Proposer:
             # They disagree, or a majority is out of reach: an identity change decides, under a ballot of its own.
             self._retry(now, operation, at_once=len(answers) >= self._voter_set.majority)
         elif len(answers) >= self._voter_set.majority:
-            operation.phase_ends_us = min(operation.phase_ends_us, now + READ_PATIENCE_US)
+            self._end_phase_at(operation, min(operation.phase_ends_us, now + READ_PATIENCE_US))
 
     def _advance_prepare(self, now: int, operation: _Operation) -> None:
         promises = [reply for reply in operation.answers.values() if isinstance(reply, Promise)]
@@ -383,7 +397,7 @@ class Proposer:
         operation.round += 1
         operation.ballot = NO_BALLOT
         wait = 0 if at_once else int(ceiling * (0.5 + 0.5 * self._jitter()))
-        operation.phase_ends_us = min(now + wait, operation.deadline_us)
+        self._end_phase_at(operation, min(now + wait, operation.deadline_us))
         if at_once:
             self._attempt(now, operation)
 
@@ -408,8 +422,14 @@ class Proposer:
         operation.ballot = NO_BALLOT
         if queue:
             self._attempt(now, queue[0])
+        else:
+            del self._queues[operation.key]  # what is looked through at each wake are the busy ones
 
     # Parts
+
+    def _end_phase_at(self, operation: _Operation, when_us: int) -> None:
+        operation.phase_ends_us = when_us
+        self._soonest_us = min(self._soonest_us, when_us)
 
     def _out_of_reach(self, operation: _Operation, good: int) -> bool:
         others = len(self._voter_set.members) - len(operation.answers) - len(operation.failed)
