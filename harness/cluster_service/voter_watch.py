@@ -82,6 +82,11 @@ class VoterWatch:
 
     def _answered(self, now: int, event: VoterAnswered) -> list[Action]:
         view, reply = self.view(event.voter), event.reply
+        told = reply.voter if isinstance(reply, HelloAnswer) else reply.of.voter
+        if told != event.voter:
+            # Somebody else is at its address. That says nothing of the voter, least of all that its disk is lost.
+            reason = f"{told} answers in its place"
+            return self._failed(now, VoterFailed(number=event.number, voter=event.voter, reason=reason))
         if isinstance(reply, HelloAnswer):
             view.incarnation, view.behind = reply.incarnation, reply.behind
             view.set_version = reply.voter_set.version if reply.voter_set is not None else 0

@@ -29,6 +29,7 @@ from harness.rig.section import Section
 from harness.rig.topology_document import read_topology
 from harness.rig.yaml_source import load, nearest, refuse
 from harness.simulation.composition import Composition
+from harness.simulation.engine_troubles import StartTrouble
 from harness.simulation.world import TraceLine, World
 
 __all__ = ["Scenario", "Told", "play", "read_scenario"]
@@ -213,6 +214,15 @@ def _ask(world: World, arguments: Mapping[str, Any]) -> None:
     world.administrator.ask(str(arguments["node"]), str(arguments["call"]), about)
 
 
+def _not_ready(world: World, arguments: Mapping[str, Any]) -> None:
+    world.engine.not_ready.add(str(arguments["machine"]))
+
+
+def _failing_start(world: World, arguments: Mapping[str, Any]) -> None:
+    troubles, until_us = world.engine.troubles, parse_duration_us(arguments["until"])
+    troubles.starts[str(arguments["machine"]), StartTrouble.FAILING] = until_us
+
+
 DEEDS: Mapping[str, tuple[tuple[str, ...], Callable[[World, Mapping[str, Any]], None]]] = {
     "node.power-off": (("node",), _power_off),
     "node.power-on": (("node",), _power_on),
@@ -224,6 +234,8 @@ DEEDS: Mapping[str, tuple[tuple[str, ...], Callable[[World, Mapping[str, Any]], 
     "vm.crash": (("machine",), _crash),
     "vm.stop-by-hand": (("machine",), _stop_by_hand),
     "vm.start-by-hand": (("machine", "node"), _start_by_hand),
+    "vm.not-ready": (("machine",), _not_ready),
+    "vm.failing-start": (("machine", "until"), _failing_start),
     "engine.hold-starts": (("node", "until"), _hold_starts),
     "voter.wipe": (("node",), _wipe),
     "ask": (("node", "call"), _ask),

@@ -7,17 +7,21 @@ from typing import Any
 from harness.cluster_service.database import DatabaseManager
 from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.failure_policy import FailurePolicy
+from harness.cluster_service.group_move import GroupMove
 from harness.cluster_service.membership import MembershipManager
-from harness.cluster_service.messages import Action, CallHost, ChangeRegister, Event
+from harness.cluster_service.messages import Action, CallHost, ChangeRegister, Event, Requested
 from harness.cluster_service.program_watch import ProgramWatch
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.cluster_service.voter_set import VoterSetManager
+from harness.database.acceptor import Acceptor
+from harness.database.protocol import Admit, Call, Form, Hello, Reply, Why
 from harness.model.administrative_changes import RequestState
 from harness.model.changes import SetPersistentState
 from harness.model.host import EntryPoint
+from harness.model.host import Why as ReasonOfCall
 from harness.model.records import GroupRecord
-from harness.model.topology import Failback
+from harness.model.topology import Failback, RestartAction
 from harness.simulation.composition import Composition
 from harness.simulation.plants import (
     Plant,
@@ -100,6 +104,74 @@ class _RestartsForEver(FailurePolicy):
         return super().next_for(now, facts, replace(spec, policy=replace(spec.policy, restart_threshold=100)), wanted)
 
 
+class _Impatient(FailurePolicy):
+    """Of a resource's policy, only what `given` says."""
+
+    given: dict[str, Any] = {}
+
+    def next_for(self, now: int, facts: Any, spec: Any, wanted: bool) -> list[Action]:
+        return super().next_for(now, facts, replace(spec, policy=replace(spec.policy, **self.given)), wanted)
+
+
+def _policy(**given: Any) -> type[Composition]:
+    class Given(_Impatient):
+        pass
+
+    Given.given = given
+
+    def weaken(managers: Any) -> Any:
+        managers.resource_control._failures.__class__ = Given
+        return managers
+
+    class Weakened(Plant):
+        def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
+            return WeakService(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
+
+    return Weakened
+
+
+class _PrefersNobody(ResourceControlManager):
+    def _see_group(self, record: GroupRecord) -> list[Action]:
+        return super()._see_group(replace(record, spec=replace(record.spec, preferred_owners=())))
+
+
+class _NoAlternatives(ResourceControlManager):
+    """One of two is not enough: every provider is needed."""
+
+    def _see_group(self, record: GroupRecord) -> list[Action]:
+        specs = tuple(
+            replace(spec, depends_on=tuple((name,) for names in spec.depends_on for name in names))
+            for spec in record.spec.resources
+        )
+        return super()._see_group(replace(record, spec=replace(record.spec, resources=specs)))
+
+
+class _NeverGoesBack(GroupMove):
+    def _go_back(self, now: int, facts: Any) -> None:
+        del now, facts
+
+
+def _never_go_back(managers: Any) -> Any:
+    managers.resource_control._moves.__class__ = _NeverGoesBack
+    return managers
+
+
+class _NothingGoesBack(Plant):
+    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
+        return WeakService(_never_go_back, configuration=configuration, codec=self.codec, jitter=jitter)
+
+
+class _WaitsForEver(ResourceControlManager):
+    """The pending-timeout is an hour."""
+
+    def _see_group(self, record: GroupRecord) -> list[Action]:
+        specs = tuple(
+            replace(spec, policy=replace(spec.policy, pending_timeout_us=3_600_000_000))
+            for spec in record.spec.resources
+        )
+        return super()._see_group(replace(record, spec=replace(record.spec, resources=specs)))
+
+
 class _VotesStay(VoterSetManager):
     def _to_remove(self, *_arguments: Any) -> str:
         return ""
@@ -114,6 +186,31 @@ class _LooksAway(ProgramWatch):
     def handle(self, now: int, event: Event) -> list[Action]:
         del now, event
         return []
+
+
+class _StartsAgain(ResourceControlManager):
+    """Has a machine ended and started for every request, whatever it does at the moment."""
+
+    def handle(self, now: int, event: Event) -> list[Action]:
+        actions = super().handle(now, event)
+        if isinstance(event, Requested) and event.call == "resource.online":
+            for facts in self._groups.values():
+                for spec in facts.record.spec.resources if self._owns(facts.record) else ():
+                    facts.resources[spec.name].request = None
+                    actions.append(self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=ReasonOfCall.REQUEST))
+        return actions
+
+
+class _SilentWitness(Acceptor):
+    def handle(self, call: Call, *, clock_us: int) -> Reply:
+        if self.voter == "witness" and clock_us > 5_000_000 and not isinstance(call, Hello | Form | Admit):
+            return self._refuse(call.to, Why.BEHIND)
+        return super().handle(call, clock_us=clock_us)
+
+
+class _WitnessIsSilent(Plant):
+    def acceptor(self) -> Acceptor:
+        return _SilentWitness()
 
 
 def _with(manager: str, weak: type) -> type[Composition]:
@@ -152,6 +249,17 @@ class _NothingIsRemoved(StoppedNotRemovedAtJoin):
 
 
 SWITCHED_OFF: dict[str, type[Composition]] = {
+    "asked-during-the-recovery": PersistentStateIsIgnored,
+    "asked-twice-started-once": _with("resource_control", _StartsAgain),
+    "drained-node-gets-its-groups-back": _NothingGoesBack,
+    "failover-threshold-is-kept": _with("resource_control", _MovesForEver),
+    "next-preferred-owner": _with("resource_control", _PrefersNobody),
+    "no-restart-is-none": _policy(restart_action=RestartAction.RESTART),
+    "one-of-two-addresses-is-enough": _with("resource_control", _NoAlternatives),
+    "second-restart-waits": _policy(restart_delay_us=0),
+    "not-ready-in-time": _with("resource_control", _WaitsForEver),
+    "tried-again-after-the-retry-period": _policy(retry_period_us=None),
+    "witness-keeps-the-majority": _WitnessIsSilent,
     "all-networks-lost": MinorityKeepsItsLease,
     "claimant-lost-during-the-failover": _with("membership", _NobodyIsLost),
     "database-unreadable": MinorityKeepsItsLease,

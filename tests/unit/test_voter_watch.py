@@ -1,0 +1,40 @@
+"""What a node concludes of a voter from its answers."""
+
+from harness.cluster_service.messages import VoterAnswered
+from harness.cluster_service.voter_watch import VoterWatch
+from harness.database.protocol import Address, Refused, Reply, Why
+
+PATIENCE = 1_000_000
+
+
+def watch() -> VoterWatch:
+    made = VoterWatch(patience_us=PATIENCE)
+    made.expect(0, {"node1": "node1-1", "node2": "node2-1"})
+    return made
+
+
+def refused_by(voter: str, incarnation: str, why: Why) -> Reply:
+    of = Address(rig="rig", voter=voter, incarnation=incarnation, set_version=1)
+    return Refused(of=of, why=why, voter_set=None)
+
+
+def answered(reply: Reply) -> VoterAnswered:
+    return VoterAnswered(number=1, voter="node2", reply=reply, connection=1)
+
+
+def test_a_voter_that_comes_back_empty_is_lost() -> None:
+    made = watch()
+    made.handle(1, answered(refused_by("node2", "", Why.EMPTY)))
+
+    assert made.lost("node2", "node2-1") == "it came back empty"
+
+
+def test_an_answer_in_another_voters_name_is_no_answer_and_says_so() -> None:
+    made = watch()
+    made.handle(1, answered(refused_by("node1", "node1-1", Why.VOTER)))
+    told = made.handle(1 + PATIENCE, answered(refused_by("node1", "node1-1", Why.VOTER)))
+
+    assert made.lost("node2", "node2-1") == ""
+    assert not made.answers(1 + PATIENCE, "node2", "node2-1")
+    assert made.silent_for_us(1 + PATIENCE, "node2") == PATIENCE
+    assert [action.message for action in told] == ["voter node2 does not answer: node1 answers in its place"]  # type: ignore[union-attr]
