@@ -8,7 +8,7 @@
 #   make setup    .venv, the container engine, the images
 #   make bench    set up, then measure against the floors: some fifteen minutes (ROUNDS=3: five); docs/benchmarks.md
 #   make search-table  search for each broken cluster, ten minutes; docs/broken-clusters.md
-#   make search-long   ten thousand random schedules against the healthy cluster
+#   make search-long   ten thousand random schedules against the healthy cluster (SEED=0: the first); docs/searched.md
 #   make compose  render compose/*.yaml anew
 #   make clean    remove the rigs made from here, .venv and caches; images stay (make clean-images)
 
@@ -17,6 +17,7 @@ BIN := $(VENV)/bin
 MADE := $(VENV)/.made
 
 ROUNDS := 10
+SEED := 0
 
 .PHONY: help setup engine images demo test test-long check lint fast-tests container-tests bench search-table search-long compose clean clean-images
 .DEFAULT_GOAL := help
@@ -68,7 +69,9 @@ search-table: $(MADE)
 	@$(BIN)/python tools/broken_clusters.py
 
 search-long: $(MADE)
-	$(BIN)/blackstart search --runs 10000
+	@mkdir -p out
+	$(BIN)/blackstart search --runs 10000 --seed $(SEED) --json > out/search-long.json || true
+	@$(BIN)/python tools/search_page.py $(SEED) < out/search-long.json
 
 compose: $(MADE)
 	@$(BIN)/blackstart compose --nodes 3 --output compose/three-nodes.yaml

@@ -117,7 +117,8 @@ class DockerArena:
         """Now, on the clock with which the engine stamps its events."""
         return time.time_ns()
 
-    def supports(self, effect: type[Effect]) -> str:
+    @staticmethod
+    def supports(effect: type[Effect]) -> str:
         """Every effect that there is so far."""
         return "" if effect in get_args(Effect) else "not available with real containers"
 

@@ -166,7 +166,8 @@ class SimulatedArena:
         """Simulated nanoseconds since the run began."""
         return self._clock.now_us * 1_000
 
-    def supports(self, effect: type[Effect]) -> str:
+    @staticmethod
+    def supports(effect: type[Effect]) -> str:
         """Every effect that there is so far."""
         return "" if effect in get_args(Effect) else "not available in the simulator"
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from chaos.arenas import barred_from
 from chaos.faults.table import fault_rows
 from harness.rig.doctor import DISKS_IN_MEMORY, FREEZING, PACKET_FILTER, Check, Health
 
@@ -25,12 +26,15 @@ NEEDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultAbility:
-    """Whether a fault can be injected here, and why not."""
+    """Whether a fault can be injected here, and why not. `only_in`: the one arena that can carry it out; empty when all
+    can.
+    """
 
     fault: str
     effect: str
     available: bool
     why_not: str = ""
+    only_in: str = ""
 
 
 def fault_abilities(checks: Sequence[Check]) -> tuple[FaultAbility, ...]:
@@ -40,8 +44,17 @@ def fault_abilities(checks: Sequence[Check]) -> tuple[FaultAbility, ...]:
     abilities = []
     for row in fault_rows():
         own = lacking.get(NEEDS.get(row.name, ""))
-        why_not = "; ".join([*missing, *([own] if own else [])])
-        abilities.append(FaultAbility(fault=row.name, effect=row.does, available=not why_not, why_not=why_not))
+        barred = barred_from(row.name)
+        why_not = "; ".join([*missing, *([own] if own else []), *([barred["docker"]] if "docker" in barred else [])])
+        abilities.append(
+            FaultAbility(
+                fault=row.name,
+                effect=row.does,
+                available=not why_not,
+                why_not=why_not,
+                only_in="docker" if "sim" in barred else "sim" if "docker" in barred else "",
+            )
+        )
     return tuple(abilities)
 
 

@@ -20,9 +20,9 @@ from rich.console import Console
 from chaos.activities import Activities, Phase
 from chaos.arena import Arena, Stage, wait_until
 from chaos.background import Background
+from chaos.barred import barred_faults
 from chaos.checkers import AFTER_CLEAN_UP, CHECKERS, Checker, run_check
-from chaos.experiment import Activity, Experiment, FaultCall, load_experiment
-from chaos.faults import FAULTS
+from chaos.experiment import Activity, Experiment, load_experiment
 from chaos.history import CleanUp, ClusterSeen, Moment, PartBegan
 from chaos.injection import Injector
 from chaos.interrupt import Interrupt, Interrupted
@@ -161,7 +161,7 @@ async def _run_all(
             findings.append(Finding(kind=FindingKind.SIGNAL, reason=reason, signal=interrupt.signal))
             break
         there = stage()
-        refusals = _unsupported(experiment, there.arena)
+        refusals = barred_faults(experiment, there.arena.supports)
         if refusals:
             raise UsageError("\n".join(refusals))
         out = options.out if len(experiments) == 1 else options.out / Path(experiment.file).stem
@@ -208,17 +208,6 @@ def _report(
         print(error, file=sys.stderr)
         return ExitCode.HARNESS.value if code == ExitCode.PASSED.value else code
     return code
-
-
-def _unsupported(experiment: Experiment, arena: Arena) -> list[str]:
-    """The refusals of faults that this arena cannot carry out, with file and line."""
-    refusals = []
-    for activity in (*experiment.method, *experiment.rollbacks):
-        if isinstance(activity.call, FaultCall):
-            why = arena.supports(FAULTS[activity.call.fault].effect)
-            if why:
-                refusals.append(f"{experiment.file}:{activity.line}: {activity.call.fault}: {why}")
-    return refusals
 
 
 async def run_experiment(

@@ -137,16 +137,23 @@ def report(
 @click.command(epilog="\b\nExample:\n  blackstart validate chaos/experiments/*.yaml")
 @_files
 @as_json
-def validate(files: tuple[Path, ...], json_wanted: bool) -> int:
-    """Read experiments and say what is wrong, with file, line and the expected form.
+@click.option(
+    "--arena", type=click.Choice(["docker", "sim"]), default="docker", show_default=True, help="Where it shall run."
+)
+def validate(files: tuple[Path, ...], json_wanted: bool, arena: str) -> int:
+    """Read experiments and say what is wrong, with file, line and the expected form; and what cannot run, or is another
+    thing, in one of the arenas.
 
-    Ends with 2 when a file is refused. Needs no engine; where one answers, it is also asked for the machines' images.
+    Ends with 2 when a file is refused. Needs no engine; where one answers, it is also asked for the machines' images,
+    which the simulator does not need.
     """
+    from chaos.arenas import ArenaView, arena_views
     from chaos.cli.output import print_json
     from chaos.experiment import load_experiment
     from harness.errors import UsageError
 
     titles: dict[Path, str] = {}
+    arenas: dict[Path, tuple[ArenaView, ...]] = {}
     refusals: dict[Path, list[str]] = {}
     for file in files:
         try:
@@ -154,11 +161,13 @@ def validate(files: tuple[Path, ...], json_wanted: bool) -> int:
         except UsageError as error:
             refusals[file] = str(error).splitlines()
             continue
-        refused = _refused_by_engine(experiment.topology)
-        if refused:
-            refusals[file] = [f"{file}: {line}" for line in refused]
+        seen = {view.arena: view for view in arena_views(experiment)}
+        refused = _refused_by_engine(experiment.topology) if arena == "docker" else []
+        if refused or seen[arena].barred:
+            refusals[file] = [*seen[arena].barred, *(f"{file}: {line}" for line in refused)]
         else:
             titles[file] = experiment.title
+            arenas[file] = tuple(seen.values())
     if json_wanted:
         print_json(
             [
@@ -166,6 +175,7 @@ def validate(files: tuple[Path, ...], json_wanted: bool) -> int:
                     "file": str(file),
                     "valid": file in titles,
                     "title": titles.get(file, ""),
+                    "arenas": arenas.get(file, ()),
                     "errors": refusals.get(file, []),
                 }
                 for file in files
@@ -174,6 +184,9 @@ def validate(files: tuple[Path, ...], json_wanted: bool) -> int:
     else:
         for file, title in titles.items():
             click.echo(f"{file}: valid: {title}")
+            for view in arenas[file]:
+                for line in (*view.barred, *view.differs):
+                    click.echo(f"  --arena {view.arena}: {line}")
         for line in (line for lines in refusals.values() for line in lines):
             click.echo(line, err=True)
     return 2 if refusals else 0

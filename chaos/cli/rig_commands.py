@@ -49,11 +49,12 @@ def doctor(json_wanted: bool) -> int:
     )
     click.echo()
     print_table(
-        ("fault", "", "what it does", "why not"),
+        ("fault", "", "arenas", "what it does", "why not"),
         [
             (
                 ability.fault,
                 coloured("available" if ability.available else "not available"),
+                f"{ability.only_in} only" if ability.only_in else "docker, sim",
                 _escaped(ability.effect),
                 _escaped(ability.why_not),
             )
