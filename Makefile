@@ -70,8 +70,8 @@ search-table: $(MADE)
 
 search-long: $(MADE)
 	@mkdir -p out
-	$(BIN)/blackstart search --runs 10000 --seed $(SEED) --json > out/search-long.json || true
-	@$(BIN)/python tools/search_page.py $(SEED) < out/search-long.json
+	$(BIN)/blackstart search --runs 10000 --seed $(SEED) --json > out/search-long.json; code=$$?; \
+	    $(BIN)/python tools/search_page.py $(SEED) < out/search-long.json; exit $$code
 
 compose: $(MADE)
 	@$(BIN)/blackstart compose --nodes 3 --output compose/three-nodes.yaml

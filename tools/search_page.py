@@ -18,8 +18,8 @@ HEAD = """\
 # What was searched
 
 `blackstart search --runs {runs} --seed {seed}` with version {version}: seeds {seed} to {last}, {pace:.0f} schedules a
-minute on two processors, {result}. The rigs are drawn: two nodes and a witness to five nodes, two to six groups. Written
-by `make search-long`; how a search works: [search.md](search.md).
+minute on two processors, {result}. The rigs are drawn: two nodes and a witness to five nodes, two to six groups.
+Written by `make search-long`; how a search works: [search.md](search.md).
 
 How often each kind of fault struck, by what the cluster was at, and by what its target was: off or frozen, no member of
 the cluster, the first whose turn it is to act, an owner of groups, idle; a machine that was not running.
