@@ -45,6 +45,7 @@ from harness.database.protocol import (
     WriteCounts,
 )
 from harness.database.register import Codec
+from harness.database.survey import KEYS_MOST, Agreed, Survey
 from harness.model.voter_set import VoterSet
 
 __all__ = ["COMPONENT", "OPERATION_LIMIT_US", "DatabaseManager"]
@@ -56,6 +57,8 @@ OPERATION_LIMIT_US = 4_000_000
 first.
 """
 
+MANY = 8
+"""Registers to be read at once from which on one call asks for many."""
 HELLO_INTERVAL_US = 300_000
 """Between two rounds of asking the voters who they are, while no majority of a set has answered."""
 
@@ -99,6 +102,9 @@ class DatabaseManager:
         self._identities: set[int] = set()
         self._held: dict[str, list[Settled]] = {}
         self._noticed_while_reading: dict[str, Ballot] = {}
+        self._to_read: list[str] = []
+        self._surveys: dict[int, Survey] = {}
+        self._agreed: list[Agreed] = []
 
     def seen_ballot(self, key: str) -> Ballot:
         """The ballot of the newest committed content of that register that this manager has told."""
@@ -136,10 +142,18 @@ class DatabaseManager:
                 if self._proposer is not None:
                     if isinstance(event.reply, Refused):
                         self._heard_of_set(now, self._proposer, event.reply)
+                    survey = self._surveys.pop(event.number, None)
+                    if survey is not None:
+                        self._agreed += survey.answered(event.number, event.reply)
+                        self._read_what_is_left(now, survey)
                     self._proposer.answered(now, event.number, event.reply)
             case VoterFailed():
                 self._forget_call(event.number)
                 if self._proposer is not None:
+                    survey = self._surveys.pop(event.number, None)
+                    if survey is not None:
+                        survey.failed(event.number)
+                        self._read_what_is_left(now, survey)
                     self._proposer.failed(now, event.number, event.voter)
             case RegisterNoticed():
                 self._noticed(now, event)
@@ -160,9 +174,11 @@ class DatabaseManager:
             for voter_set in self._adopted:
                 self._tell_set(voter_set, events, actions)
             self._adopted.clear()
+            self._tell_agreed(now, self._proposer, events)
             settlements, self._proposer.settlements = self._proposer.settlements, []
             for settlement in settlements:
                 self._settle(now, settlement, events)
+            self._begin_reads(now, self._proposer, actions)
             sends, self._proposer.sends = self._proposer.sends, []
             for send in sends:
                 actions.append(
@@ -171,6 +187,50 @@ class DatabaseManager:
             actions += self._calls
             self._calls.clear()
         return events, actions
+
+    # Plain reads
+
+    def _begin_reads(self, now: int, proposer: Proposer, actions: list[Action]) -> None:
+        """Those that were asked for at once: many of them together, few each by itself. One that others are changing
+        here waits for its turn, and so goes by itself.
+        """
+        keys, self._to_read = self._to_read, []
+        together = [key for key in keys if not proposer.busy(key)] if len(keys) >= MANY else []
+        for key in keys if not together else [key for key in keys if proposer.busy(key)]:
+            self._read_alone(now, proposer, key)
+        for begin in range(0, len(together), KEYS_MOST):
+            survey = Survey(
+                keys=together[begin : begin + KEYS_MOST],
+                voter_set=proposer.voter_set,
+                rig=self._rig,
+                numbers=self._number,
+                seen=self._writes.seen,
+            )
+            for number, voter, call in survey.calls:
+                self._surveys[number] = survey
+                actions.append(CallVoter(number=number, voter=voter, call=call, limit_us=PHASE_LIMIT_US))
+
+    def _read_alone(self, now: int, proposer: Proposer, key: str) -> None:
+        self._operations += 1
+        proposer.read(now, operation=self._operations, key=key, limit_us=OPERATION_LIMIT_US)
+
+    def _read_what_is_left(self, now: int, survey: Survey) -> None:
+        """What the voters did not agree upon when all were heard."""
+        if survey.over and self._proposer is not None:
+            for key in survey.left:
+                self._read_alone(now, self._proposer, key)
+            survey.left.clear()
+
+    def _tell_agreed(self, now: int, proposer: Proposer, events: list[Event]) -> None:
+        agreed, self._agreed = self._agreed, []
+        for key, ballot, value in agreed:
+            proposer.learned(key, ballot)
+            self._operations += 1
+            stored = self._codec.decode(value) if value is not None else None
+            settlement = Settlement(
+                operation=self._operations, key=key, result=Result.DONE, stored=stored, ballot=ballot
+            )
+            self._settle(now, settlement, events)
 
     def next_wake(self) -> int | None:
         """When a Tick has something to do."""
@@ -246,6 +306,10 @@ class DatabaseManager:
     def _adopt(self, now: int, proposer: Proposer, voter_set: VoterSet) -> None:
         if voter_set.version > proposer.voter_set.version:
             proposer.adopt(now, voter_set)
+            # Under the new set each is asked anew, by itself.
+            surveys, self._surveys = list(dict.fromkeys(self._surveys.values())), {}
+            for key in [key for survey in surveys for key in survey.left]:
+                self._read_alone(now, proposer, key)
             self._adopted.append(voter_set)
 
     def _forget_call(self, number: int) -> None:
@@ -268,12 +332,13 @@ class DatabaseManager:
         if self._proposer is None or key in self._reading:
             return
         self._reading.add(key)
+        if key not in self._doubtful:
+            self._to_read.append(key)
+            return
         self._operations += 1
-        identity = key in self._doubtful
-        if identity:
-            self._identities.add(self._operations)
+        self._identities.add(self._operations)
         self._proposer.read(
-            now, operation=self._operations, key=key, limit_us=OPERATION_LIMIT_US, identity=identity
+            now, operation=self._operations, key=key, limit_us=OPERATION_LIMIT_US, identity=True
         )
 
     def _settle(self, now: int, settlement: Settlement, events: list[Event]) -> None:

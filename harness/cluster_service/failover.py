@@ -102,8 +102,8 @@ class FailoverManager:
                 actions += [Refresh(group_key(name)) for name in unknown]
                 self._see_lost(now, record)
                 actions += self._read_what_concerns(list(self._stale))
-            case RegisterNoticed() if event.key.startswith(_GROUP):
-                actions += self._noticed(event)
+            case RegisterNoticed():
+                actions += self.noticed(event)
             case Settled() if event.id in self._claims:
                 actions += self._claim_ended(now, event)
             case _:
@@ -139,7 +139,10 @@ class FailoverManager:
             del self._stale[name]
             self._asked_for.pop(name, None)
 
-    def _noticed(self, event: RegisterNoticed) -> list[Action]:
+    def noticed(self, event: RegisterNoticed) -> list[Action]:
+        """A register was accepted anew: read it if it concerns this node."""
+        if not event.key.startswith(_GROUP):
+            return []
         name = event.key.removeprefix(_GROUP)
         known = self._stale[name].ballot if name in self._stale else self._ballots.get(name, NO_BALLOT)
         if event.ballot > known:

@@ -176,6 +176,8 @@ class ClusterService:
 
     def _route(self, now: int, event: Event, events: deque[Event], actions: list[Action]) -> None:
         managers = self._managers
+        if isinstance(event, RegisterNoticed):
+            event = self._take_notices(now, event, events, actions)
         if not (isinstance(event, VoterAnswered) and isinstance(event.reply, BeatAnswer)):
             # Beats are the Node Manager's own, and most of what voters say.
             managers.database.handle(now, event)
@@ -194,6 +196,20 @@ class ClusterService:
             self._take(now, managers.failover.handle(now, event), events, actions)
         events.extend(managers.node.noticed)
         managers.node.noticed.clear()
+
+    def _take_notices(
+        self, now: int, first: RegisterNoticed, events: deque[Event], actions: list[Action]
+    ) -> RegisterNoticed:
+        """A voter's answer brings many at once after a cold start, and they concern two managers only: all but the
+        last, which takes the way of every fact.
+        """
+        wishes: list[Action] = []
+        while events and isinstance(events[0], RegisterNoticed):
+            self._managers.database.handle(now, first)
+            wishes += self._managers.failover.noticed(first)
+            first = events.popleft()  # type: ignore[assignment]
+        self._take(now, wishes, events, actions)
+        return first
 
     def _take(self, now: int, wishes: Sequence[Action], events: deque[Event], actions: list[Action]) -> None:
         asked = False

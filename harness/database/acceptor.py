@@ -19,6 +19,7 @@ from harness.database.protocol import (
     BeatAnswer,
     Call,
     Conflict,
+    Content,
     Form,
     Formed,
     Hello,
@@ -33,6 +34,8 @@ from harness.database.protocol import (
     Raised,
     Read,
     ReadAnswer,
+    ReadMany,
+    ReadManyAnswer,
     Refused,
     Reply,
     Retire,
@@ -113,7 +116,7 @@ class Acceptor:
             return self._change_set(call, mine)
         return self._refusal(call, mine) or self._vote(call, clock_us)
 
-    def _vote(self, call: Prepare | Accept | Read | Beat | ListKeys, clock_us: int) -> Reply:
+    def _vote(self, call: Prepare | Accept | Read | ReadMany | Beat | ListKeys, clock_us: int) -> Reply:
         match call:
             case Prepare():
                 return self._prepare(call)
@@ -122,6 +125,10 @@ class Acceptor:
             case Read():
                 register = self.registers.get(call.key, _Register())
                 return ReadAnswer(of=call.to, key=call.key, accepted=register.accepted, value=register.value)
+            case ReadMany():
+                found = ((key, self.registers.get(key, _Register())) for key in call.keys)
+                contents = (Content(key=key, accepted=one.accepted, value=one.value) for key, one in found)
+                return ReadManyAnswer(of=call.to, contents=tuple(contents))
             case Beat():
                 return self._beat(call, clock_us)
             case ListKeys():
@@ -130,7 +137,7 @@ class Acceptor:
     def _refuse(self, mine: Address, why: Why) -> Refused:
         return Refused(of=mine, why=why, voter_set=self.voter_set)
 
-    def _refusal(self, call: Prepare | Accept | Read | Beat | ListKeys, mine: Address) -> Refused | None:
+    def _refusal(self, call: Prepare | Accept | Read | ReadMany | Beat | ListKeys, mine: Address) -> Refused | None:
         """Why this formed voter does not take a call that names its incarnation."""
         if self.behind:
             return self._refuse(mine, Why.BEHIND)

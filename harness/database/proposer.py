@@ -215,6 +215,10 @@ class Proposer:
             operation.failed.add(voter)
             self._advance(now, operation)
 
+    def learned(self, key: str, accepted: Ballot) -> None:
+        """A majority has accepted that; its writer has the next number promised already."""
+        self._note(key, Ballot(accepted.number + 1, accepted.proposer))
+
     def tick(self, now: int) -> None:
         """End what has lasted too long, and start the attempts that are due."""
         for queue in list(self._queues.values()):
@@ -316,8 +320,7 @@ class Proposer:
             agreeing = sum(other.accepted == answer.accepted for other in answers)
             if agreeing >= self._voter_set.majority:
                 stored = self._codec.decode(answer.value) if answer.value is not None else None
-                # Its writer has the next number promised already: a prepare with that one would be refused.
-                self._note(operation.key, Ballot(answer.accepted.number + 1, answer.accepted.proposer))
+                self.learned(operation.key, answer.accepted)
                 self._settle(now, operation, Result.DONE, stored, answer.accepted)
                 return
         heard = {*operation.answers, *operation.failed}

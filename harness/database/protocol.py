@@ -27,6 +27,7 @@ __all__ = [
     "BeatAnswer",
     "Call",
     "Conflict",
+    "Content",
     "Form",
     "Formed",
     "Hello",
@@ -41,6 +42,8 @@ __all__ = [
     "Raised",
     "Read",
     "ReadAnswer",
+    "ReadMany",
+    "ReadManyAnswer",
     "Refused",
     "Reply",
     "Retire",
@@ -107,6 +110,15 @@ class Read:
 
     to: Address
     key: str
+    seen: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadMany:
+    """Ask what is accepted in each of these registers, without any promise."""
+
+    to: Address
+    keys: tuple[str, ...]
     seen: int = 0
 
 
@@ -180,7 +192,7 @@ class ListKeys:
     to: Address
 
 
-Call = Prepare | Accept | Read | Beat | Hello | Form | Raise | Admit | Retire | ListKeys
+Call = Prepare | Accept | Read | ReadMany | Beat | Hello | Form | Raise | Admit | Retire | ListKeys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +235,23 @@ class ReadAnswer:
     key: str
     accepted: Ballot
     value: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What is accepted in one register, and under which ballot; None if nothing is."""
+
+    key: str
+    accepted: Ballot
+    value: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadManyAnswer:
+    """What is accepted, in the order of the question."""
+
+    of: Address
+    contents: tuple[Content, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -340,6 +369,7 @@ Reply = (
     | Accepted
     | Conflict
     | ReadAnswer
+    | ReadManyAnswer
     | BeatAnswer
     | HelloAnswer
     | Formed

@@ -18,6 +18,7 @@ from harness.database.protocol import (
     BeatAnswer,
     Call,
     Conflict,
+    Content,
     Form,
     Formed,
     Hello,
@@ -32,6 +33,8 @@ from harness.database.protocol import (
     Raised,
     Read,
     ReadAnswer,
+    ReadMany,
+    ReadManyAnswer,
     Refused,
     Reply,
     Retire,
@@ -71,6 +74,8 @@ def arguments_of(call: Call) -> list[str]:
             return ["accept", *_address(call.to), call.key, *ballots[0], *about]
         case Read():
             return ["read", *_address(call.to), call.key, str(call.seen)]
+        case ReadMany():
+            return ["read-many", *_address(call.to), str(call.seen), *call.keys]
         case Beat():
             return ["beat", *_address(call.to), call.session, str(call.since), str(call.seen)]
 
@@ -145,6 +150,17 @@ def _beat_answer(of: Address, rest: list[Any]) -> Reply:
     )
 
 
+def _contents(of: Address, rest: list[Any]) -> Reply:
+    flat = rest[0]
+    return ReadManyAnswer(
+        of=of,
+        contents=tuple(
+            Content(key=flat[i], accepted=Ballot(int(flat[i + 1]), flat[i + 2]), value=flat[i + 3])
+            for i in range(0, len(flat), 4)
+        ),
+    )
+
+
 _READERS: dict[str, Callable[[Address, list[Any]], Reply]] = {
     "refused": _refused,
     "hello": _hello_answer,
@@ -154,6 +170,7 @@ _READERS: dict[str, Callable[[Address, list[Any]], Reply]] = {
     "value": lambda of, rest: ReadAnswer(
         of=of, key=rest[0], accepted=Ballot(int(rest[1]), rest[2]), value=rest[3]
     ),
+    "values": _contents,
     "beat": _beat_answer,
     "formed": lambda of, _: Formed(of=of),
     "raised": lambda of, _: Raised(of=of),

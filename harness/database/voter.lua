@@ -161,6 +161,19 @@ if operation == 'read' then
   return answer('value', key, r.accepted_number, r.accepted_proposer, r.value)
 end
 
+if operation == 'read-many' then
+  if lost_writes(ARGV[6]) then return refuse('behind') end
+  local contents = {}
+  for i = 7, #ARGV do
+    local fields = redis.call('HMGET', 'register:' .. ARGV[i], 'accepted_number', 'accepted_proposer', 'value')
+    contents[#contents + 1] = ARGV[i]
+    contents[#contents + 1] = fields[1] or '0'
+    contents[#contents + 1] = fields[2] or ''
+    contents[#contents + 1] = fields[3]
+  end
+  return answer('values', contents)
+end
+
 if operation == 'keys' then
   local keys = {}
   for _, name in ipairs(register_names()) do keys[#keys + 1] = string.sub(name, #'register:' + 1) end

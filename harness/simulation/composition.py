@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.database.acceptor import Acceptor
-from harness.database.register import Codec, JsonCodec
+from harness.database.register import Codec, JsonCodec, Stored
 from harness.drivers.registry import built_in_drivers
 from harness.model.host import HostReport
 from harness.model.session import Session
@@ -19,12 +19,30 @@ from harness.vmms.vmms import Vmms
 
 __all__ = ["Composition"]
 
+TEXTS_KEPT = 20_000
+
+
+class _SharedCodec(JsonCodec):
+    """One memory for all nodes of a world, which read the same texts; on containers each process has a small one."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, Stored] = {}
+
+    def decode(self, value: str) -> Stored:
+        """The content."""
+        known = self._read.get(value)
+        if known is None:
+            if len(self._read) >= TEXTS_KEPT:
+                self._read.clear()
+            known = self._read[value] = super().decode(value)
+        return known
+
 
 class Composition:
     """Makes the parts. Subclasses make one of them differently."""
 
     def __init__(self) -> None:
-        self.codec: Codec = JsonCodec()
+        self.codec: Codec = _SharedCodec()
         self.storage = SimulatedStorage()
 
     def acceptor(self) -> Acceptor:

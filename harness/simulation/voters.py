@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from harness.cluster_service.messages import CallVoter, Event, VoterAnswered, VoterFailed
 from harness.database.acceptor import Acceptor
-from harness.database.protocol import Call, Hello, ListKeys, Read, Reply
+from harness.database.protocol import Call, Hello, ListKeys, Read, ReadMany, Reply
 from harness.simulation.network import SimulatedNetwork
 from harness.simulation.runtime import Clock
 
@@ -89,7 +89,7 @@ class SimulatedVoter:
         if self.held:
             self._waiting.append(lambda: self.take(call, run, answer))
             return
-        if self.disk_full and not isinstance(call, (Read, Hello, ListKeys)):
+        if self.disk_full and not isinstance(call, (Read, ReadMany, Hello, ListKeys)):
             # The server writes before it answers, and ends at the first write that the disk refuses.
             self.stop()
             for told in self.on_disk_refused:

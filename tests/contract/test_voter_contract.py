@@ -27,6 +27,7 @@ from harness.database.protocol import (
     Prepare,
     Raise,
     Read,
+    ReadMany,
     Refused,
     Reply,
     Retire,
@@ -139,7 +140,7 @@ def conversation(rng: random.Random) -> list[Call]:
     def one() -> Call:
         to, key = rng.choice(addresses), rng.choice([CLUSTER_KEY, "group/web"])
         members, seen = SETS[to.set_version], rng.choice([0] * 40 + [1, 3, 9])
-        match rng.choices(range(10), [6, 12, 10, 6, 10, 3, 3, 2, 2, 3])[0]:
+        match rng.choices(range(11), [6, 12, 10, 6, 10, 3, 3, 2, 2, 6, 3])[0]:
             case 0:
                 return Hello(rig=to.rig, voter=to.voter, birth=rng.choice(["", "b1", "b2"]))
             case 1:
@@ -160,6 +161,9 @@ def conversation(rng: random.Random) -> list[Call]:
                 return Retire(to=to, members=members, birth=rng.choice(["b1", "b2"]))
             case 8:
                 return Form(to=to, members=members)
+            case 9:
+                keys = rng.sample([CLUSTER_KEY, "group/web", "group/none"], rng.randint(1, 3))
+                return ReadMany(to=to, keys=tuple(keys), seen=seen)
             case _:
                 return ListKeys(to=to)
 
