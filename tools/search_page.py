@@ -18,8 +18,8 @@ HEAD = """\
 # What was searched
 
 `blackstart search --runs {runs} --seed {seed}` with version {version}: seeds {seed} to {last}, {pace:.0f} schedules a
-minute on two processors, {result}. The rigs are drawn: two nodes and a witness to five nodes, two to six groups.
-Written by `make search-long`; how a search works: [search.md](search.md).
+minute on two processors, {result}. The rigs are drawn: two nodes and a witness to five nodes, two to
+six groups. Written by `make search-long`; how a search works: [search.md](search.md).
 
 How often each kind of fault struck, by what the cluster was at, and by what its target was: off or frozen, no member of
 the cluster, the first whose turn it is to act, an owner of groups, idle; a machine that was not running.
@@ -57,9 +57,10 @@ def _table(coverage: list[dict[str, Any]], what: str) -> str:
 def _missing(coverage: list[dict[str, Any]]) -> str:
     """The combinations of all three that never came up, as far as each pair of them did."""
     met = {(entry["fault"], entry["situation"], entry["role"]) for entry in coverage}
-    places = sorted({(situation, role) for _, situation, role in met})
     lines = []
     for kind in sorted({kind for kind, _, _ in met}):
+        alike = {entry for entry in met if entry[0].startswith("vm.") == kind.startswith("vm.")}
+        places = sorted({(situation, role) for _, situation, role in alike})
         never = [f"{role} during {situation}" for situation, role in places if (kind, situation, role) not in met]
         if never:
             lines.append(f"- `{kind}`: {', '.join(never)}")

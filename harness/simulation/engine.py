@@ -132,7 +132,8 @@ class SimulatedEngine:
 
     def start_by_hand(self, container: str) -> None:
         """`docker start`."""
-        self._by_hand(self.boxes[container], wanted=True)
+        if container in self.boxes:
+            self._by_hand(self.boxes[container], wanted=True)
         self.start(container, Answer())
 
     def _by_hand(self, box: SimulatedContainer, *, wanted: bool) -> None:
