@@ -9,6 +9,7 @@
 #   make bench    set up, then measure against the floors: some fifteen minutes (ROUNDS=3: five); docs/benchmarks.md
 #   make search-table  search for each broken cluster, ten minutes; docs/broken-clusters.md
 #   make search-long   ten thousand random schedules against the healthy cluster (SEED=0: the first); docs/searched.md
+#   make scale    simulate clusters of growing size, ten minutes; docs/scale.md
 #   make compose  render compose/*.yaml anew
 #   make clean    remove the rigs made from here, .venv and caches; images stay (make clean-images)
 
@@ -19,7 +20,7 @@ MADE := $(VENV)/.made
 ROUNDS := 10
 SEED := 0
 
-.PHONY: help setup engine images demo test test-long check lint fast-tests container-tests bench search-table search-long compose clean clean-images
+.PHONY: help setup engine images demo test test-long check lint fast-tests container-tests bench search-table search-long scale compose clean clean-images
 .DEFAULT_GOAL := help
 
 help:
@@ -72,6 +73,10 @@ search-long: $(MADE)
 	@mkdir -p out
 	$(BIN)/blackstart search --runs 10000 --seed $(SEED) --json > out/search-long.json; code=$$?; \
 	    $(BIN)/python tools/search_page.py $(SEED) < out/search-long.json; exit $$code
+
+scale: $(MADE)
+	@$(BIN)/python -m pip install -q "matplotlib>=3.8"
+	@$(BIN)/python tools/scale_page.py
 
 compose: $(MADE)
 	@$(BIN)/blackstart compose --nodes 3 --output compose/three-nodes.yaml

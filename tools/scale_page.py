@@ -1,0 +1,155 @@
+"""Writes docs/scale.md and docs/scale.svg: what it takes to simulate clusters of growing size.
+
+`make scale`: some ten minutes. Each cluster boots, then loses the power of one node, and is measured until every
+machine runs again; each in a process of its own.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+from harness.model.topology import SECOND_US, GroupSpec, NodeSpec, ResourceSpec, Settings, Topology
+from harness.simulation.world import World
+
+__all__ = ["Measured", "cluster", "measure"]
+
+SIZES = ((4, 500), (8, 1000), (16, 2000), (32, 4000), (64, 8000))
+VOTERS = 5
+LIMIT_US = 600 * SECOND_US
+STEP_US = SECOND_US // 4
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+HEAD = """\
+# Clusters of growing size in the simulator
+
+A cluster boots, then one node loses its power, until every machine runs again: simulated time, processor time of the
+one process that simulates it, and the most memory that it took. One machine a group, five voters, every watcher and the
+record of events on. Written by `make scale` with version {version}; one run each, no other work on the machine.
+
+| Nodes | Machines | Simulated, s | Processor, s | Processor for each node and machine, ms | Memory, MiB |
+|---|---|---|---|---|---|
+"""
+
+FOOT = """
+![processor seconds by nodes and machines](scale.svg)
+
+The aim is 64 nodes and 8,000 machines faster than real time, under 2 GiB, at a cost that grows no faster than nodes and
+machines do. {verdict} What grows with nodes x machines: every node reads every group's register once, keeps its record,
+and hears of each change of it; at a cold start every node ranks every group
+([design/0007-schedules-and-watchers.md](design/0007-schedules-and-watchers.md)).
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One cluster. `simulated_s` from the first power-on until all runs again after the loss of a node."""
+
+    nodes: int
+    machines: int
+    simulated_s: float
+    processor_s: float
+    memory_mib: float
+
+
+def cluster(nodes: int, machines: int) -> Topology:
+    """Machines without addresses of their own, one a group."""
+    return Topology(
+        rig="sim",
+        subnet="10.87.0.0/16",
+        nodes=tuple(
+            NodeSpec(name=f"node{i}", address=f"10.87.{i // 200}.{10 + i % 200}", voter=i <= min(nodes, VOTERS))
+            for i in range(1, nodes + 1)
+        ),
+        groups=tuple(
+            GroupSpec(name=f"web{i}", resources=(_machine(i),), failover_threshold=100) for i in range(1, machines + 1)
+        ),
+        settings=Settings(),
+    )
+
+
+def _machine(number: int) -> ResourceSpec:
+    address = f"10.88.{number // 250}.{number % 250 + 1}"
+    properties = {"image": "blackstart/guest", "address": address, "user": str(10_000 + number)}
+    return ResourceSpec(name=f"vm{number}", type="virtual-machine", properties=properties)
+
+
+def measure(nodes: int, machines: int) -> Measured:
+    """In this process. Raises AssertionError when something broke or did not come back."""
+    began_s = time.process_time()
+    world = World(cluster(nodes, machines), seed=1)
+    _until_all_run(world, machines)
+    world.engine.hold(world.topology.rig, f"node{nodes}")
+    world.engine.power_off_node(f"node{nodes}")
+    world.run(STEP_US)
+    _until_all_run(world, machines)
+    return Measured(
+        nodes=nodes,
+        machines=machines,
+        simulated_s=world.clock.now_us / 1e6,
+        processor_s=time.process_time() - began_s,
+        memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    )
+
+
+def _until_all_run(world: World, machines: int) -> None:
+    end_us = world.clock.now_us + LIMIT_US
+    while sum(bool(world.instances.running(f"vm{number}")) for number in range(1, machines + 1)) < machines:
+        world.run(STEP_US)
+        if world.violations or world.clock.now_us >= end_us:
+            raise AssertionError(f"{world.violations or 'not every machine runs'}")
+
+
+def _plot(found: list[Measured]) -> None:
+    """Both axes logarithmic; the dashed line grows with nodes and machines, from the smallest cluster on."""
+    from matplotlib import pyplot
+
+    sizes = [one.nodes + one.machines for one in found]
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    axes.loglog(sizes, [one.processor_s for one in found], "o-", label="processor time")
+    axes.loglog(sizes, [one.simulated_s for one in found], "s-", label="simulated time")
+    first = found[0]
+    linear = [first.processor_s * size / sizes[0] for size in sizes]
+    axes.loglog(sizes, linear, "--", label="as nodes and machines grow")
+    axes.set_xlabel("nodes + machines")
+    axes.set_ylabel("seconds")
+    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(DOCS / "scale.svg", metadata={"Date": None})
+
+
+def main(arguments: list[str]) -> int:
+    """Without arguments everything; with NODES MACHINES that one, as JSON."""
+    if arguments:
+        sys.stdout.write(json.dumps(asdict(measure(int(arguments[0]), int(arguments[1])))) + "\n")
+        return 0
+    found = []
+    for nodes, machines in SIZES:
+        told = subprocess.run(
+            [sys.executable, __file__, str(nodes), str(machines)], check=True, capture_output=True, text=True
+        )
+        found.append(Measured(**json.loads(told.stdout)))
+        sys.stdout.write(f"{found[-1]}\n")
+        sys.stdout.flush()
+    page = HEAD.format(version=metadata.version("blackstart"))
+    for one in found:
+        each_ms = 1000 * one.processor_s / (one.nodes + one.machines)
+        page += (
+            f"| {one.nodes} | {one.machines:,} | {one.simulated_s:.1f} | {one.processor_s:.1f} | {each_ms:.1f} | "
+            f"{one.memory_mib:.0f} |\n"
+        )
+    last = found[-1]
+    reached = last.processor_s < last.simulated_s and last.memory_mib < 2048
+    verdict = "It is reached." if reached else "It is not reached."
+    (DOCS / "scale.md").write_text(page + FOOT.format(verdict=verdict), encoding="utf-8")
+    _plot(found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
