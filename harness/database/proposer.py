@@ -221,6 +221,7 @@ class Proposer:
 
     def tick(self, now: int) -> None:
         """End what has lasted too long, and start the attempts that are due."""
+        self._looks_left = 0  # an estimate that was too early wakes once
         for queue in list(self._queues.values()):
             if queue and now >= queue[0].phase_ends_us:
                 if queue[0].phase is _Phase.BACKOFF:
