@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from chaos.search.hunt import covered
+
 __all__ = ["render"]
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "searched.md"
@@ -44,13 +46,10 @@ def render(told: dict[str, Any], *, seed: int) -> str:
 
 
 def _table(coverage: list[dict[str, Any]], what: str) -> str:
-    counts: Counter[tuple[str, str]] = Counter()
-    for entry in coverage:
-        counts[entry["fault"], entry[what]] += entry["times"]
-    words = sorted({word for _, word in counts})
-    kinds = sorted({kind for kind, _ in counts})
+    keyed = Counter({(entry["fault"], entry["situation"], entry["role"]): entry["times"] for entry in coverage})
+    words, rows = covered(keyed, 1 if what == "situation" else 2)
     lines = [f"| Fault | {' | '.join(words)} |", "|---" * (len(words) + 1) + "|"]
-    lines += [f"| `{kind}` | {' | '.join(str(counts[kind, word]) for word in words)} |" for kind in kinds]
+    lines += [f"| `{kind}` | {' | '.join(counts)} |" for kind, *counts in rows]
     return "\n".join(lines) + "\n"
 
 

@@ -23,11 +23,12 @@ class StartTrouble(StrEnum):
 
 
 class StopTrouble(StrEnum):
-    """How ends of a machine go wrong: it ignores TERM; the engine cannot kill it; nothing can."""
+    """How ends of a machine go wrong: it ignores TERM; the engine cannot kill it; nothing can; they take a while."""
 
     DEAF = "deaf"
     FAILING = "failing"
     ENDLESS = "endless"
+    SLOW = "slow"
 
 
 @dataclass(slots=True)
@@ -39,12 +40,11 @@ class EngineTroubles:
     switch_unreachable: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     switch_late: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     switch_delay_us: int = 0
-    slow_ends: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     end_takes_us: int = 0
 
     def clear(self) -> None:
         """Everything works again."""
-        for table in (self.starts, self.stops, self.switch_unreachable, self.switch_late, self.slow_ends):
+        for table in (self.starts, self.stops, self.switch_unreachable, self.switch_late):
             table.clear()
 
     def start_takes_us(self, machine: str, now_us: int) -> int:
@@ -59,9 +59,8 @@ class EngineTroubles:
     def end_takes(self, machine: str, now_us: int) -> int:
         """How long from its SIGKILL until the machine has ended, in microseconds: while nothing can end it, until then.
         """
-        stuck_us = self.stops_badly(machine, now_us, StopTrouble.ENDLESS)
-        slow_us = self.end_takes_us if self.slow_ends and now_us < self.slow_ends[machine] else 0
-        return max(stuck_us, slow_us)
+        slow_us = self.end_takes_us if self.stops_badly(machine, now_us, StopTrouble.SLOW) else 0
+        return max(slow_us, self.stops_badly(machine, now_us, StopTrouble.ENDLESS))
 
     def stops_badly(self, machine: str, now_us: int, how: StopTrouble) -> int:
         """For how many microseconds more ends of that machine go wrong in that way; 0 when they do not."""

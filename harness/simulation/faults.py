@@ -308,7 +308,7 @@ def _stop_trouble(trouble: StopTrouble) -> Callable[[World, Planned], None]:
 def _slow_end(world: World, fault: Planned) -> None:
     """For a while its ends take their time: within what fencing `self` allows for, all the same."""
     troubles = world.engine.troubles
-    troubles.slow_ends[fault.target] = world.clock.now_us + 2 * fault.duration_us
+    troubles.stops[fault.target, StopTrouble.SLOW] = world.clock.now_us + 2 * fault.duration_us
     troubles.end_takes_us = min(max(fault.duration_us, 200_000), world.topology.settings.grace_us * 9 // 10)
 
 

@@ -25,14 +25,23 @@ from harness.model.machine import Proof
 from harness.model.records import ClusterRecord, GroupRecord, SessionState
 from harness.model.session import Session
 from harness.model.topology import Fencing
-from harness.ports import Container, Engine, Hypervisor, Log, Runtime
+from harness.ports import Container, Engine, Hypervisor
 from harness.simulation.composition import Composition
 from harness.simulation.fault_kinds import FaultKind
 from harness.simulation.vmms_link import VmmsLink
 from harness.vmms.power import Power
 from harness.vmms.vmms import Vmms
 
-__all__ = ["PLANTS", "Plant", "WeakService"]
+__all__ = [
+    "PLANTS",
+    "Plant",
+    "StopsInsteadOfRemoving",
+    "WeakService",
+    "service_of",
+    "service_with",
+    "vmms_with",
+    "with_power",
+]
 
 
 class Plant(Composition):
@@ -58,6 +67,53 @@ class WeakService(ClusterService):
         return self._change(super()._build())
 
 
+Weaken = Callable[[Any], None]
+
+
+def service_with(weaken: Weaken) -> Callable[..., ClusterService]:
+    """What makes a service whose managers `weaken` has changed: assigned to `service` of a composition."""
+
+    def changed(managers: Any) -> Any:
+        weaken(managers)
+        return managers
+
+    def service(
+        self: Composition, *, configuration: ServiceConfiguration, jitter: Callable[[], float]
+    ) -> ClusterService:
+        return WeakService(changed, configuration=configuration, codec=self.codec, jitter=jitter)
+
+    return service
+
+
+def service_of(manager: str, weak: type) -> Callable[..., ClusterService]:
+    """The same, where that manager gets another class."""
+
+    def weaken(managers: Any) -> None:
+        getattr(managers, manager).__class__ = weak
+
+    return service_with(weaken)
+
+
+def vmms_with(weaken: Weaken) -> Callable[..., Vmms]:
+    """What makes a VMMS that `weaken` has changed: assigned to `vmms` of a composition."""
+
+    def make(self: Composition, **named: Any) -> Vmms:
+        made = Composition.vmms(self, **named)
+        weaken(made)
+        return made
+
+    return make
+
+
+def with_power(power: type[Power]) -> Weaken:
+    """Its switch over nodes gets another class."""
+
+    def weaken(vmms: Any) -> None:
+        vmms._power.__class__ = power
+
+    return weaken
+
+
 class _OwnsByNode(ResourceControlManager):
     def _owns(self, record: GroupRecord) -> bool:
         return record.owner is not None and record.owner.node == self._session.node
@@ -66,12 +122,7 @@ class _OwnsByNode(ResourceControlManager):
 class OwnerIsANode(Plant):
     """A rebooted node starts what its dead session owned, while a survivor claims it (finding 1)."""
 
-    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
-        def weaken(managers: Any) -> Any:
-            managers.resource_control.__class__ = _OwnsByNode
-            return managers
-
-        return WeakService(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
+    service = service_of("resource_control", _OwnsByNode)
 
 
 class _WritesForOthers(AdministrationManager):
@@ -86,23 +137,17 @@ class _WritesForOthers(AdministrationManager):
 class RequestsAreWrittenAnywhere(Plant):
     """Whoever hears a request writes it, past the owner's starts: it starts what is not wanted (finding 21)."""
 
-    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
-        def weaken(managers: Any) -> Any:
-            managers.administration.__class__ = _WritesForOthers
-            return managers
+    service = service_of("administration", _WritesForOthers)
 
-        return WeakService(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
+
+def _never_see_a_pause(managers: Any) -> None:
+    managers.resource_control._moves.paused = lambda: False
 
 
 class PauseHoldsNothing(Plant):
     """A Paused node starts what it owns."""
 
-    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
-        def weaken(managers: Any) -> Any:
-            managers.resource_control._moves.paused = lambda: False
-            return managers
-
-        return WeakService(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
+    service = service_with(_never_see_a_pause)
 
 
 class _NeverDown(MembershipManager):
@@ -116,33 +161,31 @@ class _NeverDown(MembershipManager):
         return entry is not None and entry.session == self._session
 
 
+def _never_be_down(managers: Any) -> None:
+    managers.membership.__class__ = _NeverDown
+    node: NodeManager = managers.node
+    node._seen = lambda _key: Ballot(1 << 60, "")
+    learn = node._learn_peers
+
+    def stay_up(now: int, record: ClusterRecord) -> None:
+        learn(now, record)
+        node._up = True
+
+    node._learn_peers = stay_up  # type: ignore[method-assign]
+    answered = node._answered
+
+    def forget_what_changed(now: int, event: VoterAnswered, answer: BeatAnswer) -> None:
+        answered(now, event, answer)
+        node.noticed.clear()
+
+    node._answered = forget_what_changed  # type: ignore[method-assign]
+
+
 class ExpiredSessionIsRenewed(Plant):
     """A voter renews whoever asks, also a session that was declared Down, and tells nothing of it (finding 12 a)."""
 
     fencing = Fencing.SELF
-
-    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
-        def weaken(managers: Any) -> Any:
-            managers.membership.__class__ = _NeverDown
-            node: NodeManager = managers.node
-            node._seen = lambda _key: Ballot(1 << 60, "")
-            learn = node._learn_peers
-
-            def stay_up(now: int, record: ClusterRecord) -> None:
-                learn(now, record)
-                node._up = True
-
-            node._learn_peers = stay_up  # type: ignore[method-assign]
-            answered = node._answered
-
-            def forget_what_changed(now: int, event: VoterAnswered, answer: BeatAnswer) -> None:
-                answered(now, event, answer)
-                node.noticed.clear()
-
-            node._answered = forget_what_changed  # type: ignore[method-assign]
-            return managers
-
-        return WeakService(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
+    service = service_with(_never_be_down)
 
 
 class _DownAndFencedAtOnce:
@@ -190,12 +233,7 @@ class NotDeclaredBeforeTheFence(Plant):
 
     fencing = Fencing.SELF
 
-    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
-        def weaken(managers: Any) -> Any:
-            managers.membership.__class__ = _DeclaresLate
-            return managers
-
-        return WeakService(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
+    service = service_of("membership", _DeclaresLate)
 
 
 # VMMS
@@ -223,7 +261,7 @@ class StoppedNotRemovedAtJoin(Plant):
                 await _stop_only(vmms._engine, box)
 
 
-class _StopsInsteadOfRemoving(Power):
+class StopsInsteadOfRemoving(Power):
     """Cuts the power and stops the machines, but leaves their containers."""
 
     async def fence(self, session: Session, *, not_after_us: int) -> None:
@@ -243,7 +281,7 @@ class _StopsInsteadOfRemoving(Power):
         raise EngineError(f"{session.node} is still on")
 
 
-class _FencesTheNodeAlone(_StopsInsteadOfRemoving):
+class _FencesTheNodeAlone(StopsInsteadOfRemoving):
     """Kills the node only; what its guests do is not looked at."""
 
     async def fence(self, session: Session, *, not_after_us: int) -> None:
@@ -254,29 +292,16 @@ class _FencesTheNodeAlone(_StopsInsteadOfRemoving):
         await self._wait_node_off(session, {box.id: box.started for box in boxes})
 
 
-def _with_power(power: type[Power]) -> Callable[..., Vmms]:
-    def make(
-        self: Composition, *, runtime: Runtime, engine: Engine, rig: str, node: str, log: Log, container: str
-    ) -> Vmms:
-        vmms = Composition.vmms(
-            self, runtime=runtime, engine=engine, rig=rig, node=node, log=log, container=container
-        )
-        vmms._power.__class__ = power
-        return vmms
-
-    return make
-
-
 class StoppedNotRemovedAtFence(Plant):
     """A fenced session's containers stay, and a late start runs one in the node's next life (finding 2)."""
 
-    vmms = _with_power(_StopsInsteadOfRemoving)
+    vmms = vmms_with(with_power(StopsInsteadOfRemoving))
 
 
 class FenceWithoutGuests(Plant):
     """The fence kills the node alone: a frozen guest keeps it alive, and containers stay (findings 2 and 4)."""
 
-    vmms = _with_power(_FencesTheNodeAlone)
+    vmms = vmms_with(with_power(_FencesTheNodeAlone))
 
 
 class _StopsAtRelease(Vmms):
@@ -301,15 +326,14 @@ class _StopsAtRelease(Vmms):
         return Proof.STOPPED
 
 
+def _stop_at_release(vmms: Any) -> None:
+    vmms.__class__ = _StopsAtRelease
+
+
 class StoppedNotRemovedAtRelease(Plant):
     """An owner releases a group whose start is unanswered, without removing the container (finding 3)."""
 
-    def vmms(
-        self, *, runtime: Runtime, engine: Engine, rig: str, node: str, log: Log, container: str
-    ) -> Vmms:
-        return _StopsAtRelease(
-            runtime=runtime, engine=engine, rig=rig, node=node, log=log, container=container
-        )
+    vmms = vmms_with(_stop_at_release)
 
 
 PLANTS: tuple[type[Plant], ...] = (

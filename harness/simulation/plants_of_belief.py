@@ -26,10 +26,16 @@ from harness.model.machine import Ending
 from harness.model.records import ClusterRecord, Restart
 from harness.model.session import Session
 from harness.model.topology import Fencing, ResourceSpec
-from harness.model.voter_set import VoterSet
-from harness.ports import Engine, Hypervisor, Log, OrderRefused, Runtime
-from harness.simulation.plants import Plant, StoppedNotRemovedAtFence
-from harness.simulation.plants_of_rules import service_with
+from harness.ports import Hypervisor, OrderRefused
+from harness.simulation.plants import (
+    Plant,
+    StopsInsteadOfRemoving,
+    service_of,
+    service_with,
+    vmms_with,
+    with_power,
+)
+from harness.simulation.plants_of_rules import RemembersItsSet
 from harness.vmms.power import Power
 from harness.vmms.vmms import Vmms
 from harness.vmms.watch import Watch
@@ -75,15 +81,11 @@ _CountingFromTheAnswer = _with_leases(_CountsFromTheAnswer)
 _BelievingAges = _with_leases(_BelievesAges)
 
 
-def _count_from_the_answer(managers: Any) -> None:
-    managers.node.__class__ = _CountingFromTheAnswer
-
-
 class LeaseCountsFromTheAnswer(Plant):
     """A lease is reckoned from when a voter's answer came, not from when it was asked (design, section 4)."""
 
     fencing = Fencing.SELF
-    service = service_with(_count_from_the_answer)
+    service = service_of("node", _CountingFromTheAnswer)
 
 
 class _WaitsSinceTheRenewal(FencingManager):
@@ -112,15 +114,11 @@ class _WaitsForNothing(FencingManager):
         return 0
 
 
-def _wait_for_nothing(managers: Any) -> None:
-    managers.fencing.__class__ = _WaitsForNothing
-
-
 class SurvivorsDoNotWait(Plant):
     """Under fencing `self` a Down session counts as over at once, although its machines take time to end (12 d)."""
 
     fencing = Fencing.SELF
-    service = service_with(_wait_for_nothing)
+    service = service_of("fencing", _WaitsForNothing)
 
 
 # Rounds
@@ -142,14 +140,10 @@ class _RejectedIsNotDone(DatabaseManager):
             self._proposer.__class__ = _TakesRejectionForTheEnd
 
 
-def _take_rejection_for_the_end(managers: Any) -> None:
-    managers.database.__class__ = _RejectedIsNotDone
-
-
 class RejectedIsNotDone(Plant):
     """That a majority has rejected an accept is told as "certainly not done", and can still be revived (finding 9)."""
 
-    service = service_with(_take_rejection_for_the_end)
+    service = service_of("database", _RejectedIsNotDone)
 
 
 class _NeverInDoubt(DatabaseManager):
@@ -158,14 +152,10 @@ class _NeverInDoubt(DatabaseManager):
         return False
 
 
-def _never_doubt(managers: Any) -> None:
-    managers.database.__class__ = _NeverInDoubt
-
-
 class DoubtEndsWithARead(Plant):
     """What a plain read shows while a change of unknown outcome may still land is told as the truth (finding 9)."""
 
-    service = service_with(_never_doubt)
+    service = service_of("database", _NeverInDoubt)
 
 
 class BallotsAreUsedTwice(Plant):
@@ -198,25 +188,11 @@ class AnswersForAnother(Plant):
         return _AnswersForAll()
 
 
-class _VotesOnceWritten(Acceptor):
-    """Empty, it takes on its old name with the first accept, and votes on each register that was written since."""
+class _VotesOnceWritten(RemembersItsSet):
+    """With the first accept, which is how an identity change comes."""
 
-    _members: dict[str, str] = {}
-    _written: frozenset[str] = frozenset()
-
-    def wipe(self) -> None:
-        super().wipe()
-        self._written = frozenset()
-
-    def handle(self, call: Call, *, clock_us: int) -> Reply:
-        if not self.incarnation and isinstance(call, Accept) and self._members:
-            self.rig, self.voter, self.incarnation = call.to.rig, call.to.voter, call.to.incarnation
-            self.birth = self.incarnation
-            self.voter_set = VoterSet(version=call.to.set_version, members=dict(self._members))
-        reply = super().handle(call, clock_us=clock_us)
-        if self.voter_set is not None:
-            self._members = dict(self.voter_set.members)
-        return reply
+    def takes_on(self, call: Call) -> bool:
+        return isinstance(call, Accept)
 
 
 class IdentityChangeReadmits(Plant):
@@ -274,12 +250,7 @@ class _BelievesTheSwitch(Power):
 class FenceBelievesTheSwitch(Plant):
     """A node is off because its switch has said so, or has said nothing; nobody looks (design, section 4)."""
 
-    def vmms(
-        self, *, runtime: Runtime, engine: Engine, rig: str, node: str, log: Log, container: str
-    ) -> Vmms:
-        made = super().vmms(runtime=runtime, engine=engine, rig=rig, node=node, log=log, container=container)
-        made._power.__class__ = _BelievesTheSwitch
-        return made
+    vmms = vmms_with(with_power(_BelievesTheSwitch))
 
 
 class _FencesSuspects(FencingManager):
@@ -297,14 +268,10 @@ class _FencesSuspects(FencingManager):
         return actions
 
 
-def _fence_suspects(managers: Any) -> None:
-    managers.fencing.__class__ = _FencesSuspects
-
-
 class SuspectsAreFenced(Plant):
     """A node is switched off because it is silent, before its Down is recorded (finding 14)."""
 
-    service = service_with(_fence_suspects)
+    service = service_of("fencing", _FencesSuspects)
 
 
 # Machines
@@ -325,7 +292,7 @@ class _LeavesLateStarts(Watch):
         del event
 
 
-def _with_watch(watch: type[Watch]) -> type[Vmms]:
+def _with_watch(watch: type[Watch]) -> Callable[[Any], None]:
     class WithWatch(Vmms):
         @property
         def _watch(self) -> Watch:
@@ -337,34 +304,30 @@ def _with_watch(watch: type[Watch]) -> type[Vmms]:
             made.__class__ = watch
             self.__dict__["watch"] = made
 
-    return WithWatch
+    def weaken(vmms: Any) -> None:
+        vmms.__class__ = WithWatch
+
+    return weaken
 
 
 class AKillIsAWish(Plant):
     """Any signal through the engine, a fence's too, is taken for an administrator's stop (docker-trials, section 4)."""
 
-    def vmms(
-        self, *, runtime: Runtime, engine: Engine, rig: str, node: str, log: Log, container: str
-    ) -> Vmms:
-        made = super().vmms(runtime=runtime, engine=engine, rig=rig, node=node, log=log, container=container)
-        made.__class__ = _with_watch(_TakesKillsForWishes)
-        return made
+    vmms = vmms_with(_with_watch(_TakesKillsForWishes))
 
 
-class LateStartIsAdopted(StoppedNotRemovedAtFence):
+def _adopt_late_starts(vmms: Any) -> None:
+    with_power(StopsInsteadOfRemoving)(vmms)
+    _with_watch(_LeavesLateStarts)(vmms)
+
+
+class LateStartIsAdopted(Plant):
     """What an earlier session asked for runs on in the next life of its node (findings 2 and 3)."""
+
+    vmms = vmms_with(_adopt_late_starts)
 
     async def clear_earlier_sessions(self, hypervisor: Hypervisor) -> None:
         del hypervisor
-
-    def vmms(
-        self, *, runtime: Runtime, engine: Engine, rig: str, node: str, log: Log, container: str
-    ) -> Vmms:
-        made = StoppedNotRemovedAtFence.vmms(
-            self, runtime=runtime, engine=engine, rig=rig, node=node, log=log, container=container
-        )
-        made.__class__ = _with_watch(_LeavesLateStarts)
-        return made
 
 
 class _ChecksNothing(Vmms):
@@ -374,15 +337,14 @@ class _ChecksNothing(Vmms):
             raise OrderRefused(f"start of {record.name}: it was ended meanwhile")
 
 
+def _check_nothing(vmms: Any) -> None:
+    vmms.__class__ = _ChecksNothing
+
+
 class OrdersAreNotChecked(Plant):
     """The executor ignores session, epoch and `not_after` of an order to start (design, section 4)."""
 
-    def vmms(
-        self, *, runtime: Runtime, engine: Engine, rig: str, node: str, log: Log, container: str
-    ) -> Vmms:
-        made = super().vmms(runtime=runtime, engine=engine, rig=rig, node=node, log=log, container=container)
-        made.__class__ = _ChecksNothing
-        return made
+    vmms = vmms_with(_check_nothing)
 
 
 # Policy
@@ -424,24 +386,16 @@ class _TakesProvidersAway(ResourceControlManager):
         return super()._next_for(now, facts, spec)
 
 
-def _count_for_ever(managers: Any) -> None:
-    managers.resource_control.__class__ = _CountsForEver
-
-
-def _end_providers_first(managers: Any) -> None:
-    managers.resource_control.__class__ = _TakesProvidersAway
-
-
 class RestartsAreNeverForgotten(Plant):
     """The restart counter never resets: a failure long ago uses up a restart (the rules of the cluster, section 4)."""
 
-    service = service_with(_count_for_ever)
+    service = service_of("resource_control", _CountsForEver)
 
 
 class ProvidersEndFirst(Plant):
     """What a machine depends on is ended while the machine runs (the rules of the cluster, section 4)."""
 
-    service = service_with(_end_providers_first)
+    service = service_of("resource_control", _TakesProvidersAway)
 
 
 class _PlacesOnThePaused(FailoverManager):
@@ -457,14 +411,10 @@ class _PlacesOnThePaused(FailoverManager):
             self._membership.cluster = cluster
 
 
-def _place_on_the_paused(managers: Any) -> None:
-    managers.failover.__class__ = _PlacesOnThePaused
-
-
 class PlacedOnThePaused(Plant):
     """A group without an owner goes to a Paused node although another could take it (the rules, section 6)."""
 
-    service = service_with(_place_on_the_paused)
+    service = service_of("failover", _PlacesOnThePaused)
 
 
 PLANTS_OF_BELIEF: tuple[type[Plant], ...] = (

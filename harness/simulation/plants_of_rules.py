@@ -3,7 +3,6 @@
 Like those of `plants`, they exist only as compositions of a simulated world.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +12,6 @@ from harness.cluster_service.messages import Action, ChangeRegister, Event, Pet
 from harness.cluster_service.node import NodeManager
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.resource_facts import GroupFacts
-from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.database.acceptor import Acceptor
 from harness.database.protocol import Accept, Admit, Call, Form, Hello, Prepare, Read, Reply
 from harness.model.changes import Claim, Record, Refusal
@@ -22,27 +20,9 @@ from harness.model.session import Session
 from harness.model.topology import Fencing, ResourceSpec
 from harness.model.voter_set import VoterSet
 from harness.ports import Hypervisor
-from harness.simulation.plants import Plant, WeakService
+from harness.simulation.plants import Plant, service_of
 
-__all__ = ["PLANTS_OF_RULES", "service_with"]
-
-Weaken = Callable[[Any], None]
-
-
-def service_with(weaken: Weaken) -> Callable[..., ClusterService]:
-    """What makes a service whose managers `weaken` has changed."""
-
-    def changed(managers: Any) -> Any:
-        weaken(managers)
-        return managers
-
-    def service(
-        self: Plant, *, configuration: ServiceConfiguration, jitter: Callable[[], float]
-    ) -> ClusterService:
-        return WeakService(changed, configuration=configuration, codec=self.codec, jitter=jitter)
-
-    return service
-
+__all__ = ["PLANTS_OF_RULES", "RemembersItsSet"]
 
 # Fencing and owners
 
@@ -75,14 +55,10 @@ def _fields(claim: Claim) -> dict[str, Any]:
     return {"claimant": claim.claimant, "owner": claim.owner, "epoch": claim.epoch}
 
 
-def _claim_any_owner(managers: Any) -> None:
-    managers.failover.__class__ = _ClaimsAnyOwner
-
-
 class ClaimWithoutTheEpoch(Plant):
     """A claim succeeds whoever owns the group by then, and under whichever epoch (finding 1)."""
 
-    service = service_with(_claim_any_owner)
+    service = service_of("failover", _ClaimsAnyOwner)
 
 
 # Resource control
@@ -93,14 +69,10 @@ class _StartsDependentsFirst(ResourceControlManager):
         return super()._next_for(now, facts, replace(spec, depends_on=()))
 
 
-def _start_dependents_first(managers: Any) -> None:
-    managers.resource_control.__class__ = _StartsDependentsFirst
-
-
 class DependentsFirst(Plant):
     """A machine is started although nothing that it depends on is Online (the rules of the cluster, section 4)."""
 
-    service = service_with(_start_dependents_first)
+    service = service_of("resource_control", _StartsDependentsFirst)
 
 
 class _WantsAll(ResourceControlManager):
@@ -108,14 +80,10 @@ class _WantsAll(ResourceControlManager):
         return super()._see_group(replace(record, persistent=dict.fromkeys(record.persistent, True)))
 
 
-def _want_all(managers: Any) -> None:
-    managers.resource_control.__class__ = _WantsAll
-
-
 class PersistentStateIsIgnored(Plant):
     """Whatever a group has is brought Online on its new owner, wanted or not (the rules of the cluster, section 5)."""
 
-    service = service_with(_want_all)
+    service = service_of("resource_control", _WantsAll)
 
 
 # Leases
@@ -135,15 +103,11 @@ class _LeaseOfOneVoter(NodeManager):
         return actions
 
 
-def _lease_of_one_voter(managers: Any) -> None:
-    managers.node.__class__ = _LeaseOfOneVoter
-
-
 class MinorityKeepsItsLease(Plant):
     """A lease lives as long as any one voter renews it, so a minority goes on (design, section 4)."""
 
     fencing = Fencing.SELF
-    service = service_with(_lease_of_one_voter)
+    service = service_of("node", _LeaseOfOneVoter)
 
 
 class _PetsLate(NodeManager):
@@ -157,25 +121,27 @@ class _PetsLate(NodeManager):
         return replace(pet, guests_end_us=pet.guests_end_us + late_us, node_ends_us=pet.node_ends_us + late_us)
 
 
-def _pet_late(managers: Any) -> None:
-    managers.node.__class__ = _PetsLate
-
-
 class SelfFencingIsLate(Plant):
     """PID 1 is told to end the guests one beat after the lease (finding 12 d)."""
 
     fencing = Fencing.SELF
-    service = service_with(_pet_late)
+    service = service_of("node", _PetsLate)
 
 
 # The database
 
 
-class _VotesWhenEmpty(Acceptor):
-    """Takes on whatever identity it is called by, as a server without a script would."""
+class RemembersItsSet(Acceptor):
+    """Takes on its old name with certain calls although it has lost its disk, as a server without a script would."""
+
+    _members: dict[str, str] = {}
+
+    def takes_on(self, call: Call) -> bool:
+        """Whether, empty, it takes on its name with that call."""
+        return not isinstance(call, Hello | Form | Admit)
 
     def handle(self, call: Call, *, clock_us: int) -> Reply:
-        if not self.incarnation and not isinstance(call, Hello | Form | Admit) and self._members:
+        if not self.incarnation and self._members and not isinstance(call, Hello) and self.takes_on(call):
             self.rig, self.voter, self.incarnation = call.to.rig, call.to.voter, call.to.incarnation
             self.birth = self.incarnation
             self.voter_set = VoterSet(version=call.to.set_version, members=dict(self._members))
@@ -184,14 +150,12 @@ class _VotesWhenEmpty(Acceptor):
             self._members = dict(self.voter_set.members)
         return reply
 
-    _members: dict[str, str] = {}
-
 
 class AnEmptyVoterVotes(Plant):
     """A voter that has lost its disk votes on under its old name (finding 5)."""
 
     def acceptor(self) -> Acceptor:
-        return _VotesWhenEmpty()
+        return RemembersItsSet()
 
 
 class _PromisesNothing(Acceptor):

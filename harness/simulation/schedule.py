@@ -45,8 +45,8 @@ QUIET_US = 60 * SECOND_US
 """Longer than every back-off and time-out of the cluster that a schedule can leave behind."""
 
 DURATIONS_US = (200_000, 900_000, 2_000_000, 3_500_000, 7_000_000)
-THEMED = 0.6
-"""How many runs have a theme."""
+THEMED, OF_THEME = 0.6, 0.6
+"""How many runs have a theme, and how much of it they enable."""
 SHARES_BESIDE = (0.0, 0.1, 0.2)
 SHARES = (0.2, 0.35, 0.5)
 """How many of the kinds a run enables: few of them meet often, many of them seldom."""
@@ -119,13 +119,13 @@ class _Drawing:
         self._striking = [kind for kind in self._enabled if kind is not FaultKind.CLOCK_DRIFT]
 
     def _enable(self, kinds: list[FaultKind], *, themed: bool) -> list[FaultKind]:
-        """About half of a theme and a few others; or, as often, a share of all."""
+        """Most of a theme and a few others, or a share of all."""
         rng = self._rng
         theme = rng.choice(THEMES) if themed and rng.random() < THEMED else frozenset()
         share = rng.choice(SHARES_BESIDE if theme else SHARES)
         if themed:
             kinds = [kind for kind in kinds if kind in theme or kind not in ONLY_ABOUT_SETS]
-        return [kind for kind in kinds if rng.random() < (0.6 if kind in theme else share)] or [rng.choice(kinds)]
+        return [kind for kind in kinds if rng.random() < (OF_THEME if kind in theme else share)] or [rng.choice(kinds)]
 
     def draw(self) -> None:
         """Everything."""

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from harness.database.protocol import (
-    CLUSTER_KEY,
     Accept,
     Accepted,
     Admit,
@@ -36,7 +35,7 @@ from harness.model.voter_set import VoterSet
 from harness.simulation.container import SimulatedContainer
 from harness.simulation.voters import SimulatedVoter
 
-__all__ = ["ChosenValues", "OneInstance", "OrderedStarts", "ProvidersFirst", "TrueLeases", "Violation"]
+__all__ = ["ChosenValues", "OneInstance", "OrderedStarts", "PausedNodes", "ProvidersFirst", "TrueLeases", "Violation"]
 
 
 class Violation(AssertionError):
@@ -160,34 +159,47 @@ class ChosenValues:
                 self._told(f"register {key}: owner {before.owner} became {after.owner} in epoch {after.epoch}")
 
 
+class PausedNodes:
+    """Hook `chose` to the chosen values. `seen_us` after a pause was chosen all know of it, or hold no lease."""
+
+    def __init__(self, *, seen_us: int, now: Callable[[], int]) -> None:
+        self._seen_us = seen_us
+        self._now = now
+        self._since_us: dict[str, int] = {}
+
+    def chose(self, key: str, older: Stored, newer: Stored) -> None:
+        """A register has a newer content."""
+        del key, older
+        if isinstance(newer.record, ClusterRecord):
+            now_us, paused = self._now(), [entry.name for entry in newer.record.nodes if entry.paused]
+            self._since_us = {name: self._since_us.get(name, now_us) for name in paused}
+
+    def known_for_us(self, node: str) -> int:
+        """How long a node has been Paused by now; 0 when it is not, or so lately that not everybody need know it."""
+        paused_us = self._now() - self._since_us.get(node, self._now())
+        return paused_us if paused_us > self._seen_us else 0
+
+
 class OrderedStarts:
-    """Hook `ordered` to every node's way to its engine, and `look` to the clock, often."""
+    """Hook `ordered` to every node's way to its engine."""
 
-    def __init__(self, *, chosen: ChosenValues, pause_seen_us: int, told: Callable[[str], None]) -> None:
-        """`pause_seen_us` after a pause was chosen its node must know of it, or hold no lease."""
+    def __init__(self, *, chosen: ChosenValues, paused: PausedNodes, told: Callable[[str], None]) -> None:
         self._chosen = chosen
-        self._pause_seen_us = pause_seen_us
+        self._paused = paused
         self._told = told
-        self._paused_since_us: dict[str, int] = {}
-
-    def look(self, now_us: int) -> None:
-        """Note which nodes are Paused."""
-        cluster = self._chosen.newest(CLUSTER_KEY)
-        paused = [entry.name for entry in cluster.nodes if entry.paused] if isinstance(cluster, ClusterRecord) else []
-        self._paused_since_us = {name: self._paused_since_us.get(name, now_us) for name in paused}
 
     def ordered(self, box: SimulatedContainer, now_us: int) -> None:
         """Somebody orders that container to start: a machine, or a node that is switched on."""
+        del now_us
         if box.is_node:
             return
         machine, group = box.machine, box.labels.get(label.GROUP)
         record = self._chosen.newest(f"group/{group}")
         if isinstance(record, GroupRecord) and not record.persistent.get(machine, False):
             self._told(f"machine {machine} is ordered to start on {box.node} although its PersistentState is 0")
-        since_us = self._paused_since_us.get(box.node)
-        if since_us is not None and now_us - since_us > self._pause_seen_us:
-            paused_s = (now_us - since_us) / 1e6
-            self._told(f"machine {machine} is ordered to start on {box.node}, Paused for {paused_s:.3f} s")
+        paused_us = self._paused.known_for_us(box.node)
+        if paused_us:
+            self._told(f"machine {machine} is ordered to start on {box.node}, Paused for {paused_us / 1e6:.3f} s")
 
 
 class ProvidersFirst:
@@ -247,28 +259,26 @@ class TrueLeases:
 
     def petted(self, session: str, lease_ends_us: int) -> None:
         """A session tells its PID 1 until when it holds a lease, in the time of the world."""
-        renewed = self._renewed.get(session, {})
-        newest = max(self._sets)
-        for version in (newest, newest - 1):
-            voter_set = self._sets.get(version)
-            members = set(voter_set.members) if voter_set is not None else set()
-            times = sorted((at_us for voter, at_us in renewed.items() if voter in members), reverse=True)
-            if voter_set is None or len(times) < voter_set.majority:
-                continue
-            if lease_ends_us <= times[voter_set.majority - 1] + self._lease_us:
-                return
-        now_s, ends_s = self._now() / 1e6, lease_ends_us / 1e6
-        self._told(f"{session} believes at {now_s:.6f} s that its lease ends at {ends_s:.6f} s, later than it does")
+        if lease_ends_us > self._ends_us(session):
+            now_s, ends_s = self._now() / 1e6, lease_ends_us / 1e6
+            self._told(f"{session} believes at {now_s:.6f} s that its lease ends at {ends_s:.6f} s, later than it does")
 
     def acted(self, session: str, what: str, now_us: int) -> None:
         """A session does what only a live lease allows."""
-        renewed = self._renewed.get(session, {})
-        fresh = {voter for voter, at_us in renewed.items() if at_us > now_us - self._lease_us}
-        # A lease is counted over the set under which it was renewed, and that may be the one before.
-        newest = max(self._sets)
-        for version in (newest, newest - 1):
-            voter_set = self._sets.get(version)
-            if voter_set is not None and len(fresh & set(voter_set.members)) >= voter_set.majority:
-                return
-        renewers = ", ".join(sorted(fresh)) or "nobody"
-        self._told(f"{what} without a lease: renewed by {renewers}")
+        if now_us >= self._ends_us(session):
+            times = self._renewed.get(session, {})
+            fresh = sorted(voter for voter, at_us in times.items() if at_us > now_us - self._lease_us)
+            self._told(f"{what} without a lease: renewed by {', '.join(fresh) or 'nobody'}")
+
+    def _ends_us(self, session: str) -> int:
+        """When a lease ends in truth: that long after the renewal with which a majority of a set was complete. It is
+        counted over the set under which it was renewed, and that may be the one before.
+        """
+        renewed, newest, ends_us = self._renewed.get(session, {}), max(self._sets), 0
+        for voter_set in (self._sets.get(newest), self._sets.get(newest - 1)):
+            if voter_set is None:
+                continue
+            times = sorted((at_us for voter, at_us in renewed.items() if voter in voter_set.members), reverse=True)
+            if len(times) >= voter_set.majority:
+                ends_us = max(ends_us, times[voter_set.majority - 1] + self._lease_us)
+        return ends_us

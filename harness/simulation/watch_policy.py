@@ -16,7 +16,7 @@ from harness.model.host import EntryPoint, HostRequest
 from harness.model.records import ClusterRecord, GroupRecord, MoveCause, Restart
 from harness.model.session import Session
 from harness.model.topology import ResourceSpec, Topology
-from harness.simulation.watch import ChosenValues, OneInstance
+from harness.simulation.watch import ChosenValues, OneInstance, PausedNodes
 
 __all__ = ["DependentsGoneFirst", "OnlyTheDownAreFenced", "PlacedWhereItMayRun", "Thresholds", "WishesOnly"]
 
@@ -108,28 +108,18 @@ def _within_period(
 class PlacedWhereItMayRun:
     """Hook `chose` to the chosen values."""
 
-    def __init__(
-        self, *, chosen: ChosenValues, seen_us: int, now: Callable[[], int], told: Callable[[str], None]
-    ) -> None:
-        """`seen_us` after a pause was chosen everybody must know of it, or hold no lease."""
+    def __init__(self, *, chosen: ChosenValues, paused: PausedNodes, told: Callable[[str], None]) -> None:
         self._chosen = chosen
-        self._seen_us = seen_us
-        self._now = now
+        self._paused = paused
         self._told = told
-        self._paused_since_us: dict[str, int] = {}
 
     def chose(self, key: str, older: Stored, newer: Stored) -> None:
         """A register has a newer content."""
         before, after = older.record, newer.record
-        if isinstance(after, ClusterRecord):
-            now_us, known = self._now(), self._paused_since_us
-            self._paused_since_us = {
-                entry.name: known.get(entry.name, now_us) for entry in after.nodes if entry.paused
-            }
-        elif isinstance(before, GroupRecord) and isinstance(after, GroupRecord) and after.owner is not None:
-            since_us = self._paused_since_us.get(after.owner.node)
-            if before.owner != after.owner and since_us is not None and self._now() - since_us > self._seen_us:
-                self._look_for_another(key, after)
+        if not isinstance(before, GroupRecord) or not isinstance(after, GroupRecord) or after.owner is None:
+            return
+        if before.owner != after.owner and self._paused.known_for_us(after.owner.node):
+            self._look_for_another(key, after)
 
     def _look_for_another(self, key: str, record: GroupRecord) -> None:
         cluster = self._chosen.newest(CLUSTER_KEY)

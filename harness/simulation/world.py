@@ -29,7 +29,7 @@ from harness.simulation.node import SimulatedNode
 from harness.simulation.node_clock import DRIFT_MOST_PPM, DriftingClock
 from harness.simulation.runtime import Clock, VirtualClock
 from harness.simulation.voters import SimulatedVoter
-from harness.simulation.watch import ChosenValues, OneInstance, OrderedStarts, ProvidersFirst, TrueLeases
+from harness.simulation.watch import ChosenValues, OneInstance, OrderedStarts, PausedNodes, ProvidersFirst, TrueLeases
 from harness.simulation.watch_policy import (
     DependentsGoneFirst,
     OnlyTheDownAreFenced,
@@ -111,8 +111,9 @@ class World:
 
     def _watch(self, *, one_clock: bool) -> None:
         """Let every watcher hear what it watches."""
-        topology, seen_us = self.topology, self.topology.settings.lease_us + 1_000_000
-        self.starts = OrderedStarts(chosen=self.chosen, pause_seen_us=seen_us, told=self._violated)
+        topology = self.topology
+        paused = PausedNodes(seen_us=topology.settings.lease_us + 1_000_000, now=lambda: self.clock.now_us)
+        self.starts = OrderedStarts(chosen=self.chosen, paused=paused, told=self._violated)
         self.providers = ProvidersFirst(
             topology, present=lambda node, address: self.nodes[node].has_address(address), told=self._violated
         )
@@ -128,13 +129,8 @@ class World:
         ends = DependentsGoneFirst(topology, instances=self.instances, told=self._violated)
         wishes = WishesOnly(may_be_wanted=self.administrator.may_be_wanted, told=self._violated)
         thresholds = Thresholds(topology, one_clock=one_clock, told=self._violated)
-        places = PlacedWhereItMayRun(
-            chosen=self.chosen,
-            seen_us=seen_us,
-            now=lambda: self.clock.now_us,
-            told=self._violated,
-        )
-        self.chosen.on_chosen += [wishes.chose, thresholds.chose, places.chose]
+        places = PlacedWhereItMayRun(chosen=self.chosen, paused=paused, told=self._violated)
+        self.chosen.on_chosen += [paused.chose, wishes.chose, thresholds.chose, places.chose]
         for node in self.nodes.values():
             node.client.on_start_ordered.append(self._start_ordered)
             node.on_fence += [fences.ordered, self._fence_ordered]
@@ -189,7 +185,6 @@ class World:
         end = self.clock.now_us + duration_us
         while self.clock.now_us < end and not self.violations:
             self.clock.run_until(min(end, self.clock.now_us + 100_000))
-            self.starts.look(self.clock.now_us)
 
     def run_until_settled(self, limit_us: int) -> list[str]:
         """Let time pass until everything wanted is Online; returns what is still missing at the limit, nothing when

@@ -27,11 +27,31 @@ from harness.simulation.plants import (
     Plant,
     StoppedNotRemovedAtFence,
     StoppedNotRemovedAtJoin,
-    WeakService,
+    service_of,
+    service_with,
 )
+from harness.simulation.plants_of_belief import PlacedOnThePaused
 from harness.simulation.plants_of_rules import MinorityKeepsItsLease, PersistentStateIsIgnored
 
 __all__ = ["SWITCHED_OFF"]
+
+
+def _weakened(weaken: Callable[[Any], None]) -> type[Composition]:
+    """A composition whose services have managers that `weaken` has changed."""
+
+    class Weakened(Plant):
+        service = service_with(weaken)
+
+    return Weakened
+
+
+def _with(manager: str, weak: type) -> type[Composition]:
+    """A composition whose services have that manager with another class."""
+
+    class Weakened(Plant):
+        service = service_of(manager, weak)
+
+    return Weakened
 
 
 class _NobodyIsLost(MembershipManager):
@@ -48,18 +68,6 @@ class _AsksOnce(DatabaseManager):
 class _AnybodyMayOwn(FailoverManager):
     def _see_group(self, name: str, record: GroupRecord, ballot: Any) -> None:
         super()._see_group(name, replace(record, spec=replace(record.spec, possible_owners=())), ballot)
-
-
-class _SeesNobodyPaused(FailoverManager):
-    def _claim_orphans(self, now: int) -> list[Action]:
-        cluster = self._membership.cluster
-        if cluster is not None:
-            nodes = tuple(replace(entry, paused=False) for entry in cluster.nodes)
-            self._membership.cluster = replace(cluster, nodes=nodes)
-        try:
-            return super()._claim_orphans(now)
-        finally:
-            self._membership.cluster = cluster
 
 
 class _WantsNothingElse(ResourceControlManager):
@@ -119,15 +127,10 @@ def _policy(**given: Any) -> type[Composition]:
 
     Given.given = given
 
-    def weaken(managers: Any) -> Any:
+    def weaken(managers: Any) -> None:
         managers.resource_control._failures.__class__ = Given
-        return managers
 
-    class Weakened(Plant):
-        def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
-            return WeakService(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
-
-    return Weakened
+    return _weakened(weaken)
 
 
 class _PrefersNobody(ResourceControlManager):
@@ -151,14 +154,12 @@ class _NeverGoesBack(GroupMove):
         del now, facts
 
 
-def _never_go_back(managers: Any) -> Any:
+def _never_go_back(managers: Any) -> None:
     managers.resource_control._moves.__class__ = _NeverGoesBack
-    return managers
 
 
 class _NothingGoesBack(Plant):
-    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
-        return WeakService(_never_go_back, configuration=configuration, codec=self.codec, jitter=jitter)
+    service = service_with(_never_go_back)
 
 
 class _WaitsForEver(ResourceControlManager):
@@ -213,28 +214,12 @@ class _WitnessIsSilent(Plant):
         return _SilentWitness()
 
 
-def _with(manager: str, weak: type) -> type[Composition]:
-    """A composition whose services have that manager with another class."""
-
-    def weaken(managers: Any) -> Any:
-        getattr(managers, manager).__class__ = weak
-        return managers
-
-    class Weakened(Plant):
-        def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
-            return WeakService(weaken, configuration=configuration, codec=self.codec, jitter=jitter)
-
-    return Weakened
-
-
-def _restart_for_ever(managers: Any) -> Any:
+def _restart_for_ever(managers: Any) -> None:
     managers.resource_control._failures.__class__ = _RestartsForEver
-    return managers
 
 
 class _NothingIsCounted(Plant):
-    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
-        return WeakService(_restart_for_ever, configuration=configuration, codec=self.codec, jitter=jitter)
+    service = service_with(_restart_for_ever)
 
 
 class _ProgramsAreNotWatched(Plant):
@@ -267,7 +252,7 @@ SWITCHED_OFF: dict[str, type[Composition]] = {
     "late-start": _NothingIsRemoved,
     "no-possible-node": _with("failover", _AnybodyMayOwn),
     "nodes-lost-one-after-another": _with("voter_set", _VotesStay),
-    "paused-node-gets-nothing": _with("failover", _SeesNobodyPaused),
+    "paused-node-gets-nothing": PlacedOnThePaused,
     "recovered-node-starts-nothing": _with("resource_control", _GoesBack),
     "resource-host-hangs": _ProgramsAreNotWatched,
     "restart-then-relocate": _NothingIsCounted,
