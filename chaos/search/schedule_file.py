@@ -21,7 +21,7 @@ from harness.model.topology import Topology
 from harness.rig.duration import format_duration
 from harness.rig.section import Section
 from harness.rig.topology_document import read_topology
-from harness.rig.yaml_source import load, nearest, refuse
+from harness.rig.yaml_source import Source, load, nearest, refuse
 from harness.simulation.fault_kinds import (
     ABOUT_MACHINES,
     NOT_UNDER_SELF,
@@ -55,7 +55,7 @@ class Schedule:
 
 def topology_of(rig: Mapping[str, Any]) -> Topology:
     """The rig's document as a record. Raises UsageError."""
-    return read_topology(load(yaml.safe_dump(dict(rig)), name="rig"), rig=RIG)
+    return read_topology(Source(name="rig", data=dict(rig)), rig=RIG)
 
 
 def read_schedule(text: str, *, name: str) -> Schedule:

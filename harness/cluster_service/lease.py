@@ -46,6 +46,8 @@ class LeaseView:
 
     def __init__(self, *, voter_set: VoterSet, lease_us: int, before: "LeaseView | None" = None) -> None:
         self.lease_us = lease_us
+        self.breaks = 0
+        """How often who is an unbroken witness has changed."""
         self._patience_us = 2 * lease_us
         self._majority = voter_set.majority
         self._lives = dict(voter_set.members)
@@ -68,34 +70,35 @@ class LeaseView:
         if seen.connection != connection or seen.unbroken_since_us is None:
             seen.connection = connection
             seen.unbroken_since_us = sent_us
+            self.breaks += 1
         if counts and (seen.counted_us is None or sent_us > seen.counted_us):
             seen.counted_us = sent_us
-            ends = [end for end in (self._end_us, self._reckon_end()) if end is not None]
-            self._end_us = max(ends, default=None)
-            if self._live_since_us is None and self._end_us is not None:
-                self._live_since_us = now
-        previous_poll_us = seen.polled_us
+            end = self._reckon_end()
+            if end is not None and (self._end_us is None or end > self._end_us):
+                self._end_us = end
+                if self._live_since_us is None:
+                    self._live_since_us = now
+        self._see_peers(now, seen, answer.leases)
         seen.polled_us = sent_us
-        listed = {lease.session for lease in answer.leases}
-        for session in [name for name in seen.peers if name not in listed]:
-            del seen.peers[session]
-        for lease in answer.leases:
-            self._see_peer(now, seen, lease, previous_poll_us)
 
     def _reckon_end(self) -> int | None:
         """The q-th newest counted send time, q a majority, and the lease after it."""
-        counted = sorted(
-            (voter.counted_us for voter in self._voters.values() if voter.counted_us is not None), reverse=True
-        )
+        counted = [voter.counted_us for voter in self._voters.values() if voter.counted_us is not None]
+        counted.sort(reverse=True)
         return counted[self._majority - 1] + self.lease_us if len(counted) >= self._majority else None
 
-    def _see_peer(self, now: int, seen: _Voter, lease: LeaseSeen, previous_poll_us: int) -> None:
-        peer = seen.peers.get(lease.session)
-        if peer is None:
-            seen.peers[lease.session] = _PeerAtVoter(lease.renewals, now + self._patience_us)
-        elif peer.renewals != lease.renewals:
-            peer.renewals = lease.renewals
-            peer.renewed_us = min(now, max(now - lease.age_us, previous_poll_us))
+    def _see_peers(self, now: int, seen: _Voter, leases: tuple[LeaseSeen, ...]) -> None:
+        peers = seen.peers
+        for session, renewals, age_us in leases:
+            peer = peers.get(session)
+            if peer is None:
+                peers[session] = _PeerAtVoter(renewals, now + self._patience_us)
+            elif peer.renewals != renewals:
+                peer.renewals = renewals
+                peer.renewed_us = min(now, max(now - age_us, seen.polled_us))
+        if len(peers) > len(leases):
+            listed = {lease.session for lease in leases}
+            seen.peers = {session: peer for session, peer in peers.items() if session in listed}
 
     def failed(self, voter: str) -> None:
         """A voter did not answer a beat: what it says counts for nothing until it has answered for a whole lease
@@ -103,6 +106,7 @@ class LeaseView:
         """
         if voter in self._voters:
             self._voters[voter].unbroken_since_us = None
+            self.breaks += 1
 
     def may_judge(self, now: int) -> bool:
         """Whether this node may call others lost: its own lease is live and has been for a whole lease."""

@@ -3,7 +3,8 @@
 Recovery is a level and not an edge: a look finds whatever an earlier one has missed, so it need not follow every fact.
 It follows at once after a fact that may concern these managers, when a time of theirs has come, and when this node's
 right to act has begun or ended. What comes most by far (answers of voters, ticks) changes nothing for them but what
-grows with time; after that they look twice a second, as often as the default settings beat.
+grows with time, and they tell when that is due; should one of them not, it is found by the next look: half a second
+after a look that led to something, two seconds after one that led to nothing.
 """
 
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from harness.cluster_service.messages import Event, RegisterNoticed, Tick, Voter
 __all__ = ["LOOK_US", "Look"]
 
 LOOK_US = 500_000
+REST_US = 2_000_000
 
 _ROUTINE = (VoterAnswered, Tick, RegisterNoticed, VoterFailed)
 
@@ -27,11 +29,18 @@ class Look:
 
     def due(self, now: int, event: Event, *, may_act: bool) -> bool:
         """Whether to look after that fact."""
-        early = now < self._next_us and (self.wake_us is None or now < self.wake_us)
+        early = now < self.rests_until_us
         return not (early and may_act == self._could_act and isinstance(event, _ROUTINE))
 
-    def done(self, now: int, *, may_act: bool, wakes: Iterable[int | None]) -> None:
-        """They have looked; `wakes` are their next times. What was due and was not done waits for a fact."""
+    @property
+    def rests_until_us(self) -> int:
+        """Until when no routine fact is looked at, as long as the right to act stays."""
+        return self._next_us if self.wake_us is None or self._next_us < self.wake_us else self.wake_us
+
+    def done(self, now: int, *, may_act: bool, acted: bool, wakes: Iterable[int | None]) -> None:
+        """They have looked, and whether they did anything; `wakes` are their next times. What was due and was not done
+        waits for a fact.
+        """
         self._could_act = may_act
-        self._next_us = now + LOOK_US
+        self._next_us = now + (LOOK_US if acted else REST_US)
         self.wake_us = min((wake for wake in wakes if wake is not None and wake > now), default=None)

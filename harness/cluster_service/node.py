@@ -90,8 +90,9 @@ class NodeManager:
         self._since: dict[tuple[str, str], int] = {}
         self._petted_us = 0
         self._due: int | None = None
-        self._expiries: dict[str, int | None] = {}
+        self._expiries: dict[str, int | None] | None = None
         self._first_expiry_us = 0
+        self._breaks = 0
         self._heard: dict[str, Ballot] = {}
         self.noticed: list[RegisterNoticed] = []
 
@@ -119,7 +120,7 @@ class NodeManager:
             return False
         name = str(session)
         self._due_us()  # reckons when each peer's lease can be seen to end, and that is mostly ahead
-        soonest = self._expiries.get(name, 0)
+        soonest = self._expiries.get(name, 0) if self._expiries is not None else 0
         return soonest is not None and now >= soonest and self._leases.expired(now, name)
 
     def all_alive(self, now: int) -> bool:
@@ -131,7 +132,7 @@ class NodeManager:
         """Take a fact in, send the beats that are due."""
         actions: list[Action] = []
         if isinstance(event, _TELLS_WHO_IS_THERE):
-            self._due = None
+            self._due = self._expiries = None
         match event:
             case VotersKnown():
                 self._voter_set = event.voter_set
@@ -159,10 +160,29 @@ class NodeManager:
                 self._learn_peers(now, record)
             case _:
                 pass
-        if self._voter_set is not None and now >= self._due_us() and now >= self._due_us(anew=True):
+        if self._voter_set is not None and now >= self._due_us() and now >= self._due_us(anew_at=now):
             actions += self._beat(now, self._voter_set)
             actions += self._pet(now)
         return actions
+
+    def brings_no_news(self, event: VoterAnswered, answer: BeatAnswer) -> bool:
+        """Whether that answer to a beat says only that a session which is Up has renewed, and that nothing else has
+        happened: it moves the end of the lease, and concerns nobody but this manager.
+        """
+        voter = event.voter
+        return (
+            event.number in self._beats
+            and self._up
+            and not answer.changed
+            and answer.session == self._name
+            and answer.of == self._addresses.get(voter)
+            and answer.cluster <= self._seen(CLUSTER_KEY)
+        )
+
+    def renewed(self, now: int, event: VoterAnswered, answer: BeatAnswer) -> list[Action]:
+        """Take in an answer that brings no news, while no beat is due."""
+        self._answered(now, event, answer)
+        return self._pet(now)
 
     def next_wake(self) -> int | None:
         """When the next beat is due, or the lease ends."""
@@ -171,21 +191,18 @@ class NodeManager:
         end, due = self.lease_end_us(), self._due_us()
         return due if end is None or due < end else end
 
-    def _due_us(self, *, anew: bool = False) -> int:
+    def _due_us(self, *, anew_at: int | None = None) -> int:
         """When the next beat is due. Reckoned at each beat and when it seems due: what voters say in between can only
         put it off, for a witness counts only after a whole lease, and that is longer than a beat.
         """
-        if anew or self._due is None:
-            self._due = self._reckon_due_us()
+        if anew_at is not None or self._due is None:
+            self._due = self._reckon_due_us(self._last_beat_us if anew_at is None else anew_at)
         return self._due
 
-    def _reckon_due_us(self) -> int:
+    def _reckon_due_us(self, now: int) -> int:
         due = self._next_beat_us
         lost = self._fence_pending
-        leases = self._leases
-        self._expiries = {peer: leases.expires_us(peer) for peer in self._peers} if leases is not None else {}
-        self._first_expiry_us = min((at for at in self._expiries.values() if at is not None), default=NEVER_US)
-        for expires in self._expiries.values():
+        for expires in self._reckon_expiries(now).values():
             if expires is not None and expires > self._last_beat_us:
                 due = min(due, expires)
             elif expires is not None:
@@ -198,6 +215,18 @@ class NodeManager:
         if lost and self._recovery_since_us is not None and extra < self._recovery_since_us + RECOVERY_US:
             return extra
         return max(due, extra)
+
+    def _reckon_expiries(self, now: int) -> dict[str, int | None]:
+        """When each peer's lease can be seen to end. A renewal only puts that off, so it is reckoned anew when the first
+        has come, when other voters are witnesses, and as long as there are too few.
+        """
+        leases, known = self._leases, self._expiries
+        breaks = leases.breaks if leases is not None else 0
+        if known is None or now >= self._first_expiry_us or breaks != self._breaks or None in known.values():
+            known = {peer: leases.expires_us(peer) for peer in self._peers} if leases is not None else {}
+            self._expiries, self._breaks = known, breaks
+            self._first_expiry_us = min((at for at in known.values() if at is not None), default=NEVER_US)
+        return known
 
     def _beat(self, now: int, voter_set: VoterSet) -> list[Action]:
         self._last_beat_us = now
@@ -224,8 +253,8 @@ class NodeManager:
         if answer.of != self._addresses[voter] or answer.session != self._name:
             self._leases.failed(voter)
             return
-        counts = self._up and answer.cluster <= self._seen(CLUSTER_KEY)
-        self._leases.answered(now, voter, sent_us, event.connection, answer, counts)
+        cluster = self._seen(CLUSTER_KEY)
+        self._leases.answered(now, voter, sent_us, event.connection, answer, self._up and answer.cluster <= cluster)
         self._since[voter, answer.of.incarnation] = answer.revision
         self._writes.heard(answer)
         for notice in answer.changed:
@@ -235,7 +264,7 @@ class NodeManager:
             if notice.ballot > heard or notice.ballot > self._seen(notice.key):
                 self._heard[notice.key] = max(heard, notice.ballot)
                 self.noticed.append(RegisterNoticed(key=notice.key, ballot=notice.ballot, owner=notice.owner))
-        if answer.cluster > self._seen(CLUSTER_KEY):
+        if answer.cluster > cluster:
             self.noticed.append(RegisterNoticed(key=CLUSTER_KEY, ballot=answer.cluster))
 
     def _learn_peers(self, now: int, record: ClusterRecord) -> None:

@@ -42,6 +42,7 @@ from harness.cluster_service.node import NodeManager
 from harness.cluster_service.program_watch import ProgramWatch
 from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_control import ResourceControlManager
+from harness.cluster_service.rest import Rest
 from harness.cluster_service.snapshot import snapshot
 from harness.cluster_service.turns import Turns
 from harness.cluster_service.voter_set import VoterSetManager
@@ -54,6 +55,9 @@ __all__ = ["ClusterService", "ServiceConfiguration"]
 
 STEP_LIMIT = 10_000
 """Facts handled in one step; more means that two managers feed each other for ever, which is a defect."""
+
+
+_FOR_THE_DATABASE = (ChangeRegister, Refresh, Rewrite, AdoptVoters)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,25 +115,34 @@ class ClusterService:
         self._calls = Ids()
         self._ids = Ids()
         self._generation = 0
-        self._now_us = 0
         self._host_connected = False
         self._leased = False
         self._guests_ended_us: int | None = None
         self._programs = ProgramWatch(settings=configuration.settings)
-        self._look = Look()
-        self._managers = self._build()
+        self._begin()
 
     def handle(self, now: int, event: Event) -> list[Action]:
         """Take one fact in. Returns what to do, in the order in which it must be done."""
-        self._now_us = now
+        actions = self._rest.handle(now, event)
+        if actions is not None:
+            return actions
+        if isinstance(event, ProgramAnswered) and not self._managers.node.lapsed(now):
+            return self._programs.handle(now, event)
+        actions = self._step(now, event)
+        self._rest.reckon(now, leased=self._leased, database_us=self._managers.database.next_wake())
+        return actions
+
+    def next_wake(self) -> int | None:
+        """When the service wants a Tick, if nothing else happens before. May lie in the past."""
+        return self._rest.wake_us
+
+    def _step(self, now: int, event: Event) -> list[Action]:
         actions = self._programs.handle(now, event)
         events: deque[Event] = deque([event])
         if self._managers.node.lapsed(now):
             actions += self._lapse(now)
             if self._host_connected:
                 events.appendleft(HostConnected())
-        elif isinstance(event, ProgramAnswered):
-            return actions
         if isinstance(event, (HostConnected, HostLost)):
             self._host_connected = isinstance(event, HostConnected)
         for _ in range(STEP_LIMIT):
@@ -142,22 +155,6 @@ class ClusterService:
     def session(self) -> Session:
         """Whom it acts for."""
         return self._configuration.session
-
-    def next_wake(self) -> int | None:
-        """When the service wants a Tick, if nothing else happens before. May lie in the past."""
-        managers = self._managers
-        soonest = managers.database.next_wake()
-        for wake in (
-            self._programs.next_wake(),
-            self._look.wake_us,
-            managers.node.next_wake(),
-            managers.membership.next_wake(),
-            managers.voter_set.next_wake(),
-        ):
-            # A manager has just looked at all its facts: what was due and was not done waits for a fact, not for time.
-            if wake is not None and wake > self._now_us and (soonest is None or wake < soonest):
-                soonest = wake
-        return soonest
 
     def snapshot(self, now: int) -> dict[str, Any]:
         """What this node believes, for display."""
@@ -188,10 +185,14 @@ class ClusterService:
                 self._take(now, wishes, events, actions)
         may_act = managers.membership.may_act(now)
         if self._look.due(now, event, may_act=may_act):
+            acted = False
             for manager in managers.deliberate:
-                self._take(now, manager.handle(now, event), events, actions)
+                wishes = manager.handle(now, event)
+                if wishes:
+                    acted = True
+                    self._take(now, wishes, events, actions)
             wakes = (manager.next_wake() for manager in managers.deliberate)
-            self._look.done(now, may_act=may_act, wakes=wakes)
+            self._look.done(now, may_act=may_act, acted=acted, wakes=wakes)
         elif isinstance(event, RegisterNoticed):
             self._take(now, managers.failover.handle(now, event), events, actions)
         events.extend(managers.node.noticed)
@@ -214,7 +215,7 @@ class ClusterService:
     def _take(self, now: int, wishes: Sequence[Action], events: deque[Event], actions: list[Action]) -> None:
         asked = False
         for wish in wishes:
-            if isinstance(wish, ChangeRegister | Refresh | Rewrite | AdoptVoters):
+            if isinstance(wish, _FOR_THE_DATABASE):
                 self._managers.database.ask(now, wish)
                 asked = True
             else:
@@ -234,9 +235,8 @@ class ClusterService:
     def _lapse(self, now: int) -> list[Action]:
         self._generation += 1
         self._guests_ended_us = now
-        self._look = Look()
         answers = self._managers.requests.lapse()
-        self._managers = self._build()
+        self._begin()
         told = Log(
             component="node-manager",
             event="lease-lapsed",
@@ -244,6 +244,17 @@ class ClusterService:
             id=1177,
         )
         return [told, *answers]
+
+    def _begin(self) -> None:
+        self._look = Look()
+        self._managers = managers = self._build()
+        self._rest = Rest(
+            programs=self._programs,
+            node=managers.node,
+            membership=managers.membership,
+            voter_set=managers.voter_set,
+            look=self._look,
+        )
 
     def _build(self) -> _Managers:
         configuration = self._configuration

@@ -103,6 +103,7 @@ class VoterSetManager:
         self._told_lost: set[tuple[str, str]] = set()
         self._wake_us: int | None = None
         self._looking = Look()
+        self._changes_seen = 0
 
     def handle(self, now: int, event: Event) -> list[Action]:
         """Take a fact in; do what is next for the set of voters."""
@@ -126,15 +127,17 @@ class VoterSetManager:
         record = self._membership.cluster
         may_act = self._membership.may_act(now)
         pending = record is not None and record.pending_set is not None
-        if not pending and not self._looking.due(now, event, may_act=may_act):
+        if not pending and not self.has_news and not self._looking.due(now, event, may_act=may_act):
             return actions
         self._wake_us = None
+        self._changes_seen = self.watch.changes
+        steps: list[Action] = []
         if may_act and record is not None:
-            actions += self._next_step(now, record)
+            steps = self._next_step(now, record)
         else:
             self._change = None
-        self._looking.done(now, may_act=may_act, wakes=[self._next_time()])
-        return actions
+        self._looking.done(now, may_act=may_act, acted=bool(steps), wakes=[self._next_time()])
+        return actions + steps
 
     def _next_step(self, now: int, record: ClusterRecord) -> list[Action]:
         if record.voter_set is not None and record.pending_set is not None:
@@ -147,6 +150,19 @@ class VoterSetManager:
     def next_wake(self) -> int | None:
         """When a call, a look or a turn is due."""
         return self._looking.wake_us
+
+    @property
+    def has_news(self) -> bool:
+        """Whether a voter was found to be another since the last look."""
+        return self._changes_seen != self.watch.changes
+
+    @property
+    def rests_until_us(self) -> int:
+        """Until when no routine fact is looked at; 0 while the set is being changed, when each may be the one that was
+        waited for.
+        """
+        record = self._membership.cluster
+        return 0 if record is not None and record.pending_set is not None else self._looking.rests_until_us
 
     def _next_time(self) -> int | None:
         turn = self._turns.next_wake("voter-set")

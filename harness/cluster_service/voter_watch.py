@@ -33,6 +33,8 @@ class VoterWatch:
     """The voters by name. A voter is called silent once it has not answered for `patience_us`."""
 
     def __init__(self, *, patience_us: int) -> None:
+        self.changes = 0
+        """How often a voter was found to be another than it was: it may be lost, or be there to be added."""
         self._patience_us = patience_us
         self._voters: dict[str, VoterView] = {}
         self._members_since_us: dict[tuple[str, str], int] = {}
@@ -87,6 +89,7 @@ class VoterWatch:
             # Somebody else is at its address. That says nothing of the voter, least of all that its disk is lost.
             reason = f"{told} answers in its place"
             return self._failed(now, VoterFailed(number=event.number, voter=event.voter, reason=reason))
+        was = view.incarnation, view.behind, view.silent_since_us is None
         if isinstance(reply, HelloAnswer):
             view.incarnation, view.behind = reply.incarnation, reply.behind
             view.set_version = reply.voter_set.version if reply.voter_set is not None else 0
@@ -95,6 +98,9 @@ class VoterWatch:
             view.incarnation, view.set_version = of.incarnation, of.set_version
             view.behind = isinstance(reply, Refused) and reply.why is Why.BEHIND
         view.answered_us = now
+        if was == (view.incarnation, view.behind, True):
+            return []
+        self.changes += 1
         was_silent, view.silent_since_us, view.told_silent, view.reason = view.told_silent, None, False, ""
         if not was_silent:
             return []

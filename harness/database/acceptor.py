@@ -230,23 +230,28 @@ class Acceptor:
         return Accepted(of=call.to, key=call.key, ballot=call.ballot, writes=self.revision)
 
     def _beat(self, call: Beat, clock_us: int) -> Reply:
-        old = self.leases.get(call.session)
-        self.leases[call.session] = _Lease(old.renewals + 1 if old else 1, clock_us)
-        for session in [name for name, lease in self.leases.items() if clock_us - lease.at_us > LEASE_MEMORY_US]:
-            del self.leases[session]
+        lease = self.leases.get(call.session)
+        if lease is None:
+            lease = self.leases[call.session] = _Lease(0, clock_us)
+        lease.renewals += 1
+        lease.at_us = clock_us
+        seen = [LeaseSeen(name, lease.renewals, clock_us - lease.at_us) for name, lease in self.leases.items()]
+        if max(age_us for _, _, age_us in seen) > LEASE_MEMORY_US:
+            seen = [lease for lease in seen if lease.age_us <= LEASE_MEMORY_US]
+            self.leases = {lease.session: self.leases[lease.session] for lease in seen}
         cluster = self.registers.get(CLUSTER_KEY)
+        changed: tuple[Notice, ...] = ()
+        if call.since < self.revision:
+            changed = tuple(
+                Notice(key, register.accepted, register.owner)
+                for key, register in self.registers.items()
+                if register.revision > call.since
+            )
         return BeatAnswer(
             of=call.to,
             session=call.session,
             revision=self.revision,
             cluster=cluster.accepted if cluster else NO_BALLOT,
-            leases=tuple(
-                LeaseSeen(session=name, renewals=lease.renewals, age_us=clock_us - lease.at_us)
-                for name, lease in self.leases.items()
-            ),
-            changed=tuple(
-                Notice(key, register.accepted, register.owner)
-                for key, register in self.registers.items()
-                if register.revision > call.since
-            ),
+            leases=tuple(seen),
+            changed=changed,
         )

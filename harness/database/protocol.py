@@ -11,6 +11,7 @@ has lost some, and stops voting (finding 20).
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from harness.model.voter_set import VoterSet
 
@@ -56,8 +57,7 @@ __all__ = [
 CLUSTER_KEY = "cluster"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Ballot:
+class Ballot(NamedTuple):
     """Ordered by number, then by proposer. A ballot carries one value, ever; a proposer is unique per start of its
     process.
     """
@@ -69,8 +69,7 @@ class Ballot:
 NO_BALLOT = Ballot(0, "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
+class Address(NamedTuple):
     """To whom a call is addressed, and under which version of the voter set."""
 
     rig: str
@@ -254,8 +253,7 @@ class ReadManyAnswer:
     contents: tuple[Content, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseSeen:
+class LeaseSeen(NamedTuple):
     """A session's lease at this voter: how often it was renewed, and how long ago by the voter's clock, in
     microseconds.
     """
@@ -265,8 +263,7 @@ class LeaseSeen:
     age_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(NamedTuple):
     """A register that was accepted anew, under which ballot, and the node that owns its subject: a hint."""
 
     key: str

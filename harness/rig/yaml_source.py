@@ -29,11 +29,13 @@ _MERGE_TAG = "tag:yaml.org,2002:merge"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One document. `name` is what messages call the file; `data` is None for an empty document."""
+    """One document. `name` is what messages call the file; `data` is None for an empty document. One that was made here
+    and read from no file has line 1 only.
+    """
 
     name: str
     data: Any
-    _root: yaml.Node | None = field(repr=False)
+    _root: yaml.Node | None = field(default=None, repr=False)
 
     def line_of(self, path: Path) -> int:
         """The line, from 1, of the key or list item at `path`, or of the last part of it that exists."""

@@ -61,10 +61,11 @@ class _BelievesAges(LeaseView):
 
     raw: dict[str, int]
 
-    def _see_peer(self, now: int, seen: Any, lease: Any, previous_poll_us: int) -> None:
+    def _see_peers(self, now: int, seen: Any, leases: tuple[LeaseSeen, ...]) -> None:
         raw = self.__dict__.setdefault("raw", {})
-        raw[lease.session] = min(raw.get(lease.session, now), now - lease.age_us)
-        super()._see_peer(now, seen, lease, previous_poll_us)
+        for lease in leases:
+            raw[lease.session] = min(raw.get(lease.session, now), now - lease.age_us)
+        super()._see_peers(now, seen, leases)
 
 
 def _with_leases(leases: type[LeaseView]) -> type[NodeManager]:

@@ -1,0 +1,77 @@
+"""Rest: nothing but the own lease changes, and the facts that come all the time are taken in by the one they concern.
+
+A service at rest acts, sees everybody renew, has no change of the voters under way, and no manager has anything to do
+before a time that it has told. Until then a Tick concerns whoever's time has come, and a beat's answer without news
+the lease alone. That is nearly all that ever comes, and what is done for it here is what the whole way through all
+managers would do.
+"""
+
+from dataclasses import dataclass
+
+from harness.cluster_service.look import Look
+from harness.cluster_service.membership import MembershipManager
+from harness.cluster_service.messages import Action, Event, Tick, VoterAnswered
+from harness.cluster_service.node import NEVER_US, NodeManager
+from harness.cluster_service.program_watch import ProgramWatch
+from harness.cluster_service.voter_set import VoterSetManager
+from harness.database.protocol import BeatAnswer
+
+__all__ = ["Rest"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Rest:
+    """Until when the service rests: `until_us`, not ahead when it does not rest at all, and `wake_us`, when it wants a
+    Tick. A look at everything is due with the first fact after its time and wakes nobody.
+    """
+
+    programs: ProgramWatch
+    node: NodeManager
+    membership: MembershipManager
+    voter_set: VoterSetManager
+    look: Look
+    until_us: int = 0
+    wake_us: int | None = None
+    _own_us: int = 0
+    _others_us: int = NEVER_US
+
+    def reckon(self, now: int, *, leased: bool, database_us: int | None) -> None:
+        """Every manager has taken a fact in: when to look again by itself, and until when to rest."""
+        others_us, waits = NEVER_US, database_us is not None and database_us <= now
+        for wake in (self.look.wake_us, self.membership.next_wake(), self.voter_set.next_wake()):
+            if wake is None:
+                continue
+            if wake <= now:
+                # A manager has just looked at all its facts: what was due and was not done waits for a fact.
+                waits = True
+            elif wake < others_us:
+                others_us = wake
+        if database_us is not None and database_us < others_us:
+            others_us = database_us
+        self._others_us = others_us
+        self._reckon_own(now)
+        if waits or not leased or not self.membership.may_act(now) or not self.node.all_alive(now):
+            self.until_us = 0
+        else:
+            self.until_us = min(others_us, self.look.rests_until_us, self.voter_set.rests_until_us)
+
+    def _reckon_own(self, now: int) -> None:
+        node_us, self._own_us = self.node.next_wake(), self.programs.next_wake()
+        if node_us is not None and now < node_us < self._own_us:
+            self._own_us = node_us
+        self.wake_us = min(self._others_us, self._own_us)
+
+    def handle(self, now: int, event: Event) -> list[Action] | None:
+        """What a fact leads to that ends no rest. None for any other, of which nothing was taken in."""
+        if now >= self.until_us or self.voter_set.has_news:
+            return None
+        if isinstance(event, VoterAnswered):
+            reply = event.reply
+            if now >= self._own_us or not isinstance(reply, BeatAnswer) or not self.node.brings_no_news(event, reply):
+                return None
+            return self.voter_set.watch.handle(now, event) + self.node.renewed(now, event, reply)
+        if not isinstance(event, Tick) or self.node.lapsed(now) or not self.node.all_alive(now):
+            return None
+        actions = self.programs.handle(now, event) + self.node.handle(now, event)
+        self._reckon_own(now)
+        return actions
