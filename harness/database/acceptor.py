@@ -90,34 +90,44 @@ class Acceptor:
 
     def handle(self, call: Call, *, clock_us: int) -> Reply:
         """The answer to one call. `clock_us` is the voter's own clock, used for the ages of leases only."""
-        rig, voter = (call.rig, call.voter) if isinstance(call, Hello) else (call.to.rig, call.to.voter)
-        mine = Address(
-            rig=self.rig or rig,
-            voter=self.voter or voter,
-            incarnation=self.incarnation,
-            set_version=self.voter_set.version if self.voter_set else 0,
-        )
-        if rig != mine.rig:
-            return self._refuse(mine, Why.RIG)
-        if voter != mine.voter:
-            return self._refuse(mine, Why.VOTER)
-        match call:
-            case Hello():
-                return self._hello(call)
-            case Form():
-                return self._form(call, mine)
-            case Admit():
-                return self._admit(call, mine)
+        asked = call if isinstance(call, Hello) else call.to
+        if self.rig and asked.rig != self.rig:
+            return self._refuse(call, Why.RIG)
+        if self.voter and asked.voter != self.voter:
+            return self._refuse(call, Why.VOTER)
+        if isinstance(call, Hello):
+            return self._hello(call)
+        if isinstance(call, Form):
+            return self._form(call)
+        if isinstance(call, Admit):
+            return self._admit(call)
         if not self.incarnation:
-            return self._refuse(mine, Why.EMPTY)
+            return self._refuse(call, Why.EMPTY)
         if call.to.incarnation != self.incarnation:
-            return self._refuse(mine, Why.INCARNATION)
+            return self._refuse(call, Why.INCARNATION)
         if isinstance(call, (Raise, Retire)):
-            return self._change_set(call, mine)
-        return self._refusal(call, mine) or self._vote(call, clock_us)
+            return self._change_set(call)
+        return self._refusal(call) or self._vote(call, clock_us)
+
+    @property
+    def set_version(self) -> int:
+        """The version of the voter set that it has, 0 for none."""
+        return self.voter_set.version if self.voter_set is not None else 0
+
+    def _mine(self, call: Call) -> Address:
+        """Who this voter is; while it is nobody, whom the call takes it for."""
+        asked = call if isinstance(call, Hello) else call.to
+        return Address(
+            rig=self.rig or asked.rig,
+            voter=self.voter or asked.voter,
+            incarnation=self.incarnation,
+            set_version=self.set_version,
+        )
 
     def _vote(self, call: Prepare | Accept | Read | ReadMany | Beat | ListKeys, clock_us: int) -> Reply:
         match call:
+            case Beat():
+                return self._beat(call, clock_us)
             case Prepare():
                 return self._prepare(call)
             case Accept():
@@ -129,23 +139,21 @@ class Acceptor:
                 found = ((key, self.registers.get(key, _Register())) for key in call.keys)
                 contents = (Content(key=key, accepted=one.accepted, value=one.value) for key, one in found)
                 return ReadManyAnswer(of=call.to, contents=tuple(contents))
-            case Beat():
-                return self._beat(call, clock_us)
             case ListKeys():
                 return KeysAnswer(of=call.to, keys=tuple(self.registers))
 
-    def _refuse(self, mine: Address, why: Why) -> Refused:
-        return Refused(of=mine, why=why, voter_set=self.voter_set)
+    def _refuse(self, call: Call, why: Why) -> Refused:
+        return Refused(of=self._mine(call), why=why, voter_set=self.voter_set)
 
-    def _refusal(self, call: Prepare | Accept | Read | ReadMany | Beat | ListKeys, mine: Address) -> Refused | None:
+    def _refusal(self, call: Prepare | Accept | Read | ReadMany | Beat | ListKeys) -> Refused | None:
         """Why this formed voter does not take a call that names its incarnation."""
         if self.behind:
-            return self._refuse(mine, Why.BEHIND)
-        if call.to.set_version != mine.set_version:
-            return self._refuse(mine, Why.SET_VERSION)
+            return self._refuse(call, Why.BEHIND)
+        if call.to.set_version != self.set_version:
+            return self._refuse(call, Why.SET_VERSION)
         if not isinstance(call, ListKeys) and call.seen > self.revision:
             self.behind = True
-            return self._refuse(mine, Why.BEHIND)
+            return self._refuse(call, Why.BEHIND)
         return None
 
     # Who this voter is
@@ -167,34 +175,34 @@ class Acceptor:
         self.birth = self.incarnation
         self.voter_set = VoterSet(version=call.to.set_version, members=dict(call.members))
 
-    def _form(self, call: Form, mine: Address) -> Reply:
+    def _form(self, call: Form) -> Reply:
         if not self.incarnation:
             self._begin(call)
             return Formed(of=call.to)
         if call.to.incarnation != self.incarnation:
-            return self._refuse(mine, Why.INCARNATION)
-        if call.to.set_version != mine.set_version:
-            return self._refuse(mine, Why.SET_VERSION)
+            return self._refuse(call, Why.INCARNATION)
+        if call.to.set_version != self.set_version:
+            return self._refuse(call, Why.SET_VERSION)
         return Formed(of=call.to)
 
-    def _admit(self, call: Admit, mine: Address) -> Reply:
+    def _admit(self, call: Admit) -> Reply:
         if not self.incarnation and self.birth and self.birth == call.to.incarnation:
             self._begin(call)
             return Admitted(of=call.to)
         if call.to.incarnation != self.incarnation:
-            return self._refuse(mine, Why.INCARNATION)
-        return Admitted(of=mine)
+            return self._refuse(call, Why.INCARNATION)
+        return Admitted(of=self._mine(call))
 
-    def _change_set(self, call: Raise | Retire, mine: Address) -> Reply:
-        if mine.set_version > call.to.set_version:
-            return self._refuse(mine, Why.SET_VERSION)
+    def _change_set(self, call: Raise | Retire) -> Reply:
+        if self.set_version > call.to.set_version:
+            return self._refuse(call, Why.SET_VERSION)
         if isinstance(call, Raise):
-            if mine.set_version < call.to.set_version:
+            if self.set_version < call.to.set_version:
                 self.revision += 1
                 self.voter_set = VoterSet(version=call.to.set_version, members=dict(call.members))
             return Raised(of=call.to)
         if call.members.get(call.to.voter) == self.incarnation:
-            return self._refuse(mine, Why.MEMBER)
+            return self._refuse(call, Why.MEMBER)
         self.wipe()
         self.birth = call.birth
         empty = Address(rig=call.to.rig, voter=call.to.voter, incarnation="", set_version=0)

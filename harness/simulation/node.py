@@ -462,8 +462,9 @@ class SimulatedNode:
         wake = service.next_wake()
         if wake is None:
             return
-        wake = max(wake, self._clock.now_us + MS_US)
-        if self._wake_us is not None and self._clock.now_us < self._wake_us <= wake:
+        now = self._clock.now_us
+        wake = max(wake, now + MS_US)
+        if self._wake_us is not None and now < self._wake_us <= wake:
             return
         self._wake_us = wake
 

@@ -177,7 +177,7 @@ class _AnswersForAll(Acceptor):
     def handle(self, call: Call, *, clock_us: int) -> Reply:
         if isinstance(call, Hello | Form | Admit) or not self.incarnation or call.to.voter == self.voter:
             return super().handle(call, clock_us=clock_us)
-        mine = replace(call.to, voter=self.voter, incarnation=self.incarnation)
+        mine = call.to._replace(voter=self.voter, incarnation=self.incarnation)
         reply: Any = super().handle(replace(call, to=mine), clock_us=clock_us)
         return replace(reply, of=call.to) if reply.of == mine else reply  # type: ignore[no-any-return]
 

@@ -48,7 +48,8 @@ class VirtualClock:
     def at(self, when_us: int, callback: Callable[[], None]) -> None:
         """Run `callback` at `when_us`, or as soon as possible if that has passed."""
         self.scheduled += 1
-        heapq.heappush(self._heap, (max(when_us, self.now_us), self.scheduled, callback))
+        due_us = when_us if when_us > self.now_us else self.now_us
+        heapq.heappush(self._heap, (due_us, self.scheduled, callback))
 
     def after(self, delay_us: int, callback: Callable[[], None]) -> None:
         """Run `callback` `delay_us` microseconds from now."""

@@ -5,7 +5,9 @@ answer is dropped and later answers carry another connection number; the late re
 voter and have its effect.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from harness.cluster_service.messages import CallVoter, Event, VoterAnswered, VoterFailed
 from harness.database.acceptor import Acceptor
@@ -119,57 +121,91 @@ class VoterConnections:
         voters: Mapping[str, SimulatedVoter],
         deliver: Callable[[Event], None],
     ) -> None:
+        self.network = network
+        self.node = node
+        self.deliver = deliver
+        self.numbers = dict.fromkeys(voters, 0)
+        self.open = True
         self._clock = clock
-        self._network = network
-        self._node = node
         self._voters = voters
-        self._deliver = deliver
-        self._connection = dict.fromkeys(voters, 0)
         self._runs = {name: voter.runs for name, voter in voters.items()}
-        self._open = True
+        self._waiting: dict[int, deque[tuple[int, _UnderWay]]] = {}
 
     def close(self) -> None:
         """The process that held them is gone."""
-        self._open = False
+        self.open = False
 
     def call(self, wish: CallVoter) -> None:
         """Carry out one call."""
-        voter = self._voters[self._network.reached(wish.voter)]
-        if voter.runs != self._runs[wish.voter]:
-            self._runs[wish.voter] = voter.runs
-            self._connection[wish.voter] += 1
-        connection = self._connection[wish.voter]
-        run = voter.runs
-        done = False
+        name = wish.voter
+        voter = self._voters[self.network.reached(name)]
+        if voter.runs != self._runs[name]:
+            self._runs[name] = voter.runs
+            self.numbers[name] += 1
+        under_way = _UnderWay(self, wish, voter, self.numbers[name])
+        waiting = self._waiting.setdefault(wish.limit_us, deque())
+        waiting.append((self._clock.now_us + wish.limit_us, under_way))
+        if len(waiting) == 1:
+            self._wake(waiting)
+        self.network.send(self.node, voter.node, under_way.arrive)
 
-        def fail() -> None:
-            nonlocal done
-            if done or not self._open:
-                return
-            done = True
-            if self._connection[wish.voter] == connection:
-                self._connection[wish.voter] += 1
-            self._deliver(VoterFailed(number=wish.number, voter=wish.voter))
+    def _wake(self, waiting: deque[tuple[int, "_UnderWay"]]) -> None:
+        """Calls of one limit end in the order in which they began: one timer is enough for all of them."""
+        self._clock.at(waiting[0][0], partial(self._give_up, waiting))
 
-        def answered(reply: Reply) -> None:
-            self._network.send(voter.node, self._node, lambda: finish(reply))
+    def _give_up(self, waiting: deque[tuple[int, "_UnderWay"]]) -> None:
+        late = []
+        while waiting and (waiting[0][1].done or waiting[0][0] <= self._clock.now_us):
+            late.append(waiting.popleft()[1])
+        if waiting and self.open:
+            self._wake(waiting)
+        for under_way in late:
+            under_way.fail()
 
-        def finish(reply: Reply) -> None:
-            nonlocal done
-            if done or not self._open:
-                return
-            if self._connection[wish.voter] != connection:
-                fail()
-                return
-            done = True
-            event = VoterAnswered(number=wish.number, voter=wish.voter, reply=reply, connection=connection)
-            self._deliver(event)
 
-        def arrive() -> None:
-            if not voter.running:
-                self._network.send(voter.node, self._node, fail)
-            else:
-                voter.take(wish.call, run, answered)
+class _UnderWay:
+    """One call, on that connection to that run of the voter."""
 
-        self._clock.after(wish.limit_us, fail)
-        self._network.send(self._node, voter.node, arrive)
+    __slots__ = ("connection", "connections", "done", "run", "voter", "wish")
+
+    def __init__(
+        self, connections: VoterConnections, wish: CallVoter, voter: SimulatedVoter, connection: int
+    ) -> None:
+        self.connections = connections
+        self.wish = wish
+        self.voter = voter
+        self.run = voter.runs
+        self.connection = connection
+        self.done = False
+
+    def arrive(self) -> None:
+        """The call is where it was sent."""
+        if self.voter.running:
+            self.voter.take(self.wish.call, self.run, self._answered)
+        else:
+            self.connections.network.send(self.voter.node, self.connections.node, self.fail)
+
+    def _answered(self, reply: Reply) -> None:
+        self.connections.network.send(self.voter.node, self.connections.node, partial(self._finish, reply))
+
+    def _finish(self, reply: Reply) -> None:
+        connections, wish = self.connections, self.wish
+        if self.done or not connections.open:
+            return
+        if connections.numbers[wish.voter] != self.connection:
+            self.fail()
+            return
+        self.done = True
+        connections.deliver(
+            VoterAnswered(number=wish.number, voter=wish.voter, reply=reply, connection=self.connection)
+        )
+
+    def fail(self) -> None:
+        """There is no answer, and with what else is under way on this connection it is over."""
+        connections, wish = self.connections, self.wish
+        if self.done or not connections.open:
+            return
+        self.done = True
+        if connections.numbers[wish.voter] == self.connection:
+            connections.numbers[wish.voter] += 1
+        connections.deliver(VoterFailed(number=wish.number, voter=wish.voter))
