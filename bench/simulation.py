@@ -16,6 +16,7 @@ from chaos.search.hunt import play
 from chaos.search.schedule_file import Schedule
 from harness.model.topology import SECOND_US
 from harness.simulation.fault_kinds import Planned
+from harness.simulation.garbage import collected_later
 from harness.simulation.runtime import VirtualClock
 from harness.simulation.schedule import plan
 
@@ -85,7 +86,8 @@ def _run(seed: int) -> int:
     if outcome.broken:
         raise AssertionError(f"seed {seed} breaks {outcome.violations or outcome.unsettled}")
     world = outcome.world
-    world.run(LENGTH_US - world.clock.now_us)
+    with collected_later():
+        world.run(LENGTH_US - world.clock.now_us)
     return world.clock.scheduled
 
 

@@ -31,6 +31,7 @@ from harness.cluster_service.messages import (
 )
 from harness.cluster_service.node import NodeManager
 from harness.cluster_service.requests import OPEN_LIMIT, OpenRequest, OpenRequests, answered
+from harness.cluster_service.turns import soonest
 from harness.database.proposer import Result
 from harness.database.protocol import CLUSTER_KEY, VoterSet
 from harness.model.administrative_changes import PauseNode, RequestState, ResumeNode
@@ -94,9 +95,9 @@ class AdministrationManager:
             actions += self._next_step(now, request)
         return actions
 
-    def next_wake(self) -> int | None:
+    def next_wake(self, now: int) -> int | None:
         """When a request has waited for too long."""
-        return self._requests.next_due()
+        return soonest(now, [self._requests.next_due()])
 
     # Letting in
 

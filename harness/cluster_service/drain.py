@@ -17,6 +17,7 @@ from harness.cluster_service.ids import Ids
 from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import Action, ChangeRegister, Event, Log, Settled
 from harness.cluster_service.placement import refusals
+from harness.cluster_service.turns import soonest
 from harness.database.proposer import Result
 from harness.database.protocol import CLUSTER_KEY
 from harness.model.administrative_changes import EndDrain
@@ -77,9 +78,9 @@ class DrainManager:
             self._watched = _Watched(entry.drains, now)
         return actions + self._next_step(now, cluster, entry, self._watched)
 
-    def next_wake(self) -> int | None:
+    def next_wake(self, now: int) -> int | None:
         """When the patience is over."""
-        return min(self._watched.wakes, default=None) if self._watched is not None else None
+        return soonest(now, self._watched.wakes) if self._watched is not None else None
 
     def _next_step(self, now: int, cluster: ClusterRecord, entry: NodeEntry, watched: _Watched) -> list[Action]:
         watched.wakes = [watched.since_us + DRAIN_LIMIT_US]

@@ -31,7 +31,7 @@ from harness.cluster_service.messages import (
     Settled,
 )
 from harness.cluster_service.placement import rank_claimants, refusals
-from harness.cluster_service.turns import Turns
+from harness.cluster_service.turns import Turns, soonest
 from harness.database.proposer import Result
 from harness.database.protocol import NO_BALLOT, Ballot
 from harness.model.changes import Claim
@@ -117,12 +117,11 @@ class FailoverManager:
         self._reckoned_us, self._reckon_again = now, False
         return actions + self._claim_orphans(now)
 
-    def next_wake(self) -> int | None:
+    def next_wake(self, now: int) -> int | None:
         """When a turn to claim comes, or an old copy is due."""
-        turn = self._turns.next_wake("claim")
-        times = [self._look_again_us] if self._stale else []
-        times += [self._reckoned_us + GATHER_US] if self._reckon_again else []
-        return min([*times, turn] if turn is not None else times, default=None)
+        again_us = self._look_again_us if self._stale else None
+        gathered_us = self._reckoned_us + GATHER_US if self._reckon_again else None
+        return soonest(now, [again_us, gathered_us, self._turns.next_wake(now, "claim")])
 
     # What is known of the groups
 

@@ -30,7 +30,7 @@ from harness.cluster_service.messages import (
     Settled,
 )
 from harness.cluster_service.node import NodeManager
-from harness.cluster_service.turns import Turns
+from harness.cluster_service.turns import Turns, soonest
 from harness.database.protocol import CLUSTER_KEY
 from harness.model.changes import MarkFenced
 from harness.model.records import ClusterRecord, NodeEntry, SessionState
@@ -105,15 +105,12 @@ class FencingManager:
             actions += self._power_on(now, entry) if entry.fenced else self._next_step(now, entry)
         return actions
 
-    def next_wake(self) -> int | None:
+    def next_wake(self, now: int) -> int | None:
         """When a turn to fence, or the end of a wait under `self` fencing, comes."""
         times = list(self._power_on_at_us.values())
         if self._settings.fencing is Fencing.SELF:
             times += [since + self._wait_us() for since in self._down_since_us.values()]
-        if self._lonely_power_on_us is not None:
-            times.append(self._lonely_power_on_us)
-        turn = self._turns.next_wake("fence")
-        return min([*times, turn] if turn is not None else times, default=None)
+        return soonest(now, [*times, self._lonely_power_on_us, self._turns.next_wake(now, "fence")])
 
     def _power_on_without_quorum(self, now: int) -> list[Action]:
         """Needs no register and no quorum: a fence has killed a voter, and whoever fenced may be gone since."""

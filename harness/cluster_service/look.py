@@ -7,11 +7,9 @@ grows with time, and they tell when that is due; should one of them not, it is f
 after a look that led to something, two seconds after one that led to nothing.
 """
 
-from collections.abc import Iterable
-
 from harness.cluster_service.messages import Event, RegisterNoticed, Tick, VoterAnswered, VoterFailed
 
-__all__ = ["LOOK_US", "Look"]
+__all__ = ["LOOK_US", "REST_US", "Look"]
 
 LOOK_US = 500_000
 REST_US = 2_000_000
@@ -37,10 +35,8 @@ class Look:
         """Until when no routine fact is looked at, as long as the right to act stays."""
         return self._next_us if self.wake_us is None or self._next_us < self.wake_us else self.wake_us
 
-    def done(self, now: int, *, may_act: bool, acted: bool, wakes: Iterable[int | None]) -> None:
-        """They have looked, and whether they did anything; `wakes` are their next times. What was due and was not done
-        waits for a fact.
-        """
+    def done(self, now: int, *, may_act: bool, acted: bool, wake_us: int | None) -> None:
+        """They have looked, and whether they did anything; `wake_us` is the first time after `now` that is theirs."""
         self._could_act = may_act
         self._next_us = now + (LOOK_US if acted else REST_US)
-        self.wake_us = min((wake for wake in wakes if wake is not None and wake > now), default=None)
+        self.wake_us = wake_us

@@ -24,7 +24,7 @@ from harness.cluster_service.messages import (
     VotersKnown,
 )
 from harness.cluster_service.node import NodeManager
-from harness.cluster_service.turns import Turns
+from harness.cluster_service.turns import Turns, soonest
 from harness.database.protocol import CLUSTER_KEY
 from harness.model.changes import DeclareDown, JoinSession
 from harness.model.records import ClusterRecord
@@ -99,10 +99,9 @@ class MembershipManager:
             actions.append(Refresh(CLUSTER_KEY))
         return actions + self._declare_lost(now)
 
-    def next_wake(self) -> int | None:
+    def next_wake(self, now: int) -> int | None:
         """When the next look at an unformed cluster, or the turn to declare somebody, is due."""
-        times = [time for time in (self._poll_us, self._turns.next_wake("declare")) if time is not None]
-        return min(times, default=None)
+        return soonest(now, [self._poll_us, self._turns.next_wake(now, "declare")])
 
     def _see_cluster(self, now: int, event: RegisterSeen) -> list[Action]:
         if not isinstance(event.record, ClusterRecord):

@@ -347,7 +347,10 @@ Action = (
 
 
 class Manager(Protocol):
-    """What the router asks of each manager. `handle` does no I/O and never waits; times are microseconds."""
+    """What the router asks of each manager that decides by all of its facts. `handle` does no I/O and never waits;
+    times are microseconds. `next_wake` tells the next time after `now` at which it has something to look at: what was
+    due before and was not done waits for a fact.
+    """
 
     def handle(self, now: int, event: Event) -> list[Action]: ...
-    def next_wake(self) -> int | None: ...
+    def next_wake(self, now: int) -> int | None: ...

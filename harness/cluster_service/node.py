@@ -217,8 +217,8 @@ class NodeManager:
         return max(due, extra)
 
     def _reckon_expiries(self, now: int) -> dict[str, int | None]:
-        """When each peer's lease can be seen to end. A renewal only puts that off, so it is reckoned anew when the first
-        has come, when other voters are witnesses, and as long as there are too few.
+        """When each peer's lease can be seen to end. A renewal only puts that off, so it is reckoned anew when the
+        first has come, when other voters are witnesses, and as long as there are too few.
         """
         leases, known = self._leases, self._expiries
         breaks = leases.breaks if leases is not None else 0

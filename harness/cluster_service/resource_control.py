@@ -51,6 +51,7 @@ from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
 from harness.cluster_service.resource_log import failure_line, move_line, online_line, resource_line, wish_lines
 from harness.cluster_service.resource_orders import ResourceOrders
+from harness.cluster_service.turns import soonest
 from harness.database.proposer import Result
 from harness.model.administrative_changes import RequestState
 from harness.model.changes import (
@@ -192,9 +193,9 @@ class ResourceControlManager:
         changed, self._changed = self._changed | due, set()
         return sorted((name for name in changed if name in self._awake), key=self._awake.__getitem__)
 
-    def next_wake(self) -> int | None:
+    def next_wake(self, now: int) -> int | None:
         """When a delay of some resource is over."""
-        return min(self._orders.wakes.values(), default=None)
+        return soonest(now, self._orders.wakes.values())
 
     # Facts
 

@@ -37,17 +37,12 @@ class Rest:
 
     def reckon(self, now: int, *, leased: bool, database_us: int | None) -> None:
         """Every manager has taken a fact in: when to look again by itself, and until when to rest."""
-        others_us, waits = NEVER_US, database_us is not None and database_us <= now
-        for wake in (self.look.wake_us, self.membership.next_wake(), self.voter_set.next_wake()):
-            if wake is None:
-                continue
-            if wake <= now:
-                # A manager has just looked at all its facts: what was due and was not done waits for a fact.
+        waits, others_us = False, NEVER_US if database_us is None else database_us
+        for wake in (self.look.wake_us, self.membership.next_wake(now), self.voter_set.next_wake(now)):
+            if wake is not None and wake <= now:
                 waits = True
-            elif wake < others_us:
+            elif wake is not None and wake < others_us:
                 others_us = wake
-        if database_us is not None and database_us < others_us:
-            others_us = database_us
         self._others_us = others_us
         self._reckon_own(now)
         if waits or not leased or not self.membership.may_act(now) or not self.node.all_alive(now):

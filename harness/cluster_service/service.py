@@ -44,7 +44,7 @@ from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.rest import Rest
 from harness.cluster_service.snapshot import snapshot
-from harness.cluster_service.turns import Turns
+from harness.cluster_service.turns import Turns, soonest
 from harness.cluster_service.voter_set import VoterSetManager
 from harness.database.protocol import BeatAnswer, WriteCounts
 from harness.database.register import Codec
@@ -90,7 +90,7 @@ class _Managers:
     resource_control: ResourceControlManager
 
     @functools.cached_property
-    def prompt(self) -> tuple[Manager, ...]:
+    def prompt(self) -> tuple[NodeManager, MembershipManager, VoterSetManager]:
         """Those that live by what the voters say."""
         return self.node, self.membership, self.voter_set
 
@@ -186,13 +186,13 @@ class ClusterService:
         may_act = managers.membership.may_act(now)
         if self._look.due(now, event, may_act=may_act):
             acted = False
-            for manager in managers.deliberate:
-                wishes = manager.handle(now, event)
+            for decides in managers.deliberate:
+                wishes = decides.handle(now, event)
                 if wishes:
                     acted = True
                     self._take(now, wishes, events, actions)
-            wakes = (manager.next_wake() for manager in managers.deliberate)
-            self._look.done(now, may_act=may_act, acted=acted, wakes=wakes)
+            wake_us = soonest(now, [manager.next_wake(now) for manager in managers.deliberate])
+            self._look.done(now, may_act=may_act, acted=acted, wake_us=wake_us)
         elif isinstance(event, RegisterNoticed):
             self._take(now, managers.failover.handle(now, event), events, actions)
         events.extend(managers.node.noticed)

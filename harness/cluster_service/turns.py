@@ -4,9 +4,15 @@ Spreads the proposers, and passes the turn when the first candidate cannot do it
 that was tried and failed comes round again after a back-off.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Turns"]
+__all__ = ["Turns", "soonest"]
+
+
+def soonest(now: int, times: Iterable[int | None]) -> int | None:
+    """The earliest of these times that lies after `now`; one that has passed hides none that has not."""
+    return min((time for time in times if time is not None and time > now), default=None)
 
 
 @dataclass(slots=True)
@@ -51,7 +57,6 @@ class Turns:
         if turn is not None:
             turn.not_before_us = turn.due_us = when_us
 
-    def next_wake(self, kind: str) -> int | None:
-        """The earliest turn of that kind, as it was reckoned last; may lie in the past when it could not be taken."""
-        known = self._turns.get(kind)
-        return min(turn.due_us for turn in known.values()) if known else None
+    def next_wake(self, now: int, kind: str) -> int | None:
+        """The earliest turn of that kind after `now`, as it was reckoned last."""
+        return soonest(now, [turn.due_us for turn in self._turns.get(kind, {}).values()])

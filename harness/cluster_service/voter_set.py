@@ -37,7 +37,7 @@ from harness.cluster_service.messages import (
     VoterFailed,
     VotersKnown,
 )
-from harness.cluster_service.turns import Turns
+from harness.cluster_service.turns import Turns, soonest
 from harness.cluster_service.voter_watch import VoterWatch
 from harness.database.proposer import PHASE_LIMIT_US, Result
 from harness.database.protocol import CLUSTER_KEY, Address, Call, Hello, HelloAnswer, Retire
@@ -104,6 +104,7 @@ class VoterSetManager:
         self._wake_us: int | None = None
         self._looking = Look()
         self._changes_seen = 0
+        self._asked_has_told = False
 
     def handle(self, now: int, event: Event) -> list[Action]:
         """Take a fact in; do what is next for the set of voters."""
@@ -130,13 +131,14 @@ class VoterSetManager:
         if not pending and not self.has_news and not self._looking.due(now, event, may_act=may_act):
             return actions
         self._wake_us = None
-        self._changes_seen = self.watch.changes
+        self._changes_seen, self._asked_has_told = self.watch.changes, False
         steps: list[Action] = []
         if may_act and record is not None:
             steps = self._next_step(now, record)
         else:
             self._change = None
-        self._looking.done(now, may_act=may_act, acted=bool(steps), wakes=[self._next_time()])
+        wakes = [self._wake_us, self._turns.next_wake(now, "voter-set")]
+        self._looking.done(now, may_act=may_act, acted=bool(steps), wake_us=soonest(now, wakes))
         return actions + steps
 
     def _next_step(self, now: int, record: ClusterRecord) -> list[Action]:
@@ -147,14 +149,14 @@ class VoterSetManager:
             return []
         return self._decide(now, record, record.voter_set) + self._wake_witness(now, record)
 
-    def next_wake(self) -> int | None:
+    def next_wake(self, now: int) -> int | None:
         """When a call, a look or a turn is due."""
-        return self._looking.wake_us
+        return soonest(now, [self._looking.wake_us])
 
     @property
     def has_news(self) -> bool:
-        """Whether a voter was found to be another since the last look."""
-        return self._changes_seen != self.watch.changes
+        """Whether since the last look a voter was found to be another, or has told what it was asked."""
+        return self._asked_has_told or self._changes_seen != self.watch.changes
 
     @property
     def rests_until_us(self) -> int:
@@ -163,10 +165,6 @@ class VoterSetManager:
         """
         record = self._membership.cluster
         return 0 if record is not None and record.pending_set is not None else self._looking.rests_until_us
-
-    def _next_time(self) -> int | None:
-        turn = self._turns.next_wake("voter-set")
-        return min((time for time in (self._wake_us, turn) if time is not None), default=None)
 
     # Facts
 
@@ -177,6 +175,7 @@ class VoterSetManager:
         if voter is None:
             return
         self._hellos.pop(voter, None)
+        self._asked_has_told = True
         if isinstance(event.reply, HelloAnswer) and event.reply.voter == voter and event.reply.rig == self._rig:
             self._hellos[voter] = event.reply
 

@@ -13,7 +13,7 @@ from harness.drivers.readiness import ReadinessChecks, Waiting
 from harness.errors import EngineError
 from harness.model.machine import Ending, MachineNotice, MachineSpec, MachineState, MachineView, Proof
 from harness.model.states import ResourceState
-from harness.model.topology import SECOND_US
+from harness.model.topology import SECOND_US, ResourceSpec
 from harness.model.workload import Readiness
 from harness.resource_host.driver import DriverContext, DriverServices, DriverStatus
 
@@ -41,6 +41,7 @@ class VirtualMachineDriver:
         self._readiness = ReadinessChecks(hypervisor=services.hypervisor, reach=services.reach, log=services.log)
         self._log = services.log
         self._open: dict[str, DriverContext] = {}
+        self._known: dict[str, tuple[ResourceSpec, tuple[MachineSpec, Readiness | None]]] = {}
         self._waiting: dict[str, Waiting] = {}
         self._runs: dict[str, str] = {}
 
@@ -50,8 +51,7 @@ class VirtualMachineDriver:
 
     async def open(self, context: DriverContext) -> DriverStatus:
         """Have a stopped container ready, or adopt what runs. Raises DriverError for a wrong property."""
-        spec = machine_spec(context.spec, group=context.group)
-        machine_readiness(context.spec)
+        spec, _ = self._read(context)
         self._begin(context)
         view = await self._hypervisor.prepare(spec, epoch=context.epoch, adopt=context.adopt)
         return self._opened(context, view)
@@ -61,13 +61,14 @@ class VirtualMachineDriver:
         self._waiting.pop(context.resource, None)
         proof = await self._hypervisor.close(context.resource, epoch=context.epoch)
         self._open.pop(context.resource, None)
+        self._known.pop(context.resource, None)
         self._runs.pop(context.resource, None)
         return proof
 
     async def online(self, context: DriverContext) -> DriverStatus:
         """Start it. Prepared again first: VMMS may have been restarted since `open`, and know only containers."""
         self._begin(context)
-        spec, check = machine_spec(context.spec, group=context.group), machine_readiness(context.spec)
+        spec, check = self._read(context)
         began_us = self._runtime.now()
         if check is None:
             return await self._status(context, await self._start(context, spec))
@@ -102,7 +103,7 @@ class VirtualMachineDriver:
         """Is the machine up, are its dependencies and its entries in the database right; is it ready, if it says how
         to ask.
         """
-        spec, check = machine_spec(context.spec, group=context.group), machine_readiness(context.spec)
+        spec, check = self._read(context)
         strangers = [name for names in context.spec.depends_on for name in names if name not in context.siblings]
         if strangers:
             return _failed(f"depends on {', '.join(strangers)}, which group {context.group} does not have here")
@@ -119,13 +120,21 @@ class VirtualMachineDriver:
     async def looks_alive(self, context: DriverContext) -> DriverStatus:
         """The thorough check: also its configuration file and its virtual disk."""
         try:
-            spec = machine_spec(context.spec, group=context.group)
+            spec, _ = self._read(context)
             missing = await self._storage.missing(context.resource, volumes=tuple(spec.volumes))
         except OSError as error:
             return _failed(f"its files cannot be read: {error}")
         if missing:
             return _failed(f"missing on the cluster shared volume: {', '.join(missing)}")
         return await self.is_alive(context)
+
+    def _read(self, context: DriverContext) -> tuple[MachineSpec, Readiness | None]:
+        """The machine's entries in the database, checked anew when they are others. Raises DriverError."""
+        known = self._known.get(context.resource)
+        if known is None or known[0] is not context.spec:
+            read = machine_spec(context.spec, group=context.group), machine_readiness(context.spec)
+            known = self._known[context.resource] = context.spec, read
+        return known[1]
 
     # Readiness.
 

@@ -45,6 +45,7 @@ class ResourceHost:
         self._drivers: dict[str, object] = {name: make(services) for name, make in drivers.items()}
         self._line = ReportLine(runtime, report)
         self._resources: dict[str, HostedResource] = {}
+        self._groups: dict[str, dict[str, HostedResource]] = {}
         self._started = runtime.pending()
         self._polls = Polls(runtime=runtime, log=log, siblings=self._siblings)
         self._entry_points = EntryPoints(
@@ -108,6 +109,7 @@ class ResourceHost:
             when_online=self._polls.begin,
         )
         self._resources[request.resource] = resource
+        self._groups.setdefault(resource.group, {})[resource.name] = resource
         self._runtime.spawn(self._work(resource), name=f"resource {request.resource}")
         return resource
 
@@ -139,6 +141,7 @@ class ResourceHost:
             await self._entry_points.carry_out(resource, request)
         if self._resources.get(resource.name) is resource:
             del self._resources[resource.name]
+            del self._groups[resource.group][resource.name]
         for late in resource.queue:
             # An OPEN that came while it was being closed opens it anew.
             self.take(late)
@@ -152,4 +155,4 @@ class ResourceHost:
         self._line.send(report)
 
     def _siblings(self, group: str) -> dict[str, ResourceState]:
-        return {resource.name: resource.state for resource in self._resources.values() if resource.group == group}
+        return {name: resource.state for name, resource in self._groups.get(group, {}).items()}

@@ -20,7 +20,7 @@ from harness.cluster_service.resource_facts import GroupFacts
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.database.acceptor import Acceptor
 from harness.database.proposer import Proposer, Result
-from harness.database.protocol import NO_BALLOT, Accept, Admit, BeatAnswer, Call, Form, Hello, Reply
+from harness.database.protocol import NO_BALLOT, Accept, Admit, BeatAnswer, Call, Form, Hello, LeaseSeen, Reply
 from harness.model.changes import RecordRestart
 from harness.model.machine import Ending
 from harness.model.records import ClusterRecord, Restart

@@ -32,6 +32,7 @@ from harness.simulation.fault_kinds import (
     Planned,
 )
 from harness.simulation.faults import injection, machine_names, power_on
+from harness.simulation.garbage import collected_later
 from harness.simulation.node_clock import DRIFT_MOST_PPM
 from harness.simulation.world import Drift, World
 
@@ -251,9 +252,10 @@ def run_schedule(
     world = World(topology, seed=seed, composition=composition, drifts=drifts)
     for fault in faults:
         world.clock.at(fault.at_us, injection(world, fault))
-    world.run(FAULTS_END_US)
-    _heal(world)
-    unsettled = world.run_until_settled(QUIET_US)
+    with collected_later():
+        world.run(FAULTS_END_US)
+        _heal(world)
+        unsettled = world.run_until_settled(QUIET_US)
     return Outcome(
         seed=seed,
         plan=faults,

@@ -205,7 +205,7 @@ class _StartsAgain(ResourceControlManager):
 class _SilentWitness(Acceptor):
     def handle(self, call: Call, *, clock_us: int) -> Reply:
         if self.voter == "witness" and clock_us > 5_000_000 and not isinstance(call, Hello | Form | Admit):
-            return self._refuse(call.to, Why.BEHIND)
+            return self._refuse(call, Why.BEHIND)
         return super().handle(call, clock_us=clock_us)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.cluster_service.look import LOOK_US, Look
+from harness.cluster_service.look import LOOK_US, REST_US, Look
 from harness.cluster_service.messages import Event, HostConnected, RegisterNoticed, Settled, Tick, VoterFailed
 from harness.database.proposer import Result
 from harness.database.protocol import Ballot
@@ -17,7 +17,7 @@ ROUTINE: tuple[Event, ...] = (
 @pytest.fixture
 def look() -> Look:
     made = Look()
-    made.done(0, may_act=True, wakes=[None, 100_000, 50])
+    made.done(0, may_act=True, acted=True, wake_us=50)
     return made
 
 
@@ -28,18 +28,19 @@ def test_the_first_look_is_due() -> None:
 @pytest.mark.parametrize("event", ROUTINE)
 def test_routine_waits_for_the_next_time_of_a_manager(look: Look, event: Event) -> None:
     assert look.wake_us == 50
-    look.done(60, may_act=True, wakes=[50, 100_000])
+    look.done(60, may_act=True, acted=True, wake_us=100_000)
 
     assert not look.due(99_999, event, may_act=True)
     assert look.due(100_000, event, may_act=True)
 
 
-def test_routine_waits_no_longer_than_the_pause_between_looks(look: Look) -> None:
-    look.done(0, may_act=True, wakes=[])
+@pytest.mark.parametrize(("acted", "pause_us"), [(True, LOOK_US), (False, REST_US)])
+def test_routine_waits_no_longer_than_the_pause_between_looks(look: Look, acted: bool, pause_us: int) -> None:
+    look.done(0, may_act=True, acted=acted, wake_us=None)
 
     assert look.wake_us is None
-    assert not look.due(LOOK_US - 1, Tick(), may_act=True)
-    assert look.due(LOOK_US, Tick(), may_act=True)
+    assert not look.due(pause_us - 1, Tick(), may_act=True)
+    assert look.due(pause_us, Tick(), may_act=True)
 
 
 @pytest.mark.parametrize("event", [HostConnected(), Settled(id=1, key="cluster", result=Result.DONE, reason="")])

@@ -92,9 +92,9 @@ class _VotesWithoutItsDisk(Acceptor):
 class _TakesOlderRounds(Acceptor):
     """The version is not raised: rounds of older sets are taken."""
 
-    def _refusal(self, call: Any, mine: Any) -> Refused | None:
-        refused = super()._refusal(call, mine)
-        older = call.to.set_version < mine.set_version
+    def _refusal(self, call: Any) -> Refused | None:
+        refused = super()._refusal(call)
+        older = call.to.set_version < self.set_version
         return None if refused is not None and refused.why is Why.SET_VERSION and older else refused
 
 
