@@ -57,7 +57,7 @@ OPERATION_LIMIT_US = 4_000_000
 first.
 """
 
-MANY = 8
+MANY = 2
 """Registers to be read at once from which on one call asks for many."""
 HELLO_INTERVAL_US = 300_000
 """Between two rounds of asking the voters who they are, while no majority of a set has answered."""

@@ -13,9 +13,11 @@ still holds the owner and epoch that are over.
 
 What is read: every group's register once; after that only those that a notice shows to concern this node (it is or
 becomes the owner, or the owner's node is not Up), so that a change costs reads at its owner and not at every member.
-Other copies grow old, and one of them a second is read again. That can delay nothing: a notice names the owner's node,
+Other copies grow old, and once a second some of them are read again, together. That can delay nothing: a notice names the owner's node,
 which serves to rank the claimants, and a claim refuses unless it is made on the record of now.
 """
+
+from itertools import islice
 
 from harness.cluster_service.ids import Ids
 from harness.cluster_service.membership import MembershipManager
@@ -50,8 +52,9 @@ GATHER_US = 3_000
 """The least time between two reckonings of who claims what: facts rarely come alone, and all orphans are weighed."""
 
 LOOK_AGAIN_US = SECOND_US
-"""Between two reads of copies that have grown old and concern nobody: what each node pays at most, however many groups
-change.
+AGAIN_MOST = 16
+"""Between two reads of copies that have grown old and concern nobody, and how many are read together: what each node
+pays at most, however many groups change.
 """
 
 _GROUP = "group/"
@@ -173,10 +176,11 @@ class FailoverManager:
         if not self._stale or now < self._look_again_us:
             return []
         self._look_again_us = now + LOOK_AGAIN_US
-        oldest = next(iter(self._stale))
-        self._stale[oldest] = self._stale.pop(oldest)
-        self._asked_for[oldest] = self._stale[oldest].ballot
-        return [Refresh(group_key(oldest))]
+        oldest = list(islice(self._stale, AGAIN_MOST))
+        for name in oldest:
+            self._stale[name] = self._stale.pop(name)
+            self._asked_for[name] = self._stale[name].ballot
+        return [Refresh(group_key(name)) for name in oldest]
 
     # Claims
 

@@ -218,11 +218,12 @@ class NodeManager:
 
     def _reckon_expiries(self, now: int) -> dict[str, int | None]:
         """When each peer's lease can be seen to end. A renewal only puts that off, so it is reckoned anew when the
-        first has come, when other voters are witnesses, and as long as there are too few.
+        first would come before the next beat, when other voters are witnesses, and as long as there are too few.
         """
         leases, known = self._leases, self._expiries
         breaks = leases.breaks if leases is not None else 0
-        if known is None or now >= self._first_expiry_us or breaks != self._breaks or None in known.values():
+        near = now + self._settings.beat_us >= self._first_expiry_us
+        if known is None or near or breaks != self._breaks or None in known.values():
             known = {peer: leases.expires_us(peer) for peer in self._peers} if leases is not None else {}
             self._expiries, self._breaks = known, breaks
             self._first_expiry_us = min((at for at in known.values() if at is not None), default=NEVER_US)
