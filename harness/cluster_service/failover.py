@@ -13,8 +13,8 @@ still holds the owner and epoch that are over.
 
 What is read: every group's register once; after that only those that a notice shows to concern this node (it is or
 becomes the owner, or the owner's node is not Up), so that a change costs reads at its owner and not at every member.
-Other copies grow old, and once a second some of them are read again, together. That can delay nothing: a notice names the owner's node,
-which serves to rank the claimants, and a claim refuses unless it is made on the record of now.
+Other copies grow old, and once a second some of them are read again, together. That can delay nothing: a notice names
+the owner's node, which serves to rank the claimants, and a claim refuses unless it is made on the record of now.
 """
 
 from itertools import islice
@@ -25,7 +25,6 @@ from harness.cluster_service.messages import (
     Action,
     ChangeRegister,
     Event,
-    HostReported,
     Log,
     Refresh,
     RegisterNoticed,
@@ -112,8 +111,6 @@ class FailoverManager:
             case _:
                 pass
         actions += self._look_again(now)
-        if isinstance(event, HostReported):
-            return actions
         if now < self._reckoned_us + GATHER_US:
             self._reckon_again = True
             return actions

@@ -53,16 +53,13 @@ class LeaseView:
         self._lives = dict(voter_set.members)
         self._voters = {name: _Voter() for name in voter_set.members}
         self._live_since_us: int | None = None
-        self._end_us: int | None = None
+        self.end_us: int | None = None
+        """When the own lease ends; None while a majority has not counted a renewal yet."""
         if before is not None:
-            self._live_since_us, self._end_us = before._live_since_us, before._end_us
+            self._live_since_us, self.end_us = before._live_since_us, before.end_us
             for name, incarnation in voter_set.members.items():
                 if before._lives.get(name) == incarnation:
                     self._voters[name] = replace(before._voters[name], counted_us=None)
-
-    def end_us(self) -> int | None:
-        """When the own lease ends; None while a majority has not counted a renewal yet."""
-        return self._end_us
 
     def answered(self, now: int, voter: str, sent_us: int, connection: int, answer: BeatAnswer, counts: bool) -> None:
         """A voter answered the beat sent at `sent_us`. `counts` says whether it showed no newer cluster register."""
@@ -74,8 +71,8 @@ class LeaseView:
         if counts and (seen.counted_us is None or sent_us > seen.counted_us):
             seen.counted_us = sent_us
             end = self._reckon_end()
-            if end is not None and (self._end_us is None or end > self._end_us):
-                self._end_us = end
+            if end is not None and (self.end_us is None or end > self.end_us):
+                self.end_us = end
                 if self._live_since_us is None:
                     self._live_since_us = now
         self._see_peers(now, seen, answer.leases)
@@ -95,7 +92,8 @@ class LeaseView:
                 peers[session] = _PeerAtVoter(renewals, now + self._patience_us)
             elif peer.renewals != renewals:
                 peer.renewals = renewals
-                peer.renewed_us = min(now, max(now - age_us, seen.polled_us))
+                renewed_us = now - age_us
+                peer.renewed_us = min(now, renewed_us if renewed_us > seen.polled_us else seen.polled_us)
         if len(peers) > len(leases):
             listed = {lease.session for lease in leases}
             seen.peers = {session: peer for session, peer in peers.items() if session in listed}
@@ -110,7 +108,7 @@ class LeaseView:
 
     def may_judge(self, now: int) -> bool:
         """Whether this node may call others lost: its own lease is live and has been for a whole lease."""
-        end = self.end_us()
+        end = self.end_us
         return (
             end is not None
             and now < end
@@ -138,7 +136,8 @@ class LeaseView:
                 continue
             peer = voter.peers.get(session)
             renewed_us = peer.renewed_us if peer is not None else voter.unbroken_since_us + self._patience_us
-            times.append(max(renewed_us, voter.unbroken_since_us) + self.lease_us)
+            times.append(renewed_us if renewed_us > voter.unbroken_since_us else voter.unbroken_since_us)
         if len(times) < self._majority:
             return None
-        return sorted(times)[self._majority - 1]
+        times.sort()
+        return times[self._majority - 1] + self.lease_us

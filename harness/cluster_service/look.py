@@ -7,14 +7,10 @@ grows with time, and they tell when that is due; should one of them not, it is f
 after a look that led to something, two seconds after one that led to nothing.
 """
 
-from harness.cluster_service.messages import Event, RegisterNoticed, Tick, VoterAnswered, VoterFailed
-
 __all__ = ["LOOK_US", "REST_US", "Look"]
 
 LOOK_US = 500_000
 REST_US = 2_000_000
-
-_ROUTINE = (VoterAnswered, Tick, RegisterNoticed, VoterFailed)
 
 
 class Look:
@@ -25,10 +21,16 @@ class Look:
         self._next_us = 0
         self._could_act: bool | None = None
 
-    def due(self, now: int, event: Event, *, may_act: bool) -> bool:
-        """Whether to look after that fact."""
-        early = now < self.rests_until_us
-        return not (early and may_act == self._could_act and isinstance(event, _ROUTINE))
+    def due(self, now: int, *, may_act: bool, routine: bool) -> bool:
+        """Whether to look after a fact, which may be routine to whoever looks."""
+        return not (routine and may_act == self._could_act and now < self.rests_until_us)
+
+    def also(self, now: int, *, acted: bool, wake_us: int | None) -> None:
+        """One of them has looked alone; `wake_us` is the first time after `now` that is its own."""
+        if acted:
+            self._next_us = min(self._next_us, now + LOOK_US)
+        if wake_us is not None and (self.wake_us is None or wake_us < self.wake_us):
+            self.wake_us = wake_us
 
     @property
     def rests_until_us(self) -> int:

@@ -88,6 +88,7 @@ class NodeManager:
         self._next_beat_us = 0
         self._beats: dict[int, tuple[str, int]] = {}
         self._since: dict[tuple[str, str], int] = {}
+        self._said: dict[str, Beat] = {}
         self._petted_us = 0
         self._due: int | None = None
         self._expiries: dict[str, int | None] | None = None
@@ -98,7 +99,7 @@ class NodeManager:
 
     def lease_end_us(self) -> int | None:
         """The end of the own lease; None while there is none."""
-        return self._leases.end_us() if self._leases is not None else None
+        return self._leases.end_us if self._leases is not None else None
 
     def lease_live(self, now: int) -> bool:
         """Whether this node holds a lease right now."""
@@ -165,23 +166,24 @@ class NodeManager:
             actions += self._pet(now)
         return actions
 
-    def brings_no_news(self, event: VoterAnswered, answer: BeatAnswer) -> bool:
-        """Whether that answer to a beat says only that a session which is Up has renewed, and that nothing else has
-        happened: it moves the end of the lease, and concerns nobody but this manager.
+    def renewed(self, now: int, event: VoterAnswered, answer: BeatAnswer) -> list[Action] | None:
+        """Take in an answer to a beat, no other beat being due, that says only that a session which is Up has renewed:
+        it moves the end of the lease, and concerns nobody else. None for any other, of which nothing is taken in.
         """
-        voter = event.voter
-        return (
-            event.number in self._beats
-            and self._up
-            and not answer.changed
-            and answer.session == self._name
-            and answer.of == self._addresses.get(voter)
-            and answer.cluster <= self._seen(CLUSTER_KEY)
-        )
-
-    def renewed(self, now: int, event: VoterAnswered, answer: BeatAnswer) -> list[Action]:
-        """Take in an answer that brings no news, while no beat is due."""
-        self._answered(now, event, answer)
+        beat = self._beats.get(event.number)
+        if (
+            beat is None
+            or not self._up
+            or answer.changed
+            or answer.session != self._name
+            or answer.of != self._addresses.get(event.voter)
+            or answer.cluster > self._seen(CLUSTER_KEY)
+            or self._leases is None
+        ):
+            return None
+        del self._beats[event.number]
+        self._leases.answered(now, event.voter, beat[1], event.connection, answer, counts=True)
+        self._hear_count(answer)
         return self._pet(now)
 
     def next_wake(self) -> int | None:
@@ -234,16 +236,21 @@ class NodeManager:
         self._due = None
         self._next_beat_us = now + self._settings.beat_us
         actions: list[Action] = []
+        limit_us = self._settings.lease_us // 2
         for voter, incarnation in voter_set.members.items():
             number = self._number()
             self._beats[number] = (voter, now)
-            to = self._addresses[voter]
-            since, seen = self._since.get((voter, incarnation), 0), self._writes.seen(voter, incarnation)
-            call = Beat(to=to, session=self._name, since=since, seen=seen)
-            actions.append(
-                CallVoter(number=number, voter=voter, call=call, limit_us=self._settings.lease_us // 2)
-            )
+            call = self._beat_to(voter, incarnation)
+            actions.append(CallVoter(number=number, voter=voter, call=call, limit_us=limit_us))
         return actions
+
+    def _beat_to(self, voter: str, incarnation: str) -> Beat:
+        """What is said to that voter: mostly what was said last."""
+        to, last = self._addresses[voter], self._said.get(voter)
+        since, seen = self._since.get((voter, incarnation), 0), self._writes.seen(voter, incarnation)
+        if last is None or last.to is not to or last.since != since or last.seen != seen:
+            last = self._said[voter] = Beat(to=to, session=self._name, since=since, seen=seen)
+        return last
 
     def _answered(self, now: int, event: VoterAnswered, answer: BeatAnswer) -> None:
         voter, sent_us = self._beats.pop(event.number)
@@ -256,8 +263,7 @@ class NodeManager:
             return
         cluster = self._seen(CLUSTER_KEY)
         self._leases.answered(now, voter, sent_us, event.connection, answer, self._up and answer.cluster <= cluster)
-        self._since[voter, answer.of.incarnation] = answer.revision
-        self._writes.heard(answer)
+        self._hear_count(answer)
         for notice in answer.changed:
             # Each voter tells of it, and once is enough, if what a read showed is as new: a read after the first
             # notice may show what was there before, when the other voters had not accepted it yet.
@@ -267,6 +273,12 @@ class NodeManager:
                 self.noticed.append(RegisterNoticed(key=notice.key, ballot=notice.ballot, owner=notice.owner))
         if answer.cluster > cluster:
             self.noticed.append(RegisterNoticed(key=CLUSTER_KEY, ballot=answer.cluster))
+
+    def _hear_count(self, answer: BeatAnswer) -> None:
+        life = answer.of.voter, answer.of.incarnation
+        if self._since.get(life) != answer.revision:
+            self._since[life] = answer.revision
+            self._writes.heard(answer)
 
     def _learn_peers(self, now: int, record: ClusterRecord) -> None:
         self._up = record.is_up(self._session)

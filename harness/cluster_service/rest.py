@@ -62,11 +62,14 @@ class Rest:
             return None
         if isinstance(event, VoterAnswered):
             reply = event.reply
-            if now >= self._own_us or not isinstance(reply, BeatAnswer) or not self.node.brings_no_news(event, reply):
+            if now >= self._own_us or not isinstance(reply, BeatAnswer):
                 return None
-            return self.voter_set.watch.handle(now, event) + self.node.renewed(now, event, reply)
+            if not self.voter_set.watch.hears_the_same(now, event.voter, reply.of):
+                return None
+            return self.node.renewed(now, event, reply)
         if not isinstance(event, Tick) or self.node.lapsed(now) or not self.node.all_alive(now):
             return None
-        actions = self.programs.handle(now, event) + self.node.handle(now, event)
+        actions = self.programs.handle(now, event) if now >= self.programs.next_wake() else []
+        actions += self.node.handle(now, event)
         self._reckon_own(now)
         return actions

@@ -29,6 +29,7 @@ from harness.cluster_service.messages import (
     Event,
     HostConnected,
     HostLost,
+    HostReported,
     Log,
     Manager,
     Pet,
@@ -36,7 +37,9 @@ from harness.cluster_service.messages import (
     Refresh,
     RegisterNoticed,
     Rewrite,
+    Tick,
     VoterAnswered,
+    VoterFailed,
 )
 from harness.cluster_service.node import NodeManager
 from harness.cluster_service.program_watch import ProgramWatch
@@ -56,6 +59,9 @@ __all__ = ["ClusterService", "ServiceConfiguration"]
 STEP_LIMIT = 10_000
 """Facts handled in one step; more means that two managers feed each other for ever, which is a defect."""
 
+
+_ROUTINE = (VoterAnswered, Tick, RegisterNoticed, VoterFailed, HostReported)
+"""What comes most, and concerns the managers that decide by all of their facts little or, of these, one."""
 
 _FOR_THE_DATABASE = (ChangeRegister, Refresh, Rewrite, AdoptVoters)
 
@@ -184,7 +190,7 @@ class ClusterService:
             if wishes:
                 self._take(now, wishes, events, actions)
         may_act = managers.membership.may_act(now)
-        if self._look.due(now, event, may_act=may_act):
+        if self._look.due(now, may_act=may_act, routine=isinstance(event, _ROUTINE)):
             acted = False
             for decides in managers.deliberate:
                 wishes = decides.handle(now, event)
@@ -195,6 +201,10 @@ class ClusterService:
             self._look.done(now, may_act=may_act, acted=acted, wake_us=wake_us)
         elif isinstance(event, RegisterNoticed):
             self._take(now, managers.failover.handle(now, event), events, actions)
+        elif isinstance(event, HostReported):
+            wishes = managers.resource_control.handle(now, event)
+            self._take(now, wishes, events, actions)
+            self._look.also(now, acted=bool(wishes), wake_us=managers.resource_control.next_wake(now))
         events.extend(managers.node.noticed)
         managers.node.noticed.clear()
 

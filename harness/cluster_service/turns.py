@@ -59,4 +59,5 @@ class Turns:
 
     def next_wake(self, now: int, kind: str) -> int | None:
         """The earliest turn of that kind after `now`, as it was reckoned last."""
-        return soonest(now, [turn.due_us for turn in self._turns.get(kind, {}).values()])
+        turns = self._turns.get(kind)
+        return soonest(now, [turn.due_us for turn in turns.values()]) if turns else None

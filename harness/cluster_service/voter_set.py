@@ -66,6 +66,11 @@ REWRITES_AT_ONCE = 8
 """Registers that are rewritten at the same time: the owners' own changes must get through between them."""
 
 
+def _tells_of_the_set(event: Event) -> bool:
+    """Whether a fact may change what is to be done; of a voter's own news the watch tells."""
+    return isinstance(event, (VotersKnown, Settled)) or (isinstance(event, RegisterSeen) and event.key == CLUSTER_KEY)
+
+
 class VoterSetManager:
     """Proposes changes of the set, one at a time, and carries them through. `watch` is shared for display."""
 
@@ -128,7 +133,8 @@ class VoterSetManager:
         record = self._membership.cluster
         may_act = self._membership.may_act(now)
         pending = record is not None and record.pending_set is not None
-        if not pending and not self.has_news and not self._looking.due(now, event, may_act=may_act):
+        routine = not self.has_news and not _tells_of_the_set(event)
+        if not pending and not self._looking.due(now, may_act=may_act, routine=routine):
             return actions
         self._wake_us = None
         self._changes_seen, self._asked_has_told = self.watch.changes, False

@@ -25,6 +25,7 @@ class VoterView:
     told_silent: bool = False
     incarnation: str | None = None
     set_version: int = 0
+    as_whom: Address | None = None
     behind: bool = False
     reason: str = ""
 
@@ -74,6 +75,14 @@ class VoterWatch:
         view = self.view(voter)
         return now - view.silent_since_us if view.silent_since_us is not None else 0
 
+    def hears_the_same(self, now: int, voter: str, of: Address) -> bool:
+        """Take in that a voter has answered, if it is as it was when it last did; else that is for `handle`."""
+        view = self._voters.get(voter)
+        if view is None or view.as_whom != of or view.behind or view.silent_since_us is not None or of.voter != voter:
+            return False
+        view.answered_us = now
+        return True
+
     def handle(self, now: int, event: Event) -> list[Action]:
         """Take a fact in; tell when a voter falls silent and when it is heard again."""
         if isinstance(event, VoterAnswered):
@@ -91,10 +100,10 @@ class VoterWatch:
             return self._failed(now, VoterFailed(number=event.number, voter=event.voter, reason=reason))
         was = view.incarnation, view.behind, view.silent_since_us is None
         if isinstance(reply, HelloAnswer):
-            view.incarnation, view.behind = reply.incarnation, reply.behind
+            view.incarnation, view.behind, view.as_whom = reply.incarnation, reply.behind, None
             view.set_version = reply.voter_set.version if reply.voter_set is not None else 0
         else:
-            of: Address = reply.of
+            view.as_whom = of = reply.of
             view.incarnation, view.set_version = of.incarnation, of.set_version
             view.behind = isinstance(reply, Refused) and reply.why is Why.BEHIND
         view.answered_us = now

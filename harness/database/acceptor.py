@@ -243,9 +243,13 @@ class Acceptor:
             lease = self.leases[call.session] = _Lease(0, clock_us)
         lease.renewals += 1
         lease.at_us = clock_us
-        seen = [LeaseSeen(name, lease.renewals, clock_us - lease.at_us) for name, lease in self.leases.items()]
-        if max(age_us for _, _, age_us in seen) > LEASE_MEMORY_US:
-            seen = [lease for lease in seen if lease.age_us <= LEASE_MEMORY_US]
+        oldest_us = clock_us - LEASE_MEMORY_US
+        seen = [
+            LeaseSeen(name, lease.renewals, clock_us - lease.at_us)
+            for name, lease in self.leases.items()
+            if lease.at_us >= oldest_us
+        ]
+        if len(seen) < len(self.leases):
             self.leases = {lease.session: self.leases[lease.session] for lease in seen}
         cluster = self.registers.get(CLUSTER_KEY)
         changed: tuple[Notice, ...] = ()

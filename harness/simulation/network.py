@@ -138,14 +138,16 @@ class SimulatedNetwork:
 
     def send(self, source: str, destination: str, arrive: Callable[[], None]) -> None:
         """Call `arrive` at the destination after a while: once, not at all, or twice."""
+        clock = self._clock
         if source == destination:
-            self._clock.after(50 + int(self._rng.random() * 150), arrive)
+            clock.at(clock.now_us + 50 + int(self._rng.random() * 150), arrive)
             return
-        if not self.passes(source, destination):
+        if (self._links or self._isolated) and not self.passes(source, destination):
             return
         trouble = self._links.get((source, destination)) if self._links else None
         if trouble is None:
-            self._arrive_after(USUAL_DELAY_US, arrive)
+            least, most = USUAL_DELAY_US
+            clock.at(clock.now_us + least + int(self._rng.random() * (most - least)), arrive)
         elif not self._befalls(trouble.loss):
             self._arrive_after(self._delay(trouble), arrive)
             if self._befalls(trouble.double):

@@ -459,10 +459,9 @@ class SimulatedNode:
             self._schedule(service)
 
     def _schedule(self, service: ClusterService) -> None:
-        wake = service.next_wake()
-        if wake is None:
+        wake, now = service.next_wake(), self._clock.now_us
+        if wake is None or (wake == self._wake_us and now < wake):
             return
-        now = self._clock.now_us
         wake = max(wake, now + MS_US)
         if self._wake_us is not None and now < self._wake_us <= wake:
             return

@@ -57,10 +57,9 @@ class VirtualClock:
 
     def run_until(self, end_us: int) -> None:
         """Carry out everything that is due up to and including `end_us`, then set the clock there."""
-        heap = self._heap
+        heap, take = self._heap, heapq.heappop
         while heap and heap[0][0] <= end_us:
-            when, _, callback = heapq.heappop(heap)
-            self.now_us = when
+            self.now_us, _, callback = take(heap)
             callback()
         self.now_us = max(self.now_us, end_us)
 

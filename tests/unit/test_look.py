@@ -1,17 +1,8 @@
-"""When the managers that decide by all of their facts look at them: at once where it may matter, else now and then."""
+"""When managers that decide by all of their facts look at them: at once where it may matter, else now and then."""
 
 import pytest
 
 from harness.cluster_service.look import LOOK_US, REST_US, Look
-from harness.cluster_service.messages import Event, HostConnected, RegisterNoticed, Settled, Tick, VoterFailed
-from harness.database.proposer import Result
-from harness.database.protocol import Ballot
-
-ROUTINE: tuple[Event, ...] = (
-    Tick(),
-    VoterFailed(number=1, voter="v"),
-    RegisterNoticed(key="group/web", ballot=Ballot(1, "p")),
-)
 
 
 @pytest.fixture
@@ -22,16 +13,15 @@ def look() -> Look:
 
 
 def test_the_first_look_is_due() -> None:
-    assert Look().due(0, Tick(), may_act=False)
+    assert Look().due(0, may_act=False, routine=True)
 
 
-@pytest.mark.parametrize("event", ROUTINE)
-def test_routine_waits_for_the_next_time_of_a_manager(look: Look, event: Event) -> None:
+def test_routine_waits_for_the_next_time_of_a_manager(look: Look) -> None:
     assert look.wake_us == 50
     look.done(60, may_act=True, acted=True, wake_us=100_000)
 
-    assert not look.due(99_999, event, may_act=True)
-    assert look.due(100_000, event, may_act=True)
+    assert not look.due(99_999, may_act=True, routine=True)
+    assert look.due(100_000, may_act=True, routine=True)
 
 
 @pytest.mark.parametrize(("acted", "pause_us"), [(True, LOOK_US), (False, REST_US)])
@@ -39,14 +29,25 @@ def test_routine_waits_no_longer_than_the_pause_between_looks(look: Look, acted:
     look.done(0, may_act=True, acted=acted, wake_us=None)
 
     assert look.wake_us is None
-    assert not look.due(pause_us - 1, Tick(), may_act=True)
-    assert look.due(pause_us, Tick(), may_act=True)
+    assert not look.due(pause_us - 1, may_act=True, routine=True)
+    assert look.due(pause_us, may_act=True, routine=True)
 
 
-@pytest.mark.parametrize("event", [HostConnected(), Settled(id=1, key="cluster", result=Result.DONE, reason="")])
-def test_a_fact_that_may_concern_them_is_looked_at_at_once(look: Look, event: Event) -> None:
-    assert look.due(1, event, may_act=True)
+def test_what_is_no_routine_is_looked_at_at_once(look: Look) -> None:
+    assert look.due(1, may_act=True, routine=False)
 
 
 def test_the_right_to_act_that_begins_or_ends_is_looked_at_at_once(look: Look) -> None:
-    assert look.due(1, Tick(), may_act=False)
+    assert look.due(1, may_act=False, routine=True)
+
+
+def test_a_manager_that_has_looked_alone_brings_the_next_look_forward_and_never_puts_it_off(look: Look) -> None:
+    look.done(0, may_act=True, acted=False, wake_us=REST_US - 1)
+    look.also(100, acted=True, wake_us=REST_US + 1)
+
+    assert look.wake_us == REST_US - 1
+    assert look.due(100 + LOOK_US, may_act=True, routine=True)
+
+    look.also(200, acted=False, wake_us=300)
+
+    assert look.due(300, may_act=True, routine=True)
