@@ -8,6 +8,7 @@ voter and have its effect.
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import get_args
 
 from harness.cluster_service.messages import CallVoter, Event, VoterAnswered, VoterFailed
 from harness.database.acceptor import Acceptor
@@ -19,7 +20,7 @@ __all__ = ["SimulatedVoter", "VoterConnections"]
 
 
 class SimulatedVoter:
-    """One voter process and its disk. Its disk outlives it; `watch` hears every call that it carried out."""
+    """One voter process and its disk. Its disk outlives it."""
 
     def __init__(self, clock: Clock, acceptor: Acceptor, *, node: str) -> None:
         self.acceptor = acceptor
@@ -31,11 +32,16 @@ class SimulatedVoter:
         self.disk_since_us = 0
         self.disk_full = False
         self.on_disk_refused: list[Callable[[], None]] = []
-        self.watch: list[Callable[[SimulatedVoter, Call, Reply], None]] = []
+        self._watchers: dict[type[Call], list[Watcher]] = {kind: [] for kind in get_args(Call)}
         self._clock = clock
         self._waiting: list[Callable[[], None]] = []
         self._unsynced: list[Call] | None = None
         self._stepped_us = 0
+
+    def watch(self, watcher: "Watcher", kinds: tuple[type[Call], ...] = get_args(Call)) -> None:
+        """From now on `watcher` hears of every call of these kinds that this voter carries out."""
+        for kind in kinds:
+            self._watchers[kind].append(watcher)
 
     def step(self, by_us: int) -> None:
         """Its wall clock steps, forward or back."""
@@ -104,9 +110,12 @@ class SimulatedVoter:
 
     def _carry_out(self, call: Call) -> Reply:
         reply = self.acceptor.handle(call, clock_us=self._clock.now_us + self._stepped_us)
-        for watcher in self.watch:
+        for watcher in self._watchers[type(call)]:
             watcher(self, call, reply)
         return reply
+
+
+Watcher = Callable[[SimulatedVoter, Call, Reply], None]
 
 
 class VoterConnections:

@@ -12,6 +12,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from harness.database.protocol import (
     Accept,
@@ -87,7 +88,9 @@ _TELL_A_SET = (Form, Raise, Admit)
 
 
 class ChosenValues:
-    """Hook `saw` to every voter. It learns the sets of voters from the calls that tell them."""
+    """Hook `saw` to every voter, for what it `HEARS`. It learns the sets of voters from the calls that tell them."""
+
+    HEARS: ClassVar[tuple[type[Call], ...]] = (Accept, *_TELL_A_SET)
 
     def __init__(self, *, codec: Codec, told: Callable[[str], None]) -> None:
         self.sets: dict[int, VoterSet] = {}
@@ -231,11 +234,13 @@ class ProvidersFirst:
 
 
 class TrueLeases:
-    """Hook `saw` to every voter and `ordered` to every node's way to its engine.
+    """Hook `saw` to every voter, for what it `HEARS`, and `ordered` to every node's way to its engine.
 
     A session's lease is reckoned from when its beats were sent, so at any moment at which it holds one a majority has
     renewed it less than a lease ago by the time at which the voters did it.
     """
+
+    HEARS: ClassVar[tuple[type[Call], ...]] = (Beat,)
 
     def __init__(
         self, *, sets: Mapping[int, VoterSet], lease_us: int, now: Callable[[], int], told: Callable[[str], None]

@@ -124,7 +124,7 @@ class World:
             told=self._violated,
         )
         for voter in self.voters.values():
-            voter.watch.append(self.leases.saw)
+            voter.watch(self.leases.saw, TrueLeases.HEARS)
         fences = OnlyTheDownAreFenced(chosen=self.chosen, told=self._violated)
         ends = DependentsGoneFirst(topology, instances=self.instances, told=self._violated)
         wishes = WishesOnly(may_be_wanted=self.administrator.may_be_wanted, told=self._violated)
@@ -302,7 +302,7 @@ class World:
         voters = {}
         for spec in self.topology.voters:
             voter = SimulatedVoter(self._clock_of(spec.name), self.composition.acceptor(), node=spec.name)
-            voter.watch.append(self.chosen.saw)
+            voter.watch(self.chosen.saw, ChosenValues.HEARS)
             voters[spec.name] = voter
         return voters
 

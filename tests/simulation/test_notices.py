@@ -47,7 +47,7 @@ class Counted:
     def __init__(self, world: World) -> None:
         self.calls: Counter[str] = Counter()
         for voter in world.voters.values():
-            voter.watch.append(self._saw)
+            voter.watch(self._saw)
 
     def _saw(self, voter: SimulatedVoter, call: Call, reply: Reply) -> None:
         del voter, reply
