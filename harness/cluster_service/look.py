@@ -4,13 +4,13 @@ Recovery is a level and not an edge: a look finds whatever an earlier one has mi
 It follows at once after a fact that may concern these managers, when a time of theirs has come, and when this node's
 right to act has begun or ended. What comes most by far (answers of voters, ticks) changes nothing for them but what
 grows with time, and they tell when that is due; should one of them not, it is found by the next look: half a second
-after a look that led to something, two seconds after one that led to nothing.
+after a look that led to something, five seconds after one that led to nothing.
 """
 
 __all__ = ["LOOK_US", "REST_US", "Look"]
 
 LOOK_US = 500_000
-REST_US = 2_000_000
+REST_US = 5_000_000
 
 
 class Look:

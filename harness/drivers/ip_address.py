@@ -4,6 +4,7 @@ Without the announcement a client waits half a minute for its stale neighbour en
 it is not acknowledged.
 """
 
+import functools
 import ipaddress
 
 from harness.model.machine import Proof
@@ -25,9 +26,14 @@ def interface_address(resource: ResourceSpec) -> str:
     if prefix and "/" not in text:
         text = f"{text}/{prefix}"
     try:
-        return str(ipaddress.ip_interface(text))
+        return _read(text)
     except ValueError as error:
         raise DriverError(f"{resource.name}: the property address is not usable: {error}") from error
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(text: str) -> str:
+    return str(ipaddress.ip_interface(text))
 
 
 class IpAddressDriver:

@@ -23,7 +23,8 @@ class SimulatedInit:
         self._held = False
         self._over = False
         self._guests_ended = False
-        self._arm(self._node_ends_us)
+        self._armed_us = 0
+        self._arm()
 
     def pet(self, guests_end_us: int, node_ends_us: int) -> None:
         """The service writes to the pipe; read only after the deadlines were looked at."""
@@ -34,9 +35,7 @@ class SimulatedInit:
             return
         self._guests_end_us, self._node_ends_us = guests_end_us, node_ends_us
         self._guests_ended = False
-        for deadline in (guests_end_us, node_ends_us):
-            if deadline > 0:
-                self._arm(deadline)
+        self._arm()
 
     def hold(self) -> None:
         """Frozen with the node."""
@@ -46,13 +45,25 @@ class SimulatedInit:
         """Thawed: the clock first."""
         self._held = False
         self._look()
+        self._arm()
 
     def end(self) -> None:
         """The node is gone."""
         self._over = True
 
-    def _arm(self, deadline_us: int) -> None:
-        self._clock.at(deadline_us, self._look)
+    def _arm(self) -> None:
+        """Look at the next deadline. Nearly all are put off: then the look at the old one arms the new one."""
+        due_us = self._node_ends_us
+        if 0 < self._guests_end_us < due_us and not self._guests_ended:
+            due_us = self._guests_end_us
+        if not self._clock.now_us < self._armed_us <= due_us:
+            self._armed_us = due_us
+            self._clock.at(due_us, self._wake)
+
+    def _wake(self) -> None:
+        self._look()
+        if not self._over and not self._held:
+            self._arm()
 
     def _look(self) -> None:
         if self._over or self._held:

@@ -108,7 +108,9 @@ class _Result(Generic[T]):
 
 
 class SimulatedTask:
-    """One coroutine on the heap. `on_error` gets whatever it raises that is not its own cancellation."""
+    """One coroutine on the heap. `on_error` gets whatever it raises that is not its own cancellation. One that has run
+    already waits for what it has `awaited`.
+    """
 
     def __init__(
         self,
@@ -118,6 +120,7 @@ class SimulatedTask:
         name: str,
         on_error: Callable[["SimulatedTask", Exception], None],
         gate: "_Gate",
+        awaited: object | None = None,
     ) -> None:
         self.name = name
         self._gate = gate
@@ -125,7 +128,10 @@ class SimulatedTask:
         self._on_error = on_error
         self._finished = False
         self._waiting_for: object | None = None
-        clock.at(clock.now_us, self._resume_if(None))
+        if awaited is None:
+            clock.at(clock.now_us, self._resume_if(None))
+        else:
+            self._wait_for(awaited)
 
     def done(self) -> bool:
         """Whether the coroutine has ended, in whatever way."""
@@ -173,6 +179,9 @@ class SimulatedTask:
         if self._finished:
             self._coroutine.close()
             return
+        self._wait_for(awaited)
+
+    def _wait_for(self, awaited: object) -> None:
         if not isinstance(awaited, _Result):
             raise TypeError(f"task {self.name} awaited {awaited!r}, which no port handed out")
         self._waiting_for = awaited
@@ -207,7 +216,12 @@ class SimulatedRuntime:
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> SimulatedTask:
         """Start a coroutine; it first runs when the heap gets to it."""
-        task = SimulatedTask(self._clock, coroutine, name=name, on_error=self._on_error, gate=self._gate)
+        return self._begin(coroutine, name, awaited=None)
+
+    def _begin(self, coroutine: Coroutine[Any, Any, None], name: str, *, awaited: object | None) -> SimulatedTask:
+        task = SimulatedTask(
+            self._clock, coroutine, name=name, on_error=self._on_error, gate=self._gate, awaited=awaited
+        )
         self._tasks.append(task)
         if len(self._tasks) > self._prune_at:
             self._tasks = [kept for kept in self._tasks if not kept.done()]
@@ -225,7 +239,9 @@ class SimulatedRuntime:
         await result
 
     async def within(self, limit_us: int, coroutine: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result; cancels it and raises DeadlinePassed when it takes longer than `limit_us`."""
+        """The coroutine's result; cancels it and raises DeadlinePassed when it takes longer than `limit_us`. It begins
+        at once, and needs no task unless it waits for something.
+        """
         outcome: _Result[T] = _Result(self._clock)
 
         async def run() -> None:
@@ -238,7 +254,12 @@ class SimulatedRuntime:
             if not outcome.done():
                 outcome.set_result(value)
 
-        task = self.spawn(run(), name="within")
+        begun = run()
+        try:
+            awaited = begun.send(None)
+        except StopIteration:
+            return await outcome
+        task = self._begin(begun, "within", awaited=awaited)
 
         def expire() -> None:
             if not outcome.done():

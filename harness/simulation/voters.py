@@ -165,7 +165,9 @@ class VoterConnections:
     def _give_up(self, waiting: deque[tuple[int, "_UnderWay"]]) -> None:
         late = []
         while waiting and (waiting[0][1].done or waiting[0][0] <= self._clock.now_us):
-            late.append(waiting.popleft()[1])
+            _, under_way = waiting.popleft()
+            if not under_way.done:
+                late.append(under_way)
         if waiting and self.open:
             self._wake(waiting)
         for under_way in late:

@@ -33,11 +33,11 @@ def beat(leases: LeaseView, now: int, voters: tuple[str, ...] = VOTERS, **peers:
 def test_the_lease_counts_from_the_send_time_that_a_majority_has_acknowledged() -> None:
     leases = view()
     leases.answered(150, "v1", 100, 1, answer("v1"), True)
-    assert leases.end_us() is None
+    assert leases.end_us is None
 
     leases.answered(290, "v2", 200, 1, answer("v2"), True)
 
-    assert leases.end_us() == 100 + LEASE
+    assert leases.end_us == 100 + LEASE
 
 
 def test_a_renewal_that_does_not_count_does_not_move_the_end() -> None:
@@ -47,7 +47,7 @@ def test_a_renewal_that_does_not_count_does_not_move_the_end() -> None:
     for voter in VOTERS:
         leases.answered(BEAT, voter, BEAT, 1, answer(voter), False)
 
-    assert leases.end_us() == LEASE
+    assert leases.end_us == LEASE
 
 
 def test_a_silent_peer_expires_a_whole_lease_after_its_last_renewal() -> None:
@@ -109,11 +109,11 @@ def test_the_lease_of_an_older_set_runs_to_its_end_and_is_not_mixed_with_the_new
 
     after = LeaseView(voter_set=newer, lease_us=LEASE, before=leases)
     after.answered(BEAT, "v1", BEAT, 1, answer("v1"), True)
-    mixed = after.end_us()
+    mixed = after.end_us
     after.answered(BEAT, "v4", BEAT, 1, answer("v4"), True)
 
     assert mixed == LEASE
-    assert after.end_us() == BEAT + LEASE
+    assert after.end_us == BEAT + LEASE
 
 
 def test_a_change_of_the_set_makes_nobody_blind_for_others() -> None:
