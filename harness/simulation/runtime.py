@@ -8,6 +8,7 @@ depends on hashes, threads or the wall clock. A coroutine may await only what th
 import heapq
 import inspect
 from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from harness.ports import DeadlinePassed
@@ -129,7 +130,7 @@ class SimulatedTask:
         self._finished = False
         self._waiting_for: object | None = None
         if awaited is None:
-            clock.at(clock.now_us, self._resume_if(None))
+            clock.at(clock.now_us, partial(self._resume, None))
         else:
             self._wait_for(awaited)
 
@@ -151,16 +152,13 @@ class SimulatedTask:
             return
         self._coroutine.close()
 
-    def _resume_if(self, expected: object | None) -> Callable[[], None]:
-        def resume() -> None:
-            if self._finished or self._waiting_for is not expected:
-                return
-            if self._gate.held:
-                self._gate.waiting.append(resume)
-            else:
-                self._step()
-
-        return resume
+    def _resume(self, expected: object | None) -> None:
+        if self._finished or self._waiting_for is not expected:
+            return
+        if self._gate.held:
+            self._gate.waiting.append(partial(self._resume, expected))
+        else:
+            self._step()
 
     def _step(self) -> None:
         self._waiting_for = None
@@ -185,7 +183,7 @@ class SimulatedTask:
         if not isinstance(awaited, _Result):
             raise TypeError(f"task {self.name} awaited {awaited!r}, which no port handed out")
         self._waiting_for = awaited
-        awaited.on_done(self._resume_if(awaited))
+        awaited.on_done(partial(self._resume, awaited))
 
 
 class _Gate:
