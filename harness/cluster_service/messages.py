@@ -7,7 +7,7 @@ carry session, epoch and the end of the lease, and whoever carries them out near
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from harness.database.proposer import Result
 from harness.database.protocol import NO_BALLOT, Ballot, Call, Reply
@@ -65,8 +65,7 @@ class Tick:
     """Time has passed; nothing else."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VoterAnswered:
+class VoterAnswered(NamedTuple):
     """The answer to a CallVoter. `connection` counts the connections made to that voter: a new one means that it may
     have restarted.
     """
@@ -227,8 +226,7 @@ class AdoptVoters:
     voter_set: VoterSet
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallVoter:
+class CallVoter(NamedTuple):
     """Send one call to a voter. It ends with VoterAnswered or VoterFailed within `limit_us`."""
 
     number: int

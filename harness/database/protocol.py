@@ -2,7 +2,8 @@
 
 Every call names rig, voter, incarnation, voter-set version, key and ballot; the voter refuses what is not its own,
 and the answer repeats the names, so that an answer counts only for what it names (safety review, finding 11). These
-records are what the live adapter turns into a script call and what the simulated voter takes as they are.
+records are what the live adapter turns into a script call and what the simulated voter takes as they are. Those of
+which each beat makes many are tuples, which is cheaper.
 
 `seen` in a call is the highest count of writes that this voter was ever heard to tell: a voter that has counted fewer
 has lost some, and stops voting (finding 20).
@@ -271,8 +272,7 @@ class Notice(NamedTuple):
     owner: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BeatAnswer:
+class BeatAnswer(NamedTuple):
     """Renewed. `cluster` is the ballot under which this voter accepted the cluster register last.
 
     `changed` names the registers accepted after `since`; `revision` is the voter's count of writes, and the next

@@ -43,13 +43,21 @@ def _writer(kind: type) -> Callable[[Any], Any]:
     if kind is Session:
         return str
     if dataclasses.is_dataclass(kind):
-        names = tuple(field.name for field in dataclasses.fields(kind))
-        return lambda value: {name: to_plain(getattr(value, name)) for name in names}
+        return functools.partial(_write_record, tuple(field.name for field in dataclasses.fields(kind)))
     if issubclass(kind, tuple | list):
-        return lambda value: [to_plain(item) for item in value]
+        return lambda value: [item if type(item) in _PLAIN else to_plain(item) for item in value]
     if issubclass(kind, Mapping):
         return lambda value: {str(key): to_plain(item) for key, item in value.items()}
     raise TypeError(f"no plain form for {kind.__name__}")
+
+
+def _write_record(names: tuple[str, ...], record: Any) -> dict[str, Any]:
+    plain = {}
+    for name in names:
+        value = getattr(record, name)
+        kind: Any = type(value)
+        plain[name] = value if kind in _PLAIN else _writer(kind)(value)
+    return plain
 
 
 @functools.cache

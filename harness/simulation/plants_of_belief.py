@@ -179,7 +179,9 @@ class _AnswersForAll(Acceptor):
             return super().handle(call, clock_us=clock_us)
         mine = call.to._replace(voter=self.voter, incarnation=self.incarnation)
         reply: Any = super().handle(replace(call, to=mine), clock_us=clock_us)
-        return replace(reply, of=call.to) if reply.of == mine else reply  # type: ignore[no-any-return]
+        if reply.of != mine:
+            return reply  # type: ignore[no-any-return]
+        return reply._replace(of=call.to) if isinstance(reply, BeatAnswer) else replace(reply, of=call.to)
 
 
 class AnswersForAnother(Plant):

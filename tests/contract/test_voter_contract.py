@@ -113,7 +113,7 @@ def comparable(reply: Reply) -> Reply:
     """Without what depends on the clock."""
     if isinstance(reply, BeatAnswer):
         leases = tuple(sorted((replace(lease, age_us=0) for lease in reply.leases), key=lambda one: one.session))
-        return replace(reply, leases=leases, changed=tuple(sorted(reply.changed, key=lambda one: one.key)))
+        return reply._replace(leases=leases, changed=tuple(sorted(reply.changed, key=lambda one: one.key)))
     if isinstance(reply, KeysAnswer):
         return replace(reply, keys=tuple(sorted(reply.keys)))
     return reply
