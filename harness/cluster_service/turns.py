@@ -12,7 +12,11 @@ __all__ = ["Turns", "soonest"]
 
 def soonest(now: int, times: Iterable[int | None]) -> int | None:
     """The earliest of these times that lies after `now`; one that has passed hides none that has not."""
-    return min((time for time in times if time is not None and time > now), default=None)
+    found: int | None = None
+    for time in times:
+        if time is not None and time > now and (found is None or time < found):
+            found = time
+    return found
 
 
 @dataclass(slots=True)

@@ -95,12 +95,8 @@ class Acceptor:
             return self._refuse(call, Why.RIG)
         if self.voter and asked.voter != self.voter:
             return self._refuse(call, Why.VOTER)
-        if isinstance(call, Hello):
-            return self._hello(call)
-        if isinstance(call, Form):
-            return self._form(call)
-        if isinstance(call, Admit):
-            return self._admit(call)
+        if isinstance(call, (Hello, Form, Admit)):
+            return self._introduce(call)
         if not self.incarnation:
             return self._refuse(call, Why.EMPTY)
         if call.to.incarnation != self.incarnation:
@@ -157,6 +153,16 @@ class Acceptor:
         return None
 
     # Who this voter is
+
+    def _introduce(self, call: Hello | Form | Admit) -> Reply:
+        """The calls that an empty voter takes too."""
+        match call:
+            case Hello():
+                return self._hello(call)
+            case Form():
+                return self._form(call)
+            case Admit():
+                return self._admit(call)
 
     def _hello(self, call: Hello) -> Reply:
         if not self.incarnation and not self.birth:

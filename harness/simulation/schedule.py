@@ -249,10 +249,10 @@ def run_schedule(
     topology = topology or small_topology()
     faults = planned if planned is not None else plan(random.Random(seed), topology, among)
     drifts = {fault.target: _drift(fault) for fault in faults if fault.kind is FaultKind.CLOCK_DRIFT}
-    world = World(topology, seed=seed, composition=composition, drifts=drifts)
-    for fault in faults:
-        world.clock.at(fault.at_us, injection(world, fault))
     with collected_later():
+        world = World(topology, seed=seed, composition=composition, drifts=drifts)
+        for fault in faults:
+            world.clock.at(fault.at_us, injection(world, fault))
         world.run(FAULTS_END_US)
         _heal(world)
         unsettled = world.run_until_settled(QUIET_US)
