@@ -139,7 +139,7 @@ async def latency(node: NodeEnvironment, password: str, rounds: int, calls: int)
     if found.stored is None:
         raise SystemExit(f"there is no register {KEY}")
     value = JsonCodec().encode(found.stored)
-    nearest = voter_connection(node.voters[node.node], password=password)
+    nearest = voter_connection(node.node, node.voters[node.node], password=password)
     await nearest.connect()  # type: ignore[no-untyped-call]
     numbers = itertools.count(1)
     for _ in range(rounds):

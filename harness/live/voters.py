@@ -28,11 +28,16 @@ class VoterUnanswered(Exception):
     """No answer: what was asked for may have happened, or may still happen."""
 
 
-def voter_connection(host: str, *, port: int = VOTER_PORT, password: str) -> redis.asyncio.connection.Connection:
-    """A connection, not yet made, without any of the library's own retries."""
+def voter_connection(
+    voter: str, host: str, *, port: int = VOTER_PORT, password: str
+) -> redis.asyncio.connection.Connection:
+    """A connection, not yet made, without any of the library's own retries. Another voter at that address refuses it:
+    each knows only the user of its own name.
+    """
     return redis.asyncio.connection.Connection(
         host=host,
         port=port,
+        username=voter if password else None,
         password=password,
         decode_responses=True,
         retry=Retry(NoBackoff(), 0),
@@ -72,7 +77,7 @@ class _Voter:
         self._sha = ""
         self._number = 0
         self._turn = asyncio.Lock()
-        self._connection = voter_connection(host, port=port, password=password)
+        self._connection = voter_connection(name, host, port=port, password=password)
 
     async def call(self, call: Call, limit_s: float) -> tuple[Reply, int]:
         try:

@@ -154,7 +154,7 @@ def create(client: docker.DockerClient, tool: ComposeTool, topology: Topology, *
             refused.add(placed.subnet)
             remove_rig(client, placed.rig, say=_nobody)
             continue
-        fill_secrets(client, rig=placed.rig, image=image)
+        fill_secrets(client, rig=placed.rig, voters=[voter.name for voter in placed.voters], image=image)
         # By the engine and not by the tool: version 1 of it takes half a second to start, for three calls.
         nodes = {node_container(placed.rig, node.name) for node in placed.nodes}
         # What nodes lean on comes first: their way to the engine, the keeper of their disks.

@@ -1,5 +1,5 @@
-"""The files of the secrets volume: the voters' password for the service, the voters' access list with its hash, and the
-node API's token.
+"""The files of the secrets volume: the voters' password for the service, each voter's access list with its hash, and
+the node API's token.
 
 Made anew for every rig, and known to nobody else: not in the Compose file, not in an environment, not on this side's
 disk. They get into the volume through a container that is created and never started. Whoever may use the engine can
@@ -10,6 +10,7 @@ import hashlib
 import io
 import secrets
 import tarfile
+from collections.abc import Iterable
 
 import docker
 
@@ -26,23 +27,27 @@ _SERVICE_ID = 900
 _VOTER_ID = 901
 
 
-def access_list(password: str) -> str:
-    """The line for the voters' `aclfile`: one user, by its password's hash, without the commands that can lose data.
+def access_list(voter: str, password: str) -> str:
+    """A voter's `aclfile`: one user, by its password's hash, without the commands that can lose data. The user has the
+    voter's name, so that who reaches another voter than the one it has asked for is refused, also by one that has lost
+    its disk and with it who it is.
 
     A voter needs scripts, hashes and sorted sets, and INFO for people; no FLUSHALL, CONFIG, DEBUG, SHUTDOWN or
     REPLICAOF.
     """
     digest = hashlib.sha256(password.encode()).hexdigest()
-    return f"user default on sanitize-payload #{digest} ~* resetchannels +@all -@dangerous -@admin +info\n"
+    rights = "~* resetchannels +@all -@dangerous -@admin +info"
+    return f"user default off\nuser {voter} on sanitize-payload #{digest} {rights}\n"
 
 
-def fill_secrets(client: docker.DockerClient, *, rig: str, image: str) -> None:
+def fill_secrets(client: docker.DockerClient, *, rig: str, voters: Iterable[str], image: str) -> None:
     """Puts new secrets into the rig's secrets volume, which must exist and be mounted by no running node yet."""
     password = secrets.token_urlsafe(_SECRET_BYTES)
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         _add(tar, "voter-password", password, owner=_SERVICE_ID)
-        _add(tar, "voter.acl", access_list(password), owner=_VOTER_ID)
+        for voter in voters:
+            _add(tar, f"voter-{voter}.acl", access_list(voter, password), owner=_VOTER_ID)
         _add(tar, TOKEN_FILE, secrets.token_urlsafe(_SECRET_BYTES), owner=_SERVICE_ID)
     with engine_call("create a container that carries the secrets into their volume"):
         carrier = client.containers.create(

@@ -41,6 +41,9 @@ class _SharedCodec(JsonCodec):
 class Composition:
     """Makes the parts. Subclasses make one of them differently."""
 
+    voters_admit_all = False
+    """Whether a voter talks to whoever reaches it, and not only to those who have asked for it by its name."""
+
     def __init__(self) -> None:
         self.codec: Codec = _SharedCodec()
         self.storage = SimulatedStorage()

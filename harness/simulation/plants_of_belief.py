@@ -187,6 +187,8 @@ class _AnswersForAll(Acceptor):
 class AnswersForAnother(Plant):
     """A voter that is reached by mistake votes in the name of another, so that one counts twice (finding 6)."""
 
+    voters_admit_all = True
+
     def acceptor(self) -> Acceptor:
         return _AnswersForAll()
 

@@ -22,7 +22,7 @@ __all__ = ["SimulatedVoter", "VoterConnections"]
 class SimulatedVoter:
     """One voter process and its disk. Its disk outlives it."""
 
-    def __init__(self, clock: Clock, acceptor: Acceptor, *, node: str) -> None:
+    def __init__(self, clock: Clock, acceptor: Acceptor, *, node: str, admits_all: bool = False) -> None:
         self.acceptor = acceptor
         self.node = node
         self.running = False
@@ -31,6 +31,7 @@ class SimulatedVoter:
         self.started_us = 0
         self.disk_since_us = 0
         self.disk_full = False
+        self._admits_all = admits_all
         self.on_disk_refused: list[Callable[[], None]] = []
         self._watchers: dict[type[Call], list[Watcher]] = {kind: [] for kind in get_args(Call)}
         self._clock = clock
@@ -89,6 +90,10 @@ class SimulatedVoter:
         waiting, self._waiting = self._waiting, []
         for carry_out in waiting:
             carry_out()
+
+    def admits(self, name: str) -> bool:
+        """Whether it is the one whom somebody wants to talk to by that name. It knows that without its disk."""
+        return name == self.node or self._admits_all
 
     def take(self, call: Call, run: int, answer: Callable[[Reply], None]) -> None:
         """A call of a connection that was made to that run of the process arrives."""
@@ -190,8 +195,8 @@ class _UnderWay:
         self.done = False
 
     def arrive(self) -> None:
-        """The call is where it was sent."""
-        if self.voter.running:
+        """The call is where it was sent; who asks another voter is refused there, as its access list does."""
+        if self.voter.running and self.voter.admits(self.wish.voter):
             self.voter.take(self.wish.call, self.run, self._answered)
         else:
             self.connections.network.send(self.voter.node, self.connections.node, self.fail)

@@ -301,7 +301,12 @@ class World:
     def _make_voters(self) -> dict[str, SimulatedVoter]:
         voters = {}
         for spec in self.topology.voters:
-            voter = SimulatedVoter(self._clock_of(spec.name), self.composition.acceptor(), node=spec.name)
+            voter = SimulatedVoter(
+                self._clock_of(spec.name),
+                self.composition.acceptor(),
+                node=spec.name,
+                admits_all=self.composition.voters_admit_all,
+            )
             voter.watch(self.chosen.saw, ChosenValues.HEARS)
             voters[spec.name] = voter
         return voters

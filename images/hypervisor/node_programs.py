@@ -136,7 +136,11 @@ def standard_programs(environment: Mapping[str, str]) -> tuple[Program, ...]:
         programs.append(
             Program(
                 name="voter",
-                argv=("redis-server", "/etc/blackstart/voter.conf", "--appendfsync", appendfsync),
+                # Each voter knows one user, of its own name: an empty one knows by nothing else who it is.
+                argv=(
+                    *("redis-server", "/etc/blackstart/voter.conf", "--appendfsync", appendfsync),
+                    *("--aclfile", f"/run/secrets/voter-{node}.acl"),
+                ),
                 uid=901,
                 groups=(),
                 capabilities=("net_bind_service",),

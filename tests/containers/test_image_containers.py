@@ -42,7 +42,7 @@ while True:
 STUB = {"name": "service", "argv": ["python3", "-I", "/trial/service.py", "{pet_fd}"], "uid": 900, "pets": True}
 VOTER = {
     "name": "voter",
-    "argv": ["redis-server", "/etc/blackstart/voter.conf"],
+    "argv": ["redis-server", "/etc/blackstart/voter.conf", "--aclfile", "/run/secrets/voter-node1.acl"],
     "uid": 901,
     "groups": [],
     "capabilities": ["net_bind_service"],
@@ -86,7 +86,7 @@ class Bench:
         acl = f"user default off\nuser service on #{digest} ~* &* +@all\n"
         put(node, "/trial/programs.json", json.dumps(document))
         put(node, "/trial/service.py", STUB_SERVICE)
-        put(node, "/run/secrets/voter.acl", acl, uid=901, mode=0o400)
+        put(node, "/run/secrets/voter-node1.acl", acl, uid=901, mode=0o400)
         if pets:
             put(node, "/run/blackstart/pets", pets, uid=900)
         node.start()

@@ -80,11 +80,11 @@ def test_secrets_are_files_for_one_user_each_and_nowhere_else(rig: Rig) -> None:
     node = node_container(rig.name, "node1")
 
     listed = run_inside(rig.client, node, ["stat", "-c", "%n %u %a", "/run/secrets/voter-password",
-                                           "/run/secrets/voter.acl"], user="0", limit_s=10)
+                                           "/run/secrets/voter-node1.acl"], user="0", limit_s=10)
     password = run_inside(rig.client, node, ["cat", "/run/secrets/voter-password"], user="900", limit_s=10).stdout
     guest = run_inside(rig.client, node, ["cat", "/run/secrets/voter-password"], user="10001", limit_s=10)
 
-    assert listed.stdout.splitlines() == ["/run/secrets/voter-password 900 400", "/run/secrets/voter.acl 901 400"]
+    assert listed.stdout.splitlines() == ["/run/secrets/voter-password 900 400", "/run/secrets/voter-node1.acl 901 400"]
     assert len(password) >= 43
     assert guest.exit_code != 0
     assert password not in json.dumps(rig.client.api.inspect_container(node))

@@ -35,6 +35,7 @@ from harness.database.protocol import (
 )
 from harness.live.voters import RedisVoters, VoterUnanswered
 from harness.rig.images import ensure_images, find_project_root
+from harness.rig.secret_files import access_list
 
 RIG = "contract"
 MEMBERS = {"v1": "i1", "v2": "i2", "v3": "i3"}
@@ -239,3 +240,20 @@ def test_a_connection_that_timed_out_is_closed_and_its_late_answer_never_taken(
 
     assert type(reply).__name__ == "HelloAnswer"
     assert second > first
+
+
+def test_a_voter_refuses_whoever_has_asked_for_another(redis_box: Container, redis_port: int) -> None:
+    """By its access list, before it hears any call: an empty one does not know from its data who it is."""
+    rights = access_list("v2", "sesame").splitlines()[1].split()[2:]
+    assert redis_box.exec_run(["redis-cli", "ACL", "SETUSER", "v2", *rights]).output == b"OK\n"
+
+    async def ask(voter: str) -> Reply:
+        voters = RedisVoters({voter: "127.0.0.1"}, password="sesame", port=redis_port)
+        try:
+            return (await voters.call(voter, Hello(rig=RIG, voter=voter), limit_us=2_000_000))[0]
+        finally:
+            await voters.close()
+
+    assert type(asyncio.run(ask("v2"))).__name__ == "HelloAnswer"
+    with pytest.raises(VoterUnanswered, match="voter v1: "):
+        asyncio.run(ask("v1"))

@@ -6,6 +6,7 @@ import pytest
 
 from chaos.search.hunt import broken_by, play
 from chaos.search.schedule_file import read_schedule
+from harness.simulation.composition import Composition
 
 FILES = sorted((Path(__file__).parent / "found").glob("*.yaml"))
 
@@ -13,3 +14,14 @@ FILES = sorted((Path(__file__).parent / "found").glob("*.yaml"))
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_what_was_found_is_mended(path: Path) -> None:
     assert broken_by(play(read_schedule(path.read_text(encoding="utf-8"), name=str(path)))) == ()
+
+
+class _TakesEverybody(Composition):
+    voters_admit_all = True
+
+
+def test_an_empty_voter_passes_for_another_where_no_access_list_names_it() -> None:
+    path = Path(__file__).parent / "found" / "an-empty-voter-taken-for-another.yaml"
+    schedule = read_schedule(path.read_text(encoding="utf-8"), name=str(path))
+
+    assert "is not a member" in broken_by(play(schedule, _TakesEverybody))[0]

@@ -167,10 +167,11 @@ def test_topology_comes_back_from_its_label_dollar_signs_and_all() -> None:
 
 
 def test_access_list_holds_a_hash_and_no_password() -> None:
-    line = access_list("sesame")
+    text = access_list("node1", "sesame")
 
-    assert line == (
-        "user default on sanitize-payload "
+    assert text == (
+        "user default off\n"
+        "user node1 on sanitize-payload "
         "#d0c04f4b1951e4aeaaec8223ed2039e542f3aae805a6fa7f6d794e5afff5d272 ~* resetchannels "
         "+@all -@dangerous -@admin +info\n"
     )

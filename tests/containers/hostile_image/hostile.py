@@ -26,7 +26,7 @@ import sys
 import time
 
 NODE_USERS = {"init": 899, "service": 900, "voter": 901, "vmms": 902, "resource-host": 903}
-SECRETS = ("voter-password", "voter.acl", "api-token")
+SECRETS = ("voter-password", "voter-node1.acl", "api-token")
 VOTER_PORT = 637
 NODE_PORTS = (VOTER_PORT, 80, 443, 1023)
 DEADLY = (signal.SIGTERM, signal.SIGSTOP, signal.SIGKILL)
