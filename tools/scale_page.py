@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from harness.model.topology import SECOND_US, GroupSpec, NodeSpec, ResourceSpec, Settings, Topology
+from harness.simulation.garbage import collected_later
 from harness.simulation.world import World
 
 __all__ = ["Measured", "cluster", "measure"]
@@ -84,12 +85,13 @@ def _machine(number: int) -> ResourceSpec:
 def measure(nodes: int, machines: int) -> Measured:
     """In this process. Raises AssertionError when something broke or did not come back."""
     began_s = time.process_time()
-    world = World(cluster(nodes, machines), seed=1)
-    _until_all_run(world, machines)
-    world.engine.hold(world.topology.rig, f"node{nodes}")
-    world.engine.power_off_node(f"node{nodes}")
-    world.run(STEP_US)
-    _until_all_run(world, machines)
+    with collected_later():
+        world = World(cluster(nodes, machines), seed=1)
+        _until_all_run(world, machines)
+        world.engine.hold(world.topology.rig, f"node{nodes}")
+        world.engine.power_off_node(f"node{nodes}")
+        world.run(STEP_US)
+        _until_all_run(world, machines)
     return Measured(
         nodes=nodes,
         machines=machines,

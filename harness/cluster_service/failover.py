@@ -17,6 +17,8 @@ Other copies grow old, and once a second some of them are read again, together. 
 the owner's node, which serves to rank the claimants, and a claim refuses unless it is made on the record of now.
 """
 
+from collections import Counter
+from collections.abc import Mapping
 from itertools import islice
 
 from harness.cluster_service.ids import Ids
@@ -31,7 +33,7 @@ from harness.cluster_service.messages import (
     RegisterSeen,
     Settled,
 )
-from harness.cluster_service.placement import rank_claimants, refusals
+from harness.cluster_service.placement import claim_places, refusals
 from harness.cluster_service.turns import Turns, soonest
 from harness.database.proposer import Result
 from harness.database.protocol import NO_BALLOT, Ballot
@@ -48,7 +50,10 @@ GROUP_WAIT_US = 120 * SECOND_US
 """At cluster start, how long to wait for all members before the groups are placed on those that are there."""
 
 GATHER_US = 3_000
-"""The least time between two reckonings of who claims what: facts rarely come alone, and all orphans are weighed."""
+GATHER_EACH_US = 10
+"""The least time between two reckonings of who claims what, and what each orphan adds to it: facts rarely come alone,
+and all orphans are weighed.
+"""
 
 LOOK_AGAIN_US = SECOND_US
 AGAIN_MOST = 16
@@ -84,6 +89,9 @@ class FailoverManager:
         self._reckoned_us = -GATHER_US
         self._reckon_again = False
         self._by_owner: dict[Session | None, dict[str, GroupRecord]] = {}
+        self._owner_nodes: dict[str, str] = {}
+        self._groups_owned: Counter[str] = Counter()
+        self._orphans_weighed = 0
 
     def owner_node(self, name: str) -> str:
         """The node that owns the group by the newest that was heard, a notice or the record; empty when nobody does."""
@@ -111,7 +119,7 @@ class FailoverManager:
             case _:
                 pass
         actions += self._look_again(now)
-        if now < self._reckoned_us + GATHER_US:
+        if now < self._reckoned_us + self._gather_us():
             self._reckon_again = True
             return actions
         self._reckoned_us, self._reckon_again = now, False
@@ -120,7 +128,7 @@ class FailoverManager:
     def next_wake(self, now: int) -> int | None:
         """When a turn to claim comes, or an old copy is due."""
         again_us = self._look_again_us if self._stale else None
-        gathered_us = self._reckoned_us + GATHER_US if self._reckon_again else None
+        gathered_us = self._reckoned_us + self._gather_us() if self._reckon_again else None
         return soonest(now, [again_us, gathered_us, self._turns.next_wake(now, "claim")])
 
     # What is known of the groups
@@ -137,6 +145,7 @@ class FailoverManager:
         if notice is not None and (notice.ballot <= ballot or self._asked_for.get(name) == notice.ballot):
             del self._stale[name]
             self._asked_for.pop(name, None)
+        self._note_owner(name)
 
     def noticed(self, event: RegisterNoticed) -> list[Action]:
         """A register was accepted anew: read it if it concerns this node."""
@@ -146,6 +155,7 @@ class FailoverManager:
         known = self._stale[name].ballot if name in self._stale else self._ballots.get(name, NO_BALLOT)
         if event.ballot > known:
             self._stale[name] = event
+            self._note_owner(name)
         return self._read_what_concerns([name])
 
     def _read_what_concerns(self, names: list[str]) -> list[Action]:
@@ -185,29 +195,32 @@ class FailoverManager:
         cluster = self._membership.cluster
         if cluster is None or not self._membership.may_act(now):
             return []
-        orphans = [
-            record
+        orphans = {
+            _subject(record): record
             for owner, owned in self._by_owner.items()
             if owned and self._is_over(now, cluster, owner)
             for name, record in owned.items()
             if not self._seems_taken(name)
-        ]
-        self._turns.keep("claim", [_subject(record) for record in orphans])
+        }
+        self._orphans_weighed = len(orphans)
+        self._turns.keep("claim", orphans)
         if not orphans:
             return []
-        ranking = rank_claimants(
-            orphans=[record.spec for record in orphans],
+        places = claim_places(
+            self._session.node,
+            orphans=[record.spec for record in orphans.values()],
             candidates=self._membership.candidates(now),
-            groups_owned=self.groups_owned(),
+            groups_owned=self._groups_owned,
             paused=[entry.name for entry in cluster.nodes if entry.paused],
         )
+        under_way = {name for name, _ in self._claims.values()}
         actions: list[Action] = []
-        for record in orphans:
-            name, ranked = record.spec.name, ranking[record.spec.name]
-            under_way = any(claimed == name for claimed, _ in self._claims.values())
-            if self._session.node not in ranked or under_way:
+        for subject, record in orphans.items():
+            name = record.spec.name
+            place = places.get(name)
+            if place is None or name in under_way:
                 continue
-            if self._turns.due(now, "claim", _subject(record), ranked.index(self._session.node)):
+            if self._turns.due(now, "claim", subject, place):
                 change = Claim(claimant=self._session, owner=record.owner, epoch=record.epoch)
                 wish = ChangeRegister(id=self._ids.next(), key=group_key(name), change=change)
                 self._claims[wish.id] = (name, record)
@@ -235,14 +248,20 @@ class FailoverManager:
         """Whether a notice names a living owner. Only a hint: the record is read, at the latest when its turn comes."""
         return name in self._stale and self._lives(self._stale[name].owner)
 
-    def groups_owned(self) -> dict[str, int]:
-        """How many groups each node owns."""
-        owned: dict[str, int] = {}
-        for name in self.groups:
-            node = self.owner_node(name)
-            if node:
-                owned[node] = owned.get(node, 0) + 1
-        return owned
+    def groups_owned(self) -> Mapping[str, int]:
+        """How many groups each node owns, by the newest that was heard."""
+        return self._groups_owned
+
+    def _note_owner(self, name: str) -> None:
+        """The newest that was heard of that group has changed; one whose record was never read counts for nobody."""
+        before, node = self._owner_nodes.get(name, ""), self.owner_node(name) if name in self.groups else ""
+        if before != node:
+            self._owner_nodes[name] = node
+            self._groups_owned[before] -= bool(before)
+            self._groups_owned[node] += bool(node)
+
+    def _gather_us(self) -> int:
+        return GATHER_US + GATHER_EACH_US * self._orphans_weighed
 
     def _claim_ended(self, now: int, event: Settled) -> list[Action]:
         name, before = self._claims.pop(event.id)

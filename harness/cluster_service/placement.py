@@ -6,12 +6,13 @@ cyclic list of preferred owners followed by all other nodes. A Paused node is no
 left does it take a group that nobody owns, and starts nothing of it.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Collection, Mapping, Sequence
 
 from harness.model.records import NodeEntry, SessionState
 from harness.model.topology import Failback, GroupSpec, Priority
 
-__all__ = ["failback_target", "next_after_failure", "rank_claimants", "refusals"]
+__all__ = ["claim_places", "failback_target", "next_after_failure", "rank_claimants", "refusals"]
 
 _URGENCY = {Priority.HIGH: 0, Priority.MEDIUM: 1, Priority.LOW: 2, Priority.NO_AUTO_START: 3}
 
@@ -72,6 +73,43 @@ def rank_claimants(
         if ranked:
             owned[ranked[0]] += 1
     return ranking
+
+
+def claim_places(
+    node: str,
+    *,
+    orphans: Sequence[GroupSpec],
+    candidates: Sequence[str],
+    groups_owned: Mapping[str, int],
+    paused: Collection[str] = (),
+) -> dict[str, int]:
+    """The place of that node in the ranking of each orphaned group, 0 for the first; without those that it may not
+    claim. It is what `rank_claimants` would show, at the cost of one look at each group and not at each candidate too.
+    """
+    owned = {name: groups_owned.get(name, 0) for name in candidates}
+    order = {name: place for place, name in enumerate(candidates)}
+    able = [name for name in candidates if name not in paused] or list(candidates)
+    line = sorted((owned[name], order[name]) for name in able)
+    places: dict[str, int] = {}
+    for group in sorted(orphans, key=lambda spec: (_URGENCY[spec.priority], spec.name)):
+        first, place = None, None
+        if group.preferred_owners or group.possible_owners:
+            ranking = rank_claimants(orphans=[group], candidates=candidates, groups_owned=owned, paused=paused)
+            ranked = ranking[group.name]
+            first, place = next(iter(ranked), None), ranked.index(node) if node in ranked else None
+        elif line:
+            first = candidates[line[0][1]]
+            place = bisect_left(line, (owned[node], order[node])) if node in order else len(line)
+            place = place if place < len(line) and line[place][1] == order.get(node) else None
+        if place is not None:
+            places[group.name] = place
+        if first is not None:
+            behind = bisect_left(line, (owned[first], order[first]))
+            if behind < len(line) and line[behind][1] == order[first]:
+                del line[behind]
+                insort(line, (owned[first] + 1, order[first]))
+            owned[first] += 1
+    return places
 
 
 def next_after_failure(

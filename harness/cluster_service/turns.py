@@ -4,7 +4,7 @@ Spreads the proposers, and passes the turn when the first candidate cannot do it
 that was tried and failed comes round again after a back-off.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 __all__ = ["Turns", "soonest"]
@@ -35,11 +35,10 @@ class Turns:
         self._lease_us = lease_us
         self._turns: dict[str, dict[str, _Turn]] = {}
 
-    def keep(self, kind: str, subjects: list[str]) -> None:
+    def keep(self, kind: str, subjects: Collection[str]) -> None:
         """These are the subjects of that kind now; all others are forgotten."""
         known = self._turns.setdefault(kind, {})
-        kept = set(subjects)
-        for subject in [name for name in known if name not in kept]:
+        for subject in [name for name in known if name not in subjects]:
             del known[subject]
 
     def forget(self, kind: str) -> None:

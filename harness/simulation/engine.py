@@ -262,6 +262,13 @@ class SimulatedEngine:
             self._later(self.rng.randint(30, 80) + slept_ms, lambda: self._end_inside(name))
             answer.succeed(name)
 
+    def find(self, container: str) -> SimulatedContainer | None:
+        """One container, by its id or a prefix of it."""
+        box = self.boxes.get(container)
+        if box is None:
+            box = next((box for name, box in self.boxes.items() if name.startswith(container)), None)
+        return box
+
     def ended_inside(self, begun: str, answer: Answer) -> None:
         """Its status; None while it runs."""
         command = self._commands[begun]

@@ -108,8 +108,8 @@ class SimulatedEngineClient:
         """One container, by id or a prefix of it; None when it does not exist."""
 
         def operation(answer: Answer) -> None:
-            found = [box for box in self.engine.boxes.values() if box.id.startswith(container)]
-            answer.succeed(found[0].listed() if found else None)
+            box = self.engine.find(container)
+            answer.succeed(box.listed() if box is not None else None)
 
         found: Container | None = await self._call("inspect", operation, 1, 4)
         return found

@@ -21,6 +21,8 @@ __all__ = ["CallTrouble", "DriverBroke", "VmmsLink", "VmmsProcess"]
 T = TypeVar("T")
 
 HOP_US = 150
+UNANSWERED_KEPT = 16
+"""Answers that came are forgotten when there are more of them than that beside as many that are waited for."""
 
 
 class VmmsProcess:
@@ -30,6 +32,7 @@ class VmmsProcess:
         self.runtime: SimulatedRuntime | None = None
         self.vmms: Vmms | None = None
         self._unanswered: list[Pending[Any]] = []
+        self._prune_at = UNANSWERED_KEPT
 
     def started(self, runtime: SimulatedRuntime, vmms: Vmms) -> None:
         """A new process is there."""
@@ -45,8 +48,10 @@ class VmmsProcess:
 
     def wait_for_answer(self, pending: Pending[Any]) -> None:
         """To be told when the process ends."""
-        self._unanswered = [kept for kept in self._unanswered if not kept.done()]
         self._unanswered.append(pending)
+        if len(self._unanswered) > self._prune_at:
+            self._unanswered = [kept for kept in self._unanswered if not kept.done()]
+            self._prune_at = 2 * len(self._unanswered) + UNANSWERED_KEPT
 
 
 class DriverBroke(RuntimeError):

@@ -1,6 +1,10 @@
 """Which node takes which group."""
 
-from harness.cluster_service.placement import next_after_failure, rank_claimants
+import random
+
+import pytest
+
+from harness.cluster_service.placement import claim_places, next_after_failure, rank_claimants
 from harness.model.first_records import first_registers
 from harness.model.records import GroupRecord
 from harness.model.topology import GroupSpec, Priority, ResourceSpec, Topology
@@ -84,3 +88,26 @@ def test_a_group_that_does_not_start_by_itself_is_created_with_persistent_state_
     wanted = {key: record.wanted for key, record in first if isinstance(record, GroupRecord)}
 
     assert wanted == {"group/a": False, "group/b": True}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_place_of_one_node_is_its_place_in_the_ranking(seed: int) -> None:
+    rng = random.Random(seed)
+
+    def some(chance: float) -> tuple[str, ...]:
+        return tuple(rng.sample(NODES, rng.randint(1, len(NODES)))) if rng.random() < chance else ()
+
+    orphans = [
+        group(
+            f"web{number}", priority=rng.choice(list(Priority)), preferred_owners=some(0.2), possible_owners=some(0.2)
+        )
+        for number in range(rng.randint(0, 12))
+    ]
+    candidates, paused = some(0.9), some(0.3)
+    owned = {name: rng.randint(0, 3) for name in some(0.8)}
+
+    ranking = rank_claimants(orphans=orphans, candidates=candidates, groups_owned=owned, paused=paused)
+
+    for node in NODES:
+        places = claim_places(node, orphans=orphans, candidates=candidates, groups_owned=owned, paused=paused)
+        assert places == {name: ranked.index(node) for name, ranked in ranking.items() if node in ranked}
