@@ -92,6 +92,8 @@ class FailoverManager:
         self._owner_nodes: dict[str, str] = {}
         self._groups_owned: Counter[str] = Counter()
         self._orphans_weighed = 0
+        self._seen_cluster: ClusterRecord | None = None
+        self._living: frozenset[str] = frozenset()
 
     def owner_node(self, name: str) -> str:
         """The node that owns the group by the newest that was heard, a notice or the record; empty when nobody does."""
@@ -152,8 +154,10 @@ class FailoverManager:
         if not event.key.startswith(_GROUP):
             return []
         name = event.key.removeprefix(_GROUP)
-        known = self._stale[name].ballot if name in self._stale else self._ballots.get(name, NO_BALLOT)
-        if event.ballot > known:
+        notice = self._stale.get(name)
+        if notice is not None and event.ballot <= notice.ballot:
+            return []  # another voter's, and no newer
+        if notice is not None or event.ballot > self._ballots.get(name, NO_BALLOT):
             self._stale[name] = event
             self._note_owner(name)
         return self._read_what_concerns([name])
@@ -176,8 +180,11 @@ class FailoverManager:
         return not self._lives(notice.owner)
 
     def _lives(self, node: str) -> bool:
-        entry = self._membership.cluster.node(node) if self._membership.cluster is not None else None
-        return entry is not None and entry.state is SessionState.UP
+        cluster = self._membership.cluster
+        if cluster is not self._seen_cluster:
+            self._seen_cluster = cluster
+            self._living = frozenset(entry.name for entry in cluster.up_nodes()) if cluster is not None else frozenset()
+        return node in self._living
 
     def _look_again(self, now: int) -> list[Action]:
         if not self._stale or now < self._look_again_us:

@@ -54,8 +54,6 @@ later.
 
 NEVER_US = 1 << 62
 
-_TELLS_WHO_IS_THERE = (VotersKnown, RegisterSeen)
-
 
 class NodeManager:
     """Beats, and what they show. `seen` gives the ballot under which a register was read last."""
@@ -132,7 +130,7 @@ class NodeManager:
     def handle(self, now: int, event: Event) -> list[Action]:
         """Take a fact in, send the beats that are due."""
         actions: list[Action] = []
-        if isinstance(event, _TELLS_WHO_IS_THERE):
+        if isinstance(event, VotersKnown) or (isinstance(event, RegisterSeen) and event.key == CLUSTER_KEY):
             self._due = self._expiries = None
         match event:
             case VotersKnown():

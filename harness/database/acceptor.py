@@ -241,6 +241,7 @@ class Acceptor:
         register.owner = call.owner
         register.promised = max(call.ballot, call.promise)
         register.revision = self.revision
+        self.registers[call.key] = self.registers.pop(call.key)  # what was accepted last stands last
         return Accepted(of=call.to, key=call.key, ballot=call.ballot, writes=self.revision)
 
     def _beat(self, call: Beat, clock_us: int) -> Reply:
@@ -258,18 +259,20 @@ class Acceptor:
         if len(seen) < len(self.leases):
             self.leases = {lease.session: self.leases[lease.session] for lease in seen}
         cluster = self.registers.get(CLUSTER_KEY)
-        changed: tuple[Notice, ...] = ()
-        if call.since < self.revision:
-            changed = tuple(
-                Notice(key, register.accepted, register.owner)
-                for key, register in self.registers.items()
-                if register.revision > call.since
-            )
         return BeatAnswer(
             of=call.to,
             session=call.session,
             revision=self.revision,
             cluster=cluster.accepted if cluster else NO_BALLOT,
             leases=tuple(seen),
-            changed=changed,
+            changed=self._changed(call.since) if call.since < self.revision else (),
         )
+
+    def _changed(self, since: int) -> tuple[Notice, ...]:
+        found = []
+        for key, register in reversed(self.registers.items()):
+            if register.revision > since:
+                found.append(Notice(key, register.accepted, register.owner))
+            elif register.revision:
+                break
+        return tuple(reversed(found))
