@@ -106,8 +106,8 @@ class FailoverManager:
         """Take a fact in; claim what it is this node's turn to claim."""
         actions: list[Action] = []
         match event:
-            case RegisterSeen(record=GroupRecord() as record):
-                self._see_group(record.spec.name, record, event.ballot)
+            case RegisterSeen(record=GroupRecord()):
+                self.seen(event)
             case RegisterSeen(record=ClusterRecord() as record):
                 unknown = [name for name in record.groups if name not in self._asked]
                 self._asked.update(unknown)
@@ -135,7 +135,11 @@ class FailoverManager:
 
     # What is known of the groups
 
-    def _see_group(self, name: str, record: GroupRecord, ballot: Ballot) -> None:
+    def seen(self, event: RegisterSeen) -> None:
+        """A group's register was read."""
+        record, ballot = event.record, event.ballot
+        assert isinstance(record, GroupRecord)
+        name = record.spec.name
         before = self.groups.get(name)
         if before is not None:
             del self._by_owner[before.owner][name]
@@ -148,6 +152,11 @@ class FailoverManager:
             del self._stale[name]
             self._asked_for.pop(name, None)
         self._note_owner(name)
+
+    def noticed_ballot(self, key: str) -> Ballot:
+        """Of the newest notice of that register after which it was not read yet."""
+        notice = self._stale.get(key.removeprefix(_GROUP))
+        return notice.ballot if notice is not None else NO_BALLOT
 
     def noticed(self, event: RegisterNoticed) -> list[Action]:
         """A register was accepted anew: read it if it concerns this node."""

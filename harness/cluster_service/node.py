@@ -22,7 +22,6 @@ from harness.cluster_service.messages import (
 )
 from harness.database.protocol import (
     CLUSTER_KEY,
-    NO_BALLOT,
     Address,
     Ballot,
     Beat,
@@ -56,7 +55,9 @@ NEVER_US = 1 << 62
 
 
 class NodeManager:
-    """Beats, and what they show. `seen` gives the ballot under which a register was read last."""
+    """Beats, and what they show. `seen` gives the ballot under which a register was read last, `to_be_read` that of the
+    newest notice of it which somebody keeps in mind until it is.
+    """
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class NodeManager:
         session: Session,
         settings: Settings,
         seen: Callable[[str], Ballot],
+        to_be_read: Callable[[str], Ballot],
         numbers: Callable[[], int],
         writes: WriteCounts,
     ) -> None:
@@ -75,6 +77,7 @@ class NodeManager:
         self._addresses: dict[str, Address] = {}
         self._settings = settings
         self._seen = seen
+        self._to_be_read = to_be_read
         self._number = numbers
         self._voter_set: VoterSet | None = None
         self._leases: LeaseView | None = None
@@ -92,7 +95,6 @@ class NodeManager:
         self._expiries: dict[str, int | None] | None = None
         self._first_expiry_us = 0
         self._breaks = 0
-        self._heard: dict[str, Ballot] = {}
         self.noticed: list[RegisterNoticed] = []
 
     def lease_end_us(self) -> int | None:
@@ -263,11 +265,10 @@ class NodeManager:
         self._leases.answered(now, voter, sent_us, event.connection, answer, self._up and answer.cluster <= cluster)
         self._hear_count(answer)
         for notice in answer.changed:
-            # Each voter tells of it, and once is enough, if what a read showed is as new: a read after the first
-            # notice may show what was there before, when the other voters had not accepted it yet.
-            heard = self._heard.get(notice.key, NO_BALLOT)
-            if notice.ballot > heard or notice.ballot > self._seen(notice.key):
-                self._heard[notice.key] = max(heard, notice.ballot)
+            # Each voter tells of it, and once is enough while it is still to be read, and when what a read showed is as
+            # new. A read after the first notice may show what was there before, when the other voters had not accepted
+            # it yet: then the next notice counts again.
+            if notice.ballot > self._seen(notice.key) and notice.ballot > self._to_be_read(notice.key):
                 self.noticed.append(RegisterNoticed(key=notice.key, ballot=notice.ballot, owner=notice.owner))
         if answer.cluster > cluster:
             self.noticed.append(RegisterNoticed(key=CLUSTER_KEY, ballot=answer.cluster))

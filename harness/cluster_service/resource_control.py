@@ -169,7 +169,7 @@ class ResourceControlManager:
             case HostReported():
                 actions += self._reported(now, event.report)
             case RegisterSeen(record=GroupRecord() as record):
-                actions += self._see_group(record)
+                actions += self.seen(record)
             case Settled():
                 actions += self._settled(now, event)
             case _:
@@ -220,7 +220,8 @@ class ResourceControlManager:
                     known=old.known,
                 )
 
-    def _see_group(self, record: GroupRecord) -> list[Action]:
+    def seen(self, record: GroupRecord) -> list[Action]:
+        """A group's register was read."""
         name = record.spec.name
         facts = self._groups.get(name)
         if facts is None:

@@ -36,6 +36,7 @@ from harness.cluster_service.messages import (
     ProgramAnswered,
     Refresh,
     RegisterNoticed,
+    RegisterSeen,
     Rewrite,
     Tick,
     VoterAnswered,
@@ -51,6 +52,7 @@ from harness.cluster_service.turns import Turns, soonest
 from harness.cluster_service.voter_set import VoterSetManager
 from harness.database.protocol import BeatAnswer, WriteCounts
 from harness.database.register import Codec
+from harness.model.records import GroupRecord
 from harness.model.session import Session
 from harness.model.topology import Settings
 
@@ -104,6 +106,10 @@ class _Managers:
     def deliberate(self) -> tuple[Manager, ...]:
         """Those that decide by all of their facts."""
         return self.fencing, self.failover, self.drain, self.administration, self.resource_control
+
+
+def _is_of_a_group(event: Event) -> bool:
+    return isinstance(event, RegisterSeen) and isinstance(event.record, GroupRecord)
 
 
 class ClusterService:
@@ -181,6 +187,8 @@ class ClusterService:
         managers = self._managers
         if isinstance(event, RegisterNoticed):
             event = self._take_notices(now, event, events, actions)
+        elif _is_of_a_group(event):
+            event = self._take_groups(now, event, events, actions)
         if not (isinstance(event, VoterAnswered) and isinstance(event.reply, BeatAnswer)):
             # Beats are the Node Manager's own, and most of what voters say.
             managers.database.handle(now, event)
@@ -219,6 +227,18 @@ class ClusterService:
             self._managers.database.handle(now, first)
             wishes += self._managers.failover.noticed(first)
             first = events.popleft()  # type: ignore[assignment]
+        self._take(now, wishes, events, actions)
+        return first
+
+    def _take_groups(self, now: int, first: Event, events: deque[Event], actions: list[Action]) -> Event:
+        """The same for the registers of groups, which are read together; what to do is decided when all are known."""
+        wishes: list[Action] = []
+        while events and _is_of_a_group(events[0]):
+            assert isinstance(first, RegisterSeen)
+            assert isinstance(first.record, GroupRecord)
+            self._managers.failover.seen(first)
+            wishes += self._managers.resource_control.seen(first.record)
+            first = events.popleft()
         self._take(now, wishes, events, actions)
         return first
 
@@ -285,6 +305,7 @@ class ClusterService:
             session=session,
             settings=settings,
             seen=database.seen_ballot,
+            to_be_read=lambda key: failover.noticed_ballot(key),
             numbers=self._calls.next,
             writes=self._writes,
         )

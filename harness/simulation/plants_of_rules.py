@@ -76,8 +76,8 @@ class DependentsFirst(Plant):
 
 
 class _WantsAll(ResourceControlManager):
-    def _see_group(self, record: GroupRecord) -> list[Action]:
-        return super()._see_group(replace(record, persistent=dict.fromkeys(record.persistent, True)))
+    def seen(self, record: GroupRecord) -> list[Action]:
+        return super().seen(replace(record, persistent=dict.fromkeys(record.persistent, True)))
 
 
 class PersistentStateIsIgnored(Plant):

@@ -9,7 +9,7 @@ from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.failure_policy import FailurePolicy
 from harness.cluster_service.group_move import GroupMove
 from harness.cluster_service.membership import MembershipManager
-from harness.cluster_service.messages import Action, CallHost, ChangeRegister, Event, Requested
+from harness.cluster_service.messages import Action, CallHost, ChangeRegister, Event, RegisterSeen, Requested
 from harness.cluster_service.program_watch import ProgramWatch
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
@@ -66,8 +66,10 @@ class _AsksOnce(DatabaseManager):
 
 
 class _AnybodyMayOwn(FailoverManager):
-    def _see_group(self, name: str, record: GroupRecord, ballot: Any) -> None:
-        super()._see_group(name, replace(record, spec=replace(record.spec, possible_owners=())), ballot)
+    def seen(self, event: RegisterSeen) -> None:
+        record = event.record
+        assert isinstance(record, GroupRecord)
+        super().seen(replace(event, record=replace(record, spec=replace(record.spec, possible_owners=()))))
 
 
 class _WantsNothingElse(ResourceControlManager):
@@ -89,13 +91,13 @@ class _WantsNothingElse(ResourceControlManager):
 
 
 class _GoesBack(ResourceControlManager):
-    def _see_group(self, record: GroupRecord) -> list[Action]:
-        return super()._see_group(replace(record, spec=replace(record.spec, failback=Failback.ALLOW)))
+    def seen(self, record: GroupRecord) -> list[Action]:
+        return super().seen(replace(record, spec=replace(record.spec, failback=Failback.ALLOW)))
 
 
 class _MovesForEver(ResourceControlManager):
-    def _see_group(self, record: GroupRecord) -> list[Action]:
-        return super()._see_group(replace(record, spec=replace(record.spec, failover_threshold=100)))
+    def seen(self, record: GroupRecord) -> list[Action]:
+        return super().seen(replace(record, spec=replace(record.spec, failover_threshold=100)))
 
 
 class _LetsItRun(ResourceControlManager):
@@ -134,19 +136,19 @@ def _policy(**given: Any) -> type[Composition]:
 
 
 class _PrefersNobody(ResourceControlManager):
-    def _see_group(self, record: GroupRecord) -> list[Action]:
-        return super()._see_group(replace(record, spec=replace(record.spec, preferred_owners=())))
+    def seen(self, record: GroupRecord) -> list[Action]:
+        return super().seen(replace(record, spec=replace(record.spec, preferred_owners=())))
 
 
 class _NoAlternatives(ResourceControlManager):
     """One of two is not enough: every provider is needed."""
 
-    def _see_group(self, record: GroupRecord) -> list[Action]:
+    def seen(self, record: GroupRecord) -> list[Action]:
         specs = tuple(
             replace(spec, depends_on=tuple((name,) for names in spec.depends_on for name in names))
             for spec in record.spec.resources
         )
-        return super()._see_group(replace(record, spec=replace(record.spec, resources=specs)))
+        return super().seen(replace(record, spec=replace(record.spec, resources=specs)))
 
 
 class _NeverGoesBack(GroupMove):
@@ -165,12 +167,12 @@ class _NothingGoesBack(Plant):
 class _WaitsForEver(ResourceControlManager):
     """The pending-timeout is an hour."""
 
-    def _see_group(self, record: GroupRecord) -> list[Action]:
+    def seen(self, record: GroupRecord) -> list[Action]:
         specs = tuple(
             replace(spec, policy=replace(spec.policy, pending_timeout_us=3_600_000_000))
             for spec in record.spec.resources
         )
-        return super()._see_group(replace(record, spec=replace(record.spec, resources=specs)))
+        return super().seen(replace(record, spec=replace(record.spec, resources=specs)))
 
 
 class _VotesStay(VoterSetManager):

@@ -16,16 +16,18 @@ VOTERS = VoterSet(version=1, members={"node1": "a", "node2": "b", "node3": "c"})
 
 
 class Bench:
-    """One manager; `seen` is what the database has read of each register."""
+    """One manager; `seen` is what the database has read of each register, `to_be_read` what is kept in mind of it."""
 
     def __init__(self) -> None:
         self.seen: dict[str, Ballot] = {}
+        self.to_be_read: dict[str, Ballot] = {}
         numbers = count(1)
         self.manager = NodeManager(
             rig="rig",
             session=HERE,
             settings=Settings(),
             seen=lambda key: self.seen.get(key, NO_BALLOT),
+            to_be_read=lambda key: self.to_be_read.get(key, NO_BALLOT),
             numbers=lambda: next(numbers),
             writes=WriteCounts(),
         )
@@ -53,6 +55,14 @@ def test_one_notice_is_enough_when_what_it_tells_was_read() -> None:
 
     assert bench.told_by("node1") == [GROUP]
     bench.seen[GROUP] = NEWER
+    assert bench.told_by("node2") == []
+
+
+def test_one_notice_is_enough_while_it_is_kept_in_mind() -> None:
+    bench = Bench()
+
+    assert bench.told_by("node1") == [GROUP]
+    bench.to_be_read[GROUP] = NEWER
     assert bench.told_by("node2") == []
 
 
