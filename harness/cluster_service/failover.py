@@ -88,7 +88,8 @@ class FailoverManager:
         self._look_again_us = 0
         self._reckoned_us = -GATHER_US
         self._reckon_again = False
-        self._by_owner: dict[Session | None, dict[str, GroupRecord]] = {}
+        self._untaken: dict[Session | None, dict[str, GroupRecord]] = {}
+        self._filed: dict[str, Session | None] = {}
         self._owner_nodes: dict[str, str] = {}
         self._groups_owned: Counter[str] = Counter()
         self._orphans_weighed = 0
@@ -113,6 +114,8 @@ class FailoverManager:
                 self._asked.update(unknown)
                 actions += [Refresh(group_key(name)) for name in unknown]
                 self._see_lost(now, record)
+                for name in self._stale:
+                    self._file(name)
                 actions += self._read_what_concerns(list(self._stale))
             case RegisterNoticed():
                 actions += self.noticed(event)
@@ -140,11 +143,7 @@ class FailoverManager:
         record, ballot = event.record, event.ballot
         assert isinstance(record, GroupRecord)
         name = record.spec.name
-        before = self.groups.get(name)
-        if before is not None:
-            del self._by_owner[before.owner][name]
         self.groups[name] = record
-        self._by_owner.setdefault(record.owner, {})[name] = record
         self._ballots[name] = ballot
         notice = self._stale.get(name)
         # What a minority has accepted may never be found by a read: that it was read after the notice is enough.
@@ -213,10 +212,9 @@ class FailoverManager:
             return []
         orphans = {
             _subject(record): record
-            for owner, owned in self._by_owner.items()
+            for owner, owned in self._untaken.items()
             if owned and self._is_over(now, cluster, owner)
-            for name, record in owned.items()
-            if not self._seems_taken(name)
+            for record in owned.values()
         }
         self._orphans_weighed = len(orphans)
         self._turns.keep("claim", orphans)
@@ -270,11 +268,21 @@ class FailoverManager:
 
     def _note_owner(self, name: str) -> None:
         """The newest that was heard of that group has changed; one whose record was never read counts for nobody."""
+        self._file(name)
         before, node = self._owner_nodes.get(name, ""), self.owner_node(name) if name in self.groups else ""
         if before != node:
             self._owner_nodes[name] = node
             self._groups_owned[before] -= bool(before)
             self._groups_owned[node] += bool(node)
+
+    def _file(self, name: str) -> None:
+        """Keep the group with the others of its owner, unless it seems to be taken from it."""
+        record = self.groups.get(name)
+        if name in self._filed:
+            self._untaken[self._filed.pop(name)].pop(name, None)
+        if record is not None and not self._seems_taken(name):
+            self._filed[name] = record.owner
+            self._untaken.setdefault(record.owner, {})[name] = record
 
     def _gather_us(self) -> int:
         return GATHER_US + GATHER_EACH_US * self._orphans_weighed

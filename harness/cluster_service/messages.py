@@ -92,8 +92,7 @@ class VotersKnown:
     voter_set: VoterSet
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegisterNoticed:
+class RegisterNoticed(NamedTuple):
     """A voter has accepted something for that register under that ballot. A hint: it decides nothing. `owner` is the
     node that owns the register's subject by what was accepted.
     """
@@ -103,8 +102,7 @@ class RegisterNoticed:
     owner: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegisterSeen:
+class RegisterSeen(NamedTuple):
     """What a register held at some moment after it was asked for: committed, and never older than what was seen
     before.
     """

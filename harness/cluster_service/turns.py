@@ -34,16 +34,21 @@ class Turns:
     def __init__(self, *, lease_us: int) -> None:
         self._lease_us = lease_us
         self._turns: dict[str, dict[str, _Turn]] = {}
+        self._soonest: dict[str, int] = {}
 
     def keep(self, kind: str, subjects: Collection[str]) -> None:
         """These are the subjects of that kind now; all others are forgotten."""
         known = self._turns.setdefault(kind, {})
-        for subject in [name for name in known if name not in subjects]:
+        gone = [name for name in known if name not in subjects]
+        if gone:
+            self._soonest.pop(kind, None)
+        for subject in gone:
             del known[subject]
 
     def forget(self, kind: str) -> None:
         """There are no subjects of that kind now."""
         self._turns.pop(kind, None)
+        self._soonest.pop(kind, None)
 
     def due(self, now: int, kind: str, subject: str, place: int) -> bool:
         """Whether the candidate in that place (0 is first) may act now."""
@@ -52,6 +57,8 @@ class Turns:
         if turn is None:
             turn = known[subject] = _Turn(now)
         turn.due_us = max(turn.not_before_us, turn.since_us + place * self._lease_us // 2)
+        if now < turn.due_us < self._soonest.get(kind, 0):
+            self._soonest[kind] = turn.due_us
         return now >= turn.due_us
 
     def again_at(self, kind: str, subject: str, when_us: int) -> None:
@@ -59,8 +66,15 @@ class Turns:
         turn = self._turns.get(kind, {}).get(subject)
         if turn is not None:
             turn.not_before_us = turn.due_us = when_us
+            self._soonest.pop(kind, None)
 
     def next_wake(self, now: int, kind: str) -> int | None:
-        """The earliest turn of that kind after `now`, as it was reckoned last."""
+        """The earliest turn of that kind after `now`, as it was reckoned last; sometimes one that was put off since."""
         turns = self._turns.get(kind)
-        return soonest(now, [turn.due_us for turn in turns.values()]) if turns else None
+        if not turns:
+            return None
+        known = self._soonest.get(kind)
+        if known is None or known <= now:
+            known = soonest(now, [turn.due_us for turn in turns.values()])
+            self._soonest[kind] = known if known is not None else 0
+        return known if known is not None and known > now else None

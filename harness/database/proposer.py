@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from harness.database.protocol import (
     NO_BALLOT,
@@ -80,8 +81,7 @@ class Send:
     call: Call
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
+class Settlement(NamedTuple):
     """The one end of an operation. `stored` and `ballot` are the register as it is known after it (DONE, REFUSED)."""
 
     operation: int

@@ -237,8 +237,7 @@ class ReadAnswer:
     value: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Content:
+class Content(NamedTuple):
     """What is accepted in one register, and under which ballot; None if nothing is."""
 
     key: str

@@ -69,7 +69,7 @@ class _AnybodyMayOwn(FailoverManager):
     def seen(self, event: RegisterSeen) -> None:
         record = event.record
         assert isinstance(record, GroupRecord)
-        super().seen(replace(event, record=replace(record, spec=replace(record.spec, possible_owners=()))))
+        super().seen(event._replace(record=replace(record, spec=replace(record.spec, possible_owners=()))))
 
 
 class _WantsNothingElse(ResourceControlManager):
