@@ -56,6 +56,8 @@ class Survey:
         voter = self._waiting.pop(number, None)
         if voter is None or not isinstance(reply, ReadManyAnswer) or reply.of != self._addresses[voter]:
             return []
+        if not self.left:
+            return []
         self._answers.append({content.key: (content.accepted, content.value) for content in reply.contents})
         if len(self._answers) < self._majority:
             return []
