@@ -8,6 +8,7 @@ from chaos.arena_simulation import SimulatedArena
 from chaos.barred import Supports, barred_faults
 from chaos.experiment import Experiment
 from chaos.faults import FAULTS
+from chaos.room import no_room_for
 from harness.model.workload import runs_guest
 
 __all__ = ["ArenaView", "arena_views", "barred_from"]
@@ -29,7 +30,7 @@ def arena_views(experiment: Experiment) -> tuple[ArenaView, ...]:
     return tuple(
         ArenaView(
             arena=name,
-            barred=tuple(barred_faults(experiment, supports)),
+            barred=(*barred_faults(experiment, supports), *(no_room_for(experiment) if name == "sim" else ())),
             differs=tuple(_simulated(experiment)) if name == "sim" else (),
         )
         for name, supports in _ARENAS.items()

@@ -33,6 +33,7 @@ from chaos.live_loop import drive
 from chaos.options import ARENAS, ReportFiles, RunOptions
 from chaos.recovery import read_recoveries
 from chaos.report.writing import prepare_reports, write_reports
+from chaos.room import no_room_for
 from chaos.stall_watch import watch_stalls
 from chaos.terminal import Terminal
 from chaos.verdict import ExitCode, Finding, FindingKind, Ruling, Verdict, exit_code, exit_meaning
@@ -162,6 +163,8 @@ async def _run_all(
             break
         there = stage()
         refusals = barred_faults(experiment, there.arena.supports)
+        if options.arena == "sim":
+            refusals += no_room_for(experiment)
         if refusals:
             raise UsageError("\n".join(refusals))
         out = options.out if len(experiments) == 1 else options.out / Path(experiment.file).stem

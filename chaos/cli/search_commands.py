@@ -73,9 +73,10 @@ def search(
     from chaos.search.as_experiment import PORTABLE
     from chaos.search.hunt import Hunt
 
-    rig = _rig_document(topology) if topology is not None else None
+    jobs = jobs or os.cpu_count() or 1
+    rig = _rig_document(topology, worlds=jobs) if topology is not None else None
     among = PORTABLE if portable else ()
-    hunt = Hunt(first_seed=seed, jobs=jobs or os.cpu_count() or 1, rig=rig, among=among)
+    hunt = Hunt(first_seed=seed, jobs=jobs, rig=rig, among=among)
     began = time.monotonic()
     most = runs if runs is not None else RUNS if limit_s is None else None
     shown = began
@@ -185,14 +186,19 @@ def _experiment(file: Path, schedule: "Schedule") -> str:
     return experiment_of(schedule, title=f"The schedule of {file.name}")
 
 
-def _rig_document(path: Path) -> dict[str, Any]:
-    """The rig of a topology file, checked; an experiment's own will do as well."""
+def _rig_document(path: Path, *, worlds: int) -> dict[str, Any]:
+    """The rig of a topology file, checked, of which there is room for so many at a time; an experiment's own will do
+    as well.
+    """
+    from chaos.room import no_room
     from harness.errors import UsageError
     from harness.rig.topology_document import read_topology
     from harness.rig.yaml_source import load
 
     source = load(_text(path), name=str(path))
-    read_topology(source)
+    crowded = no_room(read_topology(source), worlds=worlds)
+    if crowded:
+        raise UsageError(f"{path}: {crowded}")
     document = source.data
     if isinstance(document, dict) and isinstance(document.get("rig"), dict):
         document = document["rig"]
