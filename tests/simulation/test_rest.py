@@ -1,0 +1,62 @@
+"""What a service at rest does for a fact is what the whole way through all managers does: the same runs without rest."""
+
+from collections.abc import Callable
+
+import pytest
+
+from harness.cluster_service.messages import Action, Event
+from harness.cluster_service.rest import Rest
+from harness.cluster_service.service import ClusterService, ServiceConfiguration
+from harness.simulation.composition import Composition
+from harness.simulation.schedule import run_schedule
+
+
+class _NoRest(Rest):
+    __slots__ = ()
+
+    def handle(self, now: int, event: Event) -> list[Action] | None:
+        return None
+
+
+class _NeverRests(ClusterService):
+    def _begin(self) -> None:
+        super()._begin()
+        self._rest.__class__ = _NoRest
+
+
+class _Restless(Composition):
+    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
+        return _NeverRests(configuration=configuration, codec=self.codec, jitter=jitter)
+
+
+class _Counting(Rest):
+    __slots__ = ()
+    taken = 0
+
+    def handle(self, now: int, event: Event) -> list[Action] | None:
+        actions = super().handle(now, event)
+        _Counting.taken += actions is not None
+        return actions
+
+
+class _CountsRest(ClusterService):
+    def _begin(self) -> None:
+        super()._begin()
+        self._rest.__class__ = _Counting
+
+
+class _Counted(Composition):
+    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
+        return _CountsRest(configuration=configuration, codec=self.codec, jitter=jitter)
+
+
+@pytest.mark.parametrize("seed", range(700, 708))
+def test_a_run_is_the_same_without_rest(seed: int) -> None:
+    assert run_schedule(seed).world.trace == run_schedule(seed, composition=_Restless()).world.trace
+
+
+def test_most_of_what_a_service_hears_it_hears_at_rest() -> None:
+    _Counting.taken = 0
+    heard = run_schedule(700, composition=_Counted()).world.clock.scheduled
+
+    assert _Counting.taken > heard // 10
