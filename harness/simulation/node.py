@@ -39,6 +39,7 @@ from harness.simulation.addresses import SimulatedAddresses
 from harness.simulation.composition import Composition
 from harness.simulation.engine import SimulatedEngine
 from harness.simulation.engine_client import SimulatedEngineClient
+from harness.simulation.in_order import InOrder
 from harness.simulation.init import SimulatedInit
 from harness.simulation.network import SimulatedNetwork
 from harness.simulation.power_calls import fenced, powered_on
@@ -106,6 +107,7 @@ class SimulatedNode:
         self._wake_us: int | None = None
         self._dies_after: int | None = None
         self._noted_guests_end_us = 0
+        self._to_host, self._from_host = InOrder(clock, rng), InOrder(clock, rng)
         self._requests = 0
         self._askers: dict[int, Callable[[Answer], None]] = {}
         if name in voters:
@@ -368,7 +370,7 @@ class SimulatedNode:
             if self._life == life and self._host is host:
                 self._tell_service(HostReported(report))
 
-        self._clock.after(self._rng.randint(80, 300), arrive)
+        self._from_host.send(arrive)
 
     def _start_service(self) -> None:
         self._starts += 1
@@ -484,8 +486,7 @@ class SimulatedNode:
                     listen(self.name, request)
                 host = self._host
                 if host is not None:
-                    delay = self._rng.randint(80, 300)
-                    self._clock.after(delay, lambda: host.take(request) if self._host is host else None)
+                    self._to_host.send(lambda: host.take(request) if self._host is host else None)
             case Pet(guests_end_us=guests_end_us, node_ends_us=node_ends_us):
                 assert self._init is not None
                 self._init.pet(guests_end_us, node_ends_us)
