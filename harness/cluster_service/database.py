@@ -106,6 +106,10 @@ class DatabaseManager:
         self._surveys: dict[int, Survey] = {}
         self._agreed: list[Agreed] = []
 
+    def is_reading(self, key: str) -> bool:
+        """Whether a read of that register is under way."""
+        return key in self._reading
+
     def seen_ballot(self, key: str) -> Ballot:
         """The ballot of the newest committed content of that register that this manager has told."""
         return self._seen.get(key, NO_BALLOT)
@@ -144,7 +148,7 @@ class DatabaseManager:
                         self._heard_of_set(now, self._proposer, event.reply)
                     survey = self._surveys.pop(event.number, None)
                     if survey is not None:
-                        self._agreed += survey.answered(event.number, event.reply)
+                        self._agreed += survey.answered(now, event.number, event.reply)
                         self._read_what_is_left(now, survey)
                     self._proposer.answered(now, event.number, event.reply)
             case VoterFailed():
@@ -160,6 +164,8 @@ class DatabaseManager:
             case Tick():
                 if self._proposer is not None:
                     self._proposer.tick(now)
+                    for survey in dict.fromkeys(self._surveys.values()):
+                        self._read_what_is_left(now, survey)
             case _:
                 pass
 
@@ -195,8 +201,10 @@ class DatabaseManager:
         here waits for its turn, and so goes by itself.
         """
         keys, self._to_read = self._to_read, []
-        together = [key for key in keys if not proposer.busy(key)] if len(keys) >= MANY else []
-        for key in keys if not together else [key for key in keys if proposer.busy(key)]:
+        together = [key for key in keys if key != CLUSTER_KEY and not proposer.busy(key)]
+        if len(together) < MANY:
+            together = []
+        for key in keys if not together else [key for key in keys if key == CLUSTER_KEY or proposer.busy(key)]:
             self._read_alone(now, proposer, key)
         for begin in range(0, len(together), KEYS_MOST):
             survey = Survey(
@@ -215,8 +223,8 @@ class DatabaseManager:
         proposer.read(now, operation=self._operations, key=key, limit_us=OPERATION_LIMIT_US)
 
     def _read_what_is_left(self, now: int, survey: Survey) -> None:
-        """What the voters did not agree upon when all were heard."""
-        if survey.over and self._proposer is not None:
+        """What the voters did not agree upon when enough were heard, and the others had their time."""
+        if survey.over(now) and self._proposer is not None:
             for key in survey.left:
                 self._read_alone(now, self._proposer, key)
             survey.left.clear()
@@ -234,7 +242,10 @@ class DatabaseManager:
 
     def next_wake(self) -> int | None:
         """When a Tick has something to do."""
-        return self._next_hello_us if self._proposer is None else self._proposer.next_wake()
+        if self._proposer is None:
+            return self._next_hello_us
+        wakes = [self._proposer.next_wake(), *(survey.ends_us for survey in self._surveys.values() if survey.left)]
+        return min((wake for wake in wakes if wake is not None), default=None)
 
     # Who the voters are
 

@@ -134,7 +134,9 @@ class FailoverManager:
         """When a turn to claim comes, or an old copy is due."""
         again_us = self._look_again_us if self._stale else None
         gathered_us = self._reckoned_us + self._gather_us() if self._reckon_again else None
-        return soonest(now, [again_us, gathered_us, self._turns.next_wake(now, "claim")])
+        since_us = self._membership.seen_since_us
+        waited_us = since_us + GROUP_WAIT_US if self._untaken.get(None) and since_us is not None else None
+        return soonest(now, [again_us, gathered_us, waited_us, self._turns.next_wake(now, "claim")])
 
     # What is known of the groups
 

@@ -80,6 +80,8 @@ class FailurePolicy:
         threshold = group.failover_threshold if group.failover_threshold is not None else len(names) - 1
         recent = [at_us for at_us in facts.record.failovers if 0 <= now - at_us <= group.failover_period_us]
         if len(recent) >= threshold:
+            if recent:
+                self._orders.wake(facts, min(recent) + group.failover_period_us + 1)
             told = f"{len(recent)} failovers, {threshold} are allowed"
             return self._used_up(now, facts, spec, told, id=1254)
         target = self._moves.next_target(now, facts)

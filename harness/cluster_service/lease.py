@@ -47,7 +47,7 @@ class LeaseView:
     def __init__(self, *, voter_set: VoterSet, lease_us: int, before: "LeaseView | None" = None) -> None:
         self.lease_us = lease_us
         self.breaks = 0
-        """How often who is an unbroken witness has changed."""
+        """How often a lease may have come to end earlier: other witnesses, or a first renewal."""
         self._patience_us = 2 * lease_us
         self._majority = voter_set.majority
         self._lives = dict(voter_set.members)
@@ -92,8 +92,10 @@ class LeaseView:
                 peers[session] = _PeerAtVoter(renewals, now + self._patience_us)
             elif peer.renewals != renewals:
                 peer.renewals = renewals
-                renewed_us = now - age_us
-                peer.renewed_us = min(now, renewed_us if renewed_us > seen.polled_us else seen.polled_us)
+                renewed_us = min(now, max(now - age_us, seen.polled_us))
+                if renewed_us < peer.renewed_us:
+                    self.breaks += 1  # what was never seen to renew had more time than what was
+                peer.renewed_us = renewed_us
         if len(peers) > len(leases):
             listed = {lease.session for lease in leases}
             seen.peers = {session: peer for session, peer in peers.items() if session in listed}

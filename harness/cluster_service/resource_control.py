@@ -401,8 +401,10 @@ class ResourceControlManager:
             return None
         for spec in facts.record.spec.resources:
             resource, limit_us = facts.resources[spec.name], spec.policy.pending_timeout_us
-            if resource.stuck_since_us is not None and now - resource.stuck_since_us > limit_us:
-                return Reset(f"no proof that {spec.name} has ended within its pending-timeout")
+            if resource.stuck_since_us is not None:
+                if now - resource.stuck_since_us > limit_us:
+                    return Reset(f"no proof that {spec.name} has ended within its pending-timeout")
+                self._orders.wake(facts, resource.stuck_since_us + limit_us + 1)
             if resource.request is None:
                 continue
             due = resource.asked_us + limit_us + ANSWER_MARGIN_US

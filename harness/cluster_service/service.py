@@ -50,7 +50,7 @@ from harness.cluster_service.rest import Rest
 from harness.cluster_service.snapshot import snapshot
 from harness.cluster_service.turns import Turns, soonest
 from harness.cluster_service.voter_set import VoterSetManager
-from harness.database.protocol import BeatAnswer, WriteCounts
+from harness.database.protocol import NO_BALLOT, BeatAnswer, WriteCounts
 from harness.database.register import Codec
 from harness.model.records import GroupRecord
 from harness.model.session import Session
@@ -208,7 +208,9 @@ class ClusterService:
             wake_us = soonest(now, [manager.next_wake(now) for manager in managers.deliberate])
             self._look.done(now, may_act=may_act, acted=acted, wake_us=wake_us)
         elif isinstance(event, RegisterNoticed):
-            self._take(now, managers.failover.handle(now, event), events, actions)
+            wishes = managers.failover.handle(now, event)
+            self._take(now, wishes, events, actions)
+            self._look.also(now, acted=bool(wishes), wake_us=managers.failover.next_wake(now))
         elif isinstance(event, HostReported):
             wishes = managers.resource_control.handle(now, event)
             self._take(now, wishes, events, actions)
@@ -305,7 +307,7 @@ class ClusterService:
             session=session,
             settings=settings,
             seen=database.seen_ballot,
-            to_be_read=lambda key: failover.noticed_ballot(key),
+            to_be_read=lambda key: NO_BALLOT if database.is_reading(key) else failover.noticed_ballot(key),
             numbers=self._calls.next,
             writes=self._writes,
         )

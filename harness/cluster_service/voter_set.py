@@ -339,14 +339,20 @@ class VoterSetManager:
 
     def _wake_witness(self, now: int, record: ClusterRecord) -> list[Action]:
         """A witness that is silent for long may be off, and nobody fences it: switch it on, unless it is held off."""
-        off = [
-            name
-            for name in record.votes
-            if record.node(name) is None and self.watch.silent_for_us(now, name) >= 2 * self._lease_us
-        ]
-        if not off or now < self._power_on_us or self._membership.turn_of(now, without="") != 0:
+        off = []
+        for name in record.votes:
+            silent_us = self.watch.silent_for_us(now, name) if record.node(name) is None else 0
+            if silent_us >= 2 * self._lease_us:
+                off.append(name)
+            elif silent_us:
+                self._wake(now - silent_us + 2 * self._lease_us)
+        if not off or self._membership.turn_of(now, without="") != 0:
+            return []
+        if now < self._power_on_us:
+            self._wake(self._power_on_us)
             return []
         self._power_on_us = now + 4 * self._lease_us
+        self._wake(self._power_on_us)
         return [PowerOn(name) for name in off]
 
     def _my_turn(self, now: int, subject: str) -> bool:

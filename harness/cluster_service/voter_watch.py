@@ -38,12 +38,14 @@ class VoterWatch:
         """How often a voter was found to be another than it was: it may be lost, or be there to be added."""
         self._patience_us = patience_us
         self._voters: dict[str, VoterView] = {}
+        self._expected: set[str] = set()
         self._members_since_us: dict[tuple[str, str], int] = {}
 
     def expect(self, now: int, members: Mapping[str, str]) -> None:
         """These lives of these voters count from now on: what a voter said before does not tell whether it is lost."""
         known = self._members_since_us
         self._members_since_us = {life: known.get(life, now) for life in members.items()}
+        self._expected.update(members)
 
     def view(self, voter: str) -> VoterView:
         """What is known of that voter."""
@@ -80,6 +82,8 @@ class VoterWatch:
         view = self._voters.get(voter)
         if view is None or view.as_whom != of or view.behind or view.silent_since_us is not None or of.voter != voter:
             return False
+        if voter in self._expected:
+            return False
         view.answered_us = now
         return True
 
@@ -107,8 +111,9 @@ class VoterWatch:
             view.incarnation, view.set_version = of.incarnation, of.set_version
             view.behind = isinstance(reply, Refused) and reply.why is Why.BEHIND
         view.answered_us = now
-        if was == (view.incarnation, view.behind, True):
+        if was == (view.incarnation, view.behind, True) and event.voter not in self._expected:
             return []
+        self._expected.discard(event.voter)
         self.changes += 1
         was_silent, view.silent_since_us, view.told_silent, view.reason = view.told_silent, None, False, ""
         if not was_silent:

@@ -6,6 +6,7 @@ agree on is left to a read of its own, which may have to decide. No I/O.
 
 from collections.abc import Callable, Sequence
 
+from harness.database.proposer import READ_PATIENCE_US
 from harness.database.protocol import Address, Ballot, Call, ReadMany, ReadManyAnswer, Reply
 from harness.model.voter_set import VoterSet
 
@@ -37,6 +38,7 @@ class Survey:
             voter: Address(rig=rig, voter=voter, incarnation=life, set_version=voter_set.version)
             for voter, life in voter_set.members.items()
         }
+        self.ends_us: int | None = None
         self._waiting: dict[int, str] = {}
         self._answers: list[dict[str, tuple[Ballot, str | None]]] = []
         self.calls: list[tuple[int, str, Call]] = []
@@ -46,12 +48,13 @@ class Survey:
             call = ReadMany(to=to, keys=tuple(keys), seen=seen(voter, to.incarnation))
             self.calls.append((number, voter, call))
 
-    @property
-    def over(self) -> bool:
-        """Whether nothing more can be learned: what is `left` needs a read of its own."""
-        return not self._waiting or not self.left
+    def over(self, now: int) -> bool:
+        """Whether what is `left` needs a read of its own: all were heard, or a majority was and the others have had
+        their time.
+        """
+        return not self._waiting or not self.left or (self.ends_us is not None and now >= self.ends_us)
 
-    def answered(self, number: int, reply: Reply) -> list[Agreed]:
+    def answered(self, now: int, number: int, reply: Reply) -> list[Agreed]:
         """A voter answered: what is agreed upon by now, each register once."""
         voter = self._waiting.pop(number, None)
         if voter is None or not isinstance(reply, ReadManyAnswer) or reply.of != self._addresses[voter]:
@@ -61,6 +64,8 @@ class Survey:
         self._answers.append({content.key: (content.accepted, content.value) for content in reply.contents})
         if len(self._answers) < self._majority:
             return []
+        if self.ends_us is None:
+            self.ends_us = now + READ_PATIENCE_US
         agreed = [found for key in self.left if (found := self._agreed(key)) is not None]
         for key, _, _ in agreed:
             del self.left[key]

@@ -32,12 +32,16 @@ def access_list(voter: str, password: str) -> str:
     voter's name, so that who reaches another voter than the one it has asked for is refused, also by one that has lost
     its disk and with it who it is.
 
+    The default user stays, with no password at all, so that nobody can be it: the server loads its own file under it,
+    and refuses to load what that user may not do.
+
     A voter needs scripts, hashes and sorted sets, and INFO for people; no FLUSHALL, CONFIG, DEBUG, SHUTDOWN or
     REPLICAOF.
     """
     digest = hashlib.sha256(password.encode()).hexdigest()
     rights = "~* resetchannels +@all -@dangerous -@admin +info"
-    return f"user default off\nuser {voter} on sanitize-payload #{digest} {rights}\n"
+    passwords = {"default": "resetpass", voter: f"#{digest}"}
+    return "".join(f"user {name} on sanitize-payload {password} {rights}\n" for name, password in passwords.items())
 
 
 def fill_secrets(client: docker.DockerClient, *, rig: str, voters: Iterable[str], image: str) -> None:

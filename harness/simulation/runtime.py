@@ -207,6 +207,7 @@ class SimulatedRuntime:
         self._on_error = on_error
         self._tasks: list[SimulatedTask] = []
         self._prune_at = TASKS_KEPT
+        self._kills = 0
 
     def now(self) -> int:
         """Microseconds of virtual time."""
@@ -252,10 +253,13 @@ class SimulatedRuntime:
             if not outcome.done():
                 outcome.set_result(value)
 
-        begun = run()
+        begun, life = run(), self._kills
         try:
             awaited = begun.send(None)
         except StopIteration:
+            return await outcome
+        if self._kills != life:
+            begun.close()  # it has ended its own process
             return await outcome
         task = self._begin(begun, "within", awaited=awaited)
 
@@ -287,6 +291,7 @@ class SimulatedRuntime:
 
     def kill(self) -> None:
         """End every task of this process at once."""
+        self._kills += 1
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()

@@ -1,4 +1,4 @@
-"""What a service at rest does for a fact is what the whole way through all managers does: the same runs without rest."""
+"""What a service at rest does for a fact is what all managers together would do: the same runs without rest."""
 
 from collections.abc import Callable
 
@@ -15,6 +15,7 @@ class _NoRest(Rest):
     __slots__ = ()
 
     def handle(self, now: int, event: Event) -> list[Action] | None:
+        del now, event
         return None
 
 

@@ -170,8 +170,9 @@ def test_access_list_holds_a_hash_and_no_password() -> None:
     text = access_list("node1", "sesame")
 
     assert text == (
-        "user default off\n"
+        "user default on sanitize-payload resetpass ~* resetchannels +@all -@dangerous -@admin +info\n"
         "user node1 on sanitize-payload "
         "#d0c04f4b1951e4aeaaec8223ed2039e542f3aae805a6fa7f6d794e5afff5d272 ~* resetchannels "
         "+@all -@dangerous -@admin +info\n"
     )
+    assert access_list("default", "sesame") == text.splitlines(keepends=True)[1].replace("node1", "default")

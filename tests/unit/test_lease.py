@@ -128,3 +128,14 @@ def test_a_change_of_the_set_makes_nobody_blind_for_others() -> None:
         beat(after, step * BEAT, voters=("v1", "v2"), peer=(2, (step - 2) * BEAT))
 
     assert after.expired(8 * BEAT, "peer")
+
+
+def test_a_first_renewal_that_brings_the_end_nearer_is_told() -> None:
+    leases = view()
+    beat(leases, 0, peer=(5, 200_000))
+    never_seen_to_renew, before = leases.expires_us("peer"), leases.breaks
+
+    beat(leases, 500_000, peer=(6, 100_000))
+
+    assert leases.expires_us("peer") < never_seen_to_renew  # type: ignore[operator]
+    assert leases.breaks > before

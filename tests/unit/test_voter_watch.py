@@ -38,3 +38,17 @@ def test_an_answer_in_another_voters_name_is_no_answer_and_says_so() -> None:
     assert not made.answers(1 + PATIENCE, "node2", "node2-1")
     assert made.silent_for_us(1 + PATIENCE, "node2") == PATIENCE
     assert [action.message for action in told] == ["voter node2 does not answer: node1 answers in its place"]  # type: ignore[union-attr]
+
+
+def test_the_first_answer_that_counts_is_news_even_if_it_says_what_was_known() -> None:
+    made = watch()
+    made.handle(1, answered(refused_by("node2", "node2-1", Why.SET_VERSION)))
+    before = made.changes
+    made.handle(2, answered(refused_by("node2", "node2-1", Why.SET_VERSION)))
+    assert made.changes == before
+
+    made.expect(3, {"node1": "node1-1", "node2": "node2-2"})
+    made.handle(4, answered(refused_by("node2", "node2-1", Why.SET_VERSION)))
+
+    assert made.changes == before + 1
+    assert made.lost("node2", "node2-2") == "it came back as node2-1"
