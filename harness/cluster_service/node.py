@@ -56,8 +56,8 @@ NEVER_US = 1 << 62
 
 class NodeManager:
     """Beats, and what they show. `seen` gives the ballot under which a register was read last, `to_be_read` that of the
-    newest notice of it which somebody keeps in mind until it is; none while it is being read, for that may show what was
-    there before.
+    newest notice of it which somebody keeps in mind until it is; none while it is being read, for that may show what
+    was there before.
     """
 
     def __init__(
