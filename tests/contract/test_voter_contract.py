@@ -113,7 +113,7 @@ def form(ask: Ask) -> Reply:
 def comparable(reply: Reply) -> Reply:
     """Without what depends on the clock."""
     if isinstance(reply, BeatAnswer):
-        leases = tuple(sorted((replace(lease, age_us=0) for lease in reply.leases), key=lambda one: one.session))
+        leases = tuple(sorted((lease._replace(age_us=0) for lease in reply.leases), key=lambda one: one.session))
         return reply._replace(leases=leases, changed=tuple(sorted(reply.changed, key=lambda one: one.key)))
     if isinstance(reply, KeysAnswer):
         return replace(reply, keys=tuple(sorted(reply.keys)))
@@ -126,13 +126,13 @@ SETS = {1: MEMBERS, 2: {"v1": "i1", "v2": "i2"}, 3: {"v2": "i2", "v3": "i3"}, 4:
 
 def conversation(rng: random.Random) -> list[Call]:
     """Some calls of every kind, most of them addressed rightly."""
-    rightly = [replace(OWN, set_version=version) for version in (1, 1, 1, 2, 2, 3)]
+    rightly = [OWN._replace(set_version=version) for version in (1, 1, 1, 2, 2, 3)]
     addresses = [
         *rightly * 2,
-        replace(OWN, rig="other"),
-        replace(OWN, voter="v2"),
-        replace(OWN, incarnation="i9"),
-        replace(OWN, incarnation="b1", set_version=4),
+        OWN._replace(rig="other"),
+        OWN._replace(voter="v2"),
+        OWN._replace(incarnation="i9"),
+        OWN._replace(incarnation="b1", set_version=4),
     ]
 
     def ballot() -> Ballot:
@@ -178,7 +178,7 @@ pytestmark = pytest.mark.containers
 def test_script_and_twin_answer_alike(seed: int, script: Ask, twin: Ask) -> None:
     calls = conversation(random.Random(seed))
     early, late = calls[:5], calls[5:]
-    sequence: list[Call] = [*early, Form(to=OWN, members=MEMBERS), *late, Form(to=replace(OWN, incarnation="i9"))]
+    sequence: list[Call] = [*early, Form(to=OWN, members=MEMBERS), *late, Form(to=OWN._replace(incarnation="i9"))]
 
     answers = [(comparable(script(call)), comparable(twin(call))) for call in sequence]
 
@@ -188,18 +188,18 @@ def test_script_and_twin_answer_alike(seed: int, script: Ask, twin: Ask) -> None
 
 def story() -> list[Call]:
     """A voter's way out of the set and in again: formed, raised, removed, retired, admitted, behind."""
-    new = replace(OWN, incarnation="b1", set_version=4)
+    new = OWN._replace(incarnation="b1", set_version=4)
     return [
         Form(to=OWN, members=MEMBERS),
         Prepare(to=OWN, key="group/web", ballot=Ballot(1, "a")),
-        Raise(to=replace(OWN, set_version=2), members=SETS[2]),
+        Raise(to=OWN._replace(set_version=2), members=SETS[2]),
         Read(to=OWN, key="group/web"),
-        Retire(to=replace(OWN, set_version=2), members=SETS[2], birth="b1"),
-        Raise(to=replace(OWN, set_version=3), members=SETS[3]),
-        Retire(to=replace(OWN, set_version=3), members=SETS[3], birth="b1"),
-        Prepare(to=replace(OWN, set_version=3), key="group/web", ballot=Ballot(9, "a")),
+        Retire(to=OWN._replace(set_version=2), members=SETS[2], birth="b1"),
+        Raise(to=OWN._replace(set_version=3), members=SETS[3]),
+        Retire(to=OWN._replace(set_version=3), members=SETS[3], birth="b1"),
+        Prepare(to=OWN._replace(set_version=3), key="group/web", ballot=Ballot(9, "a")),
         Hello(rig=RIG, voter="v1", birth="b2"),
-        Admit(to=replace(new, incarnation="b2"), members={"v1": "b2"}),
+        Admit(to=new._replace(incarnation="b2"), members={"v1": "b2"}),
         Admit(to=new, members=SETS[4]),
         Admit(to=new, members=SETS[4]),
         ListKeys(to=new),

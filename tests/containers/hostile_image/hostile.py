@@ -228,8 +228,8 @@ def connect_to_voter() -> str:
 
 
 def write_to_database() -> str:
-    """With the password, if it can be had, and as the service, if one can become it."""
-    password = "guessed"
+    """With the password, if it can be had, under the voter's name, and as the service, if one can become it."""
+    voter_name, password = os.environ.get("BLACKSTART_NODE", "node1"), "guessed"
     for view in views():
         try:
             with open(f"{view}/run/secrets/voter-password", encoding="utf-8") as file:
@@ -239,7 +239,7 @@ def write_to_database() -> str:
     with contextlib.suppress(OSError):
         os.setresuid(900, 900, 900)
     with socket.create_connection(("127.0.0.1", VOTER_PORT), timeout=CONNECT_LIMIT_S) as voter:
-        voter.sendall(f"AUTH {password}\r\nSET hostile 1\r\nDEL hostile\r\nQUIT\r\n".encode())
+        voter.sendall(f"AUTH {voter_name} {password}\r\nSET hostile 1\r\nDEL hostile\r\nQUIT\r\n".encode())
         said = b""
         while part := voter.recv(4096):
             said += part
