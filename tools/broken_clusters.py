@@ -22,7 +22,7 @@ from harness.simulation.plants_of_rules import PLANTS_OF_RULES
 __all__ = ["BROKEN_CLUSTERS", "BUDGET", "SCHEDULES", "rig_of", "search"]
 
 BROKEN_CLUSTERS = (*PLANTS, *PLANTS_OF_RULES, *PLANTS_OF_BELIEF)
-BUDGET = 600
+BUDGET = 2000
 """Schedules within which each must be found."""
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "broken-clusters.md"

@@ -1,6 +1,6 @@
 """Writes docs/scale.md and docs/scale.svg: what it takes to simulate clusters of growing size.
 
-`make scale`: some ten minutes. Each cluster boots, then loses the power of one node, and is measured until every
+`make scale`: some two minutes. Each cluster boots, then loses the power of one node, and is measured until every
 machine runs again; each in a process of its own.
 """
 
@@ -44,7 +44,7 @@ FOOT = """
 The aim is {nodes} nodes and {machines:,} machines under 2 GiB ({memory}), faster than real time ({time}), at a cost
 that grows no faster than nodes and machines do ({growth}: twice of both costs {factor:.1f} times as much at last). What
 grows with nodes x machines: every node reads every group's register once, keeps its record, and hears of each change of
-it; at a cold start every node ranks every group
+it; at a cold start every node looks a few times at each orphan
 ([design/0007-schedules-and-watchers.md](design/0007-schedules-and-watchers.md)).
 """
 
