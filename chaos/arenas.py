@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 from chaos.arena_docker import DockerArena
 from chaos.arena_simulation import SimulatedArena
-from chaos.barred import Supports, barred_faults
+from chaos.barred import Supports, barred
 from chaos.experiment import Experiment
 from chaos.faults import FAULTS
-from chaos.room import no_room_for
 from harness.model.workload import runs_guest
 
 __all__ = ["ArenaView", "arena_views", "barred_from"]
@@ -30,7 +29,7 @@ def arena_views(experiment: Experiment) -> tuple[ArenaView, ...]:
     return tuple(
         ArenaView(
             arena=name,
-            barred=(*barred_faults(experiment, supports), *(no_room_for(experiment) if name == "sim" else ())),
+            barred=tuple(barred(experiment, arena=name, supports=supports)),
             differs=tuple(_simulated(experiment)) if name == "sim" else (),
         )
         for name, supports in _ARENAS.items()

@@ -1,12 +1,13 @@
-"""Which faults of an experiment an arena cannot carry out."""
+"""Why an experiment cannot run in an arena: faults that cannot be carried out there, or no room for its rig."""
 
 from collections.abc import Callable
 
 from chaos.arena import Effect
 from chaos.experiment import Experiment, FaultCall
 from chaos.faults import FAULTS
+from chaos.room import no_room
 
-__all__ = ["Supports", "barred_faults"]
+__all__ = ["Supports", "barred", "barred_faults"]
 
 Supports = Callable[[type[Effect]], str]
 """Why an arena cannot carry an effect out; empty when it can."""
@@ -19,3 +20,9 @@ def barred_faults(experiment: Experiment, supports: Supports) -> list[str]:
         for activity in (*experiment.method, *experiment.rollbacks)
         if isinstance(activity.call, FaultCall) and (why := supports(FAULTS[activity.call.fault].effect))
     ]
+
+
+def barred(experiment: Experiment, *, arena: str, supports: Supports) -> list[str]:
+    """All refusals of that arena, none when it can run there."""
+    crowded = no_room(experiment.topology) if arena == "sim" else ""
+    return [*barred_faults(experiment, supports), *([f"{experiment.file}: {crowded}"] if crowded else [])]

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from chaos.experiment import Experiment
 from harness.model.topology import Topology
 from harness.simulation.footprint import bytes_needed
 
-__all__ = ["free_memory", "no_room", "no_room_for"]
+__all__ = ["free_memory", "no_room"]
 
 MEMINFO = Path("/proc/meminfo")
 LIMITS = (
@@ -30,12 +29,6 @@ def no_room(topology: Topology, *, worlds: int = 1, free_bytes: int | None = Non
         f"{len(topology.nodes)} nodes and {resources} resources{at_a_time} take about {needed / 2**20:,.0f} MiB in the "
         f"simulator, and {free / 2**20:,.0f} MiB are free: expected fewer resources or nodes, or a machine with more"
     )
-
-
-def no_room_for(experiment: Experiment) -> list[str]:
-    """The refusal of an experiment whose rig does not fit, or nothing."""
-    why_not = no_room(experiment.topology)
-    return [f"{experiment.file}: {why_not}"] if why_not else []
 
 
 def free_memory() -> int | None:

@@ -20,7 +20,7 @@ from rich.console import Console
 from chaos.activities import Activities, Phase
 from chaos.arena import Arena, Stage, wait_until
 from chaos.background import Background
-from chaos.barred import barred_faults
+from chaos.barred import barred
 from chaos.checkers import AFTER_CLEAN_UP, CHECKERS, Checker, run_check
 from chaos.experiment import Activity, Experiment, load_experiment
 from chaos.history import CleanUp, ClusterSeen, Moment, PartBegan
@@ -33,7 +33,6 @@ from chaos.live_loop import drive
 from chaos.options import ARENAS, ReportFiles, RunOptions
 from chaos.recovery import read_recoveries
 from chaos.report.writing import prepare_reports, write_reports
-from chaos.room import no_room_for
 from chaos.stall_watch import watch_stalls
 from chaos.terminal import Terminal
 from chaos.verdict import ExitCode, Finding, FindingKind, Ruling, Verdict, exit_code, exit_meaning
@@ -162,9 +161,7 @@ async def _run_all(
             findings.append(Finding(kind=FindingKind.SIGNAL, reason=reason, signal=interrupt.signal))
             break
         there = stage()
-        refusals = barred_faults(experiment, there.arena.supports)
-        if options.arena == "sim":
-            refusals += no_room_for(experiment)
+        refusals = barred(experiment, arena=options.arena, supports=there.arena.supports)
         if refusals:
             raise UsageError("\n".join(refusals))
         out = options.out if len(experiments) == 1 else options.out / Path(experiment.file).stem

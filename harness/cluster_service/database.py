@@ -198,13 +198,14 @@ class DatabaseManager:
 
     def _begin_reads(self, now: int, proposer: Proposer, actions: list[Action]) -> None:
         """Those that were asked for at once: many of them together, few each by itself. One that others are changing
-        here waits for its turn, and so goes by itself.
+        here waits for its turn, and so goes by itself; the cluster's, on which renewals wait, waits for no other.
         """
         keys, self._to_read = self._to_read, []
-        together = [key for key in keys if key != CLUSTER_KEY and not proposer.busy(key)]
+        alone = [key for key in keys if key == CLUSTER_KEY or proposer.busy(key)]
+        together = [key for key in keys if key not in alone]
         if len(together) < MANY:
-            together = []
-        for key in keys if not together else [key for key in keys if key == CLUSTER_KEY or proposer.busy(key)]:
+            alone, together = keys, []
+        for key in alone:
             self._read_alone(now, proposer, key)
         for begin in range(0, len(together), KEYS_MOST):
             survey = Survey(

@@ -93,7 +93,6 @@ class FailoverManager:
         self._owner_nodes: dict[str, str] = {}
         self._groups_owned: Counter[str] = Counter()
         self._orphans_weighed = 0
-        self._seen_cluster: ClusterRecord | None = None
         self._living: frozenset[str] = frozenset()
 
     def owner_node(self, name: str) -> str:
@@ -114,6 +113,7 @@ class FailoverManager:
                 self._asked.update(unknown)
                 actions += [Refresh(group_key(name)) for name in unknown]
                 self._see_lost(now, record)
+                self._living = frozenset(entry.name for entry in record.up_nodes())
                 for name in self._stale:
                     self._file(name)
                 actions += self._read_what_concerns(list(self._stale))
@@ -190,10 +190,6 @@ class FailoverManager:
         return not self._lives(notice.owner)
 
     def _lives(self, node: str) -> bool:
-        cluster = self._membership.cluster
-        if cluster is not self._seen_cluster:
-            self._seen_cluster = cluster
-            self._living = frozenset(entry.name for entry in cluster.up_nodes()) if cluster is not None else frozenset()
         return node in self._living
 
     def _look_again(self, now: int) -> list[Action]:

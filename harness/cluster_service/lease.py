@@ -138,7 +138,7 @@ class LeaseView:
                 continue
             peer = voter.peers.get(session)
             renewed_us = peer.renewed_us if peer is not None else voter.unbroken_since_us + self._patience_us
-            times.append(renewed_us if renewed_us > voter.unbroken_since_us else voter.unbroken_since_us)
+            times.append(max(renewed_us, voter.unbroken_since_us))
         if len(times) < self._majority:
             return None
         times.sort()

@@ -93,7 +93,7 @@ class NodeManager:
         self._said: dict[str, Beat] = {}
         self._petted_us = 0
         self._due: int | None = None
-        self._expiries: dict[str, int | None] | None = None
+        self._expiries: dict[str, int | None] = {}
         self._first_expiry_us = 0
         self._breaks = 0
         self.noticed: list[RegisterNoticed] = []
@@ -122,7 +122,7 @@ class NodeManager:
             return False
         name = str(session)
         self._due_us()  # reckons when each peer's lease can be seen to end, and that is mostly ahead
-        soonest = self._expiries.get(name, 0) if self._expiries is not None else 0
+        soonest = self._expiries.get(name, 0)
         return soonest is not None and now >= soonest and self._leases.expired(now, name)
 
     def all_alive(self, now: int) -> bool:
@@ -134,7 +134,7 @@ class NodeManager:
         """Take a fact in, send the beats that are due."""
         actions: list[Action] = []
         if isinstance(event, VotersKnown) or (isinstance(event, RegisterSeen) and event.key == CLUSTER_KEY):
-            self._due = self._expiries = None
+            self._due, self._first_expiry_us = None, 0
         match event:
             case VotersKnown():
                 self._voter_set = event.voter_set
@@ -171,20 +171,17 @@ class NodeManager:
         """Take in an answer to a beat, no other beat being due, that says only that a session which is Up has renewed:
         it moves the end of the lease, and concerns nobody else. None for any other, of which nothing is taken in.
         """
-        beat = self._beats.get(event.number)
-        if (
-            beat is None
+        news = (
+            event.number not in self._beats
             or not self._up
             or answer.changed
             or answer.session != self._name
             or answer.of != self._addresses.get(event.voter)
             or answer.cluster > self._seen(CLUSTER_KEY)
-            or self._leases is None
-        ):
+        )
+        if news:
             return None
-        del self._beats[event.number]
-        self._leases.answered(now, event.voter, beat[1], event.connection, answer, counts=True)
-        self._hear_count(answer)
+        self._renew(now, event, answer, self._beats.pop(event.number)[1], counts=True)
         return self._pet(now)
 
     def next_wake(self) -> int | None:
@@ -223,14 +220,14 @@ class NodeManager:
         """When each peer's lease can be seen to end. A renewal only puts that off, so it is reckoned anew when the
         first would come before the next beat, when other voters are witnesses, and as long as there are too few.
         """
-        leases, known = self._leases, self._expiries
+        leases = self._leases
         breaks = leases.breaks if leases is not None else 0
         near = now + self._settings.beat_us >= self._first_expiry_us
-        if known is None or near or breaks != self._breaks or None in known.values():
-            known = {peer: leases.expires_us(peer) for peer in self._peers} if leases is not None else {}
-            self._expiries, self._breaks = known, breaks
-            self._first_expiry_us = min((at for at in known.values() if at is not None), default=NEVER_US)
-        return known
+        if near or breaks != self._breaks or None in self._expiries.values():
+            self._expiries = {peer: leases.expires_us(peer) for peer in self._peers} if leases is not None else {}
+            self._breaks = breaks
+            self._first_expiry_us = min((at for at in self._expiries.values() if at is not None), default=NEVER_US)
+        return self._expiries
 
     def _beat(self, now: int, voter_set: VoterSet) -> list[Action]:
         self._last_beat_us = now
@@ -263,8 +260,7 @@ class NodeManager:
             self._leases.failed(voter)
             return
         cluster = self._seen(CLUSTER_KEY)
-        self._leases.answered(now, voter, sent_us, event.connection, answer, self._up and answer.cluster <= cluster)
-        self._hear_count(answer)
+        self._renew(now, event, answer, sent_us, counts=self._up and answer.cluster <= cluster)
         for notice in answer.changed:
             # Each voter tells of it, and once is enough while it is still to be read, and when what a read showed is as
             # new. A read after the first notice may show what was there before, when the other voters had not accepted
@@ -274,8 +270,11 @@ class NodeManager:
         if answer.cluster > cluster:
             self.noticed.append(RegisterNoticed(key=CLUSTER_KEY, ballot=answer.cluster))
 
-    def _hear_count(self, answer: BeatAnswer) -> None:
-        life = answer.of.voter, answer.of.incarnation
+    def _renew(self, now: int, event: VoterAnswered, answer: BeatAnswer, sent_us: int, *, counts: bool) -> None:
+        """The voter has answered under the set of now, what was sent then."""
+        assert self._leases is not None
+        self._leases.answered(now, event.voter, sent_us, event.connection, answer, counts)
+        life = event.voter, answer.of.incarnation
         if self._since.get(life) != answer.revision:
             self._since[life] = answer.revision
             self._writes.heard(answer)

@@ -88,7 +88,7 @@ def claim_places(
     """
     owned = {name: groups_owned.get(name, 0) for name in candidates}
     order = {name: place for place, name in enumerate(candidates)}
-    able = [name for name in candidates if name not in paused] or list(candidates)
+    able = frozenset(name for name in candidates if name not in paused) or frozenset(candidates)
     line = sorted((owned[name], order[name]) for name in able)
     places: dict[str, int] = {}
     for group in sorted(orphans, key=lambda spec: (_URGENCY[spec.priority], spec.name)):
@@ -99,14 +99,12 @@ def claim_places(
             first, place = next(iter(ranked), None), ranked.index(node) if node in ranked else None
         elif line:
             first = candidates[line[0][1]]
-            place = bisect_left(line, (owned[node], order[node])) if node in order else len(line)
-            place = place if place < len(line) and line[place][1] == order.get(node) else None
+            place = bisect_left(line, (owned[node], order[node])) if node in able else None
         if place is not None:
             places[group.name] = place
         if first is not None:
-            behind = bisect_left(line, (owned[first], order[first]))
-            if behind < len(line) and line[behind][1] == order[first]:
-                del line[behind]
+            if first in able:
+                del line[bisect_left(line, (owned[first], order[first]))]
                 insort(line, (owned[first] + 1, order[first]))
             owned[first] += 1
     return places

@@ -13,6 +13,7 @@ from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import Action, Event, Tick, VoterAnswered
 from harness.cluster_service.node import NEVER_US, NodeManager
 from harness.cluster_service.program_watch import ProgramWatch
+from harness.cluster_service.turns import soonest
 from harness.cluster_service.voter_set import VoterSetManager
 from harness.database.protocol import BeatAnswer
 
@@ -37,14 +38,13 @@ class Rest:
 
     def reckon(self, now: int, *, leased: bool, database_us: int | None) -> None:
         """Every manager has taken a fact in: when to look again by itself, and until when to rest."""
-        waits, others_us = False, NEVER_US if database_us is None else database_us
-        for wake in (self.look.wake_us, self.membership.next_wake(now), self.voter_set.next_wake(now)):
-            if wake is not None and wake <= now:
-                waits = True
-            elif wake is not None and wake < others_us:
-                others_us = wake
+        others = self.look.wake_us, self.membership.next_wake(now), self.voter_set.next_wake(now)
+        others_us = soonest(now, others) or NEVER_US
+        if database_us is not None:
+            others_us = min(others_us, database_us)
         self._others_us = others_us
         self._reckon_own(now)
+        waits = self.look.wake_us is not None and self.look.wake_us <= now
         if waits or not leased or not self.membership.may_act(now) or not self.node.all_alive(now):
             self.until_us = 0
         else:
@@ -57,7 +57,7 @@ class Rest:
         self.wake_us = min(self._others_us, self._own_us)
 
     def handle(self, now: int, event: Event) -> list[Action] | None:
-        """What a fact leads to that ends no rest. None for any other, of which nothing was taken in."""
+        """What a fact leads to that ends no rest. None for any other, which has the whole way before it."""
         if now >= self.until_us or self.voter_set.has_news:
             return None
         if isinstance(event, VoterAnswered):

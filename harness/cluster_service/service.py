@@ -108,8 +108,11 @@ class _Managers:
         return self.fencing, self.failover, self.drain, self.administration, self.resource_control
 
 
-def _is_of_a_group(event: Event) -> bool:
-    return isinstance(event, RegisterSeen) and isinstance(event.record, GroupRecord)
+def _many(event: Event) -> type | None:
+    """What kind of fact it is, if it is one of those that come by the hundred."""
+    if isinstance(event, RegisterNoticed):
+        return RegisterNoticed
+    return GroupRecord if isinstance(event, RegisterSeen) and isinstance(event.record, GroupRecord) else None
 
 
 class ClusterService:
@@ -185,10 +188,7 @@ class ClusterService:
 
     def _route(self, now: int, event: Event, events: deque[Event], actions: list[Action]) -> None:
         managers = self._managers
-        if isinstance(event, RegisterNoticed):
-            event = self._take_notices(now, event, events, actions)
-        elif _is_of_a_group(event):
-            event = self._take_groups(now, event, events, actions)
+        event = self._take_many(now, event, events, actions)
         if not (isinstance(event, VoterAnswered) and isinstance(event.reply, BeatAnswer)):
             # Beats are the Node Manager's own, and most of what voters say.
             managers.database.handle(now, event)
@@ -207,42 +207,35 @@ class ClusterService:
                     self._take(now, wishes, events, actions)
             wake_us = soonest(now, [manager.next_wake(now) for manager in managers.deliberate])
             self._look.done(now, may_act=may_act, acted=acted, wake_us=wake_us)
-        elif isinstance(event, RegisterNoticed):
-            wishes = managers.failover.handle(now, event)
+        elif isinstance(event, RegisterNoticed | HostReported):
+            alone: Manager = managers.failover if isinstance(event, RegisterNoticed) else managers.resource_control
+            wishes = alone.handle(now, event)
             self._take(now, wishes, events, actions)
-            self._look.also(now, acted=bool(wishes), wake_us=managers.failover.next_wake(now))
-        elif isinstance(event, HostReported):
-            wishes = managers.resource_control.handle(now, event)
-            self._take(now, wishes, events, actions)
-            self._look.also(now, acted=bool(wishes), wake_us=managers.resource_control.next_wake(now))
+            self._look.also(now, acted=bool(wishes), wake_us=alone.next_wake(now))
         events.extend(managers.node.noticed)
         managers.node.noticed.clear()
 
-    def _take_notices(
-        self, now: int, first: RegisterNoticed, events: deque[Event], actions: list[Action]
-    ) -> RegisterNoticed:
-        """A voter's answer brings many at once after a cold start, and they concern two managers only: all but the
-        last, which takes the way of every fact.
+    def _take_many(self, now: int, first: Event, events: deque[Event], actions: list[Action]) -> Event:
+        """A voter's answer brings many notices or groups at once after a cold start, and they concern two managers
+        only: all but the last, which takes the way of every fact, so that what to do is decided when all are known.
         """
-        wishes: list[Action] = []
-        while events and isinstance(events[0], RegisterNoticed):
-            self._managers.database.handle(now, first)
-            wishes += self._managers.failover.noticed(first)
-            first = events.popleft()  # type: ignore[assignment]
-        self._take(now, wishes, events, actions)
-        return first
-
-    def _take_groups(self, now: int, first: Event, events: deque[Event], actions: list[Action]) -> Event:
-        """The same for the registers of groups, which are read together; what to do is decided when all are known."""
-        wishes: list[Action] = []
-        while events and _is_of_a_group(events[0]):
-            assert isinstance(first, RegisterSeen)
-            assert isinstance(first.record, GroupRecord)
-            self._managers.failover.seen(first)
-            wishes += self._managers.resource_control.seen(first.record)
+        kind, wishes = _many(first), list[Action]()
+        while kind is not None and events and _many(events[0]) is kind:
+            wishes += self._take_in(now, first)
             first = events.popleft()
         self._take(now, wishes, events, actions)
         return first
+
+    def _take_in(self, now: int, event: Event) -> list[Action]:
+        managers = self._managers
+        match event:
+            case RegisterNoticed():
+                managers.database.handle(now, event)
+                return managers.failover.noticed(event)
+            case RegisterSeen(record=GroupRecord() as record):
+                managers.failover.seen(event)
+                return managers.resource_control.seen(record)
+        raise AssertionError(f"{event!r} comes alone")
 
     def _take(self, now: int, wishes: Sequence[Action], events: deque[Event], actions: list[Action]) -> None:
         asked = False

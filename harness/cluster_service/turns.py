@@ -70,11 +70,8 @@ class Turns:
 
     def next_wake(self, now: int, kind: str) -> int | None:
         """The earliest turn of that kind after `now`, as it was reckoned last; sometimes one that was put off since."""
-        turns = self._turns.get(kind)
-        if not turns:
-            return None
-        known = self._soonest.get(kind)
-        if known is None or known <= now:
-            known = soonest(now, [turn.due_us for turn in turns.values()])
-            self._soonest[kind] = known if known is not None else 0
-        return known if known is not None and known > now else None
+        known = self._soonest.get(kind, 0)
+        if known <= now:
+            turns = self._turns.get(kind, {})
+            known = self._soonest[kind] = soonest(now, [turn.due_us for turn in turns.values()]) or 0
+        return known if known > now else None

@@ -80,9 +80,9 @@ class VoterWatch:
     def hears_the_same(self, now: int, voter: str, of: Address) -> bool:
         """Take in that a voter has answered, if it is as it was when it last did; else that is for `handle`."""
         view = self._voters.get(voter)
-        if view is None or view.as_whom != of or view.behind or view.silent_since_us is not None or of.voter != voter:
+        if view is None or view.as_whom != of or of.voter != voter or voter in self._expected:
             return False
-        if voter in self._expected:
+        if view.behind or view.silent_since_us is not None:
             return False
         view.answered_us = now
         return True

@@ -57,9 +57,9 @@ class Survey:
     def answered(self, now: int, number: int, reply: Reply) -> list[Agreed]:
         """A voter answered: what is agreed upon by now, each register once."""
         voter = self._waiting.pop(number, None)
-        if voter is None or not isinstance(reply, ReadManyAnswer) or reply.of != self._addresses[voter]:
+        if voter is None or not self.left:
             return []
-        if not self.left:
+        if not isinstance(reply, ReadManyAnswer) or reply.of != self._addresses[voter]:
             return []
         self._answers.append({content.key: (content.accepted, content.value) for content in reply.contents})
         if len(self._answers) < self._majority:

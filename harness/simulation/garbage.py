@@ -1,7 +1,7 @@
 """When Python looks for garbage while a world runs: not at all.
 
-A world makes few cycles and is garbage as a whole when it is over. Looking for them while it runs costs a seventh of
-the time of a schedule.
+A world makes few cycles and is garbage as a whole when it is over. To look for them while it runs costs time, the more
+the larger it is.
 """
 
 import gc

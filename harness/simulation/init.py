@@ -44,8 +44,7 @@ class SimulatedInit:
     def release(self) -> None:
         """Thawed: the clock first."""
         self._held = False
-        self._look()
-        self._arm()
+        self._wake()
 
     def end(self) -> None:
         """The node is gone."""

@@ -14,6 +14,7 @@ from harness.simulation.runtime import VirtualClock
 
 __all__ = ["Link", "SimulatedNetwork", "Trouble", "among", "between"]
 
+LOCAL_DELAY_US = (50, 200)
 USUAL_DELAY_US = (150, 900)
 SLOW_DELAY_US = (5_000, 1_500_000)
 SHUFFLED_DELAY_US = (150, 250_000)
@@ -138,16 +139,14 @@ class SimulatedNetwork:
 
     def send(self, source: str, destination: str, arrive: Callable[[], None]) -> None:
         """Call `arrive` at the destination after a while: once, not at all, or twice."""
-        clock = self._clock
         if source == destination:
-            clock.at(clock.now_us + 50 + int(self._rng.random() * 150), arrive)
+            self._arrive_after(LOCAL_DELAY_US, arrive)
             return
         if (self._links or self._isolated) and not self.passes(source, destination):
             return
         trouble = self._links.get((source, destination)) if self._links else None
         if trouble is None:
-            least, most = USUAL_DELAY_US
-            clock.at(clock.now_us + least + int(self._rng.random() * (most - least)), arrive)
+            self._arrive_after(USUAL_DELAY_US, arrive)
         elif not self._befalls(trouble.loss):
             self._arrive_after(self._delay(trouble), arrive)
             if self._befalls(trouble.double):
@@ -163,7 +162,7 @@ class SimulatedNetwork:
 
     def _arrive_after(self, delay_us: tuple[int, int], arrive: Callable[[], None]) -> None:
         least, most = delay_us
-        self._clock.after(least + int(self._rng.random() * (most - least)), arrive)
+        self._clock.at(self._clock.now_us + least + int(self._rng.random() * (most - least)), arrive)
 
     def _reckon(self) -> None:
         self._links.clear()

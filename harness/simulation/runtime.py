@@ -13,12 +13,39 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from harness.ports import DeadlinePassed
 
-__all__ = ["Cancelled", "Clock", "SimulatedRuntime", "SimulatedTask", "VirtualClock"]
+__all__ = ["Cancelled", "Clock", "SimulatedRuntime", "SimulatedTask", "Unfinished", "VirtualClock"]
 
 T = TypeVar("T")
 
-TASKS_KEPT = 16
-"""Ended tasks are forgotten when there are more of them than that beside as many that live."""
+DONE_KEPT = 16
+"""What is done is forgotten when there is more of it than that beside as much that is not."""
+
+
+class _Ends(Protocol):
+    def done(self) -> bool: ...
+
+
+E = TypeVar("E", bound=_Ends)
+
+
+class Unfinished(Generic[E]):
+    """A list of what may not be done yet; what is gets forgotten now and then."""
+
+    def __init__(self) -> None:
+        self._kept: list[E] = []
+        self._prune_at = DONE_KEPT
+
+    def add(self, one: E) -> None:
+        """One more."""
+        self._kept.append(one)
+        if len(self._kept) > self._prune_at:
+            self._kept = [kept for kept in self._kept if not kept.done()]
+            self._prune_at = 2 * len(self._kept) + DONE_KEPT
+
+    def take(self) -> list[E]:
+        """All that are in the list, which is empty then. Some may be done."""
+        taken, self._kept = self._kept, []
+        return taken
 
 
 class Cancelled(BaseException):
@@ -205,8 +232,7 @@ class SimulatedRuntime:
         self._gate = _Gate()
         self._clock = clock
         self._on_error = on_error
-        self._tasks: list[SimulatedTask] = []
-        self._prune_at = TASKS_KEPT
+        self._tasks = Unfinished[SimulatedTask]()
         self._kills = 0
 
     def now(self) -> int:
@@ -221,10 +247,7 @@ class SimulatedRuntime:
         task = SimulatedTask(
             self._clock, coroutine, name=name, on_error=self._on_error, gate=self._gate, awaited=awaited
         )
-        self._tasks.append(task)
-        if len(self._tasks) > self._prune_at:
-            self._tasks = [kept for kept in self._tasks if not kept.done()]
-            self._prune_at = 2 * len(self._tasks) + TASKS_KEPT
+        self._tasks.add(task)
         return task
 
     def pending(self) -> _Result[Any]:
@@ -292,6 +315,5 @@ class SimulatedRuntime:
     def kill(self) -> None:
         """End every task of this process at once."""
         self._kills += 1
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
+        for task in self._tasks.take():
             task.cancel()

@@ -13,7 +13,7 @@ from harness.errors import EngineUnanswered
 from harness.model.machine import MachineNotice, MachineSpec, MachineView, Order, Proof
 from harness.model.session import Session
 from harness.ports import Pending
-from harness.simulation.runtime import Clock, SimulatedRuntime
+from harness.simulation.runtime import Clock, SimulatedRuntime, Unfinished
 from harness.vmms.vmms import Vmms
 
 __all__ = ["CallTrouble", "DriverBroke", "VmmsLink", "VmmsProcess"]
@@ -21,8 +21,6 @@ __all__ = ["CallTrouble", "DriverBroke", "VmmsLink", "VmmsProcess"]
 T = TypeVar("T")
 
 HOP_US = 150
-UNANSWERED_KEPT = 16
-"""Answers that came are forgotten when there are more of them than that beside as many that are waited for."""
 
 
 class VmmsProcess:
@@ -31,8 +29,7 @@ class VmmsProcess:
     def __init__(self) -> None:
         self.runtime: SimulatedRuntime | None = None
         self.vmms: Vmms | None = None
-        self._unanswered: list[Pending[Any]] = []
-        self._prune_at = UNANSWERED_KEPT
+        self._unanswered = Unfinished[Pending[Any]]()
 
     def started(self, runtime: SimulatedRuntime, vmms: Vmms) -> None:
         """A new process is there."""
@@ -41,17 +38,13 @@ class VmmsProcess:
     def ended(self) -> None:
         """The process is gone; everybody who waits for an answer learns that there will be none."""
         self.runtime = self.vmms = None
-        waiting, self._unanswered = self._unanswered, []
-        for pending in waiting:
+        for pending in self._unanswered.take():
             if not pending.done():
                 pending.set_exception(EngineUnanswered("VMMS is gone; what it was asked for may have happened"))
 
     def wait_for_answer(self, pending: Pending[Any]) -> None:
         """To be told when the process ends."""
-        self._unanswered.append(pending)
-        if len(self._unanswered) > self._prune_at:
-            self._unanswered = [kept for kept in self._unanswered if not kept.done()]
-            self._prune_at = 2 * len(self._unanswered) + UNANSWERED_KEPT
+        self._unanswered.add(pending)
 
 
 class DriverBroke(RuntimeError):

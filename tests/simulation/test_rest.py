@@ -19,17 +19,6 @@ class _NoRest(Rest):
         return None
 
 
-class _NeverRests(ClusterService):
-    def _begin(self) -> None:
-        super()._begin()
-        self._rest.__class__ = _NoRest
-
-
-class _Restless(Composition):
-    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
-        return _NeverRests(configuration=configuration, codec=self.codec, jitter=jitter)
-
-
 class _Counting(Rest):
     __slots__ = ()
     taken = 0
@@ -40,24 +29,28 @@ class _Counting(Rest):
         return actions
 
 
-class _CountsRest(ClusterService):
-    def _begin(self) -> None:
-        super()._begin()
-        self._rest.__class__ = _Counting
+def with_rest(rest: type[Rest]) -> Composition:
+    """Services that rest in that way."""
 
+    class Service(ClusterService):
+        def _begin(self) -> None:
+            super()._begin()
+            self._rest.__class__ = rest
 
-class _Counted(Composition):
-    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
-        return _CountsRest(configuration=configuration, codec=self.codec, jitter=jitter)
+    class Parts(Composition):
+        def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
+            return Service(configuration=configuration, codec=self.codec, jitter=jitter)
+
+    return Parts()
 
 
 @pytest.mark.parametrize("seed", range(700, 708))
 def test_a_run_is_the_same_without_rest(seed: int) -> None:
-    assert run_schedule(seed).world.trace == run_schedule(seed, composition=_Restless()).world.trace
+    assert run_schedule(seed).world.trace == run_schedule(seed, composition=with_rest(_NoRest)).world.trace
 
 
 def test_most_of_what_a_service_hears_it_hears_at_rest() -> None:
     _Counting.taken = 0
-    heard = run_schedule(700, composition=_Counted()).world.clock.scheduled
+    heard = run_schedule(700, composition=with_rest(_Counting)).world.clock.scheduled
 
     assert _Counting.taken > heard // 10
