@@ -25,6 +25,7 @@ from harness.rig.yaml_source import Source, load, nearest, refuse
 from harness.simulation.fault_kinds import (
     ABOUT_MACHINES,
     NOT_UNDER_SELF,
+    OF_VOTERS,
     FaultKind,
     Planned,
 )
@@ -126,4 +127,4 @@ def _targets(kind: FaultKind, topology: Topology) -> list[str]:
         return machine_names(topology)
     if kind is FaultKind.COMMAND:
         return [*nodes, *(f"{node}/{group.name}" for node in nodes for group in topology.groups)]
-    return nodes
+    return [node.name for node in topology.nodes if node.voter or kind not in OF_VOTERS]

@@ -4,7 +4,9 @@ Containers start, die, are killed and removed on the virtual clock; machines sha
 frozen guest keeps its node from dying; the restart policy backs off. `alive` is the kernel's truth, `running` is what
 the engine has noticed, a little later. What it is not: the way to the engine with its stalls and lost answers
 (`engine_client`), nor anything inside a container: the world hangs its processes on `on_node_up` and `on_node_down`.
-The latencies and races are those measured on Docker 20.10 (docker-trials, sections 1, 2 and 4).
+The latencies and races are those measured on Docker 20.10 (docker-trials, sections 1, 2 and 4). Each node has an engine
+machine's two processors of its own for starts and creations, which take what they were measured to take on such a
+machine (`tools/engine_starts.py`); on containers all nodes share one.
 """
 
 import random
@@ -56,15 +58,26 @@ class SimulatedEngine:
         self.on_node_down: list[Callable[[str], None]] = []
         self.on_by_hand: list[Callable[[str, bool], None]] = []
         self.listeners: list[Callable[[EngineEvent | EventGap], None]] = []
+        self._listeners_of: dict[str, list[Callable[[EngineEvent | EventGap], None]]] = {}
         self.held: dict[str, set[str]] = {}
         self.stalled_until_us = 0
         self.ready_after_us: dict[str, int] = {}
         self.not_ready: set[str] = set()
         self.troubles = EngineTroubles()
+        self._busy_until_us: dict[str, list[int]] = {}
         self._commands: dict[str, _CommandInside] = {}
         self._nodes: dict[str, SimulatedContainer] = {}
         self._guests: dict[str, dict[str, SimulatedContainer]] = {}
         self._made = 0
+
+    def listen(self, node: str | None, listener: Callable[[EngineEvent | EventGap], None]) -> None:
+        """From now on `listener` hears of that node's containers, or of all, once however often it asks."""
+        if node is None:
+            self.listeners += [listener] if listener not in self.listeners else []
+            return
+        listeners = self._listeners_of.setdefault(node, [])
+        if listener not in listeners:
+            listeners.append(listener)
 
     # The world's own hands: no latency, no stall.
 
@@ -190,10 +203,14 @@ class SimulatedEngine:
         if not hosts:
             answer.fail(NoSuchContainer(f"create of {spec.name}: no such container: {host}"))
             return
-        name = "-".join((labels[label.RIG], labels[label.NODE], spec.name, f"{self._made + 1:x}"))
-        box = self._make(name=name, labels=labels, host=hosts[0], spec=spec)
-        self._emit(box, "create")
-        answer.succeed(box.id)
+
+        def made() -> None:
+            name = "-".join((labels[label.RIG], labels[label.NODE], spec.name, f"{self._made + 1:x}"))
+            box = self._make(name=name, labels=labels, host=hosts[0], spec=spec)
+            self._emit(box, "create")
+            answer.succeed(box.id)
+
+        self._later(self._worked_ms(hosts[0], 16, 26), made)
 
     def start(self, container: str, answer: Answer) -> None:
         """Start; the answer comes when it runs. A machine goes into the life of its node that is there now, whoever
@@ -319,7 +336,8 @@ class SimulatedEngine:
                 return
             box.starting = True
             life = host.lives
-            self._later(self.rng.randint(70, 110) + longer_ms, lambda: self._machine_up(box, host, life, answer))
+            takes_ms = self._worked_ms(host.id, 80, 115) + longer_ms
+            self._later(takes_ms, lambda: self._machine_up(box, host, life, answer))
 
     def _start_while_restarting(self, box: SimulatedContainer, host: SimulatedContainer, answer: Answer) -> None:
         # Both were seen: a refusal, and a start that waited for the engine's lock and ran in the node's next life.
@@ -458,6 +476,13 @@ class SimulatedEngine:
         self._emit(box, "destroy")
         answer.succeed()
 
+    def _worked_ms(self, host: str, least_ms: int, most_ms: int) -> int:
+        """In how many milliseconds one of the two processors has done that much work for the node."""
+        busy, now_us = self._busy_until_us.setdefault(host, [0, 0]), self.clock.now_us
+        at = 0 if busy[0] <= busy[1] else 1
+        busy[at] = max(busy[at], now_us) + self.rng.randint(least_ms, most_ms) * MS_US
+        return (busy[at] - now_us) // MS_US
+
     def _later(self, delay_ms: int, callback: Callable[[], None], *, life: SimulatedContainer | None = None) -> None:
         """Run `callback` in `delay_ms`, or when the engine answers again; with `life` only if that container still is
         in its present life.
@@ -483,5 +508,5 @@ class SimulatedEngine:
             signal=signal,
             labels=dict(box.labels),
         )
-        for listener in list(self.listeners):
+        for listener in (*self.listeners, *self._listeners_of.get(event.labels.get(label.NODE, ""), ())):
             listener(event)

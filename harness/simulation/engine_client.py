@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from harness.errors import EngineError, EngineUnanswered
+from harness.errors import EngineError, EngineTooLate, EngineUnanswered
+from harness.model import labels as label
 from harness.model.machine import MachineSpec
 from harness.model.session import Session
 from harness.ports import Container, EngineEvent, EventGap
@@ -41,7 +42,6 @@ class SimulatedEngineClient:
         self._deaf_until_us = -1
         self._streams: list[_Stream] = []
         self.on_start_ordered: list[Callable[[str], None]] = []
-        engine.listeners.append(self._hear)
 
     # Faults.
 
@@ -119,13 +119,15 @@ class SimulatedEngineClient:
         created: str = await self._call(
             "create",
             lambda answer: self.engine.create(spec, host=session.container, labels=labels, answer=answer),
-            6,
-            12,
+            1,
+            4,
         )
         return created
 
-    async def start(self, container: str) -> None:
-        """Start by id."""
+    async def start(self, container: str, *, not_after_us: int | None = None) -> None:
+        """Start by id. An order that is sent too late is not sent."""
+        if not_after_us is not None and self._clock.now_us > not_after_us:
+            raise EngineTooLate(f"start of {container[:12]}: not sent: its time has passed")
         for told in self.on_start_ordered:
             told(container)
         await self._call("start", lambda answer: self.engine.start(container, answer), 1, 4)
@@ -165,6 +167,7 @@ class SimulatedEngineClient:
         """
         stream = _Stream(self, labels)
         self._streams = [stream]
+        self.engine.listen(labels.get(label.NODE), self._hear)
         return stream
 
     def _kill(self, container: str, signal: int, answer: Answer) -> None:

@@ -13,6 +13,7 @@ __all__ = [
     "ENDS_NODES",
     "HURTS_VOTERS",
     "NOT_UNDER_SELF",
+    "OF_VOTERS",
     "ONLY_ABOUT_SETS",
     "SETS",
     "THEMES",
@@ -121,6 +122,8 @@ CUTS = frozenset(
     kind for kind in FaultKind if kind.value.startswith("network.") or kind in (FaultKind.ISOLATE, FaultKind.ONE_WAY)
 )
 HURTS_VOTERS = frozenset(kind for kind in FaultKind if kind.value.startswith("voter."))
+OF_VOTERS = HURTS_VOTERS | {FaultKind.CLOCK_STEP}
+"""What concerns nodes with a vote only."""
 ENDS_NODES = frozenset({FaultKind.POWER_OFF, FaultKind.RESET, FaultKind.FREEZE, FaultKind.ISOLATE})
 """What a node does not survive as a member, if it lasts."""
 

@@ -5,7 +5,7 @@ The cluster service, VMMS, resource host and drivers are the real ones.
 """
 
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from harness.cluster_service.messages import (
@@ -324,7 +324,7 @@ class SimulatedNode:
             self._vmms.ended()
         elif name == "host":
             self._host = None
-            self._tell_service(HostLost())
+            self._deliver(HostLost())
         elif name == "service":
             self.service = None
             self._askers.clear()
@@ -361,14 +361,14 @@ class SimulatedNode:
             log=self._log_of("resource-host"),
         )
         runtime.spawn(self._host.run(), name="resource host")
-        self._tell_service(HostConnected())
+        self._deliver(HostConnected())
 
     def _host_reports(self, report: HostReport) -> None:
         life, host = self._life, self._host
 
         def arrive() -> None:
             if self._life == life and self._host is host:
-                self._tell_service(HostReported(report))
+                self._deliver(HostReported(report))
 
         self._from_host.send(arrive)
 
@@ -393,7 +393,7 @@ class SimulatedNode:
 
     def _serve(self, session: Session, process: str) -> None:
         self._voter_calls = VoterConnections(
-            self._clock, self._network, node=self.name, voters=self._voters, deliver=self._deliver
+            self._clock, self._network, node=self.name, voters=self._voters, deliver=self._deliver_all
         )
         self.service = self._composition.service(
             configuration=ServiceConfiguration(
@@ -436,28 +436,28 @@ class SimulatedNode:
 
     # The service's shell.
 
-    def _tell_service(self, event: Event) -> None:
-        if self.service is not None:
-            self._deliver(event)
-
     def _deliver(self, event: Event) -> None:
+        self._deliver_all([event])
+
+    def _deliver_all(self, events: Sequence[Event]) -> None:
         service = self.service
         if service is None:
             return
         if "service" in self._held:
-            self._deferred.append(lambda: self._deliver(event) if self.service is service else None)
+            self._deferred.append(lambda: self._deliver_all(events) if self.service is service else None)
             return
-        now = self._clock.now_us
-        for action in service.handle(now, event):
-            if self.service is not service:
-                return
-            self._carry_out(action, service)
-            if self._dies_after is not None:
-                self._dies_after -= 1
-                if self._dies_after <= 0:
-                    self._dies_after = None
-                    self.kill_process("service")
-        if self.service is service:
+        for event in events:
+            for action in service.handle(self._clock.now_us, event):
+                if self.service is not service:
+                    return
+                self._carry_out(action, service)
+                if self._dies_after is not None:
+                    self._dies_after -= 1
+                    if self._dies_after <= 0:
+                        self._dies_after = None
+                        self.kill_process("service")
+        if self.service is service and self._voter_calls is not None:
+            self._voter_calls.flush()
             self._schedule(service)
 
     def _schedule(self, service: ClusterService) -> None:
@@ -496,9 +496,9 @@ class SimulatedNode:
             case Fence(session=session):
                 for hear in self.on_fence:
                     hear(service.session, session)
-                self._spawn(self._tell(fenced(self._link(), action, self._composition), service), "fence")
+                self._spawn(self._tell(lambda: fenced(self._link(), action, self._composition), service), "fence")
             case PowerOn(node):
-                self._spawn(self._tell(powered_on(self._link(), node), service), "power on")
+                self._spawn(self._tell(lambda: powered_on(self._link(), node), service), "power on")
             case Reset(reason):
                 self._record(self.name, "membership-manager", "reset", {"reason": reason})
                 self._engine.end_node(self.name, WATCHDOG_EXIT)
@@ -538,8 +538,8 @@ class SimulatedNode:
     def _link(self) -> VmmsLink:
         return VmmsLink(self._clock, self._vmms, self._runtimes["service"])
 
-    async def _tell(self, event: Coroutine[Any, Any, Event], service: ClusterService) -> None:
-        told = await event
+    async def _tell(self, event: Callable[[], Coroutine[Any, Any, Event]], service: ClusterService) -> None:
+        told = await event()
         if self.service is service:
             self._deliver(told)
 

@@ -20,7 +20,7 @@ from harness.cluster_service.resource_facts import GroupFacts
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.database.acceptor import Acceptor
 from harness.database.proposer import Proposer, Result
-from harness.database.protocol import NO_BALLOT, Accept, Admit, BeatAnswer, Call, Form, Hello, LeaseSeen, Reply
+from harness.database.protocol import NO_BALLOT, Accept, Admit, BeatAnswer, Call, Form, Hello, Reply
 from harness.model.changes import RecordRestart
 from harness.model.machine import Ending
 from harness.model.records import ClusterRecord, Restart
@@ -61,11 +61,12 @@ class _BelievesAges(LeaseView):
 
     raw: dict[str, int]
 
-    def _see_peers(self, now: int, seen: Any, leases: tuple[LeaseSeen, ...]) -> None:
+    def _see_peers(self, now: int, seen: Any, answer: BeatAnswer) -> None:
         raw = self.__dict__.setdefault("raw", {})
-        for lease in leases:
-            raw[lease.session] = min(raw.get(lease.session, now), now - lease.age_us)
-        super()._see_peers(now, seen, leases)
+        for lease in answer.leases:
+            renewed_us = now - (answer.clock_us - lease.at_us)
+            raw[lease.session] = min(raw.get(lease.session, now), renewed_us)
+        super()._see_peers(now, seen, answer)
 
 
 def _with_leases(leases: type[LeaseView]) -> type[NodeManager]:
@@ -178,10 +179,13 @@ class _AnswersForAll(Acceptor):
         if isinstance(call, Hello | Form | Admit) or not self.incarnation or call.to.voter == self.voter:
             return super().handle(call, clock_us=clock_us)
         mine = call.to._replace(voter=self.voter, incarnation=self.incarnation)
-        reply: Any = super().handle(replace(call, to=mine), clock_us=clock_us)
-        if reply.of != mine:
-            return reply  # type: ignore[no-any-return]
-        return reply._replace(of=call.to) if isinstance(reply, BeatAnswer) else replace(reply, of=call.to)
+        reply: Any = super().handle(_with(call, to=mine), clock_us=clock_us)
+        return _with(reply, of=call.to) if reply.of == mine else reply  # type: ignore[no-any-return]
+
+
+def _with(message: Any, **changed: Any) -> Any:
+    made: Any = getattr(message, "_replace", None)
+    return made(**changed) if made is not None else replace(message, **changed)
 
 
 class AnswersForAnother(Plant):
@@ -225,7 +229,7 @@ class _SyncsNowAndThen(Acceptor):
         names = ("rig", "voter", "incarnation", "birth", "behind", "voter_set", "revision", "registers", "leases")
         for name, value in zip(names, self._synced, strict=True):
             setattr(self, name, value)
-        self._synced = None
+        self._synced = self._filed = self._rightly = None
 
     def _state(self) -> tuple[Any, ...]:
         who = (self.rig, self.voter, self.incarnation, self.birth, self.behind, self.voter_set, self.revision)

@@ -7,6 +7,7 @@ depends on hashes, threads or the wall clock. A coroutine may await only what th
 
 import heapq
 import inspect
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
@@ -65,19 +66,23 @@ class Clock(Protocol):
 
 class VirtualClock:
     """Time in microseconds and the heap of what is due. Shared by every runtime of one world. `scheduled` counts what
-    was ever put on the heap.
+    was ever to be carried out. What is due at once needs no heap: everything on the heap for that time was put there
+    before.
     """
 
     def __init__(self, *, start_us: int = 0) -> None:
         self.now_us = start_us
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
+        self._at_once: deque[Callable[[], None]] = deque()
         self.scheduled = 0
 
     def at(self, when_us: int, callback: Callable[[], None]) -> None:
         """Run `callback` at `when_us`, or as soon as possible if that has passed."""
         self.scheduled += 1
-        due_us = when_us if when_us > self.now_us else self.now_us
-        heapq.heappush(self._heap, (due_us, self.scheduled, callback))
+        if when_us > self.now_us:
+            heapq.heappush(self._heap, (when_us, self.scheduled, callback))
+        else:
+            self._at_once.append(callback)
 
     def after(self, delay_us: int, callback: Callable[[], None]) -> None:
         """Run `callback` `delay_us` microseconds from now."""
@@ -86,9 +91,15 @@ class VirtualClock:
     def run_until(self, end_us: int) -> None:
         """Carry out everything that is due up to and including `end_us`, then set the clock there."""
         heap, take = self._heap, heapq.heappop
-        while heap and heap[0][0] <= end_us:
-            self.now_us, _, callback = take(heap)
-            callback()
+        at_once, next_of_them = self._at_once, self._at_once.popleft
+        while True:
+            if at_once and (not heap or heap[0][0] > self.now_us):
+                next_of_them()()
+            elif heap and heap[0][0] <= end_us:
+                self.now_us, _, callback = take(heap)
+                callback()
+            else:
+                break
         self.now_us = max(self.now_us, end_us)
 
 
@@ -135,10 +146,63 @@ class _Result(Generic[T]):
         return self._value  # type: ignore[no-any-return]
 
 
+class _Race:
+    """Two results, of which the first that is there resumes who waits."""
+
+    __slots__ = ("_one", "_other")
+
+    def __init__(self, one: "_Result[Any] | _Race", other: _Result[Any]) -> None:
+        self._one, self._other = one, other
+
+    def on_done(self, waiter: Callable[[], None]) -> None:
+        self._one.on_done(waiter)
+        self._other.on_done(waiter)
+
+
+class _Within(Generic[T]):
+    """A coroutine that is run inside of the task that waits for it, and ended when it is late."""
+
+    def __init__(self, clock: Clock, limit_us: int, coroutine: Coroutine[Any, Any, T]) -> None:
+        self._clock = clock
+        self._limit_us = limit_us
+        self._coroutine = coroutine
+        self._over = False
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        inner = self._coroutine
+        late: _Result[None] = _Result(self._clock)
+        thrown: BaseException | None = None
+        try:
+            awaited = inner.send(None)
+            self._clock.after(self._limit_us, lambda: None if self._over else late.set_result(None))
+            while True:
+                try:
+                    yield _Race(awaited, late)
+                except GeneratorExit:
+                    inner.close()
+                    raise
+                except BaseException as error:  # noqa: BLE001 - whatever ends the task is for the coroutine first
+                    thrown = error
+                if thrown is None and late.done():
+                    self._end()
+                    raise DeadlinePassed(f"nothing within {self._limit_us / 1e6:g} s")
+                awaited = inner.send(None) if thrown is None else inner.throw(thrown)
+                thrown = None
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        finally:
+            self._over = True
+
+    def _end(self) -> None:
+        try:
+            self._coroutine.throw(Cancelled())
+        except (Cancelled, StopIteration):
+            return
+        self._coroutine.close()
+
+
 class SimulatedTask:
-    """One coroutine on the heap. `on_error` gets whatever it raises that is not its own cancellation. One that has run
-    already waits for what it has `awaited`.
-    """
+    """One coroutine on the heap. `on_error` gets whatever it raises that is not its own cancellation."""
 
     def __init__(
         self,
@@ -148,7 +212,6 @@ class SimulatedTask:
         name: str,
         on_error: Callable[["SimulatedTask", Exception], None],
         gate: "_Gate",
-        awaited: object | None = None,
     ) -> None:
         self.name = name
         self._gate = gate
@@ -156,10 +219,7 @@ class SimulatedTask:
         self._on_error = on_error
         self._finished = False
         self._waiting_for: object | None = None
-        if awaited is None:
-            clock.at(clock.now_us, partial(self._resume, None))
-        else:
-            self._wait_for(awaited)
+        clock.at(clock.now_us, partial(self._resume, None))
 
     def done(self) -> bool:
         """Whether the coroutine has ended, in whatever way."""
@@ -207,7 +267,7 @@ class SimulatedTask:
         self._wait_for(awaited)
 
     def _wait_for(self, awaited: object) -> None:
-        if not isinstance(awaited, _Result):
+        if not isinstance(awaited, _Result | _Race):
             raise TypeError(f"task {self.name} awaited {awaited!r}, which no port handed out")
         self._waiting_for = awaited
         awaited.on_done(partial(self._resume, awaited))
@@ -233,7 +293,6 @@ class SimulatedRuntime:
         self._clock = clock
         self._on_error = on_error
         self._tasks = Unfinished[SimulatedTask]()
-        self._kills = 0
 
     def now(self) -> int:
         """Microseconds of virtual time."""
@@ -241,12 +300,7 @@ class SimulatedRuntime:
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> SimulatedTask:
         """Start a coroutine; it first runs when the heap gets to it."""
-        return self._begin(coroutine, name, awaited=None)
-
-    def _begin(self, coroutine: Coroutine[Any, Any, None], name: str, *, awaited: object | None) -> SimulatedTask:
-        task = SimulatedTask(
-            self._clock, coroutine, name=name, on_error=self._on_error, gate=self._gate, awaited=awaited
-        )
+        task = SimulatedTask(self._clock, coroutine, name=name, on_error=self._on_error, gate=self._gate)
         self._tasks.add(task)
         return task
 
@@ -264,35 +318,7 @@ class SimulatedRuntime:
         """The coroutine's result; cancels it and raises DeadlinePassed when it takes longer than `limit_us`. It begins
         at once, and needs no task unless it waits for something.
         """
-        outcome: _Result[T] = _Result(self._clock)
-
-        async def run() -> None:
-            try:
-                value = await coroutine
-            except Exception as error:  # noqa: BLE001 - handed on to the one who waits
-                if not outcome.done():
-                    outcome.set_exception(error)
-                return
-            if not outcome.done():
-                outcome.set_result(value)
-
-        begun, life = run(), self._kills
-        try:
-            awaited = begun.send(None)
-        except StopIteration:
-            return await outcome
-        if self._kills != life:
-            begun.close()  # it has ended its own process
-            return await outcome
-        task = self._begin(begun, "within", awaited=awaited)
-
-        def expire() -> None:
-            if not outcome.done():
-                task.cancel()
-                outcome.set_exception(DeadlinePassed(f"nothing within {limit_us / 1e6:g} s"))
-
-        self._clock.after(limit_us, expire)
-        return await outcome
+        return await _Within(self._clock, limit_us, coroutine)
 
     def hold(self) -> None:
         """Freeze the process."""
@@ -314,6 +340,5 @@ class SimulatedRuntime:
 
     def kill(self) -> None:
         """End every task of this process at once."""
-        self._kills += 1
         for task in self._tasks.take():
             task.cancel()

@@ -26,6 +26,7 @@ from harness.simulation.fault_kinds import (
     ENDS_NODES,
     HURTS_VOTERS,
     NOT_UNDER_SELF,
+    OF_VOTERS,
     ONLY_ABOUT_SETS,
     THEMES,
     FaultKind,
@@ -111,6 +112,7 @@ class _Drawing:
         self._topology = topology
         self._enabled = self._enable(kinds, themed=not among)
         self._nodes = [node.name for node in topology.nodes]
+        self._voters = [node.name for node in topology.nodes if node.voter]
         self._machines = machine_names(topology)
         self._starts = [kind for kind in self._enabled if kind in DISTURBS_STARTS]
         self._blows = [kind for kind in self._enabled if kind in BEFALLS_NODES]
@@ -224,6 +226,8 @@ class _Drawing:
         self._add(at_us, kind, machine if kind in ABOUT_MACHINES else node, self._duration())
 
     def _add(self, at_us: int, kind: FaultKind, target: str, duration_us: int) -> None:
+        if kind in OF_VOTERS and target not in self._voters:
+            target = self._voters[self._nodes.index(target) % len(self._voters)]
         self.planned.append(Planned(at_us=at_us, kind=kind, target=target, duration_us=duration_us))
 
     def _duration(self) -> int:

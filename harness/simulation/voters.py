@@ -6,13 +6,13 @@ voter and have its effect.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import get_args
 
 from harness.cluster_service.messages import CallVoter, Event, VoterAnswered, VoterFailed
 from harness.database.acceptor import Acceptor
-from harness.database.protocol import Call, Hello, ListKeys, Read, ReadMany, Reply
+from harness.database.protocol import Accept, Beat, Call, Hello, ListKeys, Read, ReadMany, Reply
 from harness.simulation.network import SimulatedNetwork
 from harness.simulation.runtime import Clock
 
@@ -33,6 +33,7 @@ class SimulatedVoter:
         self.disk_full = False
         self._admits_all = admits_all
         self.on_disk_refused: list[Callable[[], None]] = []
+        self.on_proposed: list[Callable[[Accept], None]] = []
         self._watchers: dict[type[Call], list[Watcher]] = {kind: [] for kind in get_args(Call)}
         self._clock = clock
         self._waiting: list[Callable[[], None]] = []
@@ -95,23 +96,27 @@ class SimulatedVoter:
         """Whether it is the one whom somebody wants to talk to by that name. It knows that without its disk."""
         return name == self.node or self._admits_all
 
-    def take(self, call: Call, run: int, answer: Callable[[Reply], None]) -> None:
-        """A call of a connection that was made to that run of the process arrives."""
+    def take(self, calls: Sequence[Call], run: int, answer: Callable[[list[Reply]], None]) -> None:
+        """Calls of a connection that was made to that run of the process arrive together."""
         if not self.running or run != self.runs:
             return
         if self.held:
-            self._waiting.append(lambda: self.take(call, run, answer))
+            self._waiting.append(lambda: self.take(calls, run, answer))
             return
-        if self.disk_full and not isinstance(call, (Read, ReadMany, Hello, ListKeys)):
-            # The server writes before it answers, and ends at the first write that the disk refuses.
-            self.stop()
-            for told in self.on_disk_refused:
-                told()
-            return
-        if self._unsynced is not None:
-            self._unsynced.append(call)
-            return
-        answer(self._carry_out(call))
+        replies = []
+        for call in calls:
+            if self.disk_full and not isinstance(call, (Read, ReadMany, Hello, ListKeys)):
+                # The server writes before it answers, and ends at the first write that the disk refuses.
+                self.stop()
+                for told in self.on_disk_refused:
+                    told()
+                return
+            if self._unsynced is not None:
+                self._unsynced.append(call)
+            else:
+                replies.append(self._carry_out(call))
+        if replies:
+            answer(replies)
 
     def _carry_out(self, call: Call) -> Reply:
         reply = self.acceptor.handle(call, clock_us=self._clock.now_us + self._stepped_us)
@@ -124,7 +129,9 @@ Watcher = Callable[[SimulatedVoter, Call, Reply], None]
 
 
 class VoterConnections:
-    """One node's connections to all voters."""
+    """One node's connections to all voters. What is asked of one voter before `flush` travels together, and is answered
+    together, as what is written to one socket in one go is.
+    """
 
     def __init__(
         self,
@@ -133,7 +140,7 @@ class VoterConnections:
         *,
         node: str,
         voters: Mapping[str, SimulatedVoter],
-        deliver: Callable[[Event], None],
+        deliver: Callable[[list[Event]], None],
     ) -> None:
         self.network = network
         self.node = node
@@ -143,22 +150,37 @@ class VoterConnections:
         self._clock = clock
         self._voters = voters
         self._runs = {name: voter.runs for name, voter in voters.items()}
+        self._asked: dict[tuple[str, int], list[CallVoter]] = {}
         self._waiting: dict[int, deque[tuple[int, _UnderWay]]] = {}
 
     def close(self) -> None:
-        """The process that held them is gone."""
+        """The process that held them is gone; what it has asked before is under way."""
+        self.flush()
         self.open = False
 
     def call(self, wish: CallVoter) -> None:
-        """Carry out one call."""
-        name = wish.voter
+        """Ask a voter."""
+        self._asked.setdefault((wish.voter, wish.limit_us), []).append(wish)
+
+    def flush(self) -> None:
+        """Send what was asked."""
+        if self._asked:
+            asked, self._asked = self._asked, {}
+            for (name, limit_us), wishes in asked.items():
+                self._send(name, limit_us, wishes)
+
+    def _send(self, name: str, limit_us: int, wishes: list[CallVoter]) -> None:
         voter = self._voters[self.network.reached(name)]
         if voter.runs != self._runs[name]:
             self._runs[name] = voter.runs
             self.numbers[name] += 1
-        under_way = _UnderWay(self, wish, voter, self.numbers[name])
-        waiting = self._waiting.setdefault(wish.limit_us, deque())
-        waiting.append((self._clock.now_us + wish.limit_us, under_way))
+        for hear in voter.on_proposed if not isinstance(wishes[0].call, Beat) else ():
+            for wish in wishes:
+                if isinstance(wish.call, Accept):
+                    hear(wish.call)
+        under_way = _UnderWay(self, name, wishes, voter, self.numbers[name])
+        waiting = self._waiting.setdefault(limit_us, deque())
+        waiting.append((self._clock.now_us + limit_us, under_way))
         if len(waiting) == 1:
             self._wake(waiting)
         self.network.send(self.node, voter.node, under_way.arrive)
@@ -180,48 +202,57 @@ class VoterConnections:
 
 
 class _UnderWay:
-    """One call, on that connection to that run of the voter."""
+    """Calls that travel together, on that connection to that run of the voter."""
 
-    __slots__ = ("connection", "connections", "done", "run", "voter", "wish")
+    __slots__ = ("connection", "connections", "done", "name", "run", "voter", "wishes")
 
     def __init__(
-        self, connections: VoterConnections, wish: CallVoter, voter: SimulatedVoter, connection: int
+        self,
+        connections: VoterConnections,
+        name: str,
+        wishes: list[CallVoter],
+        voter: SimulatedVoter,
+        connection: int,
     ) -> None:
         self.connections = connections
-        self.wish = wish
+        self.name = name
+        self.wishes = wishes
         self.voter = voter
         self.run = voter.runs
         self.connection = connection
         self.done = False
 
     def arrive(self) -> None:
-        """The call is where it was sent; who asks another voter is refused there, as its access list does."""
-        if self.voter.running and self.voter.admits(self.wish.voter):
-            self.voter.take(self.wish.call, self.run, self._answered)
+        """The calls are where they were sent; who asks another voter is refused there, as its access list does."""
+        if self.voter.running and self.voter.admits(self.name):
+            self.voter.take([wish.call for wish in self.wishes], self.run, self._answered)
         else:
             self.connections.network.send(self.voter.node, self.connections.node, self.fail)
 
-    def _answered(self, reply: Reply) -> None:
-        self.connections.network.send(self.voter.node, self.connections.node, partial(self._finish, reply))
+    def _answered(self, replies: list[Reply]) -> None:
+        self.connections.network.send(self.voter.node, self.connections.node, partial(self._finish, replies))
 
-    def _finish(self, reply: Reply) -> None:
-        connections, wish = self.connections, self.wish
+    def _finish(self, replies: list[Reply]) -> None:
+        connections, name, connection = self.connections, self.name, self.connection
         if self.done or not connections.open:
             return
-        if connections.numbers[wish.voter] != self.connection:
+        if connections.numbers[name] != connection:
             self.fail()
             return
         self.done = True
         connections.deliver(
-            VoterAnswered(number=wish.number, voter=wish.voter, reply=reply, connection=self.connection)
+            [
+                VoterAnswered(number=wish.number, voter=name, reply=reply, connection=connection)
+                for wish, reply in zip(self.wishes, replies, strict=True)
+            ]
         )
 
     def fail(self) -> None:
         """There is no answer, and with what else is under way on this connection it is over."""
-        connections, wish = self.connections, self.wish
+        connections, name = self.connections, self.name
         if self.done or not connections.open:
             return
         self.done = True
-        if connections.numbers[wish.voter] == self.connection:
-            connections.numbers[wish.voter] += 1
-        connections.deliver(VoterFailed(number=wish.number, voter=wish.voter))
+        if connections.numbers[name] == self.connection:
+            connections.numbers[name] += 1
+        connections.deliver([VoterFailed(number=wish.number, voter=name) for wish in self.wishes])

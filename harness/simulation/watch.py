@@ -72,13 +72,22 @@ class OneInstance:
         if box in alive:
             alive.remove(box)
 
+    def machines_running(self) -> int:
+        """How many machines have something alive."""
+        return sum(map(bool, self._alive.values()))
+
     def running(self, machine: str) -> list[SimulatedContainer]:
         """What is alive of a machine right now."""
         return list(self._alive.get(machine, []))
 
 
+PROPOSALS_KEPT = 64
+"""Of each register, by their texts, that were proposed last."""
+
+
 @dataclass(slots=True)
 class _Register:
+    proposed_us: dict[str, int] = field(default_factory=dict)
     accepted_by: dict[tuple[Ballot, int], set[str]] = field(default_factory=dict)
     values: dict[Ballot, str] = field(default_factory=dict)
     chosen: dict[Ballot, Stored] = field(default_factory=dict)
@@ -88,12 +97,17 @@ _TELL_A_SET = (Form, Raise, Admit)
 
 
 class ChosenValues:
-    """Hook `saw` to every voter, for what it `HEARS`. It learns the sets of voters from the calls that tell them."""
+    """Hook `saw` to every voter, for what it `HEARS`, and `proposed` to what is sent to it. It learns the sets of
+    voters from the calls that tell them. While `on_chosen` is told of a content, `proposed_us` is when that was
+    proposed first: it may be chosen long after, by whoever finds it.
+    """
 
     HEARS: ClassVar[tuple[type[Call], ...]] = (Accept, *_TELL_A_SET)
 
-    def __init__(self, *, codec: Codec, told: Callable[[str], None]) -> None:
+    def __init__(self, *, codec: Codec, now: Callable[[], int], told: Callable[[str], None]) -> None:
         self.sets: dict[int, VoterSet] = {}
+        self.proposed_us = 0
+        self._now = now
         self._codec = codec
         self._told = told
         self._registers: dict[str, _Register] = {}
@@ -112,7 +126,7 @@ class ChosenValues:
             self._learn_set(VoterSet(version=call.to.set_version, members=dict(call.members)))
         if not isinstance(call, Accept) or not isinstance(reply, Accepted):
             return
-        register = self._registers.setdefault(call.key, _Register())
+        register = self._register(call.key)
         known = register.values.setdefault(call.ballot, call.value)
         if known != call.value:
             self._told(f"register {call.key}: ballot {call.ballot} carries two values")
@@ -120,11 +134,29 @@ class ChosenValues:
         voter_set = self.sets.get(call.to.set_version)
         if voter_set is None or not voter_set.has(voter.node, call.to.incarnation):
             return
-        voters = register.accepted_by.setdefault((call.ballot, voter_set.version), set())
+        round_of_set = (call.ballot, voter_set.version)
+        voters = register.accepted_by.get(round_of_set)
+        if voters is None:
+            voters = register.accepted_by[round_of_set] = set()
         before = len(voters)
         voters.add(voter.node)
         if before < len(voters) == voter_set.majority:
+            self.proposed_us = register.proposed_us.get(call.value, self._now())
             self._choose(call.key, register, call.ballot, self._codec.decode(call.value))
+
+    def proposed(self, call: Accept) -> None:
+        """Somebody has sent that to a voter."""
+        proposed_us = self._register(call.key).proposed_us
+        if call.value not in proposed_us:
+            proposed_us[call.value] = self._now()
+            if len(proposed_us) > PROPOSALS_KEPT:
+                del proposed_us[next(iter(proposed_us))]
+
+    def _register(self, key: str) -> _Register:
+        register = self._registers.get(key)
+        if register is None:
+            register = self._registers[key] = _Register()
+        return register
 
     def _learn_set(self, voter_set: VoterSet) -> None:
         known = self.sets.setdefault(voter_set.version, voter_set)
@@ -177,9 +209,12 @@ class PausedNodes:
             now_us, paused = self._now(), [entry.name for entry in newer.record.nodes if entry.paused]
             self._since_us = {name: self._since_us.get(name, now_us) for name in paused}
 
-    def known_for_us(self, node: str) -> int:
-        """How long a node has been Paused by now; 0 when it is not, or so lately that not everybody need know it."""
-        paused_us = self._now() - self._since_us.get(node, self._now())
+    def known_for_us(self, node: str, *, at_us: int | None = None) -> int:
+        """How long a node had been Paused by then, or by now; 0 when it is not, or so lately that not everybody need
+        know it.
+        """
+        then_us = self._now() if at_us is None else at_us
+        paused_us = then_us - self._since_us.get(node, then_us)
         return paused_us if paused_us > self._seen_us else 0
 
 

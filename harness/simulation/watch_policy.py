@@ -118,7 +118,8 @@ class PlacedWhereItMayRun:
         before, after = older.record, newer.record
         if not isinstance(before, GroupRecord) or not isinstance(after, GroupRecord) or after.owner is None:
             return
-        if before.owner != after.owner and self._paused.known_for_us(after.owner.node):
+        known_us = self._paused.known_for_us(after.owner.node, at_us=self._chosen.proposed_us)
+        if before.owner != after.owner and known_us:
             self._look_for_another(key, after)
 
     def _look_for_another(self, key: str, record: GroupRecord) -> None:

@@ -16,7 +16,7 @@ from chaos.search.hunt import Hunt, broken_by, play, schedule_of
 from chaos.search.schedule_file import Schedule, read_schedule, topology_of, write_schedule
 from chaos.search.shrinking import Shrinking
 from harness.errors import UsageError
-from harness.simulation.fault_kinds import FaultKind, Planned
+from harness.simulation.fault_kinds import OF_VOTERS, FaultKind, Planned
 from harness.simulation.plants import OwnerIsANode
 
 SMALL_RIG = {"nodes": 3, "groups": 2}
@@ -130,7 +130,7 @@ def test_every_rig_that_is_drawn_can_be_made_and_all_sizes_are_drawn() -> None:
         ("node1 -> node7", "x.yaml:4: node.reset has no target 'node7' in this rig, expected one of node1,"),
         ("9s -> 9h", "x.yaml:4: at is 9h, expected a duration from 0s to 46s"),
         ("seed: 3 -> seed: x", "x.yaml:2: seed is 'x', expected a whole number"),
-        ("nodes: 3 -> nodes: 30", "x.yaml:3: nodes is 30, expected a whole number from 1 to 9"),
+        ("nodes: 3 -> nodes: 300", "x.yaml:3: nodes is 300, expected a whole number from 1 to 64"),
         ("at: -> when: 1s, at:", "x.yaml:4: a fault has no key 'when'"),
         ("nodes: 3 -> nodes: 3, settings: {fencing: self}, groups: 1", ""),
     ],
@@ -255,3 +255,16 @@ def test_a_journal_that_is_not_ours_or_of_another_version_is_refused(
 
     assert run_command(["replay", str(file)]) == 2
     assert what in capsys.readouterr().err
+
+
+def test_nodes_without_a_vote_are_struck_by_what_concerns_them() -> None:
+    rig = {"nodes": 5, "voters": 3, "groups": 4}
+    voters = {node.name for node in topology_of(rig).voters}
+    schedules = [schedule_of(seed, rig) for seed in range(30)]
+
+    of_voters = [fault for schedule in schedules for fault in schedule.faults if fault.kind in OF_VOTERS]
+
+    assert of_voters
+    assert {fault.target for fault in of_voters} <= voters
+    assert any(fault.target == "node5" for schedule in schedules for fault in schedule.faults)
+    assert not any(play(schedule).broken for schedule in schedules[:5])

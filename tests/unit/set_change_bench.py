@@ -75,7 +75,7 @@ class SetBench:
 
     def __post_init__(self) -> None:
         self.violations: list[str] = []
-        self.chosen = ChosenValues(codec=JsonCodec(), told=self.violations.append)
+        self.chosen = ChosenValues(codec=JsonCodec(), now=lambda: 0, told=self.violations.append)
         self.voters: dict[str, Acceptor] = {}
         self.settled = VoterSet(version=1, members=self.members)
         self.pending: VoterSet | None = None

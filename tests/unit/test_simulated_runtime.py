@@ -1,0 +1,145 @@
+"""The heap of virtual time and the coroutines on it."""
+
+import pytest
+
+from harness.ports import DeadlinePassed
+from harness.simulation.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
+
+SECOND = 1_000_000
+
+
+def failed(task: SimulatedTask, error: Exception) -> None:
+    raise AssertionError(task.name) from error
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+def runtime(clock: VirtualClock) -> SimulatedRuntime:
+    return SimulatedRuntime(clock, on_error=failed)
+
+
+def test_what_is_due_at_one_time_runs_in_the_order_in_which_it_was_scheduled(clock: VirtualClock) -> None:
+    ran: list[str] = []
+
+    def first() -> None:
+        ran.append("first")
+        clock.at(5, lambda: ran.append("put there by the first"))
+        clock.at(0, lambda: ran.append("late already"))
+
+    clock.at(5, first)
+    clock.at(5, lambda: ran.append("second"))
+    clock.at(6, lambda: ran.append("later"))
+    clock.run_until(10)
+
+    assert ran == ["first", "second", "put there by the first", "late already", "later"]
+    assert clock.now_us == 10
+
+
+def test_a_result_within_its_limit_is_returned(clock: VirtualClock, runtime: SimulatedRuntime) -> None:
+    told: list[object] = []
+
+    async def inner() -> str:
+        await runtime.sleep(SECOND)
+        await runtime.sleep(SECOND)
+        return "done"
+
+    async def at_once() -> str:
+        return "at once"
+
+    async def root() -> None:
+        told.append(await runtime.within(3 * SECOND, inner()))
+        told.append(await runtime.within(0, at_once()))
+        told.append(clock.now_us)
+
+    runtime.spawn(root(), name="root")
+    clock.run_until(10 * SECOND)
+
+    assert told == ["done", "at once", 2 * SECOND]
+
+
+def test_what_is_late_ends_where_it_waits(clock: VirtualClock, runtime: SimulatedRuntime) -> None:
+    told: list[object] = []
+
+    async def inner() -> None:
+        try:
+            await runtime.within(8 * SECOND, runtime.sleep(9 * SECOND))
+        finally:
+            told.append("cleaned up")
+
+    async def root() -> None:
+        try:
+            await runtime.within(2 * SECOND, inner())
+        except DeadlinePassed as late:
+            told.append(str(late))
+        told.append(clock.now_us)
+        await runtime.sleep(20 * SECOND)
+        told.append("goes on")
+
+    runtime.spawn(root(), name="root")
+    clock.run_until(60 * SECOND)
+
+    assert told == ["cleaned up", "nothing within 2 s", 2 * SECOND, "goes on"]
+
+
+def test_an_error_comes_out_of_it(clock: VirtualClock, runtime: SimulatedRuntime) -> None:
+    told: list[str] = []
+
+    async def inner() -> None:
+        await runtime.sleep(1)
+        raise ValueError("wrong")
+
+    async def root() -> None:
+        with pytest.raises(ValueError, match="wrong"):
+            await runtime.within(SECOND, inner())
+        told.append("heard")
+
+    runtime.spawn(root(), name="root")
+    clock.run_until(SECOND)
+
+    assert told == ["heard"]
+
+
+def test_a_killed_process_ends_what_it_waits_for_within_a_limit(
+    clock: VirtualClock, runtime: SimulatedRuntime
+) -> None:
+    told: list[str] = []
+
+    async def inner() -> None:
+        try:
+            await runtime.sleep(5 * SECOND)
+        finally:
+            told.append("cleaned up")
+
+    async def root() -> None:
+        await runtime.within(9 * SECOND, inner())
+        told.append("never")
+
+    runtime.spawn(root(), name="root")
+    clock.run_until(SECOND)
+    runtime.kill()
+    clock.run_until(60 * SECOND)
+
+    assert told == ["cleaned up"]
+
+
+def test_a_process_that_was_frozen_beyond_the_limit_is_late(clock: VirtualClock, runtime: SimulatedRuntime) -> None:
+    told: list[str] = []
+
+    async def root() -> None:
+        try:
+            await runtime.within(2 * SECOND, runtime.sleep(SECOND))
+        except DeadlinePassed:
+            told.append("late")
+
+    runtime.spawn(root(), name="root")
+    clock.run_until(SECOND // 2)
+    runtime.hold()
+    clock.run_until(4 * SECOND)
+    runtime.release()
+    clock.run_until(5 * SECOND)
+
+    assert told == ["late"]
