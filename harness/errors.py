@@ -25,6 +25,7 @@ __all__ = [
     "CleanupError",
     "ConditionUnmet",
     "EngineError",
+    "EngineTooLate",
     "EngineUnanswered",
     "HarnessError",
     "NoSuchContainer",
@@ -89,6 +90,11 @@ class EngineError(BlackstartError):
 class EngineUnanswered(EngineError):
     """The engine gave no answer in time, or the connection broke: the call may still be carried out, even much
     later.
+    """
+
+
+class EngineTooLate(EngineError):
+    """The call has waited until after its time and was not sent: nothing was asked of the engine, and nothing will be.
     """
 
 

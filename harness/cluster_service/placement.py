@@ -12,9 +12,14 @@ from collections.abc import Collection, Mapping, Sequence
 from harness.model.records import NodeEntry, SessionState
 from harness.model.topology import Failback, GroupSpec, Priority
 
-__all__ = ["claim_places", "failback_target", "next_after_failure", "rank_claimants", "refusals"]
+__all__ = ["claim_places", "failback_target", "next_after_failure", "rank_claimants", "refusals", "urgency"]
 
 _URGENCY = {Priority.HIGH: 0, Priority.MEDIUM: 1, Priority.LOW: 2, Priority.NO_AUTO_START: 3}
+
+
+def urgency(group: GroupSpec) -> int:
+    """The smaller, the sooner the group is placed and started."""
+    return _URGENCY[group.priority]
 
 
 def possible(group: GroupSpec, nodes: Sequence[str]) -> list[str]:
@@ -57,7 +62,7 @@ def rank_claimants(
     """
     owned = {name: groups_owned.get(name, 0) for name in candidates}
     ranking: dict[str, list[str]] = {}
-    for group in sorted(orphans, key=lambda spec: (_URGENCY[spec.priority], spec.name)):
+    for group in sorted(orphans, key=lambda spec: (urgency(spec), spec.name)):
         order = {name: place for place, name in enumerate(candidates)}
         preferred = {name: place for place, name in enumerate(group.preferred_owners)}
         able = possible(group, candidates)
@@ -91,7 +96,7 @@ def claim_places(
     able = frozenset(name for name in candidates if name not in paused) or frozenset(candidates)
     line = sorted((owned[name], order[name]) for name in able)
     places: dict[str, int] = {}
-    for group in sorted(orphans, key=lambda spec: (_URGENCY[spec.priority], spec.name)):
+    for group in sorted(orphans, key=lambda spec: (urgency(spec), spec.name)):
         first, place = None, None
         if group.preferred_owners or group.possible_owners:
             ranking = rank_claimants(orphans=[group], candidates=candidates, groups_owned=owned, paused=paused)

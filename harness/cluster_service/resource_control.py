@@ -15,14 +15,15 @@ What is done for one resource of an owned group that is not being moved, first m
 | Online by hand, not wanted | RequestState 1, with its providers, as if it had been asked for |
 | Failed | as `failure_policy` says |
 | there is a reason to move the group | BeginMove, as `group_move` says |
-| Offline, wanted, providers Online, this node not Paused | ONLINE |
+| Offline, wanted, providers Online, this node not Paused | ONLINE, when it is its turn |
 | Online, not wanted, or a provider set without any Online | OFFLINE, once no dependent is up |
 
 A group that is being moved: as `group_move` says.
 A resource of a group that another session may own: OPEN without adopting, so that its stopped machine stands ready.
 """
 
-from collections.abc import Callable
+import heapq
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -32,9 +33,10 @@ from harness.cluster_service.failure_policy import FailurePolicy
 from harness.cluster_service.group_move import GroupMove
 from harness.cluster_service.group_requests import GroupRequests
 from harness.cluster_service.ids import Ids
-from harness.cluster_service.look import LOOK_US
+from harness.cluster_service.look import LOOK_US, REST_US
 from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import (
+    ROUTINE,
     Action,
     ChangeRegister,
     Event,
@@ -46,12 +48,12 @@ from harness.cluster_service.messages import (
     Settled,
 )
 from harness.cluster_service.node import NodeManager
+from harness.cluster_service.placement import urgency
 from harness.cluster_service.readiness import stands_ready
 from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
 from harness.cluster_service.resource_log import failure_line, move_line, online_line, resource_line, wish_lines
 from harness.cluster_service.resource_orders import ResourceOrders
-from harness.cluster_service.turns import soonest
 from harness.database.proposer import Result
 from harness.model.administrative_changes import RequestState
 from harness.model.changes import (
@@ -68,6 +70,14 @@ __all__ = ["ResourceControlManager"]
 
 RETRY_US = 100_000
 """After a request that ended with an error: how long until the facts are looked at again."""
+
+STARTS_AT_ONCE = 8
+"""Starts under way on this node. An engine gains nothing from more, measured with up to 125: they would only wait in it
+while the time for which their orders are good runs out.
+"""
+
+START_PLACE_US = 3_000_000
+"""How long a start counts as one of them: many times what eight at once take."""
 
 OPEN_ATTEMPTS = 3
 OPEN_RETRY_LAST_US = 5_000_000
@@ -116,13 +126,18 @@ class ResourceControlManager:
         """
         self._session = session
         self._membership = membership
+        self._failover = failover
         self._guests_ended_us = guests_ended_us
         self._host_connected = False
-        self._look_at_all_us = 0
+        self._look_at_all_us = self._look_at_settled_us = 0
+        self._restless: set[str] = set()
         self._changed: set[str] = set()
         self._places: dict[str, int] = {}
         self._groups: dict[str, GroupFacts] = {}
         self._awake: dict[str, int] = {}
+        self._starts: dict[int, int] = {}
+        self._waiting: set[str] = set()
+        self._held_back: list[tuple[int, int, str]] = []
         self._orders = ResourceOrders(session=session, node=node, ids=ids)
         self._moves = GroupMove(
             session=session,
@@ -177,25 +192,52 @@ class ResourceControlManager:
         if not self._host_connected or not self._membership.may_act(now):
             return actions
         for name in self._to_look_at(now, event):
-            self._orders.wakes.pop(name, None)
+            facts = self._groups[name]
+            self._orders.looks_at(name)
+            steps = self._next_step(now, facts)
+            actions += steps
+            if not steps and self._owns(facts.record) and self._is_settled(facts):
+                self._restless.discard(name)
+        while self._held_back and self._may_start(now):
+            _, _, name = heapq.heappop(self._held_back)
+            self._waiting.discard(name)
             actions += self._next_step(now, self._groups[name])
         return actions
 
     def _to_look_at(self, now: int, event: Event) -> list[str]:
-        """What a fact about one group changes is that group; all others are looked at now and then, and when a time of
-        theirs has come.
+        """What a fact about one group changes is that group. A fact that may concern all is a look at all of them;
+        otherwise those that are as they are wanted are looked at every few seconds, the others more often, and each
+        when a time of its own has come.
         """
-        if not _is_about_one_group(event) or now >= self._look_at_all_us:
+        names: Iterable[str] = self._awake
+        one = _is_about_one_group(event)
+        if not (one or isinstance(event, ROUTINE)) or now >= self._look_at_settled_us:
+            self._look_at_settled_us, self._look_at_all_us = now + REST_US, now + LOOK_US
+        elif not one or now >= self._look_at_all_us:
             self._look_at_all_us = now + LOOK_US
-            self._changed.clear()
-            return sorted(self._awake, key=self._awake.__getitem__)
-        due = {name for name, when_us in self._orders.wakes.items() if now >= when_us}
-        changed, self._changed = self._changed | due, set()
-        return sorted((name for name in changed if name in self._awake), key=self._awake.__getitem__)
+            names = self._restless | self._orders.due(now)
+        else:
+            names = self._changed | self._orders.due(now) | self._requests.groups()
+        awake = self._awake
+        found = [name for name in names if name in awake]
+        self._changed.clear()
+        if len(found) > 1:
+            found.sort(key=awake.__getitem__)
+        return found
+
+    def _is_settled(self, facts: GroupFacts) -> bool:
+        """Whether a group of this session is as it is wanted, and nobody has asked for anything else."""
+        record = facts.record
+        if facts.change is not None or facts.uncertain or record.move is not None:
+            return False
+        return not self._requests.asked(record.spec.name) and all(
+            resource.is_as_wanted(record.epoch, record.persistent.get(name, False))
+            for name, resource in facts.resources.items()
+        )
 
     def next_wake(self, now: int) -> int | None:
         """When a delay of some resource is over."""
-        return soonest(now, self._orders.wakes.values())
+        return self._orders.next_wake(now)
 
     # Facts
 
@@ -207,9 +249,14 @@ class ResourceControlManager:
         """Something of that group has changed: it is looked at again, in the order in which groups were seen first."""
         self._awake[group] = self._places[group]
         self._changed.add(group)
+        self._restless.add(group)
 
     def _forget_states(self) -> None:
         self._awake = dict(self._places)
+        self._restless.update(self._places)
+        self._starts.clear()
+        self._held_back.clear()
+        self._waiting.clear()
         for facts in self._groups.values():
             for name, old in list(facts.resources.items()):
                 facts.resources[name] = ResourceFacts(
@@ -238,7 +285,8 @@ class ResourceControlManager:
                 resource.to_fail = ""
                 resource.stuck_since_us = None
         for spec in record.spec.resources:
-            facts.resources.setdefault(spec.name, ResourceFacts())
+            if spec.name not in facts.resources:
+                facts.resources[spec.name] = ResourceFacts()
         actions: list[Action] = [*wish_lines(old, record)] if self._owns(record) else []
         if self._owns(old) and old.move != record.move:
             actions.append(move_line(old, record))
@@ -255,6 +303,7 @@ class ResourceControlManager:
         asked = resource.request
         if asked is not None and report.number == asked.number:
             resource.request = None
+            self._starts.pop(asked.number, None)
             self._request_ended(now, asked, report, resource)
         if not owned:
             return []
@@ -413,6 +462,29 @@ class ResourceControlManager:
             self._orders.wake(facts, due + 1)
         return None
 
+    def _start(self, now: int, facts: GroupFacts, spec: ResourceSpec) -> list[Action]:
+        """In its turn: of the groups that wait for other starts to end, the more urgent ones first."""
+        group = facts.record.spec
+        place = (urgency(group), self._places[group.name], group.name)
+        if not self._may_start(now) or (self._held_back and self._held_back[0] < place):
+            self._restless.discard(group.name)
+            if group.name not in self._waiting:
+                self._waiting.add(group.name)
+                heapq.heappush(self._held_back, place)
+            self._orders.wake(facts, min(self._starts.values(), default=now) + START_PLACE_US)
+            return []
+        call = self._orders.call(now, facts, spec, EntryPoint.ONLINE, why=Why.START)
+        self._starts[call.request.number] = now
+        return [call]
+
+    def _may_start(self, now: int) -> bool:
+        """Whether fewer starts are under way than an engine gains by. One that takes long, because its machine is not
+        ready or its engine does not answer, holds up no others.
+        """
+        if len(self._starts) >= STARTS_AT_ONCE:
+            self._starts = {number: since for number, since in self._starts.items() if now < since + START_PLACE_US}
+        return len(self._starts) < STARTS_AT_ONCE
+
     def _stand_ready(self, now: int, facts: GroupFacts) -> list[Action]:
         """Open what another session owns or may own, without adopting; end what runs here all the same. When all of it
         is open and ended, nothing is to be done before something of it changes.
@@ -438,8 +510,7 @@ class ResourceControlManager:
         """What was opened once is looked after for as long as it is known here."""
         if any(resource.opened_epoch is not None or resource.request for resource in facts.resources.values()):
             return True
-        cluster = self._membership.cluster
-        return cluster is None or stands_ready(self._session.node, name, len(cluster.groups))
+        return stands_ready(self._session.node, name, self._failover.groups_asked())
 
     @staticmethod
     def _is_ready(now: int, resource: ResourceFacts) -> bool:
@@ -470,7 +541,7 @@ class ResourceControlManager:
             return self._failures.next_for(now, facts, spec, wanted)
         held = self._moves.paused() or self._requests.holds_starts(record.spec.name)
         if resource.state is ResourceState.OFFLINE and wanted and not held and facts.providers_online(spec):
-            return [self._orders.call(now, facts, spec, EntryPoint.ONLINE, why=Why.START)]
+            return self._start(now, facts, spec)
         must_end = not wanted or facts.providers_gone(spec)
         if resource.state is ResourceState.ONLINE and must_end and facts.dependents_down(spec):
             return [self._orders.call(now, facts, spec, EntryPoint.OFFLINE, why=Why.REQUEST)]

@@ -57,6 +57,14 @@ class ResourceFacts:
     try_again: bool = False
     retry_with: int | None = None
 
+    def is_as_wanted(self, epoch: int, wanted: bool) -> bool:
+        """Whether it was opened under that epoch, is Online or Offline as it shall be, and nothing is under way."""
+        if self.request is not None or self.change is not None or self.opened_epoch != epoch:
+            return False
+        if self.clean_stop or self.found_online or self.to_fail or self.try_again or self.stuck_since_us is not None:
+            return False
+        return self.state is (ResourceState.ONLINE if wanted else ResourceState.OFFLINE)
+
     def become_failed(self, now: int, failure: str, evidence: str) -> None:
         """It has failed; `failure` names this failure among all of the resource's."""
         self.state = ResourceState.FAILED

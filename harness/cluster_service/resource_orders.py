@@ -4,11 +4,14 @@ Every decision goes out through here, so that what is under way is noted in the 
 most one request for a resource, at most one change for a group. What is not allowed to happen yet sets a wake.
 """
 
+import heapq
+
 from harness.cluster_service.failover import group_key
 from harness.cluster_service.ids import Ids
 from harness.cluster_service.messages import CallHost, ChangeRegister
 from harness.cluster_service.node import NodeManager
 from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
+from harness.cluster_service.turns import soonest
 from harness.model.changes import Change
 from harness.model.host import EntryPoint, HostRequest, Why
 from harness.model.session import Session
@@ -18,10 +21,11 @@ __all__ = ["ResourceOrders"]
 
 
 class ResourceOrders:
-    """Makes orders under this session's right. `wakes` are the times at which the first delay in a group is over."""
+    """Makes orders under this session's right, and keeps the times at which the first delay in each group is over."""
 
     def __init__(self, *, session: Session, node: NodeManager, ids: Ids) -> None:
-        self.wakes: dict[str, int] = {}
+        self._wakes: dict[str, int] = {}
+        self._in_order: list[tuple[int, str]] = []
         self._session = session
         self._node = node
         self._ids = ids
@@ -30,7 +34,34 @@ class ResourceOrders:
     def wake(self, facts: GroupFacts, when_us: int) -> None:
         """Look at the group again at that time."""
         group = facts.record.spec.name
-        self.wakes[group] = min(when_us, self.wakes.get(group, when_us))
+        known = self._wakes.get(group)
+        if known is None or when_us < known:
+            self._wakes[group] = when_us
+            heapq.heappush(self._in_order, (when_us, group))
+
+    def looks_at(self, group: str) -> None:
+        """The group is looked at now, whatever it was to be looked at for."""
+        self._wakes.pop(group, None)
+
+    def due(self, now: int) -> set[str]:
+        """The groups that are to be looked at by now."""
+        if now < self._first_us(now):
+            return set()
+        return {name for name, when_us in self._wakes.items() if now >= when_us}
+
+    def next_wake(self, now: int) -> int | None:
+        """When after `now` a group is to be looked at next."""
+        first_us = self._first_us(now)
+        if first_us <= now:
+            return soonest(now, self._wakes.values())
+        return first_us if self._in_order else None
+
+    def _first_us(self, now: int) -> int:
+        """The earliest of all times; some time after `now` when there is none."""
+        heap = self._in_order
+        while heap and self._wakes.get(heap[0][1]) != heap[0][0]:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else now + 1
 
     def free(self, now: int, facts: GroupFacts, resource: ResourceFacts) -> bool:
         """Whether a request for that resource may be made now."""

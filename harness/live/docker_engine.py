@@ -21,9 +21,10 @@ import docker.types
 import requests
 import urllib3.exceptions
 
-from harness.errors import EngineError, EngineUnanswered, NoSuchContainer
+from harness.errors import EngineError, EngineTooLate, EngineUnanswered, NoSuchContainer
 from harness.live.docker_events import EventStream
 from harness.live.node_environment import ENGINE_SOCKET
+from harness.live.runtime import boot_time_us
 from harness.model import labels as label
 from harness.model.labels import Role
 from harness.model.machine import MachineSpec
@@ -72,6 +73,7 @@ class DockerEngine:
         self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="engine")
         self._free = asyncio.Semaphore(THREADS)
         self._bulk = asyncio.Semaphore(BULK_THREADS)
+        self._answered = 0
         self._shared_volumes: dict[str, str] = {}
 
     def close(self) -> None:
@@ -148,9 +150,14 @@ class DockerEngine:
         )
         return str(made["Id"])
 
-    async def start(self, container: str) -> None:
-        """Start by id. Harmless when it runs."""
-        await self._call(f"start {container[:12]}", lambda: self._client.start(container), container=True)
+    async def start(self, container: str, *, not_after_us: int | None = None) -> None:
+        """Start by id. Harmless when it runs. Not sent after that time of the boot-time clock."""
+        await self._call(
+            f"start {container[:12]}",
+            lambda: self._client.start(container),
+            container=True,
+            not_after_us=not_after_us,
+        )
 
     async def kill(self, container: str, *, signal: int = 9) -> None:
         """Send a signal; SIGKILL waits for the end."""
@@ -212,19 +219,17 @@ class DockerEngine:
 
     # How a call travels.
 
-    async def _call(self, what: str, call: Callable[[], T], *, container: bool = False) -> T:
+    async def _call(
+        self, what: str, call: Callable[[], T], *, container: bool = False, not_after_us: int | None = None
+    ) -> T:
         """`call` on a thread. `container`: a 404 is about the container that was named, and not about something that
-        it needs.
+        it needs. What has waited for a thread until after `not_after_us`, of the boot-time clock, is not sent.
         """
         began = time.monotonic()
+        await self._take_thread(what)
         try:
-            async with asyncio.timeout(CALL_LIMIT_S):
-                await self._free.acquire()
-        except TimeoutError as error:
-            raise EngineUnanswered(
-                f"{what}: not sent: {THREADS} earlier calls are still unanswered after {CALL_LIMIT_S} s"
-            ) from error
-        try:
+            if not_after_us is not None and boot_time_us() > not_after_us:
+                raise EngineTooLate(f"{what}: not sent: its time has passed")
             work = self._threads.submit(self._spoken, call)
         except BaseException:
             self._free.release()
@@ -233,11 +238,15 @@ class DockerEngine:
         try:
             # The SDK's own limit is for each read: an answer that trickles in would have none.
             async with asyncio.timeout(2 * CALL_LIMIT_S):
-                return await asyncio.wrap_future(work)
+                found = await asyncio.wrap_future(work)
+            self._answered += 1
+            return found
         except docker.errors.NotFound as error:
+            self._answered += 1
             kind = NoSuchContainer if container else EngineError
             raise kind(f"{what}: {error.explanation or error}") from error
         except docker.errors.APIError as error:
+            self._answered += 1
             raise EngineError(f"{what}: the engine refused: {error.explanation or error}") from error
         except (
             docker.errors.DockerException,
@@ -249,6 +258,27 @@ class DockerEngine:
             raise EngineUnanswered(
                 f"{what}: no answer after {took_s:.1f} s: {error or type(error).__name__}"
             ) from error
+
+    async def _take_thread(self, what: str) -> None:
+        """Wait for a thread, in line; raises EngineUnanswered when meanwhile no call at all is answered for as long as
+        one may take.
+        """
+        if not self._free.locked():
+            await self._free.acquire()
+            return
+        taken = asyncio.ensure_future(self._free.acquire())
+        try:
+            while not taken.done():
+                answered = self._answered
+                await asyncio.wait((taken,), timeout=CALL_LIMIT_S)
+                if not taken.done() and self._answered == answered:
+                    raise EngineUnanswered(
+                        f"{what}: not sent: {THREADS} earlier calls wait, and none was answered for {CALL_LIMIT_S} s"
+                    )
+        except BaseException:
+            if not taken.cancel():
+                self._free.release()
+            raise
 
     def _spoken(self, call: Callable[[], T]) -> T:
         """`call`, in a version of the engine's language that it still speaks. Called on a thread.

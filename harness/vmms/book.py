@@ -115,6 +115,7 @@ class Book:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self.machines: dict[str, MachineRecord] = {}
+        self._stood_for: dict[str, MachineRecord] = {}
         self.floors: dict[str, int] = {}
 
     def record(self, name: str, group: str) -> MachineRecord:
@@ -130,7 +131,20 @@ class Book:
 
     def container(self, container: str) -> tuple[MachineRecord, MachineContainer] | None:
         """The machine whose current container this is."""
-        for record in self.machines.values():
-            if record.current is not None and record.current.id == container:
-                return record, record.current
-        return None
+        record = self._stood_for.get(container)
+        if record is None or record.current is None or record.current.id != container:
+            return None
+        return record, record.current
+
+    def put(self, record: MachineRecord, box: MachineContainer) -> None:
+        """From now on that container stands for the machine."""
+        if record.current is not None:
+            self._stood_for.pop(record.current.id, None)
+        record.current = box
+        self._stood_for[box.id] = record
+
+    def forget_container(self, record: MachineRecord) -> None:
+        """The machine's container is gone."""
+        if record.current is not None:
+            self._stood_for.pop(record.current.id, None)
+        record.forget_container()

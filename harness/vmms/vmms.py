@@ -7,7 +7,7 @@ two of its habits: a failed start is never believed to be without effect, and an
 """
 
 from harness.coordination import all_of
-from harness.errors import EngineError, EngineUnanswered, NoSuchContainer
+from harness.errors import EngineError, EngineTooLate, EngineUnanswered, NoSuchContainer
 from harness.model import labels as label
 from harness.model.labels import Role
 from harness.model.machine import MachineNotice, MachineSpec, MachineState, MachineView, Order, Proof
@@ -150,7 +150,7 @@ class Vmms:
                 return record.view()
             box = await self._startable(record, turn)
             self._check(record, order, turn)
-            return await self._start(record, box, turn)
+            return await self._start(record, box, order)
 
     async def shut_down(self, machine: str, *, grace_us: int) -> Proof:
         """End gracefully: TERM, then after `grace_us` microseconds KILL. Both leave no `stop` event. Raises EngineError
@@ -248,14 +248,20 @@ class Vmms:
         self._log("order-refused", text, machine=machine, epoch=order.epoch, session=str(order.session))
         return OrderRefused(text)
 
-    async def _start(self, record: MachineRecord, box: MachineContainer, turn: int) -> MachineView:
+    async def _start(self, record: MachineRecord, box: MachineContainer, order: Order) -> MachineView:
         # Until the engine has answered, and for ever if it does not, this container may start at any time.
         box.start_unanswered = True
         box.awaited_starts += 1
         box.version += 1
         record.starts_under_way += 1
+        turn = record.turn
         try:
-            await self._start_and_look(record, box)
+            await self._start_and_look(record, box, order.not_after_us)
+        except EngineTooLate as late:
+            # Nothing was asked of the engine, so the container is as it was.
+            box.start_unanswered = False
+            box.awaited_starts = max(box.awaited_starts - 1, 0)
+            raise self._refused(record.name, order, "its time has passed") from late
         finally:
             record.starts_under_way -= 1
             record.changed.notify()
@@ -263,11 +269,13 @@ class Vmms:
             raise EngineError(f"start of {record.name}: it was ended while it started")
         return record.view()
 
-    async def _start_and_look(self, record: MachineRecord, box: MachineContainer) -> None:
+    async def _start_and_look(self, record: MachineRecord, box: MachineContainer, not_after_us: int) -> None:
         failure: EngineError | None = None
         runs = box.runs
         try:
-            await self._engine.start(box.id)
+            await self._engine.start(box.id, not_after_us=not_after_us)
+        except EngineTooLate:
+            raise
         except EngineError as error:
             failure = error
         seen = await self._engine.inspect(box.id)
@@ -318,8 +326,9 @@ class Vmms:
             await self._engine.remove(made)
             raise EngineError(f"creation of {record.name}: it was ended meanwhile")
         record.create_unanswered = False
-        record.current = MachineContainer(id=made, spec=spec)
-        return record.current
+        box = MachineContainer(id=made, spec=spec)
+        self._book.put(record, box)
+        return box
 
     # Ends.
 

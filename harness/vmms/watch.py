@@ -212,7 +212,7 @@ class Watch:
             asked = box.evidence.asked or record.ends_under_way > 0
             box.running = False
             box.conclude(Ending.ASKED if asked else Ending.UNKNOWN, "its container was removed")
-        record.forget_container()
+        self._book.forget_container(record)
         record.changed.notify()
         self.tell(record, live=live)
 
@@ -319,4 +319,4 @@ class Watch:
             box.exit_code = seen.exit_code
             if seen.started:
                 box.conclude(Ending.UNKNOWN, "found stopped by listing")
-        record.current = box
+        self._book.put(record, box)

@@ -517,3 +517,16 @@ async def status_of(world: World, begun: str) -> int | None:
             return status
         await world.engine.inspect(NOBODY)
     raise AssertionError(f"{begun} has not ended")
+
+
+def test_a_start_that_comes_too_late_is_not_sent(world: World) -> None:
+    async def scenario() -> Container:
+        container = await prepared(world)
+        with pytest.raises(EngineError, match="its time has passed"):
+            await world.engine.start(container, not_after_us=0)
+        return await seen(world, container)
+
+    found = world.run(scenario())
+
+    assert not found.running
+    assert not found.started

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from harness.errors import EngineUnanswered
+from harness.errors import EngineError, EngineUnanswered
 from harness.live import docker_engine
 from harness.live.docker_engine import THREADS, DockerEngine, parse_time_ns
+from harness.live.runtime import boot_time_us
 
 LIMIT_S = 10.0
 CONTAINER = "c" * 64
@@ -134,7 +135,7 @@ def test_an_engine_that_is_too_new_is_asked_again_in_its_oldest_language(tmp_pat
 
 NOBODY_THERE = """
 import asyncio, sys
-from harness.errors import EngineUnanswered
+from harness.errors import EngineError, EngineUnanswered
 from harness.live.docker_engine import DockerEngine
 async def ask():
     try:
@@ -173,6 +174,39 @@ def test_call_that_waits_in_vain_for_a_thread_is_never_sent(tmp_path: Path, monk
     assert "not sent" in outcomes[-1]
     assert len(requests) == THREADS
     assert not any("start" in request for request in requests)
+
+
+def test_call_that_waits_long_is_sent_as_long_as_others_are_answered(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionResetError):
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                await asyncio.sleep(0.15)
+                writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        writer.close()
+
+    async def scenario() -> float:
+        server = await asyncio.start_unix_server(serve, str(tmp_path / "e"))
+        began_s = asyncio.get_running_loop().time()
+        with adapter_of(tmp_path / "e") as adapter:
+            await asyncio.gather(*(adapter.kill(f"{number:064x}") for number in range(4 * THREADS)))
+        took_s = asyncio.get_running_loop().time() - began_s
+        server.close()
+        await asyncio.sleep(0.01)
+        return took_s
+
+    assert run(scenario()) > docker_engine.CALL_LIMIT_S
+
+
+def test_start_that_has_waited_for_too_long_is_not_sent(tmp_path: Path) -> None:
+    async def scenario() -> list[str]:
+        async with silent_engine(tmp_path / "e") as engine:
+            with adapter_of(tmp_path / "e") as adapter:
+                with pytest.raises(EngineError, match="start cccccccccccc: not sent: its time has passed"):
+                    await adapter.start(CONTAINER, not_after_us=boot_time_us() - 1)
+                return engine.requests
+
+    assert run(scenario()) == []
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from machine_bench import FAR, MS, SECOND, Bench, BenchVmms, spec
 
-from harness.errors import EngineError, EngineUnanswered
+from harness.errors import EngineError, EngineTooLate, EngineUnanswered
 from harness.model.machine import Ending, MachineState, Proof
 from harness.ports import OrderRefused
 from harness.simulation.container import SimulatedContainer
@@ -342,3 +342,22 @@ class TestRestartOfVmms:
 async def _quietly(coroutine: Coroutine[Any, Any, Any]) -> None:
     with contextlib.suppress(EngineError, OrderRefused):
         await coroutine
+
+
+def test_a_start_that_was_not_sent_is_a_refusal_and_leaves_the_container_as_it_was(
+    bench: Bench, node: BenchVmms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.prepare()
+    before = [box.id for box in node.boxes()]
+
+    async def waits_too_long(container: str, *, not_after_us: int | None = None) -> None:
+        raise EngineTooLate(f"start of {container[:12]}: not sent after {not_after_us}")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(node.client, "start", waits_too_long)
+        with pytest.raises(OrderRefused, match="its time has passed"):
+            node.start()
+    bench.run(1)
+
+    assert node.start().state is MachineState.RUNNING
+    assert [box.id for box in node.boxes()] == before
