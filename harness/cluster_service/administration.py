@@ -25,6 +25,8 @@ from harness.cluster_service.messages import (
     AnswerCode,
     ChangeRegister,
     Event,
+    Refresh,
+    RegisterSeen,
     Requested,
     Settled,
     VotersKnown,
@@ -89,11 +91,18 @@ class AdministrationManager:
                 actions += self._let_in(now, event)
             case Settled():
                 actions += self._settled(event)
+            case RegisterSeen(record=GroupRecord() as record):
+                self.seen(record)
             case _:
                 pass
         for request in self._requests.all():
             actions += self._next_step(now, request)
         return actions
+
+    def seen(self, record: GroupRecord) -> None:
+        """A group's register was read."""
+        for request in self._requests.all():
+            request.unread.discard(record.spec.name)
 
     def next_wake(self, now: int) -> int | None:
         """When a request has waited for too long."""
@@ -144,9 +153,9 @@ class AdministrationManager:
         if request.call.startswith("node."):
             return self._about_node(cluster, request)
         if request.group is None:
-            unknown = self._find_group(cluster, request)
-            if unknown or request.group is None:
-                return unknown
+            first = self._find_group(cluster, request)
+            if first or request.group is None:
+                return first
         if self._requests.first_of(request.group) is not request:
             return []
         return self._about_group(cluster, self._failover.groups[request.group], request)
@@ -165,6 +174,15 @@ class AdministrationManager:
         if resource:
             named = next((name for name, record in groups.items() if resource in record.persistent), "")
             request.resource = resource
+        if not request.looked:
+            # What this node does not keep up it knows as of long ago, or not at all.
+            request.looked = True
+            asked = (named,) if named or not resource else cluster.groups
+            request.unread = {name for name in asked if name in cluster.groups and not self._failover.keeps(name)}
+            if request.unread:
+                return [Refresh(group_key(name), anew=True) for name in sorted(request.unread)]
+        if request.unread:
+            return []
         if named in groups:
             request.group = named
             return []

@@ -13,7 +13,7 @@ not. So a newer set is adopted from any answer, and a member that still has an o
 the change and whether or not he lives.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from harness.cluster_service.messages import (
     Action,
@@ -101,6 +101,7 @@ class DatabaseManager:
         self._doubtful: set[str] = set()
         self._identities: set[int] = set()
         self._held: dict[str, list[Settled]] = {}
+        self._once_more: set[str] = set()
         self._noticed_while_reading: dict[str, Ballot] = {}
         self._to_read: list[str] = []
         self._surveys: dict[int, Survey] = {}
@@ -124,6 +125,8 @@ class DatabaseManager:
             self._waiting.append(wish)
             return
         if isinstance(wish, Refresh):
+            if wish.anew and wish.key in self._reading:
+                self._once_more.add(wish.key)
             self._read(now, wish.key)
             return
         self._operations += 1
@@ -146,7 +149,7 @@ class DatabaseManager:
                 if self._proposer is not None:
                     if isinstance(event.reply, Refused):
                         self._heard_of_set(now, self._proposer, event.reply)
-                    survey = self._surveys.pop(event.number, None)
+                    survey = self._surveys.pop(event.number, None) if self._surveys else None
                     if survey is not None:
                         self._agreed += survey.answered(now, event.number, event.reply)
                         self._read_what_is_left(now, survey)
@@ -169,8 +172,22 @@ class DatabaseManager:
             case _:
                 pass
 
-    def collect(self, now: int) -> tuple[list[Event], list[Action]]:
+    @property
+    def _has_news(self) -> bool:
+        proposer = self._proposer
+        return proposer is None or bool(
+            proposer.sends
+            or proposer.settlements
+            or self._to_read
+            or self._agreed
+            or self._calls
+            or self._adopted
+        )
+
+    def collect(self, now: int) -> tuple[Sequence[Event], Sequence[Action]]:
         """What has happened since the last call: facts for the other managers, and calls for the voters."""
+        if not self._has_news:
+            return (), ()
         events: list[Event] = []
         actions: list[Action] = []
         if self._proposer is None:
@@ -245,6 +262,8 @@ class DatabaseManager:
         """When a Tick has something to do."""
         if self._proposer is None:
             return self._next_hello_us
+        if not self._surveys:
+            return self._proposer.next_wake()
         wakes = [self._proposer.next_wake(), *(survey.ends_us for survey in self._surveys.values() if survey.left)]
         return min((wake for wake in wakes if wake is not None), default=None)
 
@@ -378,7 +397,10 @@ class DatabaseManager:
             events += held
             held.clear()
         noticed = self._noticed_while_reading.pop(settlement.key, NO_BALLOT) if wish is None else NO_BALLOT
-        if not known or doubtful or noticed > self.seen_ballot(settlement.key):
+        once_more = wish is None and settlement.key in self._once_more
+        if once_more:
+            self._once_more.discard(settlement.key)
+        if not known or doubtful or once_more or noticed > self.seen_ballot(settlement.key):
             self._read(now, settlement.key)
 
     def _note_doubt(self, settlement: Settlement, *, plain_read: bool) -> bool:

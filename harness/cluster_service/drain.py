@@ -72,11 +72,16 @@ class DrainManager:
         if cluster is None or entry is None or entry.drain is not DrainState.IN_PROGRESS:
             self._watched = None
             return actions
-        if not self._membership.may_act(now) or not all(name in self._failover.groups for name in cluster.groups):
+        if not self._membership.may_act(now) or not self._failover.knows_its_own():
             return actions
         if self._watched is None or self._watched.drain != entry.drains:
             self._watched = _Watched(entry.drains, now)
         return actions + self._next_step(now, cluster, entry, self._watched)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a drain of this node is under way."""
+        return self._watched is not None
 
     def next_wake(self, now: int) -> int | None:
         """When the patience is over."""
@@ -87,6 +92,8 @@ class DrainManager:
         if watched.ending is not None:
             return []
         left = [record for record in self._failover.groups.values() if record.owner == self._session]
+        if not left and self._failover.may_come_to_own():
+            return []
         if not left:
             return self._end(watched, DrainState.COMPLETED, f"{entry.name} is drained")
         if any(record.move is not None or self._has_candidate(now, cluster, record) for record in left):

@@ -11,16 +11,19 @@ still holds the owner and epoch that are over.
 | over (fenced, or replaced by a newer session) | claim, in turn |
 | nobody yet | claim, in turn, once every member is Up or the cluster has waited long enough |
 
-What is read: every group's register once; after that only those that a notice shows to concern this node (it is or
-becomes the owner, or the owner's node is not Up), so that a change costs reads at its owner and not at every member.
-Other copies grow old, and once a second some of them are read again, together. That can delay nothing: a notice names
-the owner's node, which serves to rank the claimants, and a claim refuses unless it is made on the record of now.
+What is read: once the register of every group that this node watches (`circles`: in a small cluster all), and of every
+group at all where this session may own some from the time before; after that only those that a notice shows to concern
+this node (it is or becomes the owner, or the owner's node is not Up), so that a change costs reads at its owner and not
+at every member. Other copies grow old, and once a second some of them are read again, together. That can delay nothing:
+a notice names the owner's node, which serves to rank the claimants, and a claim refuses unless it is made on the record
+of now.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
+from harness.cluster_service.circles import CircleWatch
 from harness.cluster_service.ids import Ids
 from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import (
@@ -33,14 +36,16 @@ from harness.cluster_service.messages import (
     RegisterSeen,
     Settled,
 )
-from harness.cluster_service.placement import claim_places, refusals
+from harness.cluster_service.node import NEVER_US
+from harness.cluster_service.placement import claim_places, rank_claimants, refusals
 from harness.cluster_service.turns import Turns, soonest
 from harness.database.proposer import Result
 from harness.database.protocol import NO_BALLOT, Ballot
 from harness.model.changes import Claim
+from harness.model.circle import OF_EVERYBODY, circle_of
 from harness.model.records import ClusterRecord, GroupRecord, SessionState
 from harness.model.session import Session
-from harness.model.topology import SECOND_US
+from harness.model.topology import SECOND_US, GroupSpec
 
 __all__ = ["COMPONENT", "GROUP_WAIT_US", "FailoverManager", "group_key"]
 
@@ -72,8 +77,12 @@ def group_key(name: str) -> str:
 class FailoverManager:
     """Knows every group's register; claims what is orphaned."""
 
-    def __init__(self, *, session: Session, membership: MembershipManager, ids: Ids, turns: Turns) -> None:
+    def __init__(
+        self, *, session: Session, membership: MembershipManager, ids: Ids, turns: Turns, watch: CircleWatch
+    ) -> None:
         self.groups: dict[str, GroupRecord] = {}
+        self._watch = watch
+        self._watched: frozenset[str] | None = frozenset()
         self._session = session
         self._membership = membership
         self._ids = ids
@@ -91,7 +100,7 @@ class FailoverManager:
         self._untaken: dict[Session | None, dict[str, GroupRecord]] = {}
         self._filed: dict[str, Session | None] = {}
         self._owner_nodes: dict[str, str] = {}
-        self._groups_owned: Counter[str] = Counter()
+        self._groups_owned: dict[str, Counter[str]] = {}
         self._orphans_weighed = 0
         self._living: frozenset[str] = frozenset()
 
@@ -109,9 +118,7 @@ class FailoverManager:
             case RegisterSeen(record=GroupRecord()):
                 self.seen(event)
             case RegisterSeen(record=ClusterRecord() as record):
-                unknown = [name for name in record.groups if name not in self._asked]
-                self._asked.update(unknown)
-                actions += [Refresh(group_key(name)) for name in unknown]
+                actions += self._ask(record)
                 self._see_lost(now, record)
                 self._living = frozenset(entry.name for entry in record.up_nodes())
                 for name in self._stale:
@@ -134,11 +141,50 @@ class FailoverManager:
         """When a turn to claim comes, or an old copy is due."""
         again_us = self._look_again_us if self._stale else None
         gathered_us = self._reckoned_us + self._gather_us() if self._reckon_again else None
-        since_us = self._membership.seen_since_us
-        waited_us = since_us + GROUP_WAIT_US if self._untaken.get(None) and since_us is not None else None
+        waits = self._untaken.get(None) or self._watch.awaits_others
+        waited_us = self._waits_until_us if waits else None
         return soonest(now, [again_us, gathered_us, waited_us, self._turns.next_wake(now, "claim")])
 
     # What is known of the groups
+
+    def keeps(self, name: str) -> bool:
+        """Whether what is known here of that group is kept up: this node watches it or owns it."""
+        if self._watch.watches(name):
+            return True
+        record = self.groups.get(name)
+        return record is not None and (record.owner == self._session or circle_of(record.spec) == OF_EVERYBODY)
+
+    def watches_all(self) -> bool:
+        """Whether this node watches every group, or would if it knew any."""
+        return self._watch.circles is None
+
+    def may_come_to_own(self) -> bool:
+        """Whether a notice names this node as the owner of a group whose register was not read since."""
+        return any(notice.owner == self._session.node for notice in self._stale.values())
+
+    def knows_its_own(self) -> bool:
+        """Whether every register was read that may show this session as the owner."""
+        return self._membership.cluster is not None and all(name in self.groups for name in self._asked)
+
+    def groups_asked(self) -> int:
+        """How many groups this node watches, those included that it owns or watched before."""
+        return len(self._asked)
+
+    def _ask(self, record: ClusterRecord) -> list[Action]:
+        """Reads of what this node watches from now on, and has not until now."""
+        if self._membership.was_up_before:
+            self._watch.await_no_more()  # the cluster has been formed
+        watched, before = self._watch.circles, self._watched
+        self._watched = watched
+        if watched is None or (not self._asked and self._membership.was_up_before):
+            names = [name for name in record.groups if name not in self._asked]
+        elif before is not None and watched - before:
+            names = self._watch.names(record.groups, sorted(watched - before))
+        else:
+            return []
+        self._asked.update(names)
+        # What is being read may have been asked for before the voters were asked to tell of it.
+        return [Refresh(group_key(name), anew=True) for name in names]
 
     def seen(self, event: RegisterSeen) -> None:
         """A group's register was read."""
@@ -164,6 +210,7 @@ class FailoverManager:
         if not event.key.startswith(_GROUP):
             return []
         name = event.key.removeprefix(_GROUP)
+        self._asked.add(name)
         notice = self._stale.get(name)
         if notice is not None and event.ballot <= notice.ballot:
             return []  # another voter's, and no newer
@@ -208,25 +255,23 @@ class FailoverManager:
         cluster = self._membership.cluster
         if cluster is None or not self._membership.may_act(now):
             return []
+        actions: list[Action] = []
+        if self._watch.awaits_others and now >= self._waits_until_us:
+            self._watch.await_no_more()
+            actions += self._ask(cluster)
         orphans = {
             _subject(record): record
             for owner, owned in self._untaken.items()
             if owned and self._is_over(now, cluster, owner)
             for record in owned.values()
+            if not self._watch.by_circle or self.keeps(record.spec.name)
         }
         self._orphans_weighed = len(orphans)
         self._turns.keep("claim", orphans)
         if not orphans:
-            return []
-        places = claim_places(
-            self._session.node,
-            orphans=[record.spec for record in orphans.values()],
-            candidates=self._membership.candidates(now),
-            groups_owned=self._groups_owned,
-            paused=[entry.name for entry in cluster.nodes if entry.paused],
-        )
+            return actions
+        places = self._places(now, cluster, [record.spec for record in orphans.values()])
         under_way = {name for name, _ in self._claims.values()}
-        actions: list[Action] = []
         for subject, record in orphans.items():
             name = record.spec.name
             place = places.get(name)
@@ -238,6 +283,44 @@ class FailoverManager:
                 self._claims[wish.id] = (name, record)
                 actions.append(wish)
         return actions
+
+    def _places(self, now: int, cluster: ClusterRecord, orphans: list[GroupSpec]) -> dict[str, int]:
+        """This node's place among those who may claim each orphan."""
+        candidates = self._membership.candidates(now)
+        paused = [entry.name for entry in cluster.nodes if entry.paused]
+        places: dict[str, int] = {}
+        for together in self._in_parts(orphans):
+            places |= claim_places(
+                self._session.node,
+                orphans=together,
+                candidates=self._watch.candidates(together[0], candidates),
+                groups_owned=self.groups_owned(together[0]),
+                paused=paused,
+            )
+        return places
+
+    def targets(self, groups: list[GroupSpec], able: Sequence[str]) -> dict[str, list[str]]:
+        """For each of these groups, which leave this node, those of the nodes that are able to take it in the order in
+        which they should: in a large cluster those who watch it, as long as one of them is able.
+        """
+        ranking: dict[str, list[str]] = {}
+        for together in self._in_parts(groups):
+            ranking |= rank_claimants(
+                orphans=together,
+                candidates=self._watch.candidates(together[0], able) or able,
+                groups_owned=self.groups_owned(together[0]),
+            )
+        return ranking
+
+    def _in_parts(self, groups: list[GroupSpec]) -> list[list[GroupSpec]]:
+        """Those that are placed together: in a small cluster all, in a large one those of each circle."""
+        if not self._watch.by_circle:
+            return [groups] if groups else []
+        parts: dict[str, list[GroupSpec]] = {}
+        for group in groups:
+            circle = circle_of(group)
+            parts.setdefault(circle if circle != OF_EVERYBODY else f"{circle}{group.name}", []).append(group)
+        return list(parts.values())
 
     def _see_lost(self, now: int, cluster: ClusterRecord) -> None:
         """When this node first saw each lost session Down, and over: for the decision record."""
@@ -251,27 +334,38 @@ class FailoverManager:
         """Whether what that session owns may be claimed; for what nobody has owned yet, whether the cluster is formed.
         """
         if owner is None:
-            seen_us = self._membership.seen_since_us
             complete = len(cluster.up_nodes()) == len(cluster.nodes)
-            return complete or (seen_us is not None and now - seen_us >= GROUP_WAIT_US)
+            return complete or now >= self._waits_until_us
         return cluster.is_over(owner)
 
     def _seems_taken(self, name: str) -> bool:
         """Whether a notice names a living owner. Only a hint: the record is read, at the latest when its turn comes."""
         return name in self._stale and self._lives(self._stale[name].owner)
 
-    def groups_owned(self) -> Mapping[str, int]:
-        """How many groups each node owns, by the newest that was heard."""
-        return self._groups_owned
+    @property
+    def _waits_until_us(self) -> int:
+        """Until when nobody claims what nobody has owned, as long as members are missing."""
+        seen_us = self._membership.seen_since_us
+        return seen_us + GROUP_WAIT_US if seen_us is not None else NEVER_US
+
+    def groups_owned(self, group: GroupSpec) -> Mapping[str, int]:
+        """How many groups each node owns, of those that count where this one is placed, by the newest that was heard.
+        """
+        return self._groups_owned.get(self._counted_with(group), {})
+
+    def _counted_with(self, group: GroupSpec) -> str:
+        return circle_of(group) if self._watch.by_circle else ""
 
     def _note_owner(self, name: str) -> None:
         """The newest that was heard of that group has changed; one whose record was never read counts for nobody."""
         self._file(name)
-        before, node = self._owner_nodes.get(name, ""), self.owner_node(name) if name in self.groups else ""
-        if before != node:
+        record = self.groups.get(name)
+        before, node = self._owner_nodes.get(name, ""), self.owner_node(name) if record is not None else ""
+        if record is not None and before != node:
             self._owner_nodes[name] = node
-            self._groups_owned[before] -= bool(before)
-            self._groups_owned[node] += bool(node)
+            owned = self._groups_owned.setdefault(self._counted_with(record.spec), Counter())
+            owned[before] -= bool(before)
+            owned[node] += bool(node)
 
     def _file(self, name: str) -> None:
         """Keep the group with the others of its owner, unless it seems to be taken from it."""

@@ -105,6 +105,11 @@ class FencingManager:
             actions += self._power_on(now, entry) if entry.fenced else self._next_step(now, entry)
         return actions
 
+    @property
+    def busy(self) -> bool:
+        """Whether there is anybody to be fenced."""
+        return bool(self._attempts or self._down_since_us)
+
     def next_wake(self, now: int) -> int | None:
         """When a turn to fence, or the end of a wait under `self` fencing, comes."""
         times = list(self._power_on_at_us.values())

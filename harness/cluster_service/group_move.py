@@ -18,12 +18,12 @@ from collections.abc import Callable
 from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import Action
-from harness.cluster_service.placement import failback_target, next_after_failure, rank_claimants, refusals
+from harness.cluster_service.placement import failback_target, next_after_failure, refusals
 from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
 from harness.cluster_service.resource_orders import ResourceOrders
 from harness.model.changes import BeginMove, CancelMove, Release
 from harness.model.host import EntryPoint, Why
-from harness.model.records import ClusterRecord, MoveCause, ResumeFailback
+from harness.model.records import ClusterRecord, MoveCause, NodeEntry, ResumeFailback
 from harness.model.session import Session
 from harness.model.states import DrainState, ResourceState
 from harness.model.topology import Failback, ResourceSpec
@@ -34,7 +34,7 @@ _SETTLED = (ResourceState.ONLINE, ResourceState.OFFLINE)
 
 
 class GroupMove:
-    """Looks at the facts of one group at a time; keeps nothing."""
+    """Looks at the facts of one group at a time; keeps nothing of it."""
 
     def __init__(
         self,
@@ -50,6 +50,8 @@ class GroupMove:
         self._failover = failover
         self._orders = orders
         self._hour_of_day = hour_of_day
+        self._looked_at: ClusterRecord | None = None
+        self._entry: NodeEntry | None = None
 
     def refusals(self, now: int, facts: GroupFacts) -> dict[str, str]:
         """For every node why the group cannot go there; empty for a candidate."""
@@ -62,8 +64,14 @@ class GroupMove:
 
     def paused(self) -> bool:
         """Whether this node is Paused: nothing goes Online here."""
-        entry = self._cluster().node(self._session.node)
+        entry = self._own_entry()
         return entry is not None and entry.paused
+
+    def _own_entry(self) -> NodeEntry | None:
+        cluster = self._cluster()
+        if self._looked_at is not cluster:
+            self._looked_at, self._entry = cluster, cluster.node(self._session.node)
+        return self._entry
 
     def begin_if_due(self, now: int, facts: GroupFacts) -> list[Action]:
         """Begin a move for which there is a reason; nothing has failed."""
@@ -79,13 +87,13 @@ class GroupMove:
         return self._begin(facts, target, MoveCause.PAUSED, reason)
 
     def _drain(self, now: int, facts: GroupFacts) -> BeginMove | None:
-        entry = self._cluster().node(self._session.node)
+        entry = self._own_entry()
         if entry is None or not entry.paused or entry.drain is not DrainState.IN_PROGRESS:
             return None
         mine = [record.spec for record in self._failover.groups.values() if record.owner == self._session]
         alive = self._membership.candidates(now)
         able = [one.name for one in self._cluster().nodes if one.name in alive and not one.paused]
-        ranking = rank_claimants(orphans=mine, candidates=able, groups_owned=self._failover.groups_owned())
+        ranking = self._failover.targets(mine, able)
         target = next(iter(ranking.get(facts.record.spec.name, [])), None)
         if target is None:
             return None
@@ -102,8 +110,10 @@ class GroupMove:
 
     def _go_back(self, now: int, facts: GroupFacts) -> BeginMove | None:
         record, drained = facts.record, facts.record.drained
+        if drained is None and record.spec.failback is Failback.PREVENT:
+            return None
         restless = any(facts.standing(name) not in _SETTLED for name in facts.resources)
-        if self.paused() or restless or (drained is None and record.spec.failback is Failback.PREVENT):
+        if self.paused() or restless:
             return None
         candidates = [name for name, reason in self.refusals(now, facts).items() if not reason]
         source = self._cluster().node(drained.node) if drained is not None else None
@@ -139,7 +149,7 @@ class GroupMove:
         """
         group = facts.record.spec
         able = [name for name, reason in self.refusals(now, facts).items() if not reason]
-        ranking = rank_claimants(orphans=[group], candidates=able, groups_owned=self._failover.groups_owned())
+        ranking = self._failover.targets([group], able)
         return next(iter(ranking[group.name]), None)
 
     def _cluster(self) -> ClusterRecord:

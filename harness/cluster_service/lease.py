@@ -12,7 +12,7 @@ finding 7).
 
 from dataclasses import dataclass, field, replace
 
-from harness.database.protocol import BeatAnswer, LeaseSeen
+from harness.database.protocol import BeatAnswer
 from harness.model.voter_set import VoterSet
 
 __all__ = ["LeaseView"]
@@ -75,7 +75,7 @@ class LeaseView:
                 self.end_us = end
                 if self._live_since_us is None:
                     self._live_since_us = now
-        self._see_peers(now, seen, answer.leases)
+        self._see_peers(now, seen, answer)
         seen.polled_us = sent_us
 
     def _reckon_end(self) -> int | None:
@@ -84,15 +84,20 @@ class LeaseView:
         counted.sort(reverse=True)
         return counted[self._majority - 1] + self.lease_us if len(counted) >= self._majority else None
 
-    def _see_peers(self, now: int, seen: _Voter, leases: tuple[LeaseSeen, ...]) -> None:
-        peers = seen.peers
-        for session, renewals, age_us in leases:
+    def _see_peers(self, now: int, seen: _Voter, answer: BeatAnswer) -> None:
+        peers, leases = seen.peers, answer.leases
+        polled_us, shift_us = seen.polled_us, now - answer.clock_us
+        for session, renewals, at_us in leases:
             peer = peers.get(session)
             if peer is None:
                 peers[session] = _PeerAtVoter(renewals, now + self._patience_us)
             elif peer.renewals != renewals:
                 peer.renewals = renewals
-                renewed_us = min(now, max(now - age_us, seen.polled_us))
+                renewed_us = at_us + shift_us
+                if renewed_us < polled_us:
+                    renewed_us = polled_us
+                if renewed_us > now:
+                    renewed_us = now
                 if renewed_us < peer.renewed_us:
                     self.breaks += 1  # what was never seen to renew had more time than what was
                 peer.renewed_us = renewed_us

@@ -39,12 +39,15 @@ UNFORMED_POLL_US = 250_000
 
 
 class MembershipManager:
-    """The view of the cluster and this node's place in it."""
+    """The view of the cluster and this node's place in it. `seen_since_us` is when these managers saw its register
+    first, and `was_up_before` whether this session was Up by then: only such a one can own what they know nothing of.
+    """
 
     def __init__(self, *, session: Session, node: NodeManager, ids: Ids, turns: Turns) -> None:
         self.cluster: ClusterRecord | None = None
         self._is_up = False
         self.seen_since_us: int | None = None
+        self.was_up_before = False
         self._session = session
         self._node = node
         self._ids = ids
@@ -111,6 +114,7 @@ class MembershipManager:
         self._is_up = event.record.is_up(self._session)
         if self.seen_since_us is None:
             self.seen_since_us = now
+            self.was_up_before = self._is_up
         entry = event.record.node(self._session.node)
         if entry is None:
             return [Reset(f"{self._session.node} is no member of rig {event.record.rig}")]

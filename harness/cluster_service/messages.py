@@ -17,6 +17,7 @@ from harness.model.session import Session
 from harness.model.voter_set import VoterSet
 
 __all__ = [
+    "ROUTINE",
     "Action",
     "AdoptVoters",
     "Answer",
@@ -113,8 +114,7 @@ class RegisterSeen(NamedTuple):
     ballot: Ballot = NO_BALLOT
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
+class Settled(NamedTuple):
     """The one end of a ChangeRegister. On DONE and REFUSED the fresh record came before it."""
 
     id: int
@@ -133,8 +133,7 @@ class HostLost:
     """The resource host is gone or unreachable; nobody knows what its resources do."""
 
 
-@dataclass(frozen=True, slots=True)
-class HostReported:
+class HostReported(NamedTuple):
     """The resource host reports one resource."""
 
     report: HostReport
@@ -192,6 +191,9 @@ Event = (
     | ProgramAnswered
 )
 
+ROUTINE = (VoterAnswered, Tick, RegisterNoticed, VoterFailed, HostReported)
+"""What comes most, and concerns the managers that decide by all of their facts little or, of these, one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeRegister:
@@ -202,11 +204,13 @@ class ChangeRegister:
     change: Change
 
 
-@dataclass(frozen=True, slots=True)
-class Refresh:
-    """Read a register; the Database Manager answers with RegisterSeen, once it has a majority."""
+class Refresh(NamedTuple):
+    """Read a register; the Database Manager answers with RegisterSeen, once it has a majority. `anew`: where a read is
+    under way, read once more after it.
+    """
 
     key: str
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,8 +237,7 @@ class CallVoter(NamedTuple):
     limit_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class CallHost:
+class CallHost(NamedTuple):
     """Hand a request to the resource host."""
 
     request: HostRequest

@@ -8,6 +8,7 @@ review, finding 12).
 
 from collections.abc import Callable
 
+from harness.cluster_service.circles import CircleWatch
 from harness.cluster_service.lease import LeaseView
 from harness.cluster_service.messages import (
     Action,
@@ -20,6 +21,7 @@ from harness.cluster_service.messages import (
     VoterFailed,
     VotersKnown,
 )
+from harness.database.interest import NOTHING
 from harness.database.protocol import (
     CLUSTER_KEY,
     Address,
@@ -70,8 +72,10 @@ class NodeManager:
         to_be_read: Callable[[str], Ballot],
         numbers: Callable[[], int],
         writes: WriteCounts,
+        watch: CircleWatch,
     ) -> None:
         self._writes = writes
+        self._watch = watch
         self._rig = rig
         self._session = session
         self._name = str(session)
@@ -88,13 +92,14 @@ class NodeManager:
         self._recovery_since_us: int | None = None
         self._last_beat_us = -EXTRA_BEAT_US
         self._next_beat_us = 0
-        self._beats: dict[int, tuple[str, int]] = {}
+        self._beats: dict[int, tuple[str, int, str]] = {}
         self._since: dict[tuple[str, str], int] = {}
         self._said: dict[str, Beat] = {}
         self._petted_us = 0
         self._due: int | None = None
         self._expiries: dict[str, int | None] = {}
         self._first_expiry_us = 0
+        self._without_witnesses = False
         self._breaks = 0
         self.noticed: list[RegisterNoticed] = []
 
@@ -159,6 +164,7 @@ class NodeManager:
                 if beat is not None and self._leases is not None:
                     self._leases.failed(beat[0])
             case RegisterSeen(key="cluster", record=ClusterRecord() as record):
+                self._watch.see(record)
                 self._learn_peers(now, record)
             case _:
                 pass
@@ -181,7 +187,8 @@ class NodeManager:
         )
         if news:
             return None
-        self._renew(now, event, answer, self._beats.pop(event.number)[1], counts=True)
+        _, sent_us, interest = self._beats.pop(event.number)
+        self._renew(now, event, answer, sent_us, interest, counts=True)
         return self._pet(now)
 
     def next_wake(self) -> int | None:
@@ -200,13 +207,15 @@ class NodeManager:
         return self._due
 
     def _reckon_due_us(self, now: int) -> int:
+        self._reckon_expiries(now)
         due = self._next_beat_us
         lost = self._fence_pending
-        for expires in self._reckon_expiries(now).values():
-            if expires is not None and expires > self._last_beat_us:
-                due = min(due, expires)
-            elif expires is not None:
-                lost = True
+        if self._first_expiry_us > self._last_beat_us:
+            due = min(due, self._first_expiry_us)
+        else:
+            lost = True
+            ahead = [at for at in self._expiries.values() if at is not None and at > self._last_beat_us]
+            due = min([due, *ahead])
         extra = self._last_beat_us + EXTRA_BEAT_US
         if not lost:
             self._recovery_since_us = None
@@ -216,18 +225,19 @@ class NodeManager:
             return extra
         return max(due, extra)
 
-    def _reckon_expiries(self, now: int) -> dict[str, int | None]:
+    def _reckon_expiries(self, now: int) -> None:
         """When each peer's lease can be seen to end. A renewal only puts that off, so it is reckoned anew when the
         first would come before the next beat, when other voters are witnesses, and as long as there are too few.
         """
         leases = self._leases
         breaks = leases.breaks if leases is not None else 0
         near = now + self._settings.beat_us >= self._first_expiry_us
-        if near or breaks != self._breaks or None in self._expiries.values():
+        if near or breaks != self._breaks or self._without_witnesses:
             self._expiries = {peer: leases.expires_us(peer) for peer in self._peers} if leases is not None else {}
             self._breaks = breaks
-            self._first_expiry_us = min((at for at in self._expiries.values() if at is not None), default=NEVER_US)
-        return self._expiries
+            known = [at for at in self._expiries.values() if at is not None]
+            self._without_witnesses = len(known) < len(self._expiries)
+            self._first_expiry_us = min(known, default=NEVER_US)
 
     def _beat(self, now: int, voter_set: VoterSet) -> list[Action]:
         self._last_beat_us = now
@@ -237,7 +247,7 @@ class NodeManager:
         limit_us = self._settings.lease_us // 2
         for voter, incarnation in voter_set.members.items():
             number = self._number()
-            self._beats[number] = (voter, now)
+            self._beats[number] = (voter, now, self._watch.interest)
             call = self._beat_to(voter, incarnation)
             actions.append(CallVoter(number=number, voter=voter, call=call, limit_us=limit_us))
         return actions
@@ -246,12 +256,13 @@ class NodeManager:
         """What is said to that voter: mostly what was said last."""
         to, last = self._addresses[voter], self._said.get(voter)
         since, seen = self._since.get((voter, incarnation), 0), self._writes.seen(voter, incarnation)
-        if last is None or last.to is not to or last.since != since or last.seen != seen:
-            last = self._said[voter] = Beat(to=to, session=self._name, since=since, seen=seen)
+        interest = self._watch.interest
+        if last is None or last.to is not to or (last.since, last.seen, last.interest) != (since, seen, interest):
+            last = self._said[voter] = Beat(to=to, session=self._name, since=since, seen=seen, interest=interest)
         return last
 
     def _answered(self, now: int, event: VoterAnswered, answer: BeatAnswer) -> None:
-        voter, sent_us = self._beats.pop(event.number)
+        voter, sent_us, interest = self._beats.pop(event.number)
         assert self._leases is not None
         assert self._voter_set is not None
         if answer.of.set_version < self._voter_set.version or voter not in self._voter_set.members:
@@ -260,7 +271,7 @@ class NodeManager:
             self._leases.failed(voter)
             return
         cluster = self._seen(CLUSTER_KEY)
-        self._renew(now, event, answer, sent_us, counts=self._up and answer.cluster <= cluster)
+        self._renew(now, event, answer, sent_us, interest, counts=self._up and answer.cluster <= cluster)
         for notice in answer.changed:
             # Each voter tells of it, and once is enough while it is still to be read, and when what a read showed is as
             # new. A read after the first notice may show what was there before, when the other voters had not accepted
@@ -270,14 +281,19 @@ class NodeManager:
         if answer.cluster > cluster:
             self.noticed.append(RegisterNoticed(key=CLUSTER_KEY, ballot=answer.cluster))
 
-    def _renew(self, now: int, event: VoterAnswered, answer: BeatAnswer, sent_us: int, *, counts: bool) -> None:
-        """The voter has answered under the set of now, what was sent then."""
+    def _renew(
+        self, now: int, event: VoterAnswered, answer: BeatAnswer, sent_us: int, interest: str, *, counts: bool
+    ) -> None:
+        """The voter has answered under the set of now, what was sent then. What it told of is all that was accepted
+        before only for who still has that interest; of the rest it is asked again.
+        """
         assert self._leases is not None
         self._leases.answered(now, event.voter, sent_us, event.connection, answer, counts)
         life = event.voter, answer.of.incarnation
         if self._since.get(life) != answer.revision:
-            self._since[life] = answer.revision
             self._writes.heard(answer)
+            if interest == self._watch.interest != NOTHING:
+                self._since[life] = answer.revision
 
     def _learn_peers(self, now: int, record: ClusterRecord) -> None:
         self._up = record.is_up(self._session)

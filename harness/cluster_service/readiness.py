@@ -14,7 +14,7 @@ WHOLE = 1 << 32
 
 
 def stands_ready(node: str, group: str, groups: int) -> bool:
-    """Whether that node stands ready for that group; `groups` is how many the cluster has. The same on every node."""
+    """Whether that node stands ready for that group; `groups` is how many it knows."""
     if groups <= READY_MOST:
         return True
     return zlib.crc32(f"{node}/{group}".encode()) * groups < READY_MOST * WHOLE

@@ -26,7 +26,8 @@ OPEN_LIMIT = 64
 @dataclass(slots=True, kw_only=True)
 class OpenRequest:
     """One request. `group` and `resource` are what it is about; `change` is its change under way, and `code`,
-    `message`, `result` what will be answered when that is done.
+    `message`, `result` what will be answered when that is done. `unread` are groups of which the registers are read
+    for it, once it was `looked` which.
     """
 
     id: int
@@ -40,6 +41,8 @@ class OpenRequest:
     code: AnswerCode = AnswerCode.DONE
     message: str = ""
     result: Mapping[str, Any] = field(default_factory=dict)
+    looked: bool = False
+    unread: set[str] = field(default_factory=set)
 
     def __str__(self) -> str:
         told = " ".join(f"{name}={value}" for name, value in self.arguments.items())
@@ -67,8 +70,14 @@ class OpenRequests:
         self._open[request.id] = request
         return request
 
+    def groups(self) -> set[str]:
+        """The groups that open requests are about."""
+        return {request.group for request in self._open.values() if request.group is not None}
+
     def first_of(self, group: str) -> OpenRequest | None:
         """The oldest request about that group."""
+        if not self._open:
+            return None
         return next((request for request in self._open.values() if request.group == group), None)
 
     def changed_by(self, change: int) -> OpenRequest | None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.cluster_service.administration import AdministrationManager
+from harness.cluster_service.circles import CircleWatch
 from harness.cluster_service.database import DatabaseManager
 from harness.cluster_service.drain import DrainManager
 from harness.cluster_service.failover import FailoverManager
@@ -23,6 +24,7 @@ from harness.cluster_service.ids import Ids
 from harness.cluster_service.look import Look
 from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import (
+    ROUTINE,
     Action,
     AdoptVoters,
     ChangeRegister,
@@ -38,9 +40,8 @@ from harness.cluster_service.messages import (
     RegisterNoticed,
     RegisterSeen,
     Rewrite,
-    Tick,
+    Settled,
     VoterAnswered,
-    VoterFailed,
 )
 from harness.cluster_service.node import NodeManager
 from harness.cluster_service.program_watch import ProgramWatch
@@ -61,9 +62,6 @@ __all__ = ["ClusterService", "ServiceConfiguration"]
 STEP_LIMIT = 10_000
 """Facts handled in one step; more means that two managers feed each other for ever, which is a defect."""
 
-
-_ROUTINE = (VoterAnswered, Tick, RegisterNoticed, VoterFailed, HostReported)
-"""What comes most, and concerns the managers that decide by all of their facts little or, of these, one."""
 
 _FOR_THE_DATABASE = (ChangeRegister, Refresh, Rewrite, AdoptVoters)
 
@@ -107,6 +105,13 @@ class _Managers:
         """Those that decide by all of their facts."""
         return self.fencing, self.failover, self.drain, self.administration, self.resource_control
 
+    @property
+    def concerned_with_groups(self) -> tuple[Manager, ...]:
+        """Those of them to whom a group's register, or the end of a change, may mean anything now."""
+        if self.fencing.busy or self.drain.busy or len(self.requests):
+            return self.deliberate
+        return self.failover, self.resource_control
+
 
 def _many(event: Event) -> type | None:
     """What kind of fact it is, if it is one of those that come by the hundred."""
@@ -143,8 +148,26 @@ class ClusterService:
             return actions
         if isinstance(event, ProgramAnswered) and not self._managers.node.lapsed(now):
             return self._programs.handle(now, event)
+        if isinstance(event, (VoterAnswered, HostReported)) and self._rest.concerns_one(now, event):
+            return self._concerns_one(now, event)
         actions = self._step(now, event)
         self._rest.reckon(now, leased=self._leased, database_us=self._managers.database.next_wake())
+        return actions
+
+    def _concerns_one(self, now: int, event: VoterAnswered | HostReported) -> list[Action]:
+        """A fact at rest that concerns one manager, and then whatever it leads to."""
+        managers = self._managers
+        events, actions = deque[Event](), list[Action]()
+        if isinstance(event, VoterAnswered):
+            managers.database.handle(now, event)
+            self._collect(now, events, actions)
+            if not events:
+                self._rest.reckon_database(managers.database.next_wake())
+                return actions
+        else:
+            self._look_alone(now, managers.resource_control, event, events, actions)
+        self._follow(now, events, actions, event)
+        self._rest.reckon(now, leased=self._leased, database_us=managers.database.next_wake())
         return actions
 
     def next_wake(self) -> int | None:
@@ -160,11 +183,16 @@ class ClusterService:
                 events.appendleft(HostConnected())
         if isinstance(event, (HostConnected, HostLost)):
             self._host_connected = isinstance(event, HostConnected)
+        self._follow(now, events, actions, event)
+        return actions
+
+    def _follow(self, now: int, events: deque[Event], actions: list[Action], cause: Event) -> None:
+        """Route facts until there are no more."""
         for _ in range(STEP_LIMIT):
             if not events:
-                return actions
+                return
             self._route(now, events.popleft(), events, actions)
-        raise RuntimeError(f"{STEP_LIMIT} facts came out of one {type(event).__name__}: the managers feed each other")
+        raise RuntimeError(f"{STEP_LIMIT} facts came out of one {type(cause).__name__}: the managers feed each other")
 
     @property
     def session(self) -> Session:
@@ -198,7 +226,8 @@ class ClusterService:
             if wishes:
                 self._take(now, wishes, events, actions)
         may_act = managers.membership.may_act(now)
-        if self._look.due(now, may_act=may_act, routine=isinstance(event, _ROUTINE)):
+        of_a_group = isinstance(event, Settled) or _many(event) is GroupRecord
+        if self._look.due(now, may_act=may_act, routine=of_a_group or isinstance(event, ROUTINE)):
             acted = False
             for decides in managers.deliberate:
                 wishes = decides.handle(now, event)
@@ -207,13 +236,22 @@ class ClusterService:
                     self._take(now, wishes, events, actions)
             wake_us = soonest(now, [manager.next_wake(now) for manager in managers.deliberate])
             self._look.done(now, may_act=may_act, acted=acted, wake_us=wake_us)
+        elif of_a_group:
+            for decides in managers.concerned_with_groups:
+                self._look_alone(now, decides, event, events, actions)
         elif isinstance(event, RegisterNoticed | HostReported):
             alone: Manager = managers.failover if isinstance(event, RegisterNoticed) else managers.resource_control
-            wishes = alone.handle(now, event)
-            self._take(now, wishes, events, actions)
-            self._look.also(now, acted=bool(wishes), wake_us=alone.next_wake(now))
+            self._look_alone(now, alone, event, events, actions)
         events.extend(managers.node.noticed)
         managers.node.noticed.clear()
+
+    def _look_alone(
+        self, now: int, manager: Manager, event: Event, events: deque[Event], actions: list[Action]
+    ) -> None:
+        """One of those that decide by all of their facts takes in what concerns none of the others."""
+        wishes = manager.handle(now, event)
+        self._take(now, wishes, events, actions)
+        self._look.also(now, acted=bool(wishes), wake_us=manager.next_wake(now))
 
     def _take_many(self, now: int, first: Event, events: deque[Event], actions: list[Action]) -> Event:
         """A voter's answer brings many notices or groups at once after a cold start, and they concern two managers
@@ -234,6 +272,7 @@ class ClusterService:
                 return managers.failover.noticed(event)
             case RegisterSeen(record=GroupRecord() as record):
                 managers.failover.seen(event)
+                managers.administration.seen(record)
                 return managers.resource_control.seen(record)
         raise AssertionError(f"{event!r} comes alone")
 
@@ -281,13 +320,11 @@ class ClusterService:
             look=self._look,
         )
 
-    def _build(self) -> _Managers:
+    def _build_database(self) -> DatabaseManager:
         configuration = self._configuration
-        settings, session = configuration.settings, configuration.session
-        turns = Turns(lease_us=settings.lease_us)
-        database = DatabaseManager(
+        return DatabaseManager(
             identity=f"{configuration.process}.{self._generation}",
-            node=session.node,
+            node=configuration.session.node,
             rig=configuration.rig,
             voters=configuration.voters,
             codec=self._codec,
@@ -295,6 +332,13 @@ class ClusterService:
             numbers=self._calls.next,
             writes=self._writes,
         )
+
+    def _build(self) -> _Managers:
+        configuration = self._configuration
+        settings, session = configuration.settings, configuration.session
+        turns = Turns(lease_us=settings.lease_us)
+        watch = CircleWatch(session.node)
+        database = self._build_database()
         node = NodeManager(
             rig=configuration.rig,
             session=session,
@@ -303,9 +347,10 @@ class ClusterService:
             to_be_read=lambda key: NO_BALLOT if database.is_reading(key) else failover.noticed_ballot(key),
             numbers=self._calls.next,
             writes=self._writes,
+            watch=watch,
         )
         membership = MembershipManager(session=session, node=node, ids=self._ids, turns=turns)
-        failover = FailoverManager(session=session, membership=membership, ids=self._ids, turns=turns)
+        failover = FailoverManager(session=session, membership=membership, ids=self._ids, turns=turns, watch=watch)
         requests = OpenRequests()
         return _Managers(
             database=database,

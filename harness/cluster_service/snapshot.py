@@ -36,11 +36,11 @@ def snapshot(
     requests: OpenRequests,
     resource_control: ResourceControlManager,
 ) -> dict[str, Any]:
-    """The node's view: `nodes` and `groups` in the order of the cluster register; `requests` are those that wait for
-    their answers here.
+    """The node's view: `nodes` and `groups` in the order of the cluster register, the groups as far as it watches or
+    owns them; `requests` are those that wait for their answers here.
     """
     cluster = membership.cluster
-    names = cluster.groups if cluster is not None else ()
+    names = [name for name in cluster.groups if failover.keeps(name)] if cluster is not None else []
     return {
         "rig": rig,
         "node": session.node,
@@ -56,6 +56,7 @@ def snapshot(
             if name in failover.groups
         ],
         "groups_expected": len(names),
+        "watches_all": failover.watches_all(),
         "requests": [
             {"call": request.call, "arguments": dict(request.arguments), "waits_for": request.waits_for}
             for request in requests.all()

@@ -6,6 +6,7 @@ exactly what the script refuses. It keeps everything in plain dicts; `wipe` is w
 
 from dataclasses import dataclass, field
 
+from harness.database.interest import EVERYTHING, NOTHING, Filed
 from harness.database.protocol import (
     CLUSTER_KEY,
     NO_BALLOT,
@@ -52,17 +53,29 @@ LEASE_MEMORY_US = 3600 * 1_000_000
 
 @dataclass(slots=True)
 class _Register:
+    """`content` and `notice` are what it tells of itself, made once for all who ask."""
+
+    content: Content
+    notice: Notice
     promised: Ballot = NO_BALLOT
-    accepted: Ballot = NO_BALLOT
-    value: str | None = None
     owner: str = ""
+    circle: str = ""
     revision: int = 0
 
+    @property
+    def accepted(self) -> Ballot:
+        return self.content.accepted
 
-@dataclass(slots=True)
-class _Lease:
-    renewals: int
-    at_us: int
+    @property
+    def value(self) -> str | None:
+        return self.content.value
+
+
+_VOTES = (Prepare, Accept, Read, ReadMany, Beat)
+
+
+def _never_written(key: str) -> _Register:
+    return _Register(Content(key, NO_BALLOT, None), Notice(key, NO_BALLOT))
 
 
 @dataclass(slots=True)
@@ -77,19 +90,26 @@ class Acceptor:
     voter_set: VoterSet | None = None
     revision: int = 0
     registers: dict[str, _Register] = field(default_factory=dict)
-    leases: dict[str, _Lease] = field(default_factory=dict)
+    leases: dict[str, LeaseSeen] = field(default_factory=dict)
+    _filed: Filed | None = None
+    _oldest_lease_us: int = 0
+    _rightly: Address | None = None
+    """How a call was addressed that was for this voter as it is now."""
 
     def wipe(self) -> None:
         """What an empty disk leaves: nothing."""
         self.rig = self.voter = self.incarnation = self.birth = ""
         self.behind = False
-        self.voter_set = None
+        self.voter_set = self._rightly = None
         self.revision = 0
         self.registers.clear()
+        self._filed = None
         self.leases.clear()
 
     def handle(self, call: Call, *, clock_us: int) -> Reply:
         """The answer to one call. `clock_us` is the voter's own clock, used for the ages of leases only."""
+        if type(call) in _VOTES and call.to == self._rightly and call.seen <= self.revision:  # type: ignore[union-attr]
+            return self._vote(call, clock_us)  # type: ignore[arg-type]
         asked = call if isinstance(call, Hello) else call.to
         if self.rig and asked.rig != self.rig:
             return self._refuse(call, Why.RIG)
@@ -103,7 +123,11 @@ class Acceptor:
             return self._refuse(call, Why.INCARNATION)
         if isinstance(call, (Raise, Retire)):
             return self._change_set(call)
-        return self._refusal(call) or self._vote(call, clock_us)
+        refused = self._refusal(call)
+        if refused is not None:
+            return refused
+        self._rightly = call.to
+        return self._vote(call, clock_us)
 
     @property
     def set_version(self) -> int:
@@ -129,12 +153,11 @@ class Acceptor:
             case Accept():
                 return self._accept(call)
             case Read():
-                register = self.registers.get(call.key, _Register())
+                register = self.registers.get(call.key) or _never_written(call.key)
                 return ReadAnswer(of=call.to, key=call.key, accepted=register.accepted, value=register.value)
             case ReadMany():
-                found = ((key, self.registers.get(key, _Register())) for key in call.keys)
-                contents = (Content(key=key, accepted=one.accepted, value=one.value) for key, one in found)
-                return ReadManyAnswer(of=call.to, contents=tuple(contents))
+                found = [self.registers.get(key) or _never_written(key) for key in call.keys]
+                return ReadManyAnswer(of=call.to, contents=tuple([register.content for register in found]))
             case ListKeys():
                 return KeysAnswer(of=call.to, keys=tuple(self.registers))
 
@@ -148,7 +171,7 @@ class Acceptor:
         if call.to.set_version != self.set_version:
             return self._refuse(call, Why.SET_VERSION)
         if not isinstance(call, ListKeys) and call.seen > self.revision:
-            self.behind = True
+            self.behind, self._rightly = True, None
             return self._refuse(call, Why.BEHIND)
         return None
 
@@ -205,6 +228,7 @@ class Acceptor:
         if isinstance(call, Raise):
             if self.set_version < call.to.set_version:
                 self.revision += 1
+                self._rightly = None
                 self.voter_set = VoterSet(version=call.to.set_version, members=dict(call.members))
             return Raised(of=call.to)
         if call.members.get(call.to.voter) == self.incarnation:
@@ -216,8 +240,15 @@ class Acceptor:
 
     # Rounds
 
+    def _register(self, key: str) -> _Register:
+        """What it keeps under that key, from now on if there was nothing."""
+        register = self.registers.get(key)
+        if register is None:
+            register = self.registers[key] = _never_written(key)
+        return register
+
     def _prepare(self, call: Prepare) -> Reply:
-        register = self.registers.setdefault(call.key, _Register())
+        register = self._register(call.key)
         if call.ballot <= register.promised:
             return Conflict(of=call.to, key=call.key, ballot=call.ballot, promised=register.promised)
         self.revision += 1
@@ -232,47 +263,57 @@ class Acceptor:
         )
 
     def _accept(self, call: Accept) -> Reply:
-        register = self.registers.setdefault(call.key, _Register())
+        register = self._register(call.key)
         if call.ballot < register.promised:
             return Conflict(of=call.to, key=call.key, ballot=call.ballot, promised=register.promised)
         self.revision += 1
-        register.accepted = call.ballot
-        register.value = call.value
-        register.owner = call.owner
+        register.content = Content(call.key, call.ballot, call.value)
+        register.notice = Notice(call.key, call.ballot, call.owner)
+        register.owner, register.circle = call.owner, call.circle
         register.promised = max(call.ballot, call.promise)
         register.revision = self.revision
         self.registers[call.key] = self.registers.pop(call.key)  # what was accepted last stands last
+        if self._filed is not None:
+            self._filed.accepted(call.key, register)
         return Accepted(of=call.to, key=call.key, ballot=call.ballot, writes=self.revision)
 
     def _beat(self, call: Beat, clock_us: int) -> Reply:
         lease = self.leases.get(call.session)
-        if lease is None:
-            lease = self.leases[call.session] = _Lease(0, clock_us)
-        lease.renewals += 1
-        lease.at_us = clock_us
-        oldest_us = clock_us - LEASE_MEMORY_US
-        seen = [
-            LeaseSeen(name, lease.renewals, clock_us - lease.at_us)
-            for name, lease in self.leases.items()
-            if lease.at_us >= oldest_us
-        ]
-        if len(seen) < len(self.leases):
-            self.leases = {lease.session: self.leases[lease.session] for lease in seen}
+        self.leases[call.session] = LeaseSeen(call.session, lease.renewals + 1 if lease else 1, clock_us)
+        self._forget_leases(clock_us)
         cluster = self.registers.get(CLUSTER_KEY)
         return BeatAnswer(
             of=call.to,
             session=call.session,
             revision=self.revision,
             cluster=cluster.accepted if cluster else NO_BALLOT,
-            leases=tuple(seen),
-            changed=self._changed(call.since) if call.since < self.revision else (),
+            clock_us=clock_us,
+            leases=tuple(self.leases.values()),
+            changed=self._changed(call.since, call.interest) if call.since < self.revision else (),
         )
 
-    def _changed(self, since: int) -> tuple[Notice, ...]:
+    def _forget_leases(self, clock_us: int) -> None:
+        """Those that nobody has renewed for very long; looked for when there may be one."""
+        self._oldest_lease_us = min(self._oldest_lease_us, clock_us)
+        if self._oldest_lease_us >= clock_us - LEASE_MEMORY_US:
+            return
+        self.leases = {
+            name: lease for name, lease in self.leases.items() if lease.at_us >= clock_us - LEASE_MEMORY_US
+        }
+        self._oldest_lease_us = min(lease.at_us for lease in self.leases.values())
+
+    def _changed(self, since: int, interest: str) -> tuple[Notice, ...]:
+        if interest == NOTHING:
+            return ()
+        if interest != EVERYTHING:
+            if self._filed is None:
+                self._filed = Filed(self.registers)
+            keys = self._filed.since(since, interest)
+            return tuple([self.registers[key].notice for key in keys])
         found = []
-        for key, register in reversed(self.registers.items()):
+        for register in reversed(self.registers.values()):
             if register.revision > since:
-                found.append(Notice(key, register.accepted, register.owner))
+                found.append(register.notice)
             elif register.revision:
                 break
         return tuple(reversed(found))

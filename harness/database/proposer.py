@@ -72,8 +72,7 @@ class Result(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """One call to one voter. `number` comes back with its answer or its failure."""
 
     number: int
@@ -145,6 +144,7 @@ class Proposer:
         self._identity = identity
         self._rig = rig
         self._voter_set = voter_set
+        self._addresses = self._reckon_addresses()
         self._codec = codec
         self._jitter = jitter
         self._number = numbers
@@ -165,6 +165,7 @@ class Proposer:
         if voter_set.version <= self._voter_set.version:
             return
         self._voter_set = voter_set
+        self._addresses = self._reckon_addresses()
         self._silent.intersection_update(voter_set.members)
         self._fast.clear()
         for queue in list(self._queues.values()):
@@ -283,7 +284,7 @@ class Proposer:
             self.sends.append(Send(number, voter, self._call(operation, voter)))
 
     def _call(self, operation: _Operation, voter: str) -> Call:
-        to = self._address(voter)
+        to = self._addresses[voter]
         seen = self._writes.seen(voter, to.incarnation)
         match operation.phase:
             case _Phase.READ:
@@ -298,6 +299,7 @@ class Proposer:
                     value=operation.value,
                     promise=operation.promise,
                     owner=operation.proposal.owner if operation.proposal is not None else "",
+                    circle=operation.proposal.circle if operation.proposal is not None else "",
                     seen=seen,
                 )
 
@@ -447,13 +449,11 @@ class Proposer:
     def _note(self, key: str, ballot: Ballot) -> None:
         self._highest[key] = max(self._highest.get(key, 0), ballot.number)
 
-    def _address(self, voter: str) -> Address:
-        return Address(
-            rig=self._rig,
-            voter=voter,
-            incarnation=self._voter_set.members[voter],
-            set_version=self._voter_set.version,
-        )
+    def _reckon_addresses(self) -> dict[str, Address]:
+        return {
+            voter: Address(rig=self._rig, voter=voter, incarnation=life, set_version=self._voter_set.version)
+            for voter, life in self._voter_set.members.items()
+        }
 
     def _voter_of(self, reply: Reply) -> str | None:
         of = getattr(reply, "of", None)
@@ -464,7 +464,7 @@ class Proposer:
     def _names_this_round(self, operation: _Operation, reply: Reply) -> bool:
         if not isinstance(reply, Promise | Accepted | Conflict | ReadAnswer):
             return False
-        if reply.of != self._address(reply.of.voter) or reply.key != operation.key:
+        if reply.of != self._addresses[reply.of.voter] or reply.key != operation.key:
             return False
         if isinstance(reply, ReadAnswer):
             return operation.phase is _Phase.READ

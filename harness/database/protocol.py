@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from harness.database.interest import EVERYTHING
 from harness.model.voter_set import VoterSet
 
 __all__ = [
@@ -79,8 +80,7 @@ class Address(NamedTuple):
     set_version: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepare:
+class Prepare(NamedTuple):
     """Ask for a promise to refuse every ballot below this one."""
 
     to: Address
@@ -89,10 +89,10 @@ class Prepare:
     seen: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accept:
+class Accept(NamedTuple):
     """Ask to accept `value` under `ballot`, and to promise `promise`, the ballot of this proposer's next change, at
-    once. `owner` names the node that owns the register's subject, for the notices.
+    once. `owner` names the node that owns the register's subject, and `circle` the circle that it is of, for the
+    notices.
     """
 
     to: Address
@@ -101,11 +101,11 @@ class Accept:
     value: str
     promise: Ballot
     owner: str = ""
+    circle: str = ""
     seen: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Read:
+class Read(NamedTuple):
     """Ask what is accepted, without any promise."""
 
     to: Address
@@ -125,13 +125,14 @@ class ReadMany:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
     """Renew a session's lease, and learn of the others' and of registers accepted after `since` (the voter's own
-    count).
+    count), as far as they are of `interest` (`harness.database.interest`).
     """
 
     to: Address
     session: str
     since: int
     seen: int = 0
+    interest: str = EVERYTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,8 +196,7 @@ class ListKeys:
 Call = Prepare | Accept | Read | ReadMany | Beat | Hello | Form | Raise | Admit | Retire | ListKeys
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Promise:
+class Promise(NamedTuple):
     """Promised; with what was accepted last (NO_BALLOT and None if nothing). `writes` is the voter's count."""
 
     of: Address
@@ -207,8 +207,7 @@ class Promise:
     writes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
+class Accepted(NamedTuple):
     """Accepted under this ballot, and `promise` promised. `writes` is the voter's count."""
 
     of: Address
@@ -217,8 +216,7 @@ class Accepted:
     writes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conflict:
+class Conflict(NamedTuple):
     """Not promised or not accepted: a higher ballot was promised before."""
 
     of: Address
@@ -227,8 +225,7 @@ class Conflict:
     promised: Ballot
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadAnswer:
+class ReadAnswer(NamedTuple):
     """What is accepted, and which ballot is promised."""
 
     of: Address
@@ -254,13 +251,11 @@ class ReadManyAnswer:
 
 
 class LeaseSeen(NamedTuple):
-    """A session's lease at this voter: how often it was renewed, and how long ago by the voter's clock, in
-    microseconds.
-    """
+    """A session's lease at this voter: how often it was renewed, and when last by the voter's clock (microseconds)."""
 
     session: str
     renewals: int
-    age_us: int
+    at_us: int
 
 
 class Notice(NamedTuple):
@@ -274,14 +269,15 @@ class Notice(NamedTuple):
 class BeatAnswer(NamedTuple):
     """Renewed. `cluster` is the ballot under which this voter accepted the cluster register last.
 
-    `changed` names the registers accepted after `since`; `revision` is the voter's count of writes, and the next
-    `since`.
+    `changed` names the registers of interest accepted after `since`; `revision` is the voter's count of writes, and the
+    next `since`. `clock_us` is what the voter's clock shows.
     """
 
     of: Address
     session: str
     revision: int
     cluster: Ballot
+    clock_us: int
     leases: tuple[LeaseSeen, ...]
     changed: tuple[Notice, ...]
 

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from harness.model.changes import Record, record_from_plain, record_to_plain
+from harness.model.circle import circle_of
 from harness.model.records import GroupRecord
 
 __all__ = ["IDS_KEPT", "Codec", "JsonCodec", "Stored"]
 
 IDS_KEPT = 16
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), sort_keys=True, check_circular=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,11 @@ class Stored:
         """The node that owns the register's subject; empty where there is none. Travels with the notices, as a hint."""
         record = self.record
         return record.owner.node if isinstance(record, GroupRecord) and record.owner is not None else ""
+
+    @property
+    def circle(self) -> str:
+        """The circle of the register's subject; empty for the cluster's. Travels with each accept, for the notices."""
+        return circle_of(self.record.spec) if isinstance(self.record, GroupRecord) else ""
 
     def after(self, change_id: str, record: Record) -> "Stored":
         """The content after the change of that id."""
@@ -56,7 +64,7 @@ class JsonCodec:
             "ids": list(stored.ids),
             "record": record_to_plain(stored.record),
         }
-        return json.dumps(plain, separators=(",", ":"), sort_keys=True)
+        return _ENCODER.encode(plain)
 
     def decode(self, value: str) -> Stored:
         """The content. Raises ValueError on another format or a record that does not fit."""

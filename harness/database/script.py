@@ -70,14 +70,14 @@ def arguments_of(call: Call) -> list[str]:
             return ["prepare", *_address(call.to), call.key, *_ballot(call.ballot), str(call.seen)]
         case Accept():
             ballots = (_ballot(call.ballot), _ballot(call.promise))
-            about = (call.value, *ballots[1], call.owner, str(call.seen))
+            about = (call.value, *ballots[1], call.owner, call.circle, str(call.seen))
             return ["accept", *_address(call.to), call.key, *ballots[0], *about]
         case Read():
             return ["read", *_address(call.to), call.key, str(call.seen)]
         case ReadMany():
             return ["read-many", *_address(call.to), str(call.seen), *call.keys]
         case Beat():
-            return ["beat", *_address(call.to), call.session, str(call.since), str(call.seen)]
+            return ["beat", *_address(call.to), call.session, str(call.since), str(call.seen), call.interest]
 
 
 def reply_from(call: Call, raw: list[Any]) -> Reply:
@@ -133,14 +133,15 @@ def _conflict(of: Address, rest: list[Any]) -> Reply:
 
 
 def _beat_answer(of: Address, rest: list[Any]) -> Reply:
-    session, revision, number, proposer, leases, changed = rest
+    session, revision, number, proposer, clock, leases, changed = rest
     return BeatAnswer(
         of=of,
         session=session,
         revision=int(revision),
         cluster=Ballot(int(number), proposer),
+        clock_us=int(clock),
         leases=tuple(
-            LeaseSeen(session=leases[i], renewals=int(leases[i + 1]), age_us=int(leases[i + 2]))
+            LeaseSeen(session=leases[i], renewals=int(leases[i + 1]), at_us=int(leases[i + 2]))
             for i in range(0, len(leases), 3)
         ),
         changed=tuple(

@@ -7,7 +7,7 @@ agree on is left to a read of its own, which may have to decide. No I/O.
 from collections.abc import Callable, Sequence
 
 from harness.database.proposer import READ_PATIENCE_US
-from harness.database.protocol import Address, Ballot, Call, ReadMany, ReadManyAnswer, Reply
+from harness.database.protocol import Address, Ballot, Call, Content, ReadMany, ReadManyAnswer, Reply
 from harness.model.voter_set import VoterSet
 
 __all__ = ["KEYS_MOST", "Agreed", "Survey"]
@@ -40,7 +40,7 @@ class Survey:
         }
         self.ends_us: int | None = None
         self._waiting: dict[int, str] = {}
-        self._answers: list[dict[str, tuple[Ballot, str | None]]] = []
+        self._answers: list[dict[str, Content]] = []
         self.calls: list[tuple[int, str, Call]] = []
         for voter, to in self._addresses.items():
             number = numbers()
@@ -61,7 +61,7 @@ class Survey:
             return []
         if not isinstance(reply, ReadManyAnswer) or reply.of != self._addresses[voter]:
             return []
-        self._answers.append({content.key: (content.accepted, content.value) for content in reply.contents})
+        self._answers.append({content.key: content for content in reply.contents})
         if len(self._answers) < self._majority:
             return []
         if self.ends_us is None:
@@ -77,7 +77,7 @@ class Survey:
 
     def _agreed(self, key: str) -> Agreed | None:
         told = [answer[key] for answer in self._answers if key in answer]
-        for ballot, value in told:
-            if sum(other == ballot for other, _ in told) >= self._majority:
+        for _, ballot, value in told:
+            if sum([other == ballot for _, other, _ in told]) >= self._majority:
                 return key, ballot, value
         return None

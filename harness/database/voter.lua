@@ -136,8 +136,8 @@ if operation == 'prepare' then
 end
 
 if operation == 'accept' then
-  local key, number, proposer, value, next_number, next_proposer, owner, seen =
-    ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13]
+  local key, number, proposer, value, next_number, next_proposer, owner, circle, seen =
+    ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14]
   if lost_writes(seen) then return refuse('behind') end
   local before_number, before_proposer = promise_of(key)
   if less(tonumber(number), proposer, before_number, before_proposer) then
@@ -149,7 +149,7 @@ if operation == 'accept' then
   end
   local revision = redis.call('HINCRBY', SELF, 'revision', 1)
   redis.call('HSET', 'register:' .. key, 'accepted_number', number, 'accepted_proposer', proposer,
-    'value', value, 'owner', owner, 'promised_number', promised_number, 'promised_proposer', promised_proposer)
+    'value', value, 'owner', owner, 'circle', circle, 'promised_number', promised_number, 'promised_proposer', promised_proposer)
   redis.call('ZADD', REVISIONS, revision, key)
   return answer('accepted', key, number, proposer, string.format('%d', revision))
 end
@@ -181,7 +181,7 @@ if operation == 'keys' then
 end
 
 if operation == 'beat' then
-  local session, since, seen = ARGV[6], ARGV[7], ARGV[8]
+  local session, since, seen, interest = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
   if lost_writes(seen) then return refuse('behind') end
   local time = redis.call('TIME')
   local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -191,25 +191,33 @@ if operation == 'beat' then
   local leases, flat = redis.call('HGETALL', LEASES), {}
   for i = 1, #leases, 2 do
     local count, at = string.match(leases[i + 1], '^(%d+) (%d+)$')
-    local age = now - tonumber(at)
-    if age > LEASE_MEMORY_US then
+    if now - tonumber(at) > LEASE_MEMORY_US then
       redis.call('HDEL', LEASES, leases[i])
     else
       flat[#flat + 1] = leases[i]
       flat[#flat + 1] = count
-      flat[#flat + 1] = string.format('%d', age)
+      flat[#flat + 1] = at
     end
   end
+  -- Of interest is everything, or NODE|CIRCLE,CIRCLE...: what that node owns, and what is of these circles, or
+  -- nothing, which is a dash.
+  local node, listed = string.match(interest, '^([^|]*)|(.*)$')
+  local circles = {}
+  for circle in string.gmatch(listed or '', '[^,]+') do circles[circle] = true end
   local changed = {}
-  for _, key in ipairs(redis.call('ZRANGEBYSCORE', REVISIONS, '(' .. since, '+inf')) do
-    local fields = redis.call('HMGET', 'register:' .. key, 'accepted_number', 'accepted_proposer', 'owner')
-    changed[#changed + 1] = key
-    changed[#changed + 1] = fields[1]
-    changed[#changed + 1] = fields[2]
-    changed[#changed + 1] = fields[3] or ''
+  for _, key in ipairs(interest == '-' and {} or redis.call('ZRANGEBYSCORE', REVISIONS, '(' .. since, '+inf')) do
+    local fields = redis.call('HMGET', 'register:' .. key, 'accepted_number', 'accepted_proposer', 'owner',
+      'circle')
+    if not node or fields[3] == node or circles[fields[4] or ''] then
+      changed[#changed + 1] = key
+      changed[#changed + 1] = fields[1]
+      changed[#changed + 1] = fields[2]
+      changed[#changed + 1] = fields[3] or ''
+    end
   end
   local cluster = register('cluster')
-  return answer('beat', session, self[6] or '0', cluster.accepted_number, cluster.accepted_proposer, flat, changed)
+  return answer('beat', session, self[6] or '0', cluster.accepted_number, cluster.accepted_proposer,
+    string.format('%d', now), flat, changed)
 end
 
 return redis.error_reply('unknown operation ' .. operation)

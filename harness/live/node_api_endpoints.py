@@ -216,7 +216,8 @@ def read_response(read: Read, snapshot: Mapping[str, Any]) -> Response:
         if entry["name"] == read.name:
             return Response(status=200, body=entry)
     kind = _SUBJECTS[read.part]
-    raise ApiError(404, "no-such", f"{snapshot['node']} knows no {kind} {read.name!r}")
+    elsewhere = "" if snapshot.get("watches_all", True) else "; it watches a part of the groups only: ask another node"
+    raise ApiError(404, "no-such", f"{snapshot['node']} knows no {kind} {read.name!r}{elsewhere}")
 
 
 def answer_response(answer: Answer) -> Response:

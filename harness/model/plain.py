@@ -103,17 +103,17 @@ def _tuple_reader(hint: Any) -> Callable[[Any], Any]:
 
 
 def _read_record(cls: Any, value: Any) -> Any:
-    hints = _hints(cls)
+    fields = _fields(cls)
     given = _expect(value, dict)
-    unknown = given.keys() - hints.keys()
-    if unknown:
-        raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
-    arguments = {}
-    for name, entry in given.items():
-        try:
-            arguments[name] = _reader(hints[name])(entry)
-        except ValueError as error:
-            raise ValueError(f"{cls.__name__}.{name}: {error}") from error
+    if not given.keys() <= fields.keys():
+        raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(given.keys() - fields.keys()))}")
+    arguments, name = {}, ""
+    try:
+        for name, entry in given.items():
+            kind, read = fields[name]
+            arguments[name] = entry if type(entry) is kind else read(entry)
+    except ValueError as error:
+        raise ValueError(f"{cls.__name__}.{name}: {error}") from error
     try:
         return cls(**arguments)
     except TypeError as error:
@@ -121,8 +121,12 @@ def _read_record(cls: Any, value: Any) -> Any:
 
 
 @functools.cache
-def _hints(cls: Any) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+def _fields(cls: Any) -> dict[str, tuple[type | None, Callable[[Any], Any]]]:
+    """For each field the type of which a value is taken as it is, if there is one, and how any other is read."""
+    return {
+        name: (hint if hint in (str, int, bool, float) else None, _reader(hint))
+        for name, hint in typing.get_type_hints(cls).items()
+    }
 
 
 def _expect(value: Any, kind: Any) -> Any:

@@ -88,6 +88,9 @@ class Settings:
     memory and can be filled; 0: a volume of the engine's, as large as the engine's disk.
 
     With `dynamic_quorum` the votes of nodes that stay away are taken out of the set of voters.
+
+    In a cluster of up to `everyone_watches_up_to` nodes each of them watches every group; in a larger one a few nodes
+    watch each (`harness.cluster_service.circles`).
     """
 
     beat_us: int = SECOND_US // 2
@@ -100,6 +103,7 @@ class Settings:
     voter_disk_bytes: int = 0
     dynamic_quorum: bool = True
     appendfsync: Appendfsync = Appendfsync.ALWAYS
+    everyone_watches_up_to: int = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ import pytest
 from docker.models.containers import Container
 
 from harness.database.acceptor import Acceptor
+from harness.database.interest import EVERYTHING, NOTHING, interest_in
 from harness.database.protocol import (
     CLUSTER_KEY,
     Accept,
@@ -34,6 +35,7 @@ from harness.database.protocol import (
     Why,
 )
 from harness.live.voters import RedisVoters, VoterUnanswered
+from harness.model.circle import OF_EVERYBODY
 from harness.rig.images import ensure_images, find_project_root
 from harness.rig.secret_files import access_list
 
@@ -113,13 +115,24 @@ def form(ask: Ask) -> Reply:
 def comparable(reply: Reply) -> Reply:
     """Without what depends on the clock."""
     if isinstance(reply, BeatAnswer):
-        leases = tuple(sorted((lease._replace(age_us=0) for lease in reply.leases), key=lambda one: one.session))
-        return reply._replace(leases=leases, changed=tuple(sorted(reply.changed, key=lambda one: one.key)))
+        just_now = {lease.session for lease in reply.leases if 0 <= reply.clock_us - lease.at_us < 60_000_000}
+        assert just_now == {lease.session for lease in reply.leases}
+        leases = tuple(sorted((lease._replace(at_us=0) for lease in reply.leases), key=lambda one: one.session))
+        return reply._replace(leases=leases, clock_us=0)
     if isinstance(reply, KeysAnswer):
         return replace(reply, keys=tuple(sorted(reply.keys)))
     return reply
 
 
+CIRCLES = {CLUSTER_KEY: "", "group/web": "7", "group/db": "12", "group/named": OF_EVERYBODY}
+INTERESTS = [
+    EVERYTHING,
+    EVERYTHING,
+    NOTHING,
+    interest_in("node1", ()),
+    interest_in("node2", ("7",)),
+    interest_in("node1", ("1", "12", OF_EVERYBODY)),
+]
 SETS = {1: MEMBERS, 2: {"v1": "i1", "v2": "i2"}, 3: {"v2": "i2", "v3": "i3"}, 4: {"v1": "b1", "v2": "i2"}}
 """The sets that the conversations speak of: the voter stays, is removed, and is added again under another name."""
 
@@ -139,7 +152,7 @@ def conversation(rng: random.Random) -> list[Call]:
         return Ballot(rng.randint(1, 12), rng.choice("abc"))
 
     def one() -> Call:
-        to, key = rng.choice(addresses), rng.choice([CLUSTER_KEY, "group/web"])
+        to, key = rng.choice(addresses), rng.choice(list(CIRCLES))
         members, seen = SETS[to.set_version], rng.choice([0] * 40 + [1, 3, 9])
         match rng.choices(range(11), [6, 12, 10, 6, 10, 3, 3, 2, 2, 6, 3])[0]:
             case 0:
@@ -148,12 +161,22 @@ def conversation(rng: random.Random) -> list[Call]:
                 return Prepare(to=to, key=key, ballot=ballot(), seen=seen)
             case 2:
                 value = f'{{"n": {rng.randint(0, 9)}}}'
-                owner = rng.choice(["", "node1"])
-                return Accept(to=to, key=key, ballot=ballot(), value=value, promise=ballot(), owner=owner, seen=seen)
+                owner, circle = rng.choice(["", "node1", "node2"]), CIRCLES[key]
+                return Accept(
+                    to=to,
+                    key=key,
+                    ballot=ballot(),
+                    value=value,
+                    promise=ballot(),
+                    owner=owner,
+                    circle=circle,
+                    seen=seen,
+                )
             case 3:
                 return Read(to=to, key=key, seen=seen)
             case 4:
-                return Beat(to=to, session=rng.choice(["s1", "s2"]), since=rng.randint(0, 5), seen=seen)
+                session, since, interest = rng.choice(["s1", "s2"]), rng.randint(0, 5), rng.choice(INTERESTS)
+                return Beat(to=to, session=session, since=since, seen=seen, interest=interest)
             case 5:
                 return Raise(to=to, members=members)
             case 6:

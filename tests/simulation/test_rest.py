@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.cluster_service.messages import Action, Event
+from harness.cluster_service.messages import Action, Event, HostReported, VoterAnswered
 from harness.cluster_service.rest import Rest
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.simulation.composition import Composition
@@ -17,6 +17,10 @@ class _NoRest(Rest):
     def handle(self, now: int, event: Event) -> list[Action] | None:
         del now, event
         return None
+
+    def concerns_one(self, now: int, event: VoterAnswered | HostReported) -> bool:
+        del now, event
+        return False
 
 
 class _Counting(Rest):

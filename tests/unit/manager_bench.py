@@ -2,6 +2,7 @@
 host that answers as it is told to, and a cluster that is what the test says.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,9 +23,11 @@ from harness.cluster_service.messages import (
     Settled,
     Tick,
 )
+from harness.cluster_service.placement import rank_claimants
 from harness.cluster_service.requests import OpenRequests
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.database.proposer import Result
+from harness.database.protocol import CLUSTER_KEY
 from harness.model.changes import Refusal
 from harness.model.host import EntryPoint, HostReport, HostRequest
 from harness.model.machine import Ending, Proof
@@ -70,8 +73,15 @@ class _Cluster:
         del now
         return tuple(entry.name for entry in self.cluster.up_nodes() if entry.name not in self.silent)
 
-    def groups_owned(self) -> dict[str, int]:
-        return {}
+    def groups_asked(self) -> int:
+        return len(self.cluster.groups)
+
+    def targets(self, groups: list[GroupSpec], able: Sequence[str]) -> dict[str, list[str]]:
+        return rank_claimants(orphans=groups, candidates=able, groups_owned={})
+
+    def keeps(self, name: str) -> bool:
+        del name
+        return True
 
     def owner_node(self, name: str) -> str:
         owner = self.groups[name].owner
@@ -181,7 +191,7 @@ class ManagerBench:
         entry = self.around.cluster.node(name)
         assert entry is not None
         self.around.cluster = self.around.cluster.with_node(replace(entry, **fields))
-        self.deliver(Tick())
+        self.deliver(RegisterSeen(key=CLUSTER_KEY, record=self.around.cluster, version=1))
 
     def see(self, record: GroupRecord) -> None:
         """The group's register is this now."""

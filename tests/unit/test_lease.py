@@ -6,6 +6,8 @@ from harness.database.protocol import NO_BALLOT, Address, BeatAnswer, LeaseSeen,
 LEASE = 2_000_000
 BEAT = 500_000
 VOTERS = ("v1", "v2", "v3")
+CLOCK = 1_700_000_000_000_000
+"""What every voter's clock shows, and nobody else's."""
 
 
 def view() -> LeaseView:
@@ -18,8 +20,9 @@ def answer(voter: str, **peers: tuple[int, int]) -> BeatAnswer:
         session="me",
         revision=0,
         cluster=NO_BALLOT,
+        clock_us=CLOCK,
         leases=tuple(
-            LeaseSeen(session=name, renewals=renewals, age_us=age) for name, (renewals, age) in peers.items()
+            LeaseSeen(session=name, renewals=renewals, at_us=CLOCK - age) for name, (renewals, age) in peers.items()
         ),
         changed=(),
     )

@@ -2,8 +2,10 @@
 
 from itertools import count
 
+from harness.cluster_service.circles import CircleWatch
 from harness.cluster_service.messages import CallVoter, Tick, VoterAnswered, VotersKnown
 from harness.cluster_service.node import NodeManager
+from harness.database.interest import interest_in
 from harness.database.protocol import CLUSTER_KEY, NO_BALLOT, Ballot, BeatAnswer, Notice, WriteCounts
 from harness.model.session import Session
 from harness.model.topology import Settings
@@ -12,6 +14,8 @@ from harness.model.voter_set import VoterSet
 HERE = Session("node1", "c0ffee", "1")
 NEWER = Ballot(5, "node2.1.1.0")
 GROUP = "group/web"
+REVISION = 7
+SECOND = 1_000_000
 VOTERS = VoterSet(version=1, members={"node1": "a", "node2": "b", "node3": "c"})
 
 
@@ -21,6 +25,7 @@ class Bench:
     def __init__(self) -> None:
         self.seen: dict[str, Ballot] = {}
         self.to_be_read: dict[str, Ballot] = {}
+        self.watch = CircleWatch("node1")
         numbers = count(1)
         self.manager = NodeManager(
             rig="rig",
@@ -30,18 +35,27 @@ class Bench:
             to_be_read=lambda key: self.to_be_read.get(key, NO_BALLOT),
             numbers=lambda: next(numbers),
             writes=WriteCounts(),
+            watch=self.watch,
         )
         actions = [*self.manager.handle(0, VotersKnown(voter_set=VOTERS)), *self.manager.handle(0, Tick())]
         self.beats = {action.voter: action for action in actions if isinstance(action, CallVoter)}
 
-    def told_by(self, voter: str, *, cluster: Ballot = NO_BALLOT) -> list[str]:
+    def beats_at(self, now: int, voter: str) -> list[CallVoter]:
+        """What is sent to that voter then."""
+        actions = self.manager.handle(now, Tick())
+        return [action for action in actions if isinstance(action, CallVoter) and action.voter == voter]
+
+    def told_by(
+        self, voter: str, *, cluster: Ballot = NO_BALLOT, beat: CallVoter | None = None, revision: int = REVISION
+    ) -> list[str]:
         """The notices that go on, by their registers, when that voter has accepted `NEWER` for the group."""
-        beat = self.beats[voter]
+        beat = beat or self.beats[voter]
         answer = BeatAnswer(
             of=beat.call.to,  # type: ignore[union-attr]
             session=str(HERE),
-            revision=7,
+            revision=revision,
             cluster=cluster,
+            clock_us=0,
             leases=(),
             changed=(Notice(GROUP, NEWER, "node2"),),
         )
@@ -73,3 +87,21 @@ def test_every_voters_notice_counts_while_a_read_shows_what_was_there_before() -
     bench.seen[GROUP] = Ballot(4, "node2.1.1.0")
     assert bench.told_by("node2") == [GROUP]
     assert bench.told_by("node3") == [GROUP]
+
+
+def test_what_is_told_under_an_interest_that_has_changed_is_asked_for_again() -> None:
+    bench = Bench()
+    bench.told_by("node1")  # before anything is of interest, which counts for nothing
+    bench.watch.interest = interest_in("node1", ("3",))
+    (first,) = bench.beats_at(SECOND // 2, "node1")
+    bench.told_by("node1", beat=first)
+    (old,) = bench.beats_at(SECOND, "node1")
+
+    bench.watch.interest = interest_in("node1", ("7",))
+    bench.told_by("node1", beat=old, revision=REVISION + 2)
+    (new,) = bench.beats_at(2 * SECOND, "node1")
+    bench.told_by("node1", beat=new, revision=REVISION + 2)
+    (later,) = bench.beats_at(3 * SECOND, "node1")
+
+    asked = [(beat.call.since, beat.call.interest) for beat in (first, old, new, later)]  # type: ignore[union-attr]
+    assert asked == [(0, "node1|3"), (REVISION, "node1|3"), (REVISION, "node1|7"), (REVISION + 2, "node1|7")]

@@ -2,13 +2,14 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from set_change_bench import Run, SetBench
 
 from harness.database.acceptor import Acceptor
-from harness.database.protocol import Refused, Why
+from harness.database.protocol import NO_BALLOT, Refused, Why
 from harness.database.set_change import SetChange
 from harness.model.voter_set import VoterSet
 
@@ -119,9 +120,9 @@ def copy_values(bench: SetBench, voter: str) -> None:
     mine.incarnation = newest.members.get(voter, "")
     for other in others:
         for key, register in other.registers.items():
-            own = mine.registers.setdefault(key, type(register)())
-            if register.accepted > own.accepted:
-                own.accepted, own.value = register.accepted, register.value
+            own = mine.registers.get(key)
+            if own is None or register.accepted > own.accepted:
+                mine.registers[key] = replace(register, promised=own.promised if own is not None else NO_BALLOT)
 
 
 def votes_empty(seed: int) -> Run:
