@@ -1,4 +1,4 @@
-"""Why an experiment cannot run in an arena: faults that cannot be carried out there, or no room for its rig."""
+"""Why an experiment cannot run in an arena: faults that cannot be carried out there, or a rig that is too large."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ from chaos.arena import Effect
 from chaos.experiment import Experiment, FaultCall
 from chaos.faults import FAULTS
 from chaos.room import no_room
+from harness.rig.topology_document import too_many_for_containers
 
 __all__ = ["Supports", "barred", "barred_faults"]
 
@@ -24,5 +25,5 @@ def barred_faults(experiment: Experiment, supports: Supports) -> list[str]:
 
 def barred(experiment: Experiment, *, arena: str, supports: Supports) -> list[str]:
     """All refusals of that arena, none when it can run there."""
-    crowded = no_room(experiment.topology) if arena == "sim" else ""
+    crowded = no_room(experiment.topology) if arena == "sim" else too_many_for_containers(experiment.topology)
     return [*barred_faults(experiment, supports), *([f"{experiment.file}: {crowded}"] if crowded else [])]

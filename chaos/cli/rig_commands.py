@@ -212,7 +212,12 @@ def compose(
 
 def _read_topology(nodes: int | None, witness: bool, topology_file: Path | None, name: str | None) -> "Topology":
     from harness.errors import UsageError
-    from harness.rig.topology_document import DEFAULT_NODES, default_topology, read_topology
+    from harness.rig.topology_document import (
+        DEFAULT_NODES,
+        default_topology,
+        read_topology,
+        too_many_for_containers,
+    )
     from harness.rig.yaml_source import load
 
     if topology_file is None:
@@ -228,7 +233,11 @@ def _read_topology(nodes: int | None, witness: bool, topology_file: Path | None,
         raise UsageError(f"{topology_file}: cannot be read: {error.strerror}, expected a file with a rig") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{topology_file}: not UTF-8 text, expected a file with a rig in YAML or JSON") from error
-    return read_topology(load(text, name=str(topology_file)), rig=name)
+    topology = read_topology(load(text, name=str(topology_file)), rig=name)
+    too_many = too_many_for_containers(topology)
+    if too_many:
+        raise UsageError(f"{topology_file}: {too_many}")
+    return topology
 
 
 def _escaped(text: str) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from chaos.search.hunt import Found, Hunt
     from chaos.search.replaying import PastRun
     from chaos.search.schedule_file import Schedule
+    from harness.model.topology import Topology
     from harness.simulation.schedule import Outcome
 
 __all__ = ["replay", "search", "shrink"]
@@ -116,7 +117,9 @@ def shrink(file: Path, output: Path | None) -> None:
     from chaos.search.hunt import broken_by, play
     from chaos.search.shrinking import Shrinking
 
-    reduction = Shrinking(_read(file), say=lambda text: click.echo(f"  ... {text}", err=True))
+    schedule = _read(file)
+    _refuse_crowded(file, schedule.topology)
+    reduction = Shrinking(schedule, say=lambda text: click.echo(f"  ... {text}", err=True))
     smallest = reduction.shrink()
     outcome = play(smallest)
     place = output or file.with_suffix(f".min{file.suffix}")
@@ -149,6 +152,7 @@ def replay(file: Path, arena: str, whole: bool, out: Path) -> int:
     if arena == "docker":
         past = PastRun(experiment=_experiment(file, schedule), seed=schedule.seed, rig="replay")
         return _run_again(past, arena=arena, out=out)
+    _refuse_crowded(file, schedule.topology)
     return _play_again(schedule, whole=whole)
 
 
@@ -190,21 +194,28 @@ def _rig_document(path: Path, *, worlds: int) -> dict[str, Any]:
     """The rig of a topology file, checked, of which there is room for so many at a time; an experiment's own will do
     as well.
     """
-    from chaos.room import no_room
     from harness.errors import UsageError
     from harness.rig.topology_document import read_topology
     from harness.rig.yaml_source import load
 
     source = load(_text(path), name=str(path))
-    crowded = no_room(read_topology(source), worlds=worlds)
-    if crowded:
-        raise UsageError(f"{path}: {crowded}")
+    _refuse_crowded(path, read_topology(source), worlds=worlds)
     document = source.data
     if isinstance(document, dict) and isinstance(document.get("rig"), dict):
         document = document["rig"]
     if not isinstance(document, dict):
         raise UsageError(f"{path}: expected a rig: nodes, settings, groups")
     return document
+
+
+def _refuse_crowded(path: Path, topology: "Topology", *, worlds: int = 1) -> None:
+    """Raises UsageError when so many worlds of that rig do not fit into memory."""
+    from chaos.room import no_room
+    from harness.errors import UsageError
+
+    crowded = no_room(topology, worlds=worlds)
+    if crowded:
+        raise UsageError(f"{path}: {crowded}")
 
 
 def _read(path: Path) -> "Schedule":

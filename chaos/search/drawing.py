@@ -7,12 +7,16 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
+from harness.cluster_service.circles import WATCHERS
+
 __all__ = ["draw_rig"]
 
 SIZES = ((2, True), (3, False), (3, False), (3, False), (4, True), (5, False))
 """Nodes, and whether a witness votes: what people have, three nodes most of all."""
 GROUPS_MOST = 6
 SELF_FENCING = 0.2
+BY_CIRCLE = 0.5
+"""How many of the rigs with more nodes than watch a circle divide the watch, as large clusters do."""
 
 
 def draw_rig(rng: random.Random) -> Mapping[str, Any]:
@@ -22,7 +26,10 @@ def draw_rig(rng: random.Random) -> Mapping[str, Any]:
     return {
         "nodes": nodes,
         "witness": witness,
-        "settings": {"fencing": "self" if rng.random() < SELF_FENCING else "power"},
+        "settings": {
+            "fencing": "self" if rng.random() < SELF_FENCING else "power",
+            "everyone-watches-up-to": 1 if nodes > WATCHERS and rng.random() < BY_CIRCLE else nodes,
+        },
         "groups": [_group(rng, number, names) for number in range(1, rng.randint(2, GROUPS_MOST) + 1)],
     }
 

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 from harness.model.topology import GroupSpec, Topology
 
 __all__ = [
+    "CONTAINER_NODES_MAX",
     "DEFAULT_SUBNET",
     "MACHINES_MAX",
     "NODES_MAX",
@@ -25,7 +26,10 @@ __all__ = [
 ]
 
 DEFAULT_SUBNET = "10.87.0.0/24"
-NODES_MAX = 9
+NODES_MAX = 64
+"""Of any rig: as many as a failover cluster may have. More than nine run in the simulator only."""
+CONTAINER_NODES_MAX = 9
+"""Of a rig on containers: all of them share one machine and one engine."""
 MACHINES_MAX = 100
 
 _POOL = IPv4Network("10.87.0.0/16")

@@ -3,12 +3,13 @@
 Everything that a person can get wrong is refused here, with file, line and the expected form, all errors of a file at
 once; behind this module a topology is sound. It does not look at any engine.
 
-    nodes: 3                      # 1 to 9, or a list of names
+    nodes: 3                      # 1 to 64, or a list of names; more than 9 in the simulator only
     voters: 3                     # odd, counted from the top; by default as many as possible up to five
     witness: false                # one more vote, in a container that runs nothing else: then `voters` is even
     subnet: 10.87.0.0/24          # a wish: inside of 10.87.0.0/16 a rig takes the next free one
     settings: {beat: 500ms, lease: 2s, grace: 1s, fencing: power, engine-proxy: false,
                dynamic-quorum: true, program-ask: 1s, program-silence: 5s,
+               everyone-watches-up-to: 9,  # in rigs of more nodes, a few watch each group
                appendfsync: always,  # everysec loses acknowledged changes: a negative control
                voter-disk: 64MiB}    # by default none of its own
     groups:                       # or a number of like groups; by default six
@@ -24,13 +25,13 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.model.topology import SECOND_US, NodeSpec, Settings, Topology
-from harness.rig.addresses import DEFAULT_SUBNET, NODES_MAX, node_address, witness_address
+from harness.rig.addresses import CONTAINER_NODES_MAX, DEFAULT_SUBNET, NODES_MAX, node_address, witness_address
 from harness.rig.duration import format_duration
 from harness.rig.group_document import DEFAULT_GROUPS, default_groups, read_groups
 from harness.rig.section import NAME_FORM, Section, is_name
 from harness.rig.yaml_source import Path, Source, refuse, shown
 
-__all__ = ["DEFAULT_RIG", "default_topology", "read_topology"]
+__all__ = ["DEFAULT_RIG", "default_topology", "read_topology", "too_many_for_containers"]
 
 DEFAULT_RIG = "blackstart"
 DEFAULT_NODES = 3
@@ -46,11 +47,11 @@ _UNREAD: Any = object()
 
 
 def default_topology(*, rig: str = DEFAULT_RIG, nodes: int = DEFAULT_NODES, witness: bool = False) -> Topology:
-    """A rig of `nodes` nodes with six machines, with a witness or without. Raises UsageError for a count or a name that
-    no rig can have.
+    """A rig on containers of `nodes` nodes with six machines, with a witness or without. Raises UsageError for a count
+    or a name that no such rig can have.
     """
-    if not 1 <= nodes <= NODES_MAX:
-        raise UsageError(f"--nodes is {nodes}, expected a whole number from 1 to {NODES_MAX}")
+    if not 1 <= nodes <= CONTAINER_NODES_MAX:
+        raise UsageError(f"--nodes is {nodes}, expected a whole number from 1 to {CONTAINER_NODES_MAX}")
     _check_rig_name(rig)
     names = _node_names(nodes)
     return Topology(
@@ -95,6 +96,14 @@ def read_topology(source: Source, *, path: Path = (), data: Any = _UNREAD, rig: 
     section.finish()
     refuse(sorted(refusals, key=_line))
     return topology
+
+
+def too_many_for_containers(topology: Topology) -> str:
+    """Why a rig is too large for containers, as a sentence; empty when it is not."""
+    count = len(topology.nodes)
+    if count <= CONTAINER_NODES_MAX:
+        return ""
+    return f"{count} nodes, expected at most {CONTAINER_NODES_MAX} on containers; the simulator takes up to {NODES_MAX}"
 
 
 def _check_rig_name(name: str) -> None:
@@ -203,6 +212,9 @@ def _read_settings(section: Section) -> Settings:
             "program-silence", default.program_silence_us, 500 * _MILLISECOND_US, 600 * SECOND_US
         ),
         voter_disk_bytes=section.size_bytes("voter-disk", 0, low=_VOTER_DISK_LEAST, high=_VOTER_DISK_MOST),
+        everyone_watches_up_to=section.integer(
+            "everyone-watches-up-to", default.everyone_watches_up_to, low=1, high=NODES_MAX
+        ),
     )
     section.finish()
     if settings.program_silence_us < 3 * settings.program_ask_us:

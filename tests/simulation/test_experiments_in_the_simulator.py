@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from chaos.arena_simulation import SimulatedStage
+from chaos.cli.main import run_command
 from chaos.experiment import load_experiment
 from chaos.history import EngineEvent, FaultMoment, FaultRecord, GuestJournal, Role
 from chaos.interrupt import Interrupt
@@ -133,3 +134,42 @@ def test_a_simulated_rig_can_neither_be_kept_nor_found(option: dict[str, object]
 
     assert run_files([POWER_CUT], options=options) == 2
     assert not (tmp_path / "out").exists()
+
+
+LARGE = """\
+title: a dozen nodes lose one
+rig: {nodes: 12, groups: 24}
+steady-state-hypothesis:
+  title: everything runs
+  probes:
+    - type: probe
+      name: all groups are online
+      provider: {type: cluster, probe: groups-online}
+      tolerance: true
+      until: {timeout: 30s}
+method:
+  - type: action
+    name: cut the power of web1's owner
+    provider: {type: fault, fault: node.power-off, target: {owner-of: web1}}
+  - type: probe
+    name: its machines run on the survivors within five seconds
+    provider: {type: cluster, probe: recovery-time}
+    tolerance: {type: range, range: [0, 5]}
+    until: {timeout: 20s}
+"""
+
+
+def test_a_rig_that_is_too_large_for_containers_runs_in_the_simulator(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A few of its nodes watch each group, and whoever asks any of them sees the whole cluster."""
+    file = tmp_path / "large.yaml"
+    file.write_text(LARGE)
+
+    ran = Ran(file, tmp_path)
+
+    assert ran.result.code is ExitCode.PASSED
+    for command in (["run"], ["validate"], ["up", "--topology"]):
+        assert run_command([*command, str(file)]) == 2
+        assert "12 nodes, expected at most 9 on containers; the simulator takes up to 64" in capfd.readouterr().err
+    assert run_command(["validate", "--arena", "sim", str(file)]) == 0

@@ -144,7 +144,7 @@ def test_validate_names_file_line_and_the_expected_form(tmp_path: Path, capfd: p
 
     assert run_command(["validate", str(file)]) == 2
 
-    assert f"{file}:3: nodes is 99, expected a whole number from 1 to 9" in capfd.readouterr().err
+    assert f"{file}:3: nodes is 99, expected a whole number from 1 to 64" in capfd.readouterr().err
 
 
 def test_validate_speaks_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

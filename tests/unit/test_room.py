@@ -11,7 +11,7 @@ from harness.model.topology import GroupSpec, NodeSpec, ResourceSpec, Topology
 from harness.simulation.footprint import bytes_needed
 
 MIB = 1 << 20
-SHIPPED = Path(__file__).parents[2] / "chaos" / "experiments"
+REPOSITORY = Path(__file__).parents[2]
 
 
 def rig(*, nodes: int, machines: int) -> Topology:
@@ -31,7 +31,7 @@ def test_what_does_not_fit_is_told_with_what_it_takes_and_what_there_is() -> Non
 
     told = no_room(rig(nodes=9, machines=4000), free_bytes=100 * MIB)
 
-    assert told.startswith("9 nodes and 4000 resources take about 223 MiB in the simulator, and 100 MiB are free")
+    assert told.startswith("9 nodes and 4000 resources take about 277 MiB in the simulator, and 100 MiB are free")
     assert "expected fewer resources or nodes" in told
 
 
@@ -48,16 +48,30 @@ def test_this_machine_tells_how_much_is_free() -> None:
     assert free is None or free > MIB
 
 
+EXPERIMENT = next((REPOSITORY / "chaos" / "experiments").glob("*.yaml"))
+SCHEDULE = next((REPOSITORY / "tests" / "simulation" / "found").glob("*.yaml"))
+
+
 @pytest.mark.parametrize(
-    "command",
-    [["run", "--arena", "sim"], ["validate", "--arena", "sim"], ["search", "--runs", "1", "--jobs", "1", "--topology"]],
+    ("command", "file"),
+    [
+        (["run", "--arena", "sim"], EXPERIMENT),
+        (["validate", "--arena", "sim"], EXPERIMENT),
+        (["search", "--runs", "1", "--jobs", "1", "--topology"], EXPERIMENT),
+        (["shrink"], SCHEDULE),
+        (["replay"], SCHEDULE),
+    ],
 )
 def test_commands_refuse_what_does_not_fit(
-    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: list[str],
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(chaos.room, "free_memory", lambda: MIB)
     monkeypatch.chdir(tmp_path)
 
-    assert run_command([*command, str(next(SHIPPED.glob("*.yaml")))]) == 2
+    assert run_command([*command, str(file)]) == 2
     assert "in the simulator, and 1 MiB are free" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

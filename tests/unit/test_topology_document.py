@@ -227,7 +227,7 @@ def test_moving_a_rig_moves_every_address_and_nothing_else() -> None:
 def test_all_errors_of_a_file_are_told_at_once_in_its_order() -> None:
     found = refusals(
         """\
-nodes: 10
+nodes: 70
 voters: 2
 nodez: 3
 settings: {beat: 2s, fencing: powr}
@@ -240,7 +240,7 @@ groups:
     )
 
     assert found == [
-        "rig.yaml:1: nodes is 10, expected a whole number from 1 to 9",
+        "rig.yaml:1: nodes is 70, expected a whole number from 1 to 64",
         "rig.yaml:2: 2 voters, expected an odd number, such as 1",
         "rig.yaml:3: a rig has no key 'nodez', expected nodes (did you mean that?)",
         "rig.yaml:4: fencing is 'powr', expected one of power, self",
