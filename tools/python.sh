@@ -10,7 +10,15 @@ fits() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
+# A distribution's own Python first, if it can make environments: it is compiled with more optimizations than those of
+# version managers mostly are, and runs the simulator a quarter faster (measured: Debian's 3.11 against pyenv's).
 find_python() {
+    for name in ${PYTHON:-} /usr/bin/python3; do
+        if fits "$name" && "$name" -c 'import ensurepip, venv' 2>/dev/null; then
+            command -v "$name"
+            return
+        fi
+    done
     for name in ${PYTHON:-} python3 python3.14 python3.13 python3.12 python3.11; do
         if command -v "$name" >/dev/null 2>&1 && fits "$name"; then
             command -v "$name"
