@@ -10,21 +10,28 @@ fits() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
-# A distribution's own Python first, if it can make environments: it is compiled with more optimizations than those of
-# version managers mostly are, and runs the simulator a quarter faster (measured: Debian's 3.11 against pyenv's).
+is_whole() {
+    fits "$1" && "$1" -c 'import ensurepip, venv' 2>/dev/null
+}
+
+first_that() {
+    holds=$1
+    shift
+    for name; do
+        if command -v "$name" >/dev/null 2>&1 && "$holds" "$name"; then
+            command -v "$name"
+            return
+        fi
+    done
+    return 1
+}
+
+# The one that was named, else a distribution's own: that is compiled with more optimizations than those of version
+# managers mostly are, and the simulator is the faster for it.
+candidates="/usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11"
 find_python() {
-    for name in ${PYTHON:-} /usr/bin/python3; do
-        if fits "$name" && "$name" -c 'import ensurepip, venv' 2>/dev/null; then
-            command -v "$name"
-            return
-        fi
-    done
-    for name in ${PYTHON:-} python3 python3.14 python3.13 python3.12 python3.11; do
-        if command -v "$name" >/dev/null 2>&1 && fits "$name"; then
-            command -v "$name"
-            return
-        fi
-    done
+    # shellcheck disable=SC2086 # a list of words
+    first_that fits ${PYTHON:-} || first_that is_whole $candidates || first_that fits $candidates || true
 }
 
 install() {
@@ -45,7 +52,7 @@ fi
 if ! { [ -x .venv/bin/python ] && fits .venv/bin/python; }; then
     echo "setup: making .venv with $python ($("$python" --version))"
     rm -rf .venv
-    if ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
+    if ! is_whole "$python"; then
         if ! install python3-venv; then
             echo "setup: $python has no venv module. Debian, Ubuntu: apt-get install python3-venv" >&2
             exit 1

@@ -102,7 +102,8 @@ class AdministrationManager:
     def seen(self, record: GroupRecord) -> None:
         """A group's register was read."""
         for request in self._requests.all():
-            request.unread.discard(record.spec.name)
+            if request.unread is not None:
+                request.unread.discard(record.spec.name)
 
     def next_wake(self, now: int) -> int | None:
         """When a request has waited for too long."""
@@ -174,9 +175,8 @@ class AdministrationManager:
         if resource:
             named = next((name for name, record in groups.items() if resource in record.persistent), "")
             request.resource = resource
-        if not request.looked:
+        if request.unread is None:
             # What this node does not keep up it knows as of long ago, or not at all.
-            request.looked = True
             asked = (named,) if named or not resource else cluster.groups
             request.unread = {name for name in asked if name in cluster.groups and not self._failover.keeps(name)}
             if request.unread:

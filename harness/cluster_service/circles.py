@@ -54,9 +54,7 @@ class CircleWatch:
         self._reckon(record)
 
     def await_no_more(self) -> None:
-        """Members that have never joined are not waited for any longer: others watch in their place. So it is too when
-        any member was lost or has come back: then the cluster is formed.
-        """
+        """Members that have never joined are not waited for any longer: others watch in their place."""
         if self._awaits_all and self._record is not None:
             self._awaits_all = False
             self._reckon(self._record)
@@ -65,9 +63,9 @@ class CircleWatch:
         if len(record.nodes) <= record.settings.everyone_watches_up_to:
             self.circles, self.interest = None, EVERYTHING
             return
-        begun = any(entry.state is SessionState.DOWN or entry.earlier for entry in record.nodes)
-        awaited = self._awaits_all and not begun
-        there = (SessionState.UP, SessionState.NEVER) if awaited else (SessionState.UP,)
+        if any(entry.state is SessionState.DOWN or entry.earlier for entry in record.nodes):
+            self._awaits_all = False  # somebody was lost, or has come back: the cluster is formed
+        there = (SessionState.UP, SessionState.NEVER) if self._awaits_all else (SessionState.UP,)
         able = frozenset(entry.name for entry in record.nodes if entry.state in there)
         paused = frozenset(entry.name for entry in record.nodes if entry.paused)
         members = tuple(entry.name for entry in record.nodes), able - paused, able & paused

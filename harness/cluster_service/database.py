@@ -149,7 +149,7 @@ class DatabaseManager:
                 if self._proposer is not None:
                     if isinstance(event.reply, Refused):
                         self._heard_of_set(now, self._proposer, event.reply)
-                    survey = self._surveys.pop(event.number, None) if self._surveys else None
+                    survey = self._surveys.pop(event.number, None)
                     if survey is not None:
                         self._agreed += survey.answered(now, event.number, event.reply)
                         self._read_what_is_left(now, survey)
@@ -398,7 +398,7 @@ class DatabaseManager:
             held.clear()
         noticed = self._noticed_while_reading.pop(settlement.key, NO_BALLOT) if wish is None else NO_BALLOT
         once_more = wish is None and settlement.key in self._once_more
-        if once_more:
+        if wish is None:
             self._once_more.discard(settlement.key)
         if not known or doubtful or once_more or noticed > self.seen_ballot(settlement.key):
             self._read(now, settlement.key)

@@ -68,7 +68,7 @@ class DrainManager:
             if event.result is Result.DONE and watched.told is not None:
                 actions.append(watched.told)
         cluster = self._membership.cluster
-        entry = cluster.node(self._session.node) if cluster is not None else None
+        entry = self._membership.own_entry
         if cluster is None or entry is None or entry.drain is not DrainState.IN_PROGRESS:
             self._watched = None
             return actions

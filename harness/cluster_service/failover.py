@@ -155,8 +155,8 @@ class FailoverManager:
         return record is not None and (record.owner == self._session or circle_of(record.spec) == OF_EVERYBODY)
 
     def watches_all(self) -> bool:
-        """Whether this node watches every group, or would if it knew any."""
-        return self._watch.circles is None
+        """Whether this node watches every group."""
+        return not self._watch.by_circle
 
     def may_come_to_own(self) -> bool:
         """Whether a notice names this node as the owner of a group whose register was not read since."""

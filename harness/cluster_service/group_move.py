@@ -23,7 +23,7 @@ from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
 from harness.cluster_service.resource_orders import ResourceOrders
 from harness.model.changes import BeginMove, CancelMove, Release
 from harness.model.host import EntryPoint, Why
-from harness.model.records import ClusterRecord, MoveCause, NodeEntry, ResumeFailback
+from harness.model.records import ClusterRecord, MoveCause, ResumeFailback
 from harness.model.session import Session
 from harness.model.states import DrainState, ResourceState
 from harness.model.topology import Failback, ResourceSpec
@@ -34,7 +34,7 @@ _SETTLED = (ResourceState.ONLINE, ResourceState.OFFLINE)
 
 
 class GroupMove:
-    """Looks at the facts of one group at a time; keeps nothing of it."""
+    """Looks at the facts of one group at a time; keeps nothing."""
 
     def __init__(
         self,
@@ -50,8 +50,6 @@ class GroupMove:
         self._failover = failover
         self._orders = orders
         self._hour_of_day = hour_of_day
-        self._looked_at: ClusterRecord | None = None
-        self._entry: NodeEntry | None = None
 
     def refusals(self, now: int, facts: GroupFacts) -> dict[str, str]:
         """For every node why the group cannot go there; empty for a candidate."""
@@ -64,14 +62,8 @@ class GroupMove:
 
     def paused(self) -> bool:
         """Whether this node is Paused: nothing goes Online here."""
-        entry = self._own_entry()
+        entry = self._membership.own_entry
         return entry is not None and entry.paused
-
-    def _own_entry(self) -> NodeEntry | None:
-        cluster = self._cluster()
-        if self._looked_at is not cluster:
-            self._looked_at, self._entry = cluster, cluster.node(self._session.node)
-        return self._entry
 
     def begin_if_due(self, now: int, facts: GroupFacts) -> list[Action]:
         """Begin a move for which there is a reason; nothing has failed."""
@@ -87,7 +79,7 @@ class GroupMove:
         return self._begin(facts, target, MoveCause.PAUSED, reason)
 
     def _drain(self, now: int, facts: GroupFacts) -> BeginMove | None:
-        entry = self._own_entry()
+        entry = self._membership.own_entry
         if entry is None or not entry.paused or entry.drain is not DrainState.IN_PROGRESS:
             return None
         mine = [record.spec for record in self._failover.groups.values() if record.owner == self._session]

@@ -44,13 +44,9 @@ class GroupRequests:
         self._moves = moves
         self._orders = orders
 
-    def asked(self, group: str) -> bool:
-        """Whether a request about that group is open."""
-        return self._requests.first_of(group) is not None
-
     def groups(self) -> set[str]:
         """Every group about which a request is open."""
-        return self._requests.groups() if len(self._requests) else set()
+        return self._requests.groups()
 
     def holds_starts(self, group: str) -> bool:
         """Whether a request waits for the end of a start, so that no other may begin."""

@@ -27,7 +27,7 @@ from harness.cluster_service.node import NodeManager
 from harness.cluster_service.turns import Turns, soonest
 from harness.database.protocol import CLUSTER_KEY
 from harness.model.changes import DeclareDown, JoinSession
-from harness.model.records import ClusterRecord
+from harness.model.records import ClusterRecord, NodeEntry
 from harness.model.session import Session
 
 __all__ = ["COMPONENT", "MembershipManager"]
@@ -48,6 +48,8 @@ class MembershipManager:
         self._is_up = False
         self.seen_since_us: int | None = None
         self.was_up_before = False
+        self._entry_of: ClusterRecord | None = None
+        self._entry: NodeEntry | None = None
         self._session = session
         self._node = node
         self._ids = ids
@@ -56,6 +58,14 @@ class MembershipManager:
         self._joining: int | None = None
         self._declaring: dict[int, Session] = {}
         self._poll_us: int | None = None
+
+    @property
+    def own_entry(self) -> NodeEntry | None:
+        """This node's entry in the cluster's register, as it was seen last."""
+        if self._entry_of is not self.cluster:
+            self._entry_of = self.cluster
+            self._entry = self.cluster.node(self._session.node) if self.cluster is not None else None
+        return self._entry
 
     def is_member(self) -> bool:
         """Whether the database was last seen to hold this session Up."""
@@ -115,7 +125,7 @@ class MembershipManager:
         if self.seen_since_us is None:
             self.seen_since_us = now
             self.was_up_before = self._is_up
-        entry = event.record.node(self._session.node)
+        entry = self.own_entry
         if entry is None:
             return [Reset(f"{self._session.node} is no member of rig {event.record.rig}")]
         if entry.session == self._session:

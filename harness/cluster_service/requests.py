@@ -27,7 +27,7 @@ OPEN_LIMIT = 64
 class OpenRequest:
     """One request. `group` and `resource` are what it is about; `change` is its change under way, and `code`,
     `message`, `result` what will be answered when that is done. `unread` are groups of which the registers are read
-    for it, once it was `looked` which.
+    for it; None until it was looked which.
     """
 
     id: int
@@ -41,8 +41,7 @@ class OpenRequest:
     code: AnswerCode = AnswerCode.DONE
     message: str = ""
     result: Mapping[str, Any] = field(default_factory=dict)
-    looked: bool = False
-    unread: set[str] = field(default_factory=set)
+    unread: set[str] | None = None
 
     def __str__(self) -> str:
         told = " ".join(f"{name}={value}" for name, value in self.arguments.items())

@@ -136,7 +136,6 @@ class ResourceControlManager:
         self._groups: dict[str, GroupFacts] = {}
         self._awake: dict[str, int] = {}
         self._starts: dict[int, int] = {}
-        self._waiting: set[str] = set()
         self._held_back: list[tuple[int, int, str]] = []
         self._orders = ResourceOrders(session=session, node=node, ids=ids)
         self._moves = GroupMove(
@@ -200,7 +199,6 @@ class ResourceControlManager:
                 self._restless.discard(name)
         while self._held_back and self._may_start(now):
             _, _, name = heapq.heappop(self._held_back)
-            self._waiting.discard(name)
             actions += self._next_step(now, self._groups[name])
         return actions
 
@@ -230,7 +228,7 @@ class ResourceControlManager:
         record = facts.record
         if facts.change is not None or facts.uncertain or record.move is not None:
             return False
-        return not self._requests.asked(record.spec.name) and all(
+        return record.spec.name not in self._requests.groups() and all(
             resource.is_as_wanted(record.epoch, record.persistent.get(name, False))
             for name, resource in facts.resources.items()
         )
@@ -256,7 +254,6 @@ class ResourceControlManager:
         self._restless.update(self._places)
         self._starts.clear()
         self._held_back.clear()
-        self._waiting.clear()
         for facts in self._groups.values():
             for name, old in list(facts.resources.items()):
                 facts.resources[name] = ResourceFacts(
@@ -468,8 +465,7 @@ class ResourceControlManager:
         place = (urgency(group), self._places[group.name], group.name)
         if not self._may_start(now) or (self._held_back and self._held_back[0] < place):
             self._restless.discard(group.name)
-            if group.name not in self._waiting:
-                self._waiting.add(group.name)
+            if place not in self._held_back:
                 heapq.heappush(self._held_back, place)
             self._orders.wake(facts, min(self._starts.values(), default=now) + START_PLACE_US)
             return []

@@ -45,23 +45,22 @@ class ResourceOrders:
 
     def due(self, now: int) -> set[str]:
         """The groups that are to be looked at by now."""
-        if now < self._first_us(now):
+        first_us = self._first_us()
+        if first_us is None or now < first_us:
             return set()
         return {name for name, when_us in self._wakes.items() if now >= when_us}
 
     def next_wake(self, now: int) -> int | None:
         """When after `now` a group is to be looked at next."""
-        first_us = self._first_us(now)
-        if first_us <= now:
-            return soonest(now, self._wakes.values())
-        return first_us if self._in_order else None
+        first_us = self._first_us()
+        return first_us if first_us is None or now < first_us else soonest(now, self._wakes.values())
 
-    def _first_us(self, now: int) -> int:
-        """The earliest of all times; some time after `now` when there is none."""
+    def _first_us(self) -> int | None:
+        """The earliest of all times."""
         heap = self._in_order
         while heap and self._wakes.get(heap[0][1]) != heap[0][0]:
             heapq.heappop(heap)
-        return heap[0][0] if heap else now + 1
+        return heap[0][0] if heap else None
 
     def free(self, now: int, facts: GroupFacts, resource: ResourceFacts) -> bool:
         """Whether a request for that resource may be made now."""

@@ -71,9 +71,6 @@ class _Register:
         return self.content.value
 
 
-_VOTES = (Prepare, Accept, Read, ReadMany, Beat)
-
-
 def _never_written(key: str) -> _Register:
     return _Register(Content(key, NO_BALLOT, None), Notice(key, NO_BALLOT))
 
@@ -93,14 +90,12 @@ class Acceptor:
     leases: dict[str, LeaseSeen] = field(default_factory=dict)
     _filed: Filed | None = None
     _oldest_lease_us: int = 0
-    _rightly: Address | None = None
-    """How a call was addressed that was for this voter as it is now."""
 
     def wipe(self) -> None:
         """What an empty disk leaves: nothing."""
         self.rig = self.voter = self.incarnation = self.birth = ""
         self.behind = False
-        self.voter_set = self._rightly = None
+        self.voter_set = None
         self.revision = 0
         self.registers.clear()
         self._filed = None
@@ -108,8 +103,6 @@ class Acceptor:
 
     def handle(self, call: Call, *, clock_us: int) -> Reply:
         """The answer to one call. `clock_us` is the voter's own clock, used for the ages of leases only."""
-        if type(call) in _VOTES and call.to == self._rightly and call.seen <= self.revision:  # type: ignore[union-attr]
-            return self._vote(call, clock_us)  # type: ignore[arg-type]
         asked = call if isinstance(call, Hello) else call.to
         if self.rig and asked.rig != self.rig:
             return self._refuse(call, Why.RIG)
@@ -123,11 +116,7 @@ class Acceptor:
             return self._refuse(call, Why.INCARNATION)
         if isinstance(call, (Raise, Retire)):
             return self._change_set(call)
-        refused = self._refusal(call)
-        if refused is not None:
-            return refused
-        self._rightly = call.to
-        return self._vote(call, clock_us)
+        return self._refusal(call) or self._vote(call, clock_us)
 
     @property
     def set_version(self) -> int:
@@ -171,7 +160,7 @@ class Acceptor:
         if call.to.set_version != self.set_version:
             return self._refuse(call, Why.SET_VERSION)
         if not isinstance(call, ListKeys) and call.seen > self.revision:
-            self.behind, self._rightly = True, None
+            self.behind = True
             return self._refuse(call, Why.BEHIND)
         return None
 
@@ -228,7 +217,6 @@ class Acceptor:
         if isinstance(call, Raise):
             if self.set_version < call.to.set_version:
                 self.revision += 1
-                self._rightly = None
                 self.voter_set = VoterSet(version=call.to.set_version, members=dict(call.members))
             return Raised(of=call.to)
         if call.members.get(call.to.voter) == self.incarnation:

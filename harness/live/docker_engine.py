@@ -238,15 +238,11 @@ class DockerEngine:
         try:
             # The SDK's own limit is for each read: an answer that trickles in would have none.
             async with asyncio.timeout(2 * CALL_LIMIT_S):
-                found = await asyncio.wrap_future(work)
-            self._answered += 1
-            return found
+                return await asyncio.wrap_future(work)
         except docker.errors.NotFound as error:
-            self._answered += 1
             kind = NoSuchContainer if container else EngineError
             raise kind(f"{what}: {error.explanation or error}") from error
         except docker.errors.APIError as error:
-            self._answered += 1
             raise EngineError(f"{what}: the engine refused: {error.explanation or error}") from error
         except (
             docker.errors.DockerException,
@@ -295,10 +291,15 @@ class DockerEngine:
             self._client._version = oldest[1]  # type: ignore[attr-defined]
             return call()
 
-    def _give_back(self, _: Future[Any]) -> None:
+    def _give_back(self, work: Future[Any]) -> None:
         """The thread is free again, however its caller fared. Called on that thread."""
+        answered = not work.cancelled() and isinstance(work.exception(), docker.errors.APIError | None)
         with contextlib.suppress(RuntimeError):  # the loop has ended, and the process with it
-            self._loop.call_soon_threadsafe(self._free.release)
+            self._loop.call_soon_threadsafe(self._take_back, answered)
+
+    def _take_back(self, answered: bool) -> None:
+        self._answered += answered
+        self._free.release()
 
 
 def parse_time_ns(text: str) -> int:

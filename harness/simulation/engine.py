@@ -72,10 +72,7 @@ class SimulatedEngine:
 
     def listen(self, node: str | None, listener: Callable[[EngineEvent | EventGap], None]) -> None:
         """From now on `listener` hears of that node's containers, or of all, once however often it asks."""
-        if node is None:
-            self.listeners += [listener] if listener not in self.listeners else []
-            return
-        listeners = self._listeners_of.setdefault(node, [])
+        listeners = self.listeners if node is None else self._listeners_of.setdefault(node, [])
         if listener not in listeners:
             listeners.append(listener)
 

@@ -229,7 +229,7 @@ class _SyncsNowAndThen(Acceptor):
         names = ("rig", "voter", "incarnation", "birth", "behind", "voter_set", "revision", "registers", "leases")
         for name, value in zip(names, self._synced, strict=True):
             setattr(self, name, value)
-        self._synced = self._filed = self._rightly = None
+        self._synced = self._filed = None
 
     def _state(self) -> tuple[Any, ...]:
         who = (self.rig, self.voter, self.incarnation, self.birth, self.behind, self.voter_set, self.revision)

@@ -184,7 +184,7 @@ class _Within(Generic[T]):
                 except BaseException as error:  # noqa: BLE001 - whatever ends the task is for the coroutine first
                     thrown = error
                 if thrown is None and late.done():
-                    self._end()
+                    _end(inner)
                     raise DeadlinePassed(f"nothing within {self._limit_us / 1e6:g} s")
                 awaited = inner.send(None) if thrown is None else inner.throw(thrown)
                 thrown = None
@@ -193,12 +193,13 @@ class _Within(Generic[T]):
         finally:
             self._over = True
 
-    def _end(self) -> None:
-        try:
-            self._coroutine.throw(Cancelled())
-        except (Cancelled, StopIteration):
-            return
-        self._coroutine.close()
+def _end(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """End it where it waits; its `finally` blocks run now, and may not wait."""
+    try:
+        coroutine.throw(Cancelled())
+    except (Cancelled, StopIteration):
+        return
+    coroutine.close()
 
 
 class SimulatedTask:
@@ -233,11 +234,7 @@ class SimulatedTask:
         self._waiting_for = None
         if inspect.getcoroutinestate(self._coroutine) in (inspect.CORO_RUNNING, inspect.CORO_CLOSED):
             return  # running in this very stack, it ends at its next wait because it is marked finished
-        try:
-            self._coroutine.throw(Cancelled())
-        except (Cancelled, StopIteration):
-            return
-        self._coroutine.close()
+        _end(self._coroutine)
 
     def _resume(self, expected: object | None) -> None:
         if self._finished or self._waiting_for is not expected:

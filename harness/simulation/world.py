@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from harness.database.acceptor import Acceptor
-from harness.database.protocol import CLUSTER_KEY, Accept, Address, Ballot, Form
-from harness.database.register import Stored
+from harness.database.proposer import Proposer, Result
+from harness.database.protocol import CLUSTER_KEY, Address, Form
 from harness.model import labels as label
+from harness.model.changes import CreateRegister
 from harness.model.first_records import first_registers
 from harness.model.records import ClusterRecord, GroupRecord, SessionState
 from harness.model.session import Session
@@ -318,17 +319,25 @@ class World:
         acceptors: dict[str, Acceptor] = {name: voter.acceptor for name, voter in self.voters.items()}
         for name, acceptor in acceptors.items():
             to = Address(rig=self.topology.rig, voter=name, incarnation=first.members[name], set_version=1)
-            form = Form(to=to, members=first.members)
-            self.chosen.saw(self.voters[name], form, acceptor.handle(form, clock_us=0))
-        ballot, promise = Ballot(1, "up"), Ballot(2, "up")
-        for number, (key, record) in enumerate(first_registers(self.topology, first)):
-            # Nobody else knows these voters yet: a first ballot needs no promises.
-            stored = Stored(version=0, ids=(), record=record).after(f"up:{number}", record)
-            value = self.composition.codec.encode(stored)
-            for name, acceptor in acceptors.items():
-                to = Address(rig=self.topology.rig, voter=name, incarnation=first.members[name], set_version=1)
-                call = Accept(to=to, key=key, ballot=ballot, value=value, promise=promise, circle=stored.circle)
-                self.chosen.saw(self.voters[name], call, acceptor.handle(call, clock_us=0))
+            call = Form(to=to, members=first.members)
+            self.chosen.saw(self.voters[name], call, acceptor.handle(call, clock_us=0))
+        numbers = iter(range(1, 1_000_000))
+        proposer = Proposer(
+            identity="up",
+            rig=self.topology.rig,
+            voter_set=first,
+            codec=self.composition.codec,
+            jitter=lambda: 0.0,
+            numbers=lambda: next(numbers),
+        )
+        for operation, (key, record) in enumerate(first_registers(self.topology, first)):
+            proposer.change(0, operation=operation, key=key, change=CreateRegister(first=record), limit_us=10**6)
+            while proposer.sends:
+                send = proposer.sends.pop(0)
+                reply = acceptors[send.voter].handle(send.call, clock_us=0)
+                self.chosen.saw(self.voters[send.voter], send.call, reply)
+                proposer.answered(0, send.number, reply)
+            assert proposer.settlements.pop().result is Result.DONE, f"{key} was not created"
 
     def _clock_of(self, name: str) -> Clock:
         return self._clocks.get(name, self.clock)

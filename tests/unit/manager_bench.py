@@ -69,6 +69,10 @@ class _Cluster:
     def may_act(self, now: int) -> bool:
         return self.lease_live(now)
 
+    @property
+    def own_entry(self) -> NodeEntry | None:
+        return self.cluster.node(HERE.node)
+
     def candidates(self, now: int) -> tuple[str, ...]:
         del now
         return tuple(entry.name for entry in self.cluster.up_nodes() if entry.name not in self.silent)

@@ -8,20 +8,6 @@ from harness.simulation.runtime import SimulatedRuntime, SimulatedTask, VirtualC
 MS = 1_000
 
 
-def _raise(task: SimulatedTask, error: Exception) -> None:
-    raise AssertionError(task.name) from error
-
-
-@pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
-def runtime(clock: VirtualClock) -> SimulatedRuntime:
-    return SimulatedRuntime(clock, on_error=_raise)
-
-
 def test_mutex_lets_one_in_at_a_time_in_order(clock: VirtualClock, runtime: SimulatedRuntime) -> None:
     mutex, order = Mutex(runtime), []
 

@@ -3,23 +3,9 @@
 import pytest
 
 from harness.ports import DeadlinePassed
-from harness.simulation.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
+from harness.simulation.runtime import SimulatedRuntime, VirtualClock
 
 SECOND = 1_000_000
-
-
-def failed(task: SimulatedTask, error: Exception) -> None:
-    raise AssertionError(task.name) from error
-
-
-@pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
-def runtime(clock: VirtualClock) -> SimulatedRuntime:
-    return SimulatedRuntime(clock, on_error=failed)
 
 
 def test_what_is_due_at_one_time_runs_in_the_order_in_which_it_was_scheduled(clock: VirtualClock) -> None:
