@@ -215,7 +215,7 @@ class ResourceControlManager:
             self._look_at_all_us = now + LOOK_US
             names = self._restless | self._orders.due(now)
         else:
-            names = self._changed | self._orders.due(now) | self._requests.groups()
+            names = self._changed | self._orders.due(now)
         awake = self._awake
         found = [name for name in names if name in awake]
         self._changed.clear()

@@ -265,6 +265,26 @@ def test_what_is_asked_of_a_resource_at_its_owner_is_done_at_once() -> None:
     assert (answer.code, world.clock.now_us - began_us < SECOND_US // 2) == (AnswerCode.DONE, True)
 
 
+def test_what_was_read_once_and_is_not_watched_is_never_taken_for_an_orphan() -> None:
+    world = formed()
+    reader = "node12"
+    world.nodes[reader].kill_process("service")
+    world.run(6 * SECOND_US)
+    lost = next(name for name in world.nodes if name not in world.voters and name != reader)
+    world.engine.hold("sim", lost)
+    world.engine.power_off_node(lost)
+
+    world.run(20 * SECOND_US)
+
+    service = world.nodes[reader].service
+    assert service is not None
+    failover = service._managers.failover
+    old = [name for name, record in failover.groups.items() if record.owner and record.owner.node == lost]
+    assert len(failover.groups) == GROUPS
+    assert any(not failover.keeps(name) for name in old)
+    assert failover._orphans_weighed == 0
+
+
 @pytest.mark.parametrize("nodes", [5])
 def test_small_rigs_may_divide_the_watch_too(nodes: int) -> None:
     whole = topology()

@@ -108,6 +108,13 @@ def test_who_has_never_joined_counts_until_it_is_no_longer_waited_for() -> None:
     assert any(found[name].circles != before[name] for name in found if name != "node1")
 
 
+def test_who_has_never_joined_counts_no_more_once_anybody_was_lost() -> None:
+    found = watches(cluster(12, node1=SessionState.NEVER, node2=SessionState.DOWN))
+
+    assert found["node1"].circles == frozenset({OF_EVERYBODY})
+    assert not any(watch.awaits_others for watch in found.values())
+
+
 def test_names_and_circles_tell_the_same() -> None:
     watch = watches(cluster(12))["node3"]
     assert watch.circles is not None

@@ -1,5 +1,7 @@
 """The Database Manager: what it tells of a register while nobody knows whether a change of it was made."""
 
+import pytest
+
 from harness.cluster_service.database import OPERATION_LIMIT_US, DatabaseManager
 from harness.cluster_service.ids import Ids
 from harness.cluster_service.messages import (
@@ -202,3 +204,19 @@ def test_new_managers_read_a_group_of_another_node_without_writing() -> None:
 
     assert seen(voters) == [True]
     assert voters.accepts == accepted_before
+
+
+@pytest.mark.parametrize(("anew", "reads"), [(False, 1), (True, 2)])
+def test_what_is_being_read_is_read_once_more_when_that_is_asked_for(anew: bool, reads: int) -> None:
+    voters = Voters()
+    voters.run(100_000)
+    sent: list[CallVoter] = []
+    voters.manager.ask(voters.now, Refresh(KEY))
+    sent += voters.manager.collect(voters.now)[1]
+
+    voters.manager.ask(voters.now, Refresh(KEY, anew=anew))
+    for call in sent:
+        voters.step(voters._carry_out(call))
+
+    told = [event for event in voters.told if isinstance(event, RegisterSeen) and event.key == KEY]
+    assert len(told) == reads
