@@ -16,7 +16,7 @@ from chaos.search.hunt import Hunt, broken_by, play
 from chaos.search.schedule_file import Schedule, write_schedule
 from chaos.search.shrinking import Shrinking
 from harness.simulation.plants import PLANTS, Plant
-from harness.simulation.plants_of_belief import BEYOND_THE_SEARCH, PLANTS_OF_BELIEF
+from harness.simulation.plants_of_belief import PLANTS_OF_BELIEF
 from harness.simulation.plants_of_rules import PLANTS_OF_RULES
 
 __all__ = ["BROKEN_CLUSTERS", "BUDGET", "SCHEDULES", "rig_of", "search"]
@@ -41,21 +41,6 @@ long tests search for each within {budget} schedules.
 | Broken cluster | The rule, and where it comes from | Fencing | Schedules | Minimal schedule | Seen |
 |---|---|---|---|---|---|
 """
-
-MIDDLE = """
-## Weakened, and not found
-
-Something else keeps the cluster whole: no violation in {budget} schedules each.
-
-| Weakened rule | Schedules that showed it | Where it is tested |
-|---|---|---|
-"""
-
-TESTED: Mapping[str, str] = {
-    "DoubtEndsWithARead": "`tests/unit/test_database_manager.py`: each way in which the truth could be told too early",
-    "OrdersAreNotChecked": "`tests/unit/test_vmms_machines.py`; containers are removed at join, fence and release, so "
-    "that an order which comes too late finds none (docs/design/0002)",
-}
 
 FOOT = """
 A stale read decides (a read believes the first voter that answers): what is read chooses what to try; what is changed
@@ -138,10 +123,6 @@ def write(rows: Mapping[str, Row]) -> None:
         if found.minimal is not None:
             text = write_schedule(found.minimal, remarks=[_told(plant), found.seen])
             (SCHEDULES / f"{found.name}.yaml").write_text(text, encoding="utf-8")
-    page += MIDDLE.format(budget=BUDGET)
-    for plant in BEYOND_THE_SEARCH:
-        found = rows[plant.__name__]
-        page += f"| `{found.name}`: {_told(plant)} | {found.schedules or 'none'} | {TESTED[found.name]} |\n"
     PAGE.write_text(page + FOOT, encoding="utf-8")
 
 
@@ -158,10 +139,9 @@ def _faults(schedule: Schedule | None) -> str:
 
 def main() -> int:
     """All of it, with two processes."""
-    plants = (*BROKEN_CLUSTERS, *BEYOND_THE_SEARCH)
     rows = {}
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        for found in pool.map(row, plants):
+        for found in pool.map(row, BROKEN_CLUSTERS):
             sys.stdout.write(f"{found.name}: {found.schedules or 'not found'}\n")
             sys.stdout.flush()
             rows[found.name] = found

@@ -17,7 +17,7 @@ from harness.model.session import Session
 from harness.ports import Container, EngineEvent, EventGap
 from harness.simulation.container import Answer
 from harness.simulation.engine import MS_US, SimulatedEngine
-from harness.simulation.runtime import SimulatedRuntime
+from harness.simulation.runtime import Clock, SimulatedRuntime
 
 __all__ = ["CALL_LIMIT_US", "SimulatedEngineClient"]
 
@@ -29,9 +29,11 @@ QUEUE_LIMIT = 4096
 class SimulatedEngineClient:
     """The `Engine` port as one caller has it. Faults set here concern this caller only."""
 
-    def __init__(self, engine: SimulatedEngine) -> None:
+    def __init__(self, engine: SimulatedEngine, *, own_clock: Clock | None = None) -> None:
+        """`own_clock` is the caller's, by which it reckons whether it is too late; the engine's unless given."""
         self.engine = engine
         self._clock = engine.clock
+        self._own_clock: Clock = own_clock or engine.clock
         self._results = SimulatedRuntime(engine.clock, on_error=lambda _task, error: _raise(error))
         self._stalled_until_us = 0
         self._stalled = False
@@ -126,7 +128,7 @@ class SimulatedEngineClient:
 
     async def start(self, container: str, *, not_after_us: int | None = None) -> None:
         """Start by id. An order that is sent too late is not sent."""
-        if not_after_us is not None and self._clock.now_us > not_after_us:
+        if not_after_us is not None and self._own_clock.now_us > not_after_us:
             raise EngineTooLate(f"start of {container[:12]}: not sent: its time has passed")
         for told in self.on_start_ordered:
             told(container)

@@ -44,6 +44,7 @@ class FaultKind(StrEnum):
     SERVICE_KILL = "service.kill"
     SERVICE_HANG = "service.hang"
     SERVICE_CRASH_MIDWAY = "service.crash-midway"
+    LATE_ACCEPT = "service.late-accept"
     HOST_KILL = "rhs.kill"
     HOST_HANG = "rhs.hang"
     DRIVER_BREAK = "driver.break"
@@ -152,7 +153,13 @@ SETS = frozenset(
 ROUNDS = (
     CUTS
     | HURTS_VOTERS
-    | {FaultKind.COMMAND, FaultKind.VM_CRASH_LOOP, FaultKind.SERVICE_KILL, FaultKind.SERVICE_CRASH_MIDWAY}
+    | {
+        FaultKind.COMMAND,
+        FaultKind.VM_CRASH_LOOP,
+        FaultKind.SERVICE_KILL,
+        FaultKind.SERVICE_CRASH_MIDWAY,
+        FaultKind.LATE_ACCEPT,
+    }
 )
 
 THEMES: tuple[frozenset[FaultKind], ...] = (

@@ -192,6 +192,19 @@ def _crash_midway(world: World, fault: Planned) -> None:
     world.nodes[fault.target].crash_service_after(1 + fault.duration_us % 7)
 
 
+def _late_accept(world: World, fault: Planned) -> None:
+    """The service dies once it has asked the voters to accept something, and they hear of that much later; something
+    that must be written, and that nobody asks for again, comes with it.
+    """
+    world.nodes[fault.target].crash_service_accepting(2 * fault.duration_us)
+    for group in world.topology.groups:
+        machines = machine_names(replace(world.topology, groups=(group,)))
+        if any(box.node == fault.target for name in machines for box in world.instances.running(name)):
+            verb = fault.choice.choice(("group.offline", "group.move"))
+            world.administrator.ask(fault.target, verb, {"group": group.name})
+            break
+
+
 def _driver(world: World, fault: Planned) -> None:
     """The next calls of the node's drivers break, or hang."""
     hangs_us = fault.duration_us if fault.kind is FaultKind.DRIVER_HANG else None
@@ -356,6 +369,7 @@ _INJECTIONS: dict[FaultKind, Callable[[World, Planned], None]] = {
     FaultKind.SERVICE_KILL: _kill("service"),
     FaultKind.SERVICE_HANG: _hang("service"),
     FaultKind.SERVICE_CRASH_MIDWAY: _crash_midway,
+    FaultKind.LATE_ACCEPT: _late_accept,
     FaultKind.HOST_KILL: _kill("host"),
     FaultKind.HOST_HANG: _hang("host", times=3),
     FaultKind.DRIVER_BREAK: _driver,

@@ -36,6 +36,7 @@ from harness.model.session import Session
 from harness.model.topology import Topology
 from harness.resource_host.host import ResourceHost
 from harness.simulation.addresses import SimulatedAddresses
+from harness.simulation.askers import Askers
 from harness.simulation.composition import Composition
 from harness.simulation.engine import SimulatedEngine
 from harness.simulation.engine_client import SimulatedEngineClient
@@ -43,7 +44,7 @@ from harness.simulation.in_order import InOrder
 from harness.simulation.init import SimulatedInit
 from harness.simulation.network import SimulatedNetwork
 from harness.simulation.power_calls import fenced, powered_on
-from harness.simulation.process import Process, Record
+from harness.simulation.process import Process, Record, log_into
 from harness.simulation.reach import SimulatedReach
 from harness.simulation.runtime import Clock, SimulatedRuntime, SimulatedTask
 from harness.simulation.vmms_link import CallTrouble, DriverBroke, VmmsLink, VmmsProcess
@@ -77,7 +78,7 @@ class SimulatedNode:
         record: Record,
     ) -> None:
         self.name = name
-        self.client = SimulatedEngineClient(engine)
+        self.client = SimulatedEngineClient(engine, own_clock=clock)
         self.service: ClusterService | None = None
         self.frozen = False
         self.drivers = CallTrouble()
@@ -108,8 +109,7 @@ class SimulatedNode:
         self._dies_after: int | None = None
         self._noted_guests_end_us = 0
         self._to_host, self._from_host = InOrder(clock, rng), InOrder(clock, rng)
-        self._requests = 0
-        self._askers: dict[int, Callable[[Answer], None]] = {}
+        self._askers = Askers(clock, rng)
         if name in voters:
             voters[name].on_disk_refused.append(self.voter_died)
 
@@ -177,6 +177,14 @@ class SimulatedNode:
         """The service dies once it has carried out so many actions more: between two of one list as well."""
         self._dies_after = actions if self.service is not None else None
 
+    def crash_service_accepting(self, late_us: int) -> None:
+        """The service dies once it has asked voters to accept something, which they hear `late_us` later."""
+        calls = self._voter_calls
+        if self.service is not None and calls is not None:
+            calls.hold_next_accept(
+                late_us, lambda: self.kill_process("service") if self._voter_calls is calls else None
+            )
+
     def hang_process(self, name: str, duration_us: int) -> None:
         """SIGSTOP to `service`, `host`, `vmms` or `voter`, SIGCONT later. Its successor is not hung."""
         if name == "voter":
@@ -211,6 +219,11 @@ class SimulatedNode:
             self._voters[self.name].release()
         else:
             self._release(name)
+
+    @property
+    def service_since_us(self) -> int:
+        """When its service was started last."""
+        return self._started_us.get("service", 0)
 
     def processes(self) -> dict[str, Process]:
         """What runs of `service`, `host`, `vmms` and `voter`."""
@@ -327,7 +340,7 @@ class SimulatedNode:
             self._deliver(HostLost())
         elif name == "service":
             self.service = None
-            self._askers.clear()
+            self._askers.forget()
             if self._voter_calls is not None:
                 self._voter_calls.close()
 
@@ -343,7 +356,7 @@ class SimulatedNode:
             engine=self.client,
             rig=self._topology.rig,
             node=self.name,
-            log=self._log_of("vmms"),
+            log=log_into(self._record, node=self.name, component="vmms"),
             container=self._engine.node(self.name).id[:12],
         )
         runtime.spawn(vmms.run(), name="vmms")
@@ -358,7 +371,7 @@ class SimulatedNode:
             addresses=self._addresses,
             reach=SimulatedReach(self._engine, node=self.name, runtime=runtime),
             report=self._host_reports,
-            log=self._log_of("resource-host"),
+            log=log_into(self._record, node=self.name, component="resource-host"),
         )
         runtime.spawn(self._host.run(), name="resource host")
         self._deliver(HostConnected())
@@ -420,19 +433,13 @@ class SimulatedNode:
         """
         if self.service is None or self.frozen:
             return False
-        self._requests += 1
-        self._askers[self._requests] = answered
-        self._deliver(Requested(id=self._requests, call=call, arguments=arguments))
+        self._deliver(Requested(id=self._askers.add(answered), call=call, arguments=arguments))
         return True
 
     @property
     def requests_open(self) -> int:
         """Requests that this node's service has not answered yet."""
         return len(self._askers)
-
-    def _answered(self, answer: Answer) -> None:
-        asker = self._askers.pop(answer.id)
-        self._clock.after(self._rng.randint(80, 300), lambda: asker(answer))
 
     # The service's shell.
 
@@ -503,7 +510,7 @@ class SimulatedNode:
                 self._record(self.name, "membership-manager", "reset", {"reason": reason})
                 self._engine.end_node(self.name, WATCHDOG_EXIT)
             case Answer():
-                self._answered(action)
+                self._askers.answer(action)
             case AskProgram(program):
                 self._ask_program(program, service)
             case RestartProgram(program=program, silent_since_us=since_us):
@@ -517,7 +524,6 @@ class SimulatedNode:
 
     def _ask_program(self, program: WatchedProgram, service: ClusterService) -> None:
         """The question and its answer take a hop each; in between stands the main loop of the one who is asked."""
-
         asked = self._runtimes.get(PROCESSES[program])
         if asked is None:
             return
@@ -542,9 +548,3 @@ class SimulatedNode:
         told = await event()
         if self.service is service:
             self._deliver(told)
-
-    def _log_of(self, component: str) -> Callable[..., None]:
-        def log(event: str, message: str, /, *, number: int | None = None, **fields: str | int | None) -> None:
-            self._record(self.name, component, event, {"message": message, "id": number, **fields})
-
-        return log

@@ -21,12 +21,15 @@ from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.database.acceptor import Acceptor
 from harness.database.proposer import Proposer, Result
 from harness.database.protocol import NO_BALLOT, Accept, Admit, BeatAnswer, Call, Form, Hello, Reply
+from harness.drivers.registry import built_in_drivers
 from harness.model.changes import RecordRestart
+from harness.model.host import HostRequest
 from harness.model.machine import Ending
 from harness.model.records import ClusterRecord, Restart
 from harness.model.session import Session
 from harness.model.topology import Fencing, ResourceSpec
 from harness.ports import Hypervisor, OrderRefused
+from harness.resource_host.host import ResourceHost
 from harness.simulation.plants import (
     Plant,
     StopsInsteadOfRemoving,
@@ -40,9 +43,10 @@ from harness.vmms.power import Power
 from harness.vmms.vmms import Vmms
 from harness.vmms.watch import Watch
 
-__all__ = ["BEYOND_THE_SEARCH", "PLANTS_OF_BELIEF"]
+__all__ = ["PLANTS_OF_BELIEF"]
 
 HOUR_US = 3_600_000_000
+FOR_EVER_US = 1 << 60
 
 
 # Clocks
@@ -350,10 +354,19 @@ def _check_nothing(vmms: Any) -> None:
     vmms.__class__ = _ChecksNothing
 
 
-class OrdersAreNotChecked(Plant):
-    """The executor ignores session, epoch and `not_after` of an order to start (design, section 4)."""
+class _NeverLate(ResourceHost):
+    def take(self, request: HostRequest) -> None:
+        super().take(replace(request, not_after_us=FOR_EVER_US))
 
+
+class OrdersAreNotChecked(Plant):
+    """Nobody on the way to the engine minds session, epoch and `not_after` of an order (design, section 4)."""
+
+    fencing = Fencing.SELF
     vmms = vmms_with(_check_nothing)
+
+    def resource_host(self, **named: Any) -> ResourceHost:
+        return _NeverLate(**named, storage=self.storage, drivers=built_in_drivers())
 
 
 # Policy
@@ -431,6 +444,7 @@ PLANTS_OF_BELIEF: tuple[type[Plant], ...] = (
     WaitsByAVotersClock,
     SurvivorsDoNotWait,
     RejectedIsNotDone,
+    DoubtEndsWithARead,
     BallotsAreUsedTwice,
     AnswersForAnother,
     IdentityChangeReadmits,
@@ -439,13 +453,8 @@ PLANTS_OF_BELIEF: tuple[type[Plant], ...] = (
     SuspectsAreFenced,
     AKillIsAWish,
     LateStartIsAdopted,
+    OrdersAreNotChecked,
     RestartsAreNeverForgotten,
     ProvidersEndFirst,
     PlacedOnThePaused,
 )
-
-BEYOND_THE_SEARCH: tuple[type[Plant], ...] = (
-    DoubtEndsWithARead,
-    OrdersAreNotChecked,
-)
-"""What no schedule has shown yet: something else keeps the cluster whole. Each has tests of its own."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Process", "Record"]
+__all__ = ["Process", "Record", "log_into"]
 
 Record = Callable[[str, str, str, Mapping[str, Any]], None]
 """Writes one line of the world's trace: node, component, event, fields."""
@@ -16,3 +16,12 @@ class Process:
 
     started_us: int
     stopped: bool
+
+
+def log_into(record: Record, *, node: str, component: str) -> Callable[..., None]:
+    """The `Log` port of a part of a node."""
+
+    def log(event: str, message: str, /, *, number: int | None = None, **fields: str | int | None) -> None:
+        record(node, component, event, {"message": message, "id": number, **fields})
+
+    return log

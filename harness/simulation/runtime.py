@@ -5,11 +5,11 @@ depends on hashes, threads or the wall clock. A coroutine may await only what th
 `sleep`, `within`), or other coroutines.
 """
 
-import heapq
 import inspect
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
+from heapq import heappop, heappush
 from typing import Any, Generic, Protocol, TypeVar
 
 from harness.ports import DeadlinePassed
@@ -80,7 +80,7 @@ class VirtualClock:
         """Run `callback` at `when_us`, or as soon as possible if that has passed."""
         self.scheduled += 1
         if when_us > self.now_us:
-            heapq.heappush(self._heap, (when_us, self.scheduled, callback))
+            heappush(self._heap, (when_us, self.scheduled, callback))
         else:
             self._at_once.append(callback)
 
@@ -90,7 +90,7 @@ class VirtualClock:
 
     def run_until(self, end_us: int) -> None:
         """Carry out everything that is due up to and including `end_us`, then set the clock there."""
-        heap, take = self._heap, heapq.heappop
+        heap, take = self._heap, heappop
         at_once, next_of_them = self._at_once, self._at_once.popleft
         while True:
             if at_once and (not heap or heap[0][0] > self.now_us):

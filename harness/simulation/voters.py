@@ -6,7 +6,7 @@ voter and have its effect.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import get_args
 
@@ -103,6 +103,9 @@ class SimulatedVoter:
         if self.held:
             self._waiting.append(lambda: self.take(calls, run, answer))
             return
+        if not self.disk_full and self._unsynced is None:
+            answer([self._carry_out(call) for call in calls])
+            return
         replies = []
         for call in calls:
             if self.disk_full and not isinstance(call, (Read, ReadMany, Hello, ListKeys)):
@@ -152,6 +155,11 @@ class VoterConnections:
         self._runs = {name: voter.runs for name, voter in voters.items()}
         self._asked: dict[tuple[str, int], list[CallVoter]] = {}
         self._waiting: dict[int, deque[tuple[int, _UnderWay]]] = {}
+        self._late: tuple[int, Callable[[], None]] | None = None
+
+    def hold_next_accept(self, late_us: int, sent: Callable[[], None]) -> None:
+        """What is sent with the next Accept travels for `late_us` longer, and when it is sent `sent` is called."""
+        self._late = late_us, sent
 
     def close(self) -> None:
         """The process that held them is gone; what it has asked before is under way."""
@@ -166,10 +174,18 @@ class VoterConnections:
         """Send what was asked."""
         if self._asked:
             asked, self._asked = self._asked, {}
+            late_us = self._lateness(asked.values()) if self._late is not None else 0
             for (name, limit_us), wishes in asked.items():
-                self._send(name, limit_us, wishes)
+                self._send(name, limit_us, wishes, late_us)
 
-    def _send(self, name: str, limit_us: int, wishes: list[CallVoter]) -> None:
+    def _lateness(self, asked: Iterable[list[CallVoter]]) -> int:
+        if self._late is None or not any(isinstance(wish.call, Accept) for wishes in asked for wish in wishes):
+            return 0
+        (late_us, sent), self._late = self._late, None
+        self._clock.after(0, sent)
+        return late_us
+
+    def _send(self, name: str, limit_us: int, wishes: list[CallVoter], late_us: int) -> None:
         voter = self._voters[self.network.reached(name)]
         if voter.runs != self._runs[name]:
             self._runs[name] = voter.runs
@@ -183,7 +199,10 @@ class VoterConnections:
         waiting.append((self._clock.now_us + limit_us, under_way))
         if len(waiting) == 1:
             self._wake(waiting)
-        self.network.send(self.node, voter.node, under_way.arrive)
+        if late_us:
+            self._clock.after(late_us, lambda: self.network.send(self.node, voter.node, under_way.arrive))
+        else:
+            self.network.send(self.node, voter.node, under_way.arrive)
 
     def _wake(self, waiting: deque[tuple[int, "_UnderWay"]]) -> None:
         """Calls of one limit end in the order in which they began: one timer is enough for all of them."""

@@ -87,7 +87,7 @@ PROPOSALS_KEPT = 64
 
 @dataclass(slots=True)
 class _Register:
-    proposed_us: dict[str, int] = field(default_factory=dict)
+    proposed: dict[str, tuple[int, str]] = field(default_factory=dict)
     accepted_by: dict[tuple[Ballot, int], set[str]] = field(default_factory=dict)
     values: dict[Ballot, str] = field(default_factory=dict)
     chosen: dict[Ballot, Stored] = field(default_factory=dict)
@@ -98,8 +98,8 @@ _TELL_A_SET = (Form, Raise, Admit)
 
 class ChosenValues:
     """Hook `saw` to every voter, for what it `HEARS`, and `proposed` to what is sent to it. It learns the sets of
-    voters from the calls that tell them. While `on_chosen` is told of a content, `proposed_us` is when that was
-    proposed first: it may be chosen long after, by whoever finds it.
+    voters from the calls that tell them. While `on_chosen` is told of a content, `proposed_us` and `proposed_by` are
+    when that was proposed first, and by which node: it may be chosen long after, by whoever finds it.
     """
 
     HEARS: ClassVar[tuple[type[Call], ...]] = (Accept, *_TELL_A_SET)
@@ -107,6 +107,7 @@ class ChosenValues:
     def __init__(self, *, codec: Codec, now: Callable[[], int], told: Callable[[str], None]) -> None:
         self.sets: dict[int, VoterSet] = {}
         self.proposed_us = 0
+        self.proposed_by = ""
         self._now = now
         self._codec = codec
         self._told = told
@@ -141,16 +142,17 @@ class ChosenValues:
         before = len(voters)
         voters.add(voter.node)
         if before < len(voters) == voter_set.majority:
-            self.proposed_us = register.proposed_us.get(call.value, self._now())
+            proposed = register.proposed.get(call.value) or (self._now(), call.ballot.proposer)
+            self.proposed_us, self.proposed_by = proposed[0], proposed[1].partition(".")[0]
             self._choose(call.key, register, call.ballot, self._codec.decode(call.value))
 
     def proposed(self, call: Accept) -> None:
         """Somebody has sent that to a voter."""
-        proposed_us = self._register(call.key).proposed_us
-        if call.value not in proposed_us:
-            proposed_us[call.value] = self._now()
-            if len(proposed_us) > PROPOSALS_KEPT:
-                del proposed_us[next(iter(proposed_us))]
+        proposed = self._register(call.key).proposed
+        if call.value not in proposed:
+            proposed[call.value] = self._now(), call.ballot.proposer
+            if len(proposed) > PROPOSALS_KEPT:
+                del proposed[next(iter(proposed))]
 
     def _register(self, key: str) -> _Register:
         register = self._registers.get(key)
@@ -289,7 +291,10 @@ class TrueLeases:
     def saw(self, voter: SimulatedVoter, call: Call, reply: Reply) -> None:
         """A voter carried a call out."""
         if isinstance(call, Beat) and isinstance(reply, BeatAnswer):
-            self._renewed.setdefault(call.session, {})[voter.node] = self._now()
+            renewed = self._renewed.get(call.session)
+            if renewed is None:
+                renewed = self._renewed[call.session] = {}
+            renewed[voter.node] = self._now()
 
     def ordered(self, box: SimulatedContainer, now_us: int) -> None:
         """Somebody orders that container to start."""

@@ -30,6 +30,7 @@ from harness.simulation.node_clock import DRIFT_MOST_PPM, DriftingClock
 from harness.simulation.runtime import Clock, VirtualClock
 from harness.simulation.voters import SimulatedVoter
 from harness.simulation.watch import ChosenValues, OneInstance, OrderedStarts, PausedNodes, ProvidersFirst, TrueLeases
+from harness.simulation.watch_orders import OrdersInTime, SettledBeforeItActs
 from harness.simulation.watch_policy import (
     DependentsGoneFirst,
     OnlyTheDownAreFenced,
@@ -131,11 +132,18 @@ class World:
         wishes = WishesOnly(may_be_wanted=self.administrator.may_be_wanted, told=self._violated)
         thresholds = Thresholds(topology, one_clock=one_clock, told=self._violated)
         places = PlacedWhereItMayRun(chosen=self.chosen, paused=paused, told=self._violated)
-        self.chosen.on_chosen += [paused.chose, wishes.chose, thresholds.chose, places.chose]
+        self.in_time = OrdersInTime(now=lambda name: self._clock_of(name).now_us, told=self._violated)
+        settled = SettledBeforeItActs(
+            chosen=self.chosen,
+            since=lambda name: self.nodes[name].service_since_us,
+            now=lambda: self.clock.now_us,
+            told=self._violated,
+        )
+        self.chosen.on_chosen += [paused.chose, wishes.chose, thresholds.chose, places.chose, settled.chose]
         for node in self.nodes.values():
             node.client.on_start_ordered.append(self._start_ordered)
             node.on_fence += [fences.ordered, self._fence_ordered]
-            node.on_host_call.append(ends.ordered)
+            node.on_host_call += [ends.ordered, self.in_time.asked, settled.asked]
             node.on_pet.append(self._petted)
         self.engine.on_node_up.append(lambda name: self._node_up(name))
         self.engine.on_node_down.append(lambda name: self._node_down(name))
@@ -379,7 +387,7 @@ class World:
     def _start_ordered(self, container: str) -> None:
         box = self.engine.boxes.get(container)
         if box is not None:
-            for watcher in (self.starts, self.providers, self.leases):
+            for watcher in (self.starts, self.providers, self.leases, self.in_time):
                 watcher.ordered(box, self.clock.now_us)
 
     def _petted(self, session: Session, lease_left_us: int) -> None:

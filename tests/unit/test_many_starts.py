@@ -18,7 +18,9 @@ from harness.model.states import ResourceState
 from harness.model.topology import GroupSpec, Priority, ResourceSpec, Settings
 from harness.simulation.container import Answer
 from harness.simulation.engine import SimulatedEngine
-from harness.simulation.runtime import VirtualClock
+from harness.simulation.engine_client import SimulatedEngineClient
+from harness.simulation.node_clock import DRIFT_MOST_PPM, DriftingClock
+from harness.simulation.runtime import SimulatedRuntime, VirtualClock
 
 MANY = 20
 
@@ -186,3 +188,18 @@ def test_a_place_that_is_free_goes_to_the_more_urgent_one_that_waits() -> None:
     bench.report(bench.under_way["web0"], ResourceState.ONLINE)
 
     assert bench.started[-1] == high
+
+
+def test_an_order_is_late_by_the_clock_of_the_node_that_gave_it() -> None:
+    clock = VirtualClock(start_us=300 * SECOND)
+    slow = DriftingClock(clock, rate_ppm=-DRIFT_MOST_PPM, ahead_us=0)
+    client = SimulatedEngineClient(SimulatedEngine(clock, random.Random(1)), own_clock=slow)
+    sent: list[str] = []
+    client.on_start_ordered.append(sent.append)
+    runtime = SimulatedRuntime(slow, on_error=lambda _task, _error: None)
+
+    runtime.spawn(client.start("in time", not_after_us=slow.now_us), name="start")
+    runtime.spawn(client.start("late", not_after_us=slow.now_us - 1), name="start")
+    clock.run_until(clock.now_us + SECOND)
+
+    assert sent == ["in time"]
