@@ -36,9 +36,8 @@ from harness.cluster_service.messages import (
     RegisterSeen,
     Settled,
 )
-from harness.cluster_service.node import NEVER_US
 from harness.cluster_service.placement import claim_places, rank_claimants, refusals
-from harness.cluster_service.turns import Turns, soonest
+from harness.cluster_service.turns import NEVER_US, Turns, soonest
 from harness.database.proposer import Result
 from harness.database.protocol import NO_BALLOT, Ballot
 from harness.model.changes import Claim

@@ -21,6 +21,7 @@ from harness.cluster_service.messages import (
     VoterFailed,
     VotersKnown,
 )
+from harness.cluster_service.turns import NEVER_US
 from harness.database.interest import NOTHING
 from harness.database.protocol import (
     CLUSTER_KEY,
@@ -51,9 +52,6 @@ RECOVERY_US = 10 * SECOND_US
 """How long a lost session makes every beat an extra one: a survivor learns of fence and claim at once and not a beat
 later.
 """
-
-
-NEVER_US = 1 << 62
 
 
 class NodeManager:
@@ -309,7 +307,7 @@ class NodeManager:
         self._next_beat_us = min(self._next_beat_us, now)
 
     def _pet(self, now: int) -> list[Action]:
-        end = self.lease_end_us()
+        end = self._leases.end_us if self._leases is not None else None
         if end is None:
             return [Pet(guests_end_us=0, node_ends_us=now + BOOT_GRACE_US)]
         if end <= self._petted_us:

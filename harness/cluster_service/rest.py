@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from harness.cluster_service.look import Look
 from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import Action, Event, HostReported, Tick, VoterAnswered
-from harness.cluster_service.node import NEVER_US, NodeManager
+from harness.cluster_service.node import NodeManager
 from harness.cluster_service.program_watch import ProgramWatch
-from harness.cluster_service.turns import soonest
+from harness.cluster_service.turns import NEVER_US, soonest
 from harness.cluster_service.voter_set import VoterSetManager
 from harness.database.protocol import BeatAnswer, HelloAnswer, Refused
 

@@ -157,7 +157,8 @@ class ClusterService:
     def _concerns_one(self, now: int, event: VoterAnswered | HostReported) -> list[Action]:
         """A fact at rest that concerns one manager, and then whatever it leads to."""
         managers = self._managers
-        events, actions = deque[Event](), list[Action]()
+        events: deque[Event] = deque()
+        actions: list[Action] = []
         if isinstance(event, VoterAnswered):
             managers.database.handle(now, event)
             self._collect(now, events, actions)
@@ -257,8 +258,11 @@ class ClusterService:
         """A voter's answer brings many notices or groups at once after a cold start, and they concern two managers
         only: all but the last, which takes the way of every fact, so that what to do is decided when all are known.
         """
-        kind, wishes = _many(first), list[Action]()
-        while kind is not None and events and _many(events[0]) is kind:
+        kind = _many(first)
+        if kind is None or not events:
+            return first
+        wishes: list[Action] = []
+        while events and _many(events[0]) is kind:
             wishes += self._take_in(now, first)
             first = events.popleft()
         self._take(now, wishes, events, actions)

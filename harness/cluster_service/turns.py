@@ -7,7 +7,9 @@ that was tried and failed comes round again after a back-off.
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-__all__ = ["Turns", "soonest"]
+__all__ = ["NEVER_US", "Turns", "soonest"]
+
+NEVER_US = 1 << 62
 
 
 def soonest(now: int, times: Iterable[int | None]) -> int | None:
@@ -73,5 +75,6 @@ class Turns:
         known = self._soonest.get(kind, 0)
         if known <= now:
             turns = self._turns.get(kind, {})
-            known = self._soonest[kind] = soonest(now, [turn.due_us for turn in turns.values()]) or 0
-        return known if known > now else None
+            first = soonest(now, [turn.due_us for turn in turns.values()]) if turns else None
+            known = self._soonest[kind] = first if first is not None else NEVER_US
+        return known if known < NEVER_US else None

@@ -90,12 +90,14 @@ class Acceptor:
     leases: dict[str, LeaseSeen] = field(default_factory=dict)
     _filed: Filed | None = None
     _oldest_lease_us: int = 0
+    _address: Address | None = None
+    """Who a call must mean to be taken as it stands; kept until that changes."""
 
     def wipe(self) -> None:
         """What an empty disk leaves: nothing."""
         self.rig = self.voter = self.incarnation = self.birth = ""
         self.behind = False
-        self.voter_set = None
+        self.voter_set = self._address = None
         self.revision = 0
         self.registers.clear()
         self._filed = None
@@ -103,6 +105,8 @@ class Acceptor:
 
     def handle(self, call: Call, *, clock_us: int) -> Reply:
         """The answer to one call. `clock_us` is the voter's own clock, used for the ages of leases only."""
+        if isinstance(call, Beat) and call.to == self._address and not self.behind and call.seen <= self.revision:
+            return self._beat(call, clock_us)
         asked = call if isinstance(call, Hello) else call.to
         if self.rig and asked.rig != self.rig:
             return self._refuse(call, Why.RIG)
@@ -191,7 +195,11 @@ class Acceptor:
     def _begin(self, call: Form | Admit) -> None:
         self.rig, self.voter, self.incarnation = call.to.rig, call.to.voter, call.to.incarnation
         self.birth = self.incarnation
+        self._take_set(call)
+
+    def _take_set(self, call: Form | Admit | Raise) -> None:
         self.voter_set = VoterSet(version=call.to.set_version, members=dict(call.members))
+        self._address = call.to
 
     def _form(self, call: Form) -> Reply:
         if not self.incarnation:
@@ -217,7 +225,7 @@ class Acceptor:
         if isinstance(call, Raise):
             if self.set_version < call.to.set_version:
                 self.revision += 1
-                self.voter_set = VoterSet(version=call.to.set_version, members=dict(call.members))
+                self._take_set(call)
             return Raised(of=call.to)
         if call.members.get(call.to.voter) == self.incarnation:
             return self._refuse(call, Why.MEMBER)

@@ -5,15 +5,14 @@ review, finding 1).
 """
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Session"]
 
 _FORM = re.compile(r"(?P<node>[a-z0-9][a-z0-9-]*)@(?P<container>[0-9a-z]+)/(?P<started>[0-9A-Za-z:.+-]+)")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Session:
+class Session(NamedTuple):
     """Named by the node, the first digits of the engine's container id, and the engine's StartedAt, as the engine
     writes it.
     """
