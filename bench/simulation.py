@@ -82,11 +82,11 @@ def ten_faults(seed: int) -> Schedule:
 
 def _run(seed: int) -> int:
     """How many callbacks it took. A schedule that breaks something measures nothing."""
-    outcome = play(ten_faults(seed))
-    if outcome.broken:
-        raise AssertionError(f"seed {seed} breaks {outcome.violations or outcome.unsettled}")
-    world = outcome.world
     with collected_later():
+        outcome = play(ten_faults(seed))
+        if outcome.broken:
+            raise AssertionError(f"seed {seed} breaks {outcome.violations or outcome.unsettled}")
+        world = outcome.world
         world.run(LENGTH_US - world.clock.now_us)
     return world.clock.scheduled
 

@@ -107,13 +107,13 @@ class NodeManager:
 
     def lease_live(self, now: int) -> bool:
         """Whether this node holds a lease right now."""
-        end = self.lease_end_us()
-        return end is not None and now < end
+        leases = self._leases
+        return leases is not None and leases.end_us is not None and now < leases.end_us
 
     def lapsed(self, now: int) -> bool:
         """Whether there was a lease and it has ended."""
-        end = self.lease_end_us()
-        return end is not None and now >= end
+        leases = self._leases
+        return leases is not None and leases.end_us is not None and now >= leases.end_us
 
     def may_judge(self, now: int) -> bool:
         """Whether this node may call other sessions lost."""

@@ -217,7 +217,9 @@ class ClusterService:
 
     def _route(self, now: int, event: Event, events: deque[Event], actions: list[Action]) -> None:
         managers = self._managers
-        event = self._take_many(now, event, events, actions)
+        kind = _many(event)
+        if kind is not None and events:
+            event = self._take_many(now, event, kind, events, actions)
         if not (isinstance(event, VoterAnswered) and isinstance(event.reply, BeatAnswer)):
             # Beats are the Node Manager's own, and most of what voters say.
             managers.database.handle(now, event)
@@ -227,7 +229,7 @@ class ClusterService:
             if wishes:
                 self._take(now, wishes, events, actions)
         may_act = managers.membership.may_act(now)
-        of_a_group = isinstance(event, Settled) or _many(event) is GroupRecord
+        of_a_group = kind is GroupRecord or isinstance(event, Settled)
         if self._look.due(now, may_act=may_act, routine=of_a_group or isinstance(event, ROUTINE)):
             acted = False
             for decides in managers.deliberate:
@@ -240,11 +242,14 @@ class ClusterService:
         elif of_a_group:
             for decides in managers.concerned_with_groups:
                 self._look_alone(now, decides, event, events, actions)
-        elif isinstance(event, RegisterNoticed | HostReported):
-            alone: Manager = managers.failover if isinstance(event, RegisterNoticed) else managers.resource_control
-            self._look_alone(now, alone, event, events, actions)
-        events.extend(managers.node.noticed)
-        managers.node.noticed.clear()
+        elif kind is RegisterNoticed:
+            self._look_alone(now, managers.failover, event, events, actions)
+        elif isinstance(event, HostReported):
+            self._look_alone(now, managers.resource_control, event, events, actions)
+        noticed = managers.node.noticed
+        if noticed:
+            events.extend(noticed)
+            noticed.clear()
 
     def _look_alone(
         self, now: int, manager: Manager, event: Event, events: deque[Event], actions: list[Action]
@@ -254,13 +259,12 @@ class ClusterService:
         self._take(now, wishes, events, actions)
         self._look.also(now, acted=bool(wishes), wake_us=manager.next_wake(now))
 
-    def _take_many(self, now: int, first: Event, events: deque[Event], actions: list[Action]) -> Event:
+    def _take_many(
+        self, now: int, first: Event, kind: type, events: deque[Event], actions: list[Action]
+    ) -> Event:
         """A voter's answer brings many notices or groups at once after a cold start, and they concern two managers
         only: all but the last, which takes the way of every fact, so that what to do is decided when all are known.
         """
-        kind = _many(first)
-        if kind is None or not events:
-            return first
         wishes: list[Action] = []
         while events and _many(events[0]) is kind:
             wishes += self._take_in(now, first)

@@ -157,7 +157,8 @@ class VoterSetManager:
 
     def next_wake(self, now: int) -> int | None:
         """When a call, a look or a turn is due."""
-        return soonest(now, [self._looking.wake_us])
+        wake_us = self._looking.wake_us
+        return wake_us if wake_us is not None and wake_us > now else None
 
     @property
     def has_news(self) -> bool:
