@@ -105,6 +105,7 @@ class SimulatedNode:
         self._addresses: SimulatedAddresses | None = None
         self._deferred: list[Callable[[], None]] = []
         self._held: set[str] = set()
+        self._stopped: set[str] = set()
         self._wake_us: int | None = None
         self._dies_after: int | None = None
         self._noted_guests_end_us = 0
@@ -121,6 +122,7 @@ class SimulatedNode:
         self._up = True
         self.frozen = False
         self._held.clear()
+        self._stopped.clear()
         self._deferred.clear()
         self._noted_guests_end_us = 0
         self._addresses = SimulatedAddresses(self._runtime("addresses"))
@@ -187,38 +189,30 @@ class SimulatedNode:
 
     def hang_process(self, name: str, duration_us: int) -> None:
         """SIGSTOP to `service`, `host`, `vmms` or `voter`, SIGCONT later. Its successor is not hung."""
-        if name == "voter":
-            self._hang_voter(duration_us)
-            return
-        hung = self._runtimes.get(name)
-        if hung is None:
-            return
-        self._hold(name)
-        self._clock.after(duration_us, lambda: self._release(name) if self._runtimes.get(name) is hung else None)
+        hung = self._run_of(name)
+        if hung is not None:
+            self.stop_process(name)
+            self._clock.after(
+                duration_us, lambda: self.continue_process(name) if self._run_of(name) == hung else None
+            )
 
-    def _hang_voter(self, duration_us: int) -> None:
+    def _run_of(self, name: str) -> object | None:
+        """What is the same as long as that process is."""
+        if name != "voter":
+            return self._runtimes.get(name)
         voter = self._voters.get(self.name)
-        if voter is None or not voter.running:
-            return
-        voter.hold()
-        run = voter.runs
-        self._clock.after(duration_us, lambda: voter.release() if voter.runs == run and not self.frozen else None)
+        return voter.runs if voter is not None and voter.running else None
 
     def stop_process(self, name: str) -> None:
         """SIGSTOP to `service`, `host`, `vmms` or `voter`, until `continue_process` or its end."""
-        if name == "voter":
-            self._voters[self.name].hold()
-        elif name in self._runtimes:
+        if self._run_of(name) is not None:
+            self._stopped.add(name)
             self._hold(name)
 
     def continue_process(self, name: str) -> None:
-        """SIGCONT."""
-        if self.frozen:
-            return
-        if name == "voter":
-            self._voters[self.name].release()
-        else:
-            self._release(name)
+        """SIGCONT; in a node that is frozen it is heard at the thaw."""
+        self._stopped.discard(name)
+        self._release(name)
 
     @property
     def service_since_us(self) -> int:
@@ -260,15 +254,13 @@ class SimulatedNode:
         self.frozen = True
         if self._init is not None:
             self._init.hold()
-        for name in ("service", "host", "vmms"):
+        for name in ("service", "host", "vmms", "voter"):
             self._hold(name)
-        if self.name in self._voters:
-            self._voters[self.name].hold()
         for box in [self._engine.node(self.name), *self._engine.guests(self.name)]:
             self._engine.pause(box.id)
 
     def thaw(self) -> None:
-        """Everything goes on, in a drawn order of guests and node."""
+        """Everything goes on but what a signal has stopped, in a drawn order of guests and node."""
         if not self.frozen:
             return
         self.frozen = False
@@ -281,9 +273,7 @@ class SimulatedNode:
             return
         if self._init is not None:
             self._init.release()
-        if self.name in self._voters:
-            self._voters[self.name].release()
-        for name in ("vmms", "host", "service"):
+        for name in ("voter", "vmms", "host", "service"):
             self._release(name)
 
     # Processes.
@@ -314,14 +304,20 @@ class SimulatedNode:
         self._clock.after(self._rng.randint(least_ms, most_ms) * MS_US, go)
 
     def _hold(self, name: str) -> None:
+        if name == "voter" and self.name in self._voters:
+            self._voters[self.name].hold()
         self._held.add(name)
         if name in self._runtimes:
             self._runtimes[name].hold()
 
     def _release(self, name: str) -> None:
-        if self.frozen:
+        if self.frozen or name in self._stopped:
             return
         self._held.discard(name)
+        if name == "voter":
+            if self.name in self._voters:
+                self._voters[self.name].release()
+            return
         if name in self._runtimes:
             self._runtimes[name].release()
         waiting, self._deferred = self._deferred, []
@@ -333,6 +329,7 @@ class SimulatedNode:
         if runtime is not None:
             runtime.kill()
         self._held.discard(name)
+        self._stopped.discard(name)
         if name == "vmms":
             self._vmms.ended()
         elif name == "host":
@@ -347,6 +344,7 @@ class SimulatedNode:
     def _start_voter(self) -> None:
         voter = self._voters.get(self.name)
         if voter is not None and not voter.running:
+            self._stopped.discard("voter")
             voter.start()
 
     def _start_vmms(self) -> None:

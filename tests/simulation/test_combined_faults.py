@@ -334,3 +334,35 @@ def test_a_node_that_is_heard_but_does_not_hear_is_never_a_second_owner(seed: in
     world.network.heal()
 
     expect_rest(world)
+
+
+@pytest.mark.parametrize("process", ["service", "host", "vmms", "voter"])
+def test_a_thaw_sets_nothing_going_that_a_signal_has_stopped(process: str) -> None:
+    world = formed(0)
+    node = world.nodes["node3"]
+    node.stop_process(process)
+    node.freeze()
+    world.run(200 * MS)
+
+    node.thaw()
+    world.run(200 * MS)
+
+    stopped = {name for name, seen in node.processes().items() if seen.stopped}
+    assert stopped == {process}
+    node.continue_process(process)
+    assert not any(seen.stopped for seen in node.processes().values())
+    expect_rest(world)
+
+
+def test_a_signal_to_go_on_that_comes_to_a_frozen_node_is_heard_at_the_thaw() -> None:
+    world = formed(0)
+    node = world.nodes["node3"]
+    node.stop_process("voter")
+    node.freeze()
+
+    node.continue_process("voter")
+
+    assert node.processes()["voter"].stopped
+    node.thaw()
+    assert not node.processes()["voter"].stopped
+    expect_rest(world)
