@@ -11,15 +11,16 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from chaos.arena import Arena
-from chaos.experiment import Activity, FaultCall, ProbeCall, Until
+from chaos.arena import Arena, Command
+from chaos.experiment import Activity, CommandCall, FaultCall, ProbeCall, Until
 from chaos.history import FaultMoment, FaultRecord, Stall, StepEnded
 from chaos.holding import Holding, Violation
 from chaos.injection import Injector, NotInjected
 from chaos.probes import Reply, ask
-from chaos.targets import FromRegister
+from chaos.targets import FromRegister, Target, TargetKind, Unresolved
 from chaos.terminal import Terminal
 from chaos.verdict import Finding, FindingKind
+from harness.errors import HarnessError, RequestRefused
 from harness.model.topology import Topology
 
 __all__ = ["Activities", "Phase", "Sleep"]
@@ -74,6 +75,8 @@ class Activities:
         try:
             if isinstance(activity.call, FaultCall):
                 ended = await self._inject(activity, activity.call, phase)
+            elif isinstance(activity.call, CommandCall):
+                ended = await self._command(activity, activity.call, phase)
             else:
                 ended = await self._probe(activity, activity.call, phase, sleep=sleep, patient=patient)
             self.note(activity, phase, began_ns, ended.outcome, output=ended.output, reason=ended.reason)
@@ -126,15 +129,44 @@ class Activities:
         finding = Finding(kind=FindingKind.INCONCLUSIVE, reason=reason)
         return _Outcome(outcome="failed", output=injected.target, reason=receipt.seen, finding=finding)
 
+    async def _command(self, activity: Activity, call: CommandCall, phase: Phase) -> _Outcome:
+        """Ask the cluster. What follows from the wish is for probes to wait for."""
+        self._terminal.waiting(f"{activity.name}: {call}")
+        try:
+            named = [await self._named(value) for value in (call.name, *call.arguments.values())]
+            arguments = dict(zip(call.arguments, named[1:], strict=True))
+            command = Command(subject=call.subject, name=str(named[0]), verb=call.verb, arguments=arguments)
+            said = await self._arena.request(command)
+        except Unresolved as missing:
+            return self._not_carried_out(activity, phase, f"{call}: {missing}")
+        except (RequestRefused, HarnessError) as refusal:
+            return self._not_carried_out(activity, phase, str(refusal))
+        return _Outcome(outcome="succeeded", output=str(command), reason=said)
+
+    async def _named(self, value: str | bool | Target) -> str | bool:
+        if isinstance(value, str | bool):
+            return value
+        return (await self._injector.resolve(value, TargetKind.NODE, self.registers))[0]
+
     @staticmethod
     def _not_injected(activity: Activity, phase: Phase, reason: str) -> _Outcome:
         """A cure that finds nothing to cure is fine; a missing fault of the method makes the run prove nothing, unless
         the file says that it may be missing.
         """
+        return Activities._missing(activity, phase, reason, f"not injected: {reason}")
+
+    @staticmethod
+    def _not_carried_out(activity: Activity, phase: Phase, reason: str) -> _Outcome:
+        """The same of a command."""
+        return Activities._missing(activity, phase, reason, f"not carried out: {reason}")
+
+    @staticmethod
+    def _missing(activity: Activity, phase: Phase, reason: str, told: str) -> _Outcome:
         if phase is Phase.ROLLBACKS or activity.if_possible:
             return _Outcome(outcome="skipped", reason=reason)
-        finding = Finding(kind=FindingKind.INCONCLUSIVE, reason=f"not injected: {reason}")
-        return _Outcome(outcome="failed", reason=reason, finding=finding)
+        return _Outcome(
+            outcome="failed", reason=reason, finding=Finding(kind=FindingKind.INCONCLUSIVE, reason=told)
+        )
 
     async def _probe(
         self, activity: Activity, call: ProbeCall, phase: Phase, *, sleep: Sleep, patient: bool

@@ -8,7 +8,8 @@ import re
 from enum import StrEnum
 from typing import Any
 
-from chaos.experiment import Activity, FaultCall, ProbeCall, Until
+from chaos.command_reader import CommandReader
+from chaos.experiment import Activity, CommandCall, FaultCall, ProbeCall, Until
 from chaos.fault_reader import LONGEST_US, SHORTEST_US, FaultReader
 from chaos.faults import FAULTS
 from chaos.recovery import Phase
@@ -52,6 +53,7 @@ class ActivityReader:
         self._registers: dict[str, Registered] = {}
         self._targets = TargetReader(topology=topology, registers=self._registers)
         self._faults = FaultReader(self._targets, topology=topology)
+        self._commands = CommandReader(self._targets, topology=topology)
 
     def read(self, section: Section, place: Place) -> Activity | None:
         """The activity, or None when it cannot be made sense of; everything wrong with it has been refused."""
@@ -81,7 +83,9 @@ class ActivityReader:
         section.finish()
         return activity if call is not None else None
 
-    def _read_call(self, section: Section, kind: str) -> tuple[FaultCall | ProbeCall | None, ProbeForm | None]:
+    def _read_call(
+        self, section: Section, kind: str
+    ) -> tuple[FaultCall | ProbeCall | CommandCall | None, ProbeForm | None]:
         provider = section.section("provider", what="a provider")
         if "provider" not in section:
             return None, None
@@ -93,10 +97,14 @@ class ActivityReader:
             if kind == "probe":
                 provider.refuse("type", "a fault as a probe", "type: action, or a provider of probes")
             return self._faults.read(provider), None
+        elif name == "cluster" and kind == "action":
+            return self._commands.read(provider), None
         elif isinstance(name, str) and name in PROBES:
             if kind == "action":
                 provider.refuse(
-                    "type", f"the provider {name} as an action: it only has probes", "type: probe, or provider fault"
+                    "type",
+                    f"the provider {name} as an action: it only has probes",
+                    "type: probe, or provider fault or cluster",
                 )
             return self._read_probe(provider, name)
         elif "type" in provider:
@@ -138,8 +146,9 @@ class ActivityReader:
                 return names
             case ArgumentKind.GROUP:
                 return self._targets.name_in(provider, key, self._groups(), what="group")
-            case ArgumentKind.MACHINE:
-                target = self._targets.read(provider, key, TargetKind.MACHINE, what="the probe", several=False)
+            case ArgumentKind.MACHINE | ArgumentKind.NODE:
+                aimed_at = TargetKind.NODE if kind is ArgumentKind.NODE else TargetKind.MACHINE
+                target = self._targets.read(provider, key, aimed_at, what="the probe", several=False)
                 return target if isinstance(target, FromRegister) else getattr(target, "name", "")
             case ArgumentKind.PHASE:
                 value = provider.raw(key)
@@ -201,7 +210,7 @@ class ActivityReader:
             )
         return Until(timeout_us=timeout_us, interval_us=interval_us)
 
-    def _read_register(self, section: Section, place: Place, call: FaultCall | ProbeCall | None) -> str:
+    def _read_register(self, section: Section, place: Place, call: FaultCall | ProbeCall | CommandCall | None) -> str:
         if "register" not in section:
             section.known("register")
             return ""
@@ -211,17 +220,21 @@ class ActivityReader:
             return ""
         if place in (Place.HYPOTHESIS, Place.DURING):
             section.refuse("register", f"register in {place}, which is asked more than once", "register in the method")
+        if isinstance(call, CommandCall):
+            section.refuse(
+                "register", "register on a command: its answer is a sentence", "register on a probe or a fault"
+            )
         if name in self._registers:
             section.refuse("register", f"an earlier step registers {name!r}", "a name of its own")
         self._registers[name] = self._will_hold(call)
         return name
 
-    def _will_hold(self, call: FaultCall | ProbeCall | None) -> Registered:
+    def _will_hold(self, call: FaultCall | ProbeCall | CommandCall | None) -> Registered:
         if isinstance(call, FaultCall):
             source = call.target
             many = self._registers[source.register].several if isinstance(source, FromRegister) else several(source)
             return Registered(kind=FAULTS[call.fault].target, several=many)
-        if call is not None and call.probe == "owner-of":
+        if isinstance(call, ProbeCall) and call.probe == "owner-of":
             return Registered(kind=TargetKind.NODE)
         return Registered(kind=None)
 

@@ -7,7 +7,7 @@ as the arena has. Coroutines here await calls of the arena and of its `runtime` 
 """
 
 from collections.abc import Callable, Collection, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -20,6 +20,7 @@ from harness.ports import DeadlinePassed, Runtime
 
 __all__ = [
     "Arena",
+    "Command",
     "CrashMachine",
     "Direction",
     "Effect",
@@ -34,6 +35,7 @@ __all__ = [
     "ResumeEngine",
     "Stage",
     "StallEngine",
+    "Subject",
     "ThawNode",
     "wait_record",
     "wait_until",
@@ -150,6 +152,35 @@ Effect = (
 )
 
 
+class Subject(StrEnum):
+    """What a command is about."""
+
+    GROUP = "group"
+    RESOURCE = "resource"
+    NODE = "node"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What an administrator asks of the cluster: a verb about one group, resource or node, and its arguments by the
+    names that the cluster's API gives them.
+    """
+
+    subject: Subject
+    name: str
+    verb: str
+    arguments: Mapping[str, str | bool] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        told = "".join(f", {key} {value}" for key, value in self.arguments.items())
+        return f"{self.subject}.{self.verb} {self.name}{told}"
+
+    @property
+    def path(self) -> str:
+        """Below the API's version."""
+        return f"{self.subject}s/{self.name}/{self.verb}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSeen:
     """A node's network as it is now.
@@ -232,6 +263,14 @@ class Arena(Protocol):
 
     async def apply(self, effect: Effect) -> int:
         """Carry out an effect. Answers the earliest time at which it acted, in Unix nanoseconds."""
+        ...
+
+    async def request(self, command: Command) -> str:
+        """Ask the cluster as an administrator does, whichever node can carry it out. Answers its sentence, once the
+        wish is in the database: what follows from it takes its time.
+
+        Raises RequestRefused, ApiUnanswered when it may be done nevertheless, HarnessError when nobody could be asked.
+        """
         ...
 
     async def settle(self) -> None:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_args
 
 import chaos.crash_probe
 from chaos.arena import (
+    Command,
     CrashMachine,
     Effect,
     EngineSeen,
@@ -204,6 +205,12 @@ class DockerArena:
                 return await self._in_thread(lambda: stall_engine(client, name, node))
             case ResumeEngine(node=node, drop=drop):
                 return await self._in_thread(lambda: resume_engine(client, name, node, drop=drop))
+
+    async def request(self, command: Command) -> str:
+        """Through the nodes' API."""
+        rig = self._standing_rig()
+        reply = await self._in_thread(lambda: rig.request(command.path, command.arguments))
+        return reply.message
 
     async def settle(self) -> None:
         """Compare list and events, then read the journals."""

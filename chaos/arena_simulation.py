@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from chaos.arena import (
+    Command,
     CrashMachine,
     Direction,
     Effect,
@@ -50,6 +51,7 @@ from chaos.process_effects import (
     ThawMachine,
     WipeVoter,
 )
+from chaos.simulated_requests import ask_cluster
 from chaos.simulated_witnesses import SimulatedClient, SimulatedJournals, engine_record, log_record, role_of
 from harness.errors import HarnessError, WaitTimeout
 from harness.model import labels as label
@@ -211,9 +213,14 @@ class SimulatedArena:
         return node in self._there.engine.held.get(self._there.topology.rig, set())
 
     async def network(self, node: str) -> NetworkSeen:
-        """A packet from another node, and its answer."""
+        """A packet from another node, and its answer: from one of those from whom it is cut off, if it is, that is not
+        cut off itself.
+        """
         world = self._there
-        prober = next((name for name in world.nodes if name != node and self._looks(name)), "")
+        peers = world.network.isolated_from(node) or frozenset(world.nodes)
+        others = [name for name in world.nodes if name in peers and name != node]
+        probers = [name for name in others if self._looks(name) and not world.network.is_isolated(name)]
+        prober = next(iter(probers), "")
         await self._runtime.sleep(COMMAND_US)
         reached = None
         if prober:
@@ -270,6 +277,16 @@ class SimulatedArena:
         await self._runtime.sleep(CALL_US)
         return at_ns
 
+    async def request(self, command: Command) -> str:
+        """Of whichever node can carry it out."""
+        return await ask_cluster(
+            self._there,
+            command,
+            runtime=self._runtime,
+            standing=self._standing(),
+            answering=self._snapshots(),
+        )
+
     async def settle(self) -> None:
         """Nothing is lost on the way from the engine here; the journals are read."""
         self.history.append(Reconciled(at_ns=self.unix_ns()))
@@ -322,13 +339,15 @@ class SimulatedArena:
     def _standing(self) -> Standing:
         """As `harness.rig` puts it together: each node that answers tells what it knows."""
         world = self._there
-        snapshots = {
+        return merge(world.topology, {name: self._power(name) for name in world.nodes}, self._snapshots())
+
+    def _snapshots(self) -> dict[str, Mapping[str, Any]]:
+        return {
             name: told
-            for name, node in world.nodes.items()
+            for name, node in self._there.nodes.items()
             if not node.frozen and not _hangs(node.processes(), NodeProgram.SERVICE)
             if (told := node.snapshot()) is not None
         }
-        return merge(world.topology, {name: self._power(name) for name in world.nodes}, snapshots)
 
     def _power(self, node: str) -> Power:
         box = self._there.engine.node(node)

@@ -11,12 +11,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chaos.arena import Subject
 from chaos.targets import Target
 from chaos.tolerance import Tolerance
 from harness.errors import UsageError
 from harness.model.topology import Topology
 
-__all__ = ["Activity", "Experiment", "FaultCall", "ProbeCall", "Until", "load_experiment", "read_experiment"]
+__all__ = [
+    "Activity",
+    "CommandCall",
+    "Experiment",
+    "FaultCall",
+    "ProbeCall",
+    "Until",
+    "load_experiment",
+    "read_experiment",
+]
 
 FILE_LIMIT_BYTES = 1 << 20
 """An experiment of that size is no experiment; reading it as one would take minutes."""
@@ -53,6 +63,21 @@ class ProbeCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CommandCall:
+    """Ask the cluster for something, as an administrator does. `name` of a node is a target; `arguments` are named as
+    the cluster's API names them, and may hold the target of a node.
+    """
+
+    subject: Subject
+    name: str | Target
+    verb: str
+    arguments: Mapping[str, str | bool | Target] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.subject}.{self.verb} {self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Until:
     """Ask again every `interval_us` until the tolerance holds, for `timeout_us` at most."""
 
@@ -71,7 +96,7 @@ class Activity:
 
     name: str
     line: int
-    call: FaultCall | ProbeCall
+    call: FaultCall | ProbeCall | CommandCall
     tolerance: Tolerance | None = None
     register: str = ""
     until: Until | None = None

@@ -34,7 +34,8 @@ class FaultReader:
     def __init__(self, targets: TargetReader, *, topology: Topology | None) -> None:
         """`topology` is None when it was refused: then names are taken as they are."""
         self._targets = targets
-        self._nodes = [node.name for node in topology.nodes] if topology else None
+        witness = topology.witness if topology else None
+        self._peers = [node.name for node in (*topology.nodes, *([witness] if witness else []))] if topology else None
 
     def read(self, provider: Section) -> FaultCall | None:
         """The fault, or None when it cannot be made sense of; everything wrong with it has been refused."""
@@ -72,8 +73,8 @@ class FaultReader:
             names = provider.texts(key, what="names of nodes")
             provider.demand(key, "at least one node", bool(names))
             for index, name in enumerate(names):
-                if self._nodes is not None and name not in self._nodes:
-                    provider.refuse_item(key, index, f"the rig has no node {name!r}", nearest(name, self._nodes))
+                if self._peers is not None and name not in self._peers:
+                    provider.refuse_item(key, index, f"the rig has no node {name!r}", nearest(name, self._peers))
             return names
         value = provider.raw(key)
         if value not in _WORDS[kind]:

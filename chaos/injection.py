@@ -18,9 +18,9 @@ from chaos.faults import FAULTS, Adjustable, Fault, FaultRefused, Plan, Receipt
 from chaos.history import ClusterSeen, FaultMoment, FaultRecord
 from chaos.ledger import Ledger, OpenFault
 from chaos.probes import look_at_cluster
-from chaos.targets import Surroundings, TargetKind, Unresolved, needs_cluster, resolve, several
+from chaos.targets import Surroundings, Target, TargetKind, Unresolved, needs_cluster, resolve, several
 from harness.coordination import Mutex, all_of
-from harness.errors import BlackstartError
+from harness.errors import BlackstartError, HarnessError
 from harness.ports import DeadlinePassed, Task
 
 __all__ = ["Injected", "Injector", "NotInjected"]
@@ -86,9 +86,10 @@ class Injector:
         if isinstance(fault, Adjustable):
             fault = fault.adjusted(call.arguments)
         try:
-            targets = await self._resolve(call, fault, registers)
+            targets = await self.resolve(call.target, fault.target, registers)
             plans = await self._plan(fault, targets)
-        except (Unresolved, FaultRefused) as refusal:
+        except (Unresolved, FaultRefused, HarnessError) as refusal:
+            # Nothing was done yet: what was to be hit is gone, or cannot be looked at.
             raise NotInjected(f"{call.fault} on {call.target}: {refusal}") from refusal
         receipts: dict[str, Receipt] = {}
         batch: list[int] = []
@@ -155,8 +156,9 @@ class Injector:
         """What is not healed, newest first."""
         return self._ledger.open_faults()
 
-    async def _resolve(self, call: FaultCall, fault: Fault, registers: Mapping[str, Any]) -> tuple[str, ...]:
-        if needs_cluster(call.target):
+    async def resolve(self, target: Target, kind: TargetKind, registers: Mapping[str, Any]) -> tuple[str, ...]:
+        """The names of the nodes or machines that are meant now. Raises Unresolved."""
+        if needs_cluster(target):
             cluster = await look_at_cluster(self._arena)
         else:
             cluster = ClusterSeen(at_ns=self._arena.unix_ns(), quorum=False, nodes=(), groups=())
@@ -168,7 +170,7 @@ class Injector:
             voters=self._voters,
             rng=self._rng,
         )
-        return resolve(call.target, fault.target, around)
+        return resolve(target, kind, around)
 
     async def _heal_in_time(self, entry: OpenFault, due_ns: int) -> None:
         """The root of a fault's timer."""

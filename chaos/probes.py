@@ -100,6 +100,12 @@ async def _groups_online(question: _Question) -> Reply:
     return Reply(value=True, reason=f"{len(names)} groups are online")
 
 
+async def _groups_owned(question: _Question) -> Reply:
+    node = question.arguments["node"]
+    owned = [group.name for group in (await look_at_cluster(question.arena)).groups if group.owner == node]
+    return Reply(value=len(owned), reason=f"{node} owns {', '.join(owned) or 'nothing'}")
+
+
 async def _nodes_up(question: _Question) -> Reply:
     seen = await look_at_cluster(question.arena)
     up = [node.name for node in seen.nodes if node.state == "Up"]
@@ -182,6 +188,7 @@ async def _answers(question: _Question) -> Reply:
 
 _PROBES: Mapping[tuple[str, str], Callable[[_Question], Awaitable[Reply]]] = {
     ("cluster", "groups-online"): _groups_online,
+    ("cluster", "groups-owned"): _groups_owned,
     ("cluster", "nodes-up"): _nodes_up,
     ("cluster", "owner-of"): _owner_of,
     ("cluster", "persistent-state"): _persistent_state,

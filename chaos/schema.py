@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from chaos.arena import Subject
+
 __all__ = [
     "ACTIVITY_FORM",
+    "COMMANDS",
     "EXPERIMENT_FORM",
     "LATER_KEYS",
     "LATER_PROVIDERS",
@@ -22,6 +25,8 @@ __all__ = [
     "VOTER_DISK_BYTES",
     "Answers",
     "ArgumentKind",
+    "CommandArgument",
+    "CommandForm",
     "FaultArgument",
     "ProbeForm",
 ]
@@ -74,6 +79,7 @@ class ArgumentKind(StrEnum):
     GROUPS = "a list of groups"
     MACHINE = "a machine"
     MACHINES = "a list of machines"
+    NODE = "a node"
     PHASE = "a phase"
 
 
@@ -84,6 +90,25 @@ class FaultArgument(StrEnum):
     DIRECTION = "in, out or both"
     HELD_CALLS = "forward or drop"
     FREEZING = "pause or sigstop"
+
+
+class CommandArgument(StrEnum):
+    """What an argument of a command must be."""
+
+    NODE = "a node"
+    YES_OR_NO = "true or false"
+    FAILBACK = "none, immediate or policy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandForm:
+    """One command: what it is about, and its arguments. Each has the name that the cluster's API gives it, and what it
+    must be.
+    """
+
+    subject: Subject
+    verb: str
+    arguments: Mapping[str, tuple[str, CommandArgument]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +126,30 @@ class ProbeForm:
     """Whether the answer is a time measured on a clock, so that a stall of this machine can spoil it."""
 
 
+COMMANDS: Mapping[str, CommandForm] = {
+    f"{form.subject}.{form.verb}": form
+    for form in (
+        CommandForm(subject=Subject.GROUP, verb="online"),
+        CommandForm(subject=Subject.GROUP, verb="offline"),
+        CommandForm(subject=Subject.GROUP, verb="move", arguments={"to": ("target", CommandArgument.NODE)}),
+        CommandForm(subject=Subject.RESOURCE, verb="online"),
+        CommandForm(subject=Subject.RESOURCE, verb="offline"),
+        CommandForm(subject=Subject.RESOURCE, verb="fail"),
+        CommandForm(subject=Subject.NODE, verb="pause", arguments={"drain": ("drain", CommandArgument.YES_OR_NO)}),
+        CommandForm(
+            subject=Subject.NODE, verb="resume", arguments={"failback": ("failback", CommandArgument.FAILBACK)}
+        ),
+    )
+}
+"""The actions of the provider cluster."""
+
+
 PROBES: Mapping[str, Mapping[str, ProbeForm]] = {
     "cluster": {
         "groups-online": ProbeForm(answers=Answers.BOOLEAN, arguments={"groups": ArgumentKind.GROUPS}),
+        "groups-owned": ProbeForm(
+            answers=Answers.NUMBER, arguments={"node": ArgumentKind.NODE}, required=frozenset({"node"})
+        ),
         "nodes-up": ProbeForm(answers=Answers.NUMBER),
         "owner-of": ProbeForm(
             answers=Answers.TEXT, arguments={"group": ArgumentKind.GROUP}, required=frozenset({"group"})

@@ -26,6 +26,7 @@ from chaos.targets import (
     TargetKind,
     Voter,
 )
+from chaos.targets import several as may_be_several
 from harness.model.topology import Topology
 from harness.rig.section import Section
 from harness.rig.yaml_source import nearest, shown
@@ -84,6 +85,13 @@ class TargetReader:
 
         Without `several` it must stand for one node or machine.
         """
+        target = self._read(section, key, kind, what, several)
+        if target is not None and not several and may_be_several(target):
+            section.refuse(key, f"{key} is {target}, which may be several {kind}s", f"one {kind}")
+            return None
+        return target
+
+    def _read(self, section: Section, key: str, kind: TargetKind, what: str, several: bool) -> Target | None:
         value = section.raw(key)
         if isinstance(value, str):
             return self._read_word(section, key, value, kind, what, several)

@@ -98,6 +98,8 @@ class Cuts:
         self._client = client
         self._rig = topology.rig
         self._addresses = {node.name: node.address for node in topology.nodes}
+        witness = [topology.witness] if topology.witness is not None else []
+        self._peers = self._addresses | {node.name: node.address for node in witness}
         # Two who lay the same rules at once would lay them twice.
         self._locks = {node.name: threading.Lock() for node in topology.nodes}
         self._cuts: dict[str, _Cut] = {}
@@ -109,10 +111,11 @@ class Cuts:
 
     def isolate(self, effect: IsolateNode) -> int:
         """Cuts a node off; the answer is when, in Unix nanoseconds. Raises UsageError, EngineError, HarnessError."""
-        unknown = [peer for peer in (effect.node, *effect.peers) if peer not in self._addresses]
+        unknown = [node for node in (effect.node,) if node not in self._addresses]
+        unknown += [peer for peer in effect.peers if peer not in self._peers]
         if unknown:
             raise UsageError(f"rig {self._rig} has no node {', '.join(unknown)}")
-        addresses = [self._addresses[peer] for peer in effect.peers]
+        addresses = [self._peers[peer] for peer in effect.peers]
         with self._locks[effect.node]:
             cut = _Cut(peers=effect.peers, rules=rules_of_cut(peers=addresses, direction=effect.direction))
             # Remembered first: the node may begin a new life while the rules are laid.
@@ -176,7 +179,7 @@ class Cuts:
         source = Path(chaos.network_probe.__file__).read_text(encoding="utf-8")
         address = self._addresses.get(node, "")
         for prober in others:
-            if prober == node or prober in self._cuts:
+            if prober == node or prober in self._cuts or prober not in self._addresses:
                 continue
             try:
                 finished = self._inside(prober, ["python3", "-I", "-c", source, address])

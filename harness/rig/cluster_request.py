@@ -21,7 +21,7 @@ from harness.errors import ApiUnanswered, ApiUnreachable, HarnessError, RequestR
 from harness.rig.node_api_client import Address, Reply
 from harness.rig.standing import Standing
 
-__all__ = ["Poster", "Question", "send_request", "who_to_ask"]
+__all__ = ["REQUEST_LIMIT_S", "Asking", "Poster", "Question", "send_request", "who_to_ask"]
 
 FOLLOW_LIMIT = 3
 REQUEST_LIMIT_S = 12.0
@@ -59,6 +59,59 @@ def who_to_ask(standing: Standing, path: str, answering: Container[str]) -> list
     return [node.name for node in sorted(nodes, key=lambda node: (node.name != owner, not node.quorum))]
 
 
+class Asking:
+    """One request on its way from node to node, by the table above. Whoever carries it asks `next`, and tells how that
+    went.
+    """
+
+    def __init__(self, question: Question, *, order: Sequence[str], absent: Mapping[str, str]) -> None:
+        """`order` names the nodes that answer, the likeliest first; `absent` says of each other one why it is not
+        asked.
+        """
+        self._question = question
+        self._order = order
+        self._queue = deque(order)
+        self._tried = dict(absent)
+        self._follows = 0
+
+    def next(self) -> str:
+        """Whom to ask now. Raises RequestRefused when no node could do it, HarnessError when nobody could be asked."""
+        if self._queue:
+            return self._queue.popleft()
+        told = "; ".join(f"{node}: {reason}" for node, reason in self._tried.items()) or "there are no nodes"
+        if self._order:
+            raise RequestRefused(f"no node could carry out {self._question}: {told}", code="no-quorum")
+        raise HarnessError(f"no node's API answers, so {self._question} was asked of nobody: {told}")
+
+    def unreachable(self, node: str, reason: str) -> None:
+        """It took no request: certainly nothing was done."""
+        self._tried[node] = reason
+
+    def unanswered(self, reason: str) -> ApiUnanswered:
+        """It took the request and did not answer: what to raise."""
+        return ApiUnanswered(f"{self._question}: {reason}; {_UNKNOWN}")
+
+    def is_done(self, node: str, code: str, message: str, *, owner: str = "") -> bool:
+        """Whether that answer is the end of it. Raises RequestRefused, ApiUnanswered when it may be done
+        nevertheless.
+        """
+        match code:
+            case "done":
+                return True
+            case "unknown":
+                raise self.unanswered(f"{node} says: {message}")
+            case "not-owner":
+                self._tried[node] = message
+                if owner in self._order and self._follows < FOLLOW_LIMIT:
+                    self._follows += 1
+                    self._queue.appendleft(owner)
+            case "no-quorum" | "starting":
+                self._tried[node] = message
+            case _:
+                raise RequestRefused(f"{node} refused {self._question}: {message}", code=code)
+        return False
+
+
 def send_request(
     api: Poster,
     question: Question,
@@ -67,39 +120,19 @@ def send_request(
     order: Sequence[str],
     absent: Mapping[str, str],
 ) -> Reply:
-    """The answer of the node that has done it. `order` names the nodes that answer, the likeliest first; `absent` says
-    of each other one why it is not asked.
+    """The answer of the node that has done it; `order` and `absent` as in `Asking`.
 
     Raises RequestRefused, ApiUnanswered when it may be done nevertheless, HarnessError when there was nobody to ask.
     """
-    tried = dict(absent)
-    queue = deque(order)
-    follows = 0
-    while queue:
-        node = queue.popleft()
+    asking = Asking(question, order=order, absent=absent)
+    while True:
+        node = asking.next()
         try:
             reply = api.post(addresses[node], question.path, question.arguments, limit_s=REQUEST_LIMIT_S)
         except ApiUnreachable as error:
-            tried[node] = str(error)
+            asking.unreachable(node, str(error))
             continue
         except ApiUnanswered as error:
-            raise ApiUnanswered(f"{question}: {error}; {_UNKNOWN}") from error
-        match reply.code:
-            case "done":
-                return reply
-            case "unknown":
-                raise ApiUnanswered(f"{question}: {node} says: {reply.message}; {_UNKNOWN}")
-            case "not-owner":
-                tried[node] = reply.message
-                owner = str(reply.body.get("owner", ""))
-                if owner in order and follows < FOLLOW_LIMIT:
-                    follows += 1
-                    queue.appendleft(owner)
-            case "no-quorum" | "starting":
-                tried[node] = reply.message
-            case code:
-                raise RequestRefused(f"{node} refused {question}: {reply.message}", code=code)
-    told = "; ".join(f"{node}: {reason}" for node, reason in tried.items()) or "there are no nodes"
-    if order:
-        raise RequestRefused(f"no node could carry out {question}: {told}", code="no-quorum")
-    raise HarnessError(f"no node's API answers, so {question} was asked of nobody: {told}")
+            raise asking.unanswered(str(error)) from error
+        if asking.is_done(node, reply.code, reply.message, owner=str(reply.body.get("owner", ""))):
+            return reply

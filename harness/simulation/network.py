@@ -119,6 +119,10 @@ class SimulatedNetwork:
         """The node drops nothing any more."""
         self._isolated.pop(node, None)
 
+    def isolated_from(self, node: str) -> frozenset[str]:
+        """From whom the node is isolated, if it is; nobody in particular stands for everybody."""
+        return self._isolated[node][0] if node in self._isolated else frozenset()
+
     def is_isolated(self, node: str) -> bool:
         """Whether the node drops anything by `isolate`."""
         return node in self._isolated

@@ -37,6 +37,7 @@ SHARING = (
     "vmms-kill",
     "voter-loss",
     "voter-wipe",
+    "node-drained-for-maintenance",
 )
 RUN_LIMIT_S = 150.0
 LOG_LIMIT_S = 30.0

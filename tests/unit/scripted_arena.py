@@ -14,6 +14,7 @@ from typing import Any, get_args
 from scripted_processes import Processes
 
 from chaos.arena import (
+    Command,
     CrashMachine,
     Effect,
     EngineSeen,
@@ -78,6 +79,7 @@ class Script:
     resume_does_nothing: bool = False
     nobody_to_ask: bool = False
     up_raises: Exception | None = None
+    request_raises: Exception | None = None
     never_online: bool = False
     never_recovers: bool = False
     starts_before_fence: bool = False
@@ -120,6 +122,7 @@ class ScriptedArena:
         self.machines: dict[str, _Machine] = {}
         self.processes = Processes(self)
         self.stands = False
+        self.commands: list[Command] = []
         self._number = 0
         self._runs: list[GuestRun] = []
 
@@ -277,6 +280,13 @@ class ScriptedArena:
         if self.script.stalls_after_fault:
             self.history.append(Stall(at_ns=self.unix_ns(), length_us=3 * SECOND))
         return at_ns
+
+    async def request(self, command: Command) -> str:
+        self.commands.append(command)
+        await self.runtime.sleep(10 * MS)
+        if self.script.request_raises is not None:
+            raise self.script.request_raises
+        return f"{command} is wanted"
 
     async def settle(self) -> None:
         self.calls.append("settle")

@@ -241,3 +241,14 @@ def test_the_page_about_experiments_names_every_word_of_targets() -> None:
     words = re.findall(r"[a-z-]{4,}(?=:)|bystander|voter|minority|majority", TARGET_FORM)
     assert {"owner-of", "voter-of", "percentage", "majority"} <= set(words)
     assert [word for word in words if f"`{word}" not in page and f"`{{{word}" not in page] == []
+
+
+def test_a_node_may_be_cut_off_from_the_witness_and_only_from_one_that_there_is() -> None:
+    cut = "method:\n" + action("node1", "node.isolate", provider=", from: [witness]")
+    two = HEAD.replace("nodes: 5\n  voters: 3", "nodes: 2\n  witness: true")
+
+    call = read(cut, two).method[0].call
+
+    assert isinstance(call, FaultCall)
+    assert call.arguments == {"from": ("witness",)}
+    assert "the rig has no node 'witness'" in refusals(cut)[0]
