@@ -71,13 +71,12 @@ def search(
     within a minute. Ends with 1 at the first run that breaks an invariant or does not come to rest: its schedule is
     saved, for `shrink` and `replay`.
     """
-    from chaos.search.as_experiment import PORTABLE
+    from chaos.search.as_experiment import portable_hunt
     from chaos.search.hunt import Hunt
 
     jobs = jobs or os.cpu_count() or 1
     rig = _rig_document(topology, worlds=jobs) if topology is not None else None
-    among = PORTABLE if portable else ()
-    hunt = Hunt(first_seed=seed, jobs=jobs, rig=rig, among=among)
+    hunt = (portable_hunt if portable else Hunt)(first_seed=seed, jobs=jobs, rig=rig)
     began = time.monotonic()
     most = runs if runs is not None else RUNS if limit_s is None else None
     shown = began

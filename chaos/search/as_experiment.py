@@ -4,23 +4,27 @@ The faults strike in the background at their times after the first of them, wher
 everything must be online and answering again. In the simulator that is another run than the schedule's own: a fault of
 an experiment waits for its receipt, so the world draws other latencies. A seed fixes choices, not timing.
 
-Some faults of schedules have no counterpart that could be laid on real containers: a network that loses messages, an
-engine that loses an answer, an administrator with commands of his own. A schedule with one of them has no experiment.
+What an administrator asked for is asked of the cluster, which may refuse it; in the end everything is wanted again and
+no node is Paused. Some faults of schedules have no counterpart that could be laid on real containers: a network that
+loses messages, an engine that loses an answer. A schedule with one of them has no experiment.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import yaml
 
+from chaos.schema import COMMANDS
+from chaos.search.hunt import Hunt
 from chaos.search.schedule_file import Schedule
-from harness.model.topology import SECOND_US
+from harness.model.topology import SECOND_US, Fencing, Topology
 from harness.rig.duration import format_duration
+from harness.simulation.administrator import drawn_command
 from harness.simulation.fault_kinds import FaultKind, Planned
-from harness.simulation.faults import AWAY_US, pause_us
+from harness.simulation.faults import AWAY_US, cut_links, pause_us
 
-__all__ = ["PORTABLE", "experiment_of", "without_counterpart"]
+__all__ = ["experiment_of", "portable", "portable_hunt", "without_counterpart"]
 
 LEAD_US = SECOND_US
 """Before the first fault."""
@@ -28,37 +32,62 @@ CALM_US = 8 * SECOND_US
 """After the last step was begun: longer than any fault of a schedule lasts but a long absence."""
 CRASH_AGAIN_US = 400_000
 
-_Steps = Callable[[Planned], list[tuple[int, Mapping[str, Any]]]]
-"""When, after the fault's own time, which faults of an experiment stand for it."""
+_Provider = Mapping[str, Any]
+_Steps = Callable[[Planned, Topology], list[tuple[int, _Provider]]]
+"""When, after the fault's own time, which actions of an experiment stand for it; none when nothing can."""
 
 
-def _once(fault: str, **more: Any) -> _Steps:
-    return lambda planned: [(0, {"fault": fault, "target": planned.target, **more})]
+def _fault(fault: str, target: str, duration_us: int = 0, **more: Any) -> _Provider:
+    lasting = {"duration": format_duration(duration_us)} if duration_us else {}
+    return {"type": "fault", "fault": fault, "target": target, **lasting, **more}
+
+
+def _once(fault: str) -> _Steps:
+    return lambda planned, _rig: [(0, _fault(fault, planned.target))]
 
 
 def _lasting(fault: str, times: int = 1) -> _Steps:
-    return lambda planned: [
-        (0, {"fault": fault, "target": planned.target, "duration": format_duration(times * planned.duration_us)})
-    ]
+    return lambda planned, _rig: [(0, _fault(fault, planned.target, times * planned.duration_us))]
 
 
-def _one_way(planned: Planned) -> list[tuple[int, Mapping[str, Any]]]:
+def _one_way(planned: Planned, _rig: Topology) -> list[tuple[int, _Provider]]:
     direction = "out" if planned.duration_us % 2 else "in"
-    return [(0, {**_lasting("node.isolate")(planned)[0][1], "direction": direction})]
+    return [(0, _fault("node.isolate", planned.target, planned.duration_us, direction=direction))]
 
 
-def _pause(planned: Planned) -> list[tuple[int, Mapping[str, Any]]]:
-    return _lasting("node.hang")(replace(planned, duration_us=pause_us(planned)))
+def _cut(planned: Planned, rig: Topology) -> list[tuple[int, _Provider]]:
+    """Each pair at one of the two, which is a node: in a witness nothing can be laid."""
+    nodes = [node.name for node in rig.nodes]
+    peers: dict[str, list[str]] = {}
+    for one, other in cut_links(planned, [node.name for node in rig.voters]):
+        if one in nodes and one not in peers.get(other, ()):
+            peers.setdefault(one, []).append(other)
+    cuts = [_fault("node.isolate", one, planned.duration_us, **{"from": others}) for one, others in peers.items()]
+    return [(0, cut) for cut in cuts]
 
 
-def _away(planned: Planned) -> list[tuple[int, Mapping[str, Any]]]:
-    duration = format_duration(AWAY_US + planned.duration_us)
-    return [(0, {"fault": "node.power-off", "target": planned.target, "duration": duration})]
+def _pause(planned: Planned, rig: Topology) -> list[tuple[int, _Provider]]:
+    """On containers nobody can promise how long a pause lasts, so there is none under fencing `self`."""
+    if rig.settings.fencing is Fencing.SELF:
+        return []
+    return [(0, _fault("node.hang", planned.target, pause_us(planned)))]
 
 
-def _crash_loop(planned: Planned) -> list[tuple[int, Mapping[str, Any]]]:
-    crash = {"fault": "vm.crash", "target": planned.target}
+def _away(planned: Planned, _rig: Topology) -> list[tuple[int, _Provider]]:
+    return [(0, _fault("node.power-off", planned.target, AWAY_US + planned.duration_us))]
+
+
+def _crash_loop(planned: Planned, _rig: Topology) -> list[tuple[int, _Provider]]:
+    crash = _fault("vm.crash", planned.target)
     return [(after_us, crash) for after_us in range(0, planned.duration_us, CRASH_AGAIN_US)]
+
+
+def _command(planned: Planned, rig: Topology) -> list[tuple[int, _Provider]]:
+    node, _, group = planned.target.partition("/")
+    verb, arguments = drawn_command(planned.choice, rig, node, group)
+    keys = {api_name: key for key, (api_name, _) in COMMANDS[verb].arguments.items()}
+    named = {keys.get(api_name, api_name): value for api_name, value in arguments.items()}
+    return [(0, {"type": "cluster", "action": verb, **named})]
 
 
 _COUNTERPARTS: Mapping[FaultKind, _Steps] = {
@@ -67,6 +96,9 @@ _COUNTERPARTS: Mapping[FaultKind, _Steps] = {
     FaultKind.FREEZE: _lasting("node.hang"),
     FaultKind.ISOLATE: _lasting("node.isolate"),
     FaultKind.ONE_WAY: _one_way,
+    FaultKind.PARTIAL: _cut,
+    FaultKind.BRIDGE: _cut,
+    FaultKind.RING: _cut,
     FaultKind.SERVICE_KILL: _once("service.kill"),
     FaultKind.SERVICE_HANG: _lasting("service.hang"),
     FaultKind.HOST_KILL: _once("rhs.kill"),
@@ -82,33 +114,64 @@ _COUNTERPARTS: Mapping[FaultKind, _Steps] = {
     FaultKind.VM_KILL: _once("vm.kill"),
     FaultKind.VM_CRASH: _once("vm.crash"),
     FaultKind.VM_CRASH_LOOP: _crash_loop,
+    FaultKind.VM_STOP_BY_HAND: _once("vm.stop"),
+    FaultKind.COMMAND: _command,
 }
+_MAY_LEAVE_UNWANTED = frozenset({FaultKind.VM_STOP_BY_HAND, FaultKind.COMMAND})
 
 
-PORTABLE = tuple(_COUNTERPARTS)
-"""The kinds that experiments have too."""
+def portable(schedule: Schedule) -> Schedule:
+    """What of it experiments have in that rig."""
+    return replace(schedule, faults=tuple(_kept(schedule)))
+
+
+def _kept(schedule: Schedule) -> Iterator[Planned]:
+    """The world of a schedule wipes no voter where that would take the majority for good. An experiment does what it
+    says: so it wipes one, of voters that are all in the set.
+    """
+    rig = schedule.topology
+    wipes = 0 if any(fault.kind is FaultKind.NODE_AWAY for fault in schedule.faults) else 1
+    for fault in schedule.faults:
+        if fault.kind is FaultKind.VOTER_WIPE:
+            wipes -= 1
+        if _steps(fault, rig) and (fault.kind is not FaultKind.VOTER_WIPE or wipes >= 0):
+            yield fault
+
+
+def portable_hunt(*, first_seed: int, jobs: int = 1, rig: Mapping[str, Any] | None = None) -> Hunt:
+    """A search among what experiments have."""
+    return Hunt(first_seed=first_seed, jobs=jobs, rig=rig, among=tuple(_COUNTERPARTS), of_it=portable)
 
 
 def without_counterpart(schedule: Schedule) -> list[str]:
     """The kinds of its faults that no experiment has; none means that it has an experiment."""
-    return sorted({fault.kind.value for fault in schedule.faults if fault.kind not in _COUNTERPARTS})
+    kept = list(_kept(schedule))
+    return sorted({fault.kind.value for fault in schedule.faults if fault not in kept})
+
+
+def _steps(fault: Planned, rig: Topology) -> list[tuple[int, _Provider]]:
+    counterpart = _COUNTERPARTS.get(fault.kind)
+    return counterpart(fault, rig) if counterpart is not None else []
 
 
 def experiment_of(schedule: Schedule, *, title: str, description: str = "") -> str:
     """The experiment's file. The schedule must have a counterpart for each of its faults, and one fault at least."""
-    first_us = schedule.faults[0].at_us
+    rig = schedule.topology
+    first_us, last_us = schedule.faults[0].at_us, schedule.faults[-1].at_us
     method = [
-        _action(number, fault, fault.at_us - first_us + LEAD_US + after_us, provider)
+        _action(f"{number}: {fault.kind} {fault.target}", fault.at_us - first_us + LEAD_US + after_us, provider)
         for number, fault in enumerate(schedule.faults, start=1)
-        for after_us, provider in _COUNTERPARTS[fault.kind](fault)
+        for after_us, provider in _steps(fault, rig)
     ]
-    last_us = schedule.faults[-1].at_us - first_us
+    calm_us = LEAD_US + last_us - first_us + CALM_US
+    if any(fault.kind in _MAY_LEAVE_UNWANTED for fault in schedule.faults):
+        method += [_action(f"in the end: {what}", calm_us, provider) for what, provider in _put_back(rig)]
     method.append(
         {
             "type": "probe",
             "name": "the last fault has struck",
             "provider": {"type": "cluster", "probe": "nodes-up"},
-            "pauses": {"before": format_duration(LEAD_US + last_us + CALM_US)},
+            "pauses": {"before": format_duration(calm_us)},
         }
     )
     document = {
@@ -122,6 +185,13 @@ def experiment_of(schedule: Schedule, *, title: str, description: str = "") -> s
     return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=118)
 
 
+def _put_back(rig: Topology) -> Iterator[tuple[str, _Provider]]:
+    for node in rig.nodes:
+        yield f"{node.name} takes part", {"type": "cluster", "action": "node.resume", "node": node.name}
+    for group in rig.groups:
+        yield f"{group.name} is wanted", {"type": "cluster", "action": "group.online", "group": group.name}
+
+
 _STEADY = [
     {
         "type": "probe",
@@ -133,11 +203,11 @@ _STEADY = [
 ]
 
 
-def _action(number: int, fault: Planned, at_us: int, provider: Mapping[str, Any]) -> dict[str, Any]:
+def _action(name: str, at_us: int, provider: _Provider) -> dict[str, Any]:
     return {
         "type": "action",
-        "name": f"{number}: {fault.kind} {fault.target}",
-        "provider": {"type": "fault", **provider},
+        "name": name,
+        "provider": dict(provider),
         "background": True,
         "if-possible": True,
         "pauses": {"before": format_duration(at_us)},

@@ -55,14 +55,15 @@ class Found:
 @dataclass(slots=True, kw_only=True)
 class Hunt:
     """One search. `rig` is the document of every run's rig, None to draw one for each; `among` are the kinds of fault
-    that are drawn from, the default mix without one; `parts` is what nodes are made of, for the controls that show that
-    it finds something.
+    that are drawn from, the default mix without one, `of_it` what is played of a schedule that was drawn; `parts` is
+    what nodes are made of, for the controls that show that it finds something.
     """
 
     first_seed: int
     jobs: int = 1
     rig: Mapping[str, Any] | None = None
     among: tuple[FaultKind, ...] = ()
+    of_it: Callable[[Schedule], Schedule] = field(default=lambda schedule: schedule)
     parts: Parts = Composition
     coverage: Coverage = field(default_factory=Counter)
     runs: int = 0
@@ -81,7 +82,7 @@ class Hunt:
 
     def schedule(self, seed: int) -> Schedule:
         """What is run for that seed."""
-        return schedule_of(seed, self.rig, self.among)
+        return self.of_it(schedule_of(seed, self.rig, self.among))
 
     def _tried(self, stack: ExitStack) -> Iterator[Tried]:
         seed = self.first_seed

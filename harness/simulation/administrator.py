@@ -14,7 +14,7 @@ from harness.model.topology import Topology
 from harness.simulation.node import SimulatedNode
 from harness.simulation.runtime import Clock
 
-__all__ = ["Administrator"]
+__all__ = ["Administrator", "drawn_command"]
 
 REDIRECTIONS = 3
 
@@ -39,6 +39,27 @@ class _Wish:
     void: bool = False
 
 
+def drawn_command(rng: random.Random, topology: Topology, node: str, about: str) -> tuple[str, dict[str, str | bool]]:
+    """A call and its arguments: of the group `about`, else of any, or of that node or another."""
+    names = sorted(spec.name for spec in topology.nodes)
+    verb = rng.choice(VERBS)
+    group = rng.choice([spec for spec in topology.groups if about in ("", spec.name)])
+    arguments: dict[str, str | bool] = {}
+    if verb.startswith("group."):
+        arguments["group"] = group.name
+        if verb == "group.move" and rng.random() < 0.5:
+            arguments["target"] = rng.choice(names)
+    elif verb.startswith("resource."):
+        arguments["resource"] = rng.choice(group.resources).name
+    else:
+        arguments["node"] = node if rng.random() < 0.5 else rng.choice(names)
+        if verb == "node.pause":
+            arguments["drain"] = rng.random() < 0.6
+        else:
+            arguments["failback"] = rng.choice(("none", "immediate", "policy"))
+    return verb, arguments
+
+
 class Administrator:
     """`asked` counts the requests, `answers` how they ended; what is asked of a node that does not live is lost."""
 
@@ -55,22 +76,8 @@ class Administrator:
         self._wishes: list[_Wish] = []
 
     def command(self, rng: random.Random, node: str, about: str = "") -> None:
-        """Ask `node` for something drawn: of the group `about`, else of any, or of this node or another."""
-        verb = rng.choice(VERBS)
-        group = rng.choice([spec for spec in self._topology.groups if about in ("", spec.name)])
-        arguments: dict[str, str | bool] = {}
-        if verb.startswith("group."):
-            arguments["group"] = group.name
-            if verb == "group.move" and rng.random() < 0.5:
-                arguments["target"] = rng.choice(sorted(self._nodes))
-        elif verb.startswith("resource."):
-            arguments["resource"] = rng.choice(group.resources).name
-        else:
-            arguments["node"] = node if rng.random() < 0.5 else rng.choice(sorted(self._nodes))
-            if verb == "node.pause":
-                arguments["drain"] = rng.random() < 0.6
-            else:
-                arguments["failback"] = rng.choice(("none", "immediate", "policy"))
+        """Ask `node` for something drawn."""
+        verb, arguments = drawn_command(rng, self._topology, node, about)
         self.ask(node, verb, arguments)
 
     def ask(
@@ -81,12 +88,14 @@ class Administrator:
         *,
         told: Callable[[Answer], None] | None = None,
         redirections: int = REDIRECTIONS,
-    ) -> None:
-        """One request, asked again of the owner that an answer names; `told` gets the last answer, if there is one."""
+    ) -> bool:
+        """One request, asked again of the owner that an answer names; `told` gets the last answer, if there is one.
+        False: the node takes no request.
+        """
         self.asked += 1
         wishes = self._wishes_of(verb, arguments)
         self._wishes += wishes
-        self._send(node, verb, arguments, wishes, redirections, told)
+        return self._send(node, verb, arguments, wishes, redirections, told)
 
     def by_hand(self, machine: str, wanted: bool) -> None:
         """Somebody starts or stops it past the cluster, which may take that for a wish at any time after."""
@@ -130,7 +139,7 @@ class Administrator:
         wishes: list[_Wish],
         redirections: int,
         told: Callable[[Answer], None] | None,
-    ) -> None:
+    ) -> bool:
         def answered(answer: Answer) -> None:
             self.answers.append((verb, answer))
             if answer.code is AnswerCode.NOT_OWNER and redirections:
@@ -141,9 +150,11 @@ class Administrator:
             if told is not None:
                 told(answer)
 
-        if not self._nodes[node].request(verb, arguments, answered=answered):
+        taken = self._nodes[node].request(verb, arguments, answered=answered)
+        if not taken:
             for wish in wishes:
                 wish.void = True
+        return taken
 
     def _end(self, answer: Answer, wishes: list[_Wish]) -> None:
         made = answer.code is AnswerCode.DONE or "persistent_state" in answer.result

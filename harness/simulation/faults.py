@@ -9,7 +9,7 @@ from harness.simulation.fault_kinds import ABOUT_MACHINES, FaultKind, Planned
 from harness.simulation.network import CUT, Link, Trouble, among, between
 from harness.simulation.world import World
 
-__all__ = ["AWAY_US", "injection", "machine_names", "pause_us", "power_on"]
+__all__ = ["AWAY_US", "cut_links", "injection", "machine_names", "pause_us", "power_on"]
 
 AWAY_US = 12 * SECOND_US
 """Longer than a lost node keeps its vote."""
@@ -115,6 +115,30 @@ def _others(world: World, node: str) -> list[str]:
     return [name for name in world.voters if name != node]
 
 
+def cut_links(fault: Planned, voters: list[str]) -> list[Link]:
+    """What `network.partial`, `network.bridge` or `network.ring` cuts among these.
+
+    Partial: the target and one other do not hear each other; everybody else hears both. Bridge: two halves hear each
+    other only through the target, which hears all. Ring: everybody hears its two neighbours only; of three that cuts
+    nobody off, so there one link goes.
+    """
+    others = [name for name in voters if name != fault.target]
+    if fault.kind is FaultKind.BRIDGE:
+        fault.choice.shuffle(others)
+        half = len(others) // 2
+        return between(others[:half], others[half:])
+    size = len(voters)
+    far = [
+        (one, other)
+        for place, one in enumerate(voters)
+        for step, other in enumerate(voters)
+        if min((place - step) % size, (step - place) % size) > 1
+    ]
+    if fault.kind is FaultKind.RING and far:
+        return far
+    return between([fault.target], [fault.choice.choice(others)])
+
+
 def _lay(world: World, fault: Planned, links: list[Link], trouble: Trouble) -> None:
     handle = world.network.trouble(links, trouble)
     _later(world, fault, lambda: world.network.mend(handle))
@@ -130,33 +154,8 @@ def _one_way(world: World, fault: Planned) -> None:
     _lay(world, fault, [(fault.target, one) if outward else (one, fault.target) for one in others], CUT)
 
 
-def _partial(world: World, fault: Planned) -> None:
-    """The target and one other do not hear each other; everybody else hears both."""
-    _lay(world, fault, between([fault.target], [fault.choice.choice(_others(world, fault.target))]), CUT)
-
-
-def _bridge(world: World, fault: Planned) -> None:
-    """Two halves that hear each other only through the target, which hears all."""
-    others = _others(world, fault.target)
-    fault.choice.shuffle(others)
-    half = len(others) // 2
-    _lay(world, fault, between(others[:half], others[half:]), CUT)
-
-
-def _ring(world: World, fault: Planned) -> None:
-    """Everybody hears its two neighbours only. Of three nodes that cuts nobody off, so there one link goes."""
-    names = list(world.voters)
-    size = len(names)
-    far = [
-        (one, other)
-        for place, one in enumerate(names)
-        for step, other in enumerate(names)
-        if min((place - step) % size, (step - place) % size) > 1
-    ]
-    if far:
-        _lay(world, fault, far, CUT)
-    else:
-        _partial(world, fault)
+def _cut(world: World, fault: Planned) -> None:
+    _lay(world, fault, cut_links(fault, list(world.voters)), CUT)
 
 
 def _links(trouble: Trouble) -> Callable[[World, Planned], None]:
@@ -359,9 +358,9 @@ _INJECTIONS: dict[FaultKind, Callable[[World, Planned], None]] = {
     FaultKind.NODE_AWAY: _away,
     FaultKind.ISOLATE: _isolate,
     FaultKind.ONE_WAY: _one_way,
-    FaultKind.PARTIAL: _partial,
-    FaultKind.BRIDGE: _bridge,
-    FaultKind.RING: _ring,
+    FaultKind.PARTIAL: _cut,
+    FaultKind.BRIDGE: _cut,
+    FaultKind.RING: _cut,
     FaultKind.LOSSY: _links(Trouble(loss=0.15, slow=0.15)),
     FaultKind.DOUBLING: _links(Trouble(loss=0.05, double=0.3)),
     FaultKind.SHUFFLING: _links(Trouble(shuffle=0.5)),

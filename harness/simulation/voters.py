@@ -261,7 +261,7 @@ class _UnderWay:
         self.done = True
         connections.deliver(
             [
-                VoterAnswered(number=wish.number, voter=name, reply=reply, connection=connection)
+                VoterAnswered(wish.number, name, reply, connection)
                 for wish, reply in zip(self.wishes, replies, strict=True)
             ]
         )

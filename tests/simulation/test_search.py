@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chaos.cli.main import run_command
-from chaos.search.as_experiment import PORTABLE, experiment_of, without_counterpart
+from chaos.search.as_experiment import experiment_of, portable_hunt, without_counterpart
 from chaos.search.drawing import draw_rig
 from chaos.search.hunt import Hunt, broken_by, play, schedule_of
 from chaos.search.schedule_file import Schedule, read_schedule, topology_of, write_schedule
@@ -217,9 +217,12 @@ def test_a_schedule_with_a_fault_of_the_simulator_alone_has_no_experiment(
 
 
 def test_a_portable_search_draws_only_what_experiments_have() -> None:
-    hunt = Hunt(first_seed=0, among=PORTABLE)
+    hunt = portable_hunt(first_seed=0)
 
-    assert not any(without_counterpart(hunt.schedule(seed)) for seed in range(30))
+    drawn = [hunt.schedule(seed) for seed in range(60)]
+
+    assert not any(without_counterpart(schedule) for schedule in drawn)
+    assert sum(len(schedule.faults) for schedule in drawn) > 200
 
 
 def test_a_run_is_made_again_from_its_journal(tmp_path: Path) -> None:
