@@ -9,20 +9,18 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Mapping
 from typing import Any
 
-from harness.errors import BlackstartError, EngineError, EngineUnanswered
+from harness.errors import BlackstartError, EngineUnanswered
 from harness.live.cluster_log import ClusterLog
 from harness.live.docker_engine import DockerEngine
 from harness.live.framed_socket import FramedConnection, serve_frames
 from harness.live.node_environment import NodeEnvironment, read_environment
 from harness.live.runtime import AsyncioRuntime
-from harness.live.vmms_client import ERRORS, NOTICES_CALL, VMMS_SOCKET
-from harness.model.plain import from_plain, to_plain
-from harness.ports import OrderRefused, Runtime
+from harness.live.vmms_client import VMMS_SOCKET
+from harness.ports import Runtime
 from harness.vmms.notices import Subscription
-from harness.vmms.remote import CALLS
+from harness.vmms.remote import CALLS, NOTICES_CALL, carry_out, notice_message, refusal
 from harness.vmms.vmms import Vmms
 from harness.wire import FrameError
 
@@ -49,9 +47,9 @@ class VmmsServer:
                 if call == NOTICES_CALL and not subscriptions:
                     subscriptions.append(self._subscribe(connection, message))
                 elif call not in CALLS or "id" not in message:
-                    _refuse(connection, message, f"VMMS knows no call {call!r}")
+                    connection.send(refusal(message, f"VMMS knows no call {call!r}"))
                 elif len(under_way) >= CALLS_LIMIT:
-                    _refuse(connection, message, f"{CALLS_LIMIT} calls of this connection are under way")
+                    connection.send(refusal(message, f"{CALLS_LIMIT} calls of this connection are under way"))
                 else:
                     task = self._runtime.spawn(self._answer(connection, message), name=f"call {call}")
                     under_way = {kept for kept in under_way if not kept.done()} | {task}
@@ -60,21 +58,11 @@ class VmmsServer:
                 self._vmms.drop_notices(subscription)
 
     async def _answer(self, connection: FramedConnection, message: dict[str, Any]) -> None:
-        call = message["call"]
+        answer = await carry_out(self._vmms, message)
         try:
-            arguments = _arguments(call, message.get("arguments"))
-        except ValueError as error:
-            _refuse(connection, message, f"arguments of {call}: {error}")
-            return
-        try:
-            result = await getattr(self._vmms, call)(**arguments)
-        except (EngineError, OrderRefused) as error:
-            _refuse(connection, message, str(error), kind=type(error).__name__)
-            return
-        try:
-            connection.send({"id": message["id"], "result": to_plain(result)})
+            connection.send(answer)
         except FrameError as error:
-            _refuse(connection, message, f"the answer is too large: {error}")
+            connection.send(refusal(message, f"the answer is too large: {error}"))
 
     def _subscribe(self, connection: FramedConnection, message: dict[str, Any]) -> Subscription:
         subscription = self._vmms.notices()
@@ -88,24 +76,9 @@ async def _tell(connection: FramedConnection, subscription: Subscription) -> Non
         async for notice in subscription:
             if connection.ended:
                 return
-            connection.send({"notice": to_plain(notice)})
+            connection.send(notice_message(notice))
     except EngineUnanswered:
         connection.close()  # it is hopelessly behind; its reader subscribes anew
-
-
-def _arguments(call: str, given: Any) -> dict[str, Any]:
-    hints = {name: hint for name, hint in CALLS[call].items() if name != "return"}
-    if not isinstance(given, dict) or given.keys() != hints.keys():
-        raise ValueError(f"expected {', '.join(hints) or 'none'}, got {given!r}")
-    return {name: from_plain(hint, given[name]) for name, hint in hints.items()}
-
-
-def _refuse(
-    connection: FramedConnection, message: Mapping[str, Any], text: str, *, kind: str = EngineError.__name__
-) -> None:
-    # A subclass that has no name of its own on the wire travels as what it is one of.
-    name = kind if kind in ERRORS else EngineError.__name__
-    connection.send({"id": message.get("id"), "error": {"kind": name, "text": text}})
 
 
 async def _run(environment: NodeEnvironment) -> None:

@@ -13,27 +13,19 @@ from typing import Any
 
 import tenacity
 
-from harness.errors import EngineError, EngineUnanswered, NoSuchContainer
+from harness.errors import EngineUnanswered
 from harness.live.framed_socket import NODE_USERS, FramedConnection, connect_frames
 from harness.model.machine import MachineNotice
-from harness.model.plain import from_plain, to_plain
-from harness.ports import OrderRefused
-from harness.vmms.remote import CALLS, RemoteHypervisor
+from harness.vmms.remote import NOTICES_CALL, RemoteHypervisor, call_message, notice_in, result_in
 
-__all__ = ["ERRORS", "NOTICES_CALL", "VMMS_SOCKET", "VmmsClient"]
+__all__ = ["VMMS_SOCKET", "VmmsClient"]
 
 VMMS_SOCKET = Path("/run/blackstart/vmms.sock")
-NOTICES_CALL = "notices"
 CONNECT_WAIT_S = 1.0
 """How long a call waits for a VMMS that is being restarted, before it gives up unsent: PID 1 restarts it within half a
 second.
 """
 RECONNECT_FIRST_S, RECONNECT_LAST_S = 0.05, 1.0
-
-ERRORS: dict[str, type[Exception]] = {
-    kind.__name__: kind for kind in (EngineError, EngineUnanswered, NoSuchContainer, OrderRefused)
-}
-"""What VMMS raises, by the name that travels."""
 
 
 class VmmsClient(RemoteHypervisor):
@@ -70,10 +62,10 @@ class VmmsClient(RemoteHypervisor):
         except OSError as error:
             raise EngineUnanswered(f"notices of machines: VMMS cannot be reached at {self._path}: {error}") from error
         try:
-            connection.send({"id": 1, "call": NOTICES_CALL, "arguments": {}})
+            connection.send(call_message(1, NOTICES_CALL, {}))
             async for message in connection:
                 if "notice" in message:
-                    yield from_plain(MachineNotice, message["notice"])
+                    yield notice_in(message)
         finally:
             connection.close()
         raise EngineUnanswered(f"notices of machines: the connection to VMMS ended: {connection.ended}")
@@ -92,7 +84,7 @@ class VmmsClient(RemoteHypervisor):
         answer = self._unanswered[number] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(limit_s):
-                connection.send({"id": number, "call": call, "arguments": to_plain(arguments)})
+                connection.send(call_message(number, call, arguments))
                 message = await answer
         except TimeoutError as error:
             raise EngineUnanswered(f"{call}: VMMS has not answered within {limit_s:g} s") from error
@@ -100,7 +92,7 @@ class VmmsClient(RemoteHypervisor):
             raise EngineUnanswered(f"{call}: the connection to VMMS ended before it answered: {error}") from error
         finally:
             self._unanswered.pop(number, None)
-        return _result(call, message)
+        return result_in(call, message)
 
     # The connection.
 
@@ -144,16 +136,3 @@ class VmmsClient(RemoteHypervisor):
         for waiting in self._unanswered.values():
             if not waiting.done():
                 waiting.set_exception(ConnectionResetError(reason))
-
-
-def _result(call: str, message: dict[str, Any]) -> Any:
-    if "error" in message:
-        error = message["error"]
-        raise ERRORS.get(error["kind"], EngineError)(error["text"])
-    hint = CALLS[call]["return"]
-    if hint is None:
-        return None
-    try:
-        return from_plain(hint, message.get("result"))
-    except ValueError as error:
-        raise EngineUnanswered(f"{call}: VMMS answered something else than was asked for: {error}") from error

@@ -92,6 +92,7 @@ class SimulatedNode:
         self._network = network
         self._voters = voters
         self._composition = composition
+        self._carry = composition.carry
         self._record = record
         self._life = 0
         self._up = False
@@ -365,7 +366,7 @@ class SimulatedNode:
         runtime = self._runtime("host")
         self._host = self._composition.resource_host(
             runtime=runtime,
-            hypervisor=VmmsLink(self._clock, self._vmms, runtime, self.drivers),
+            hypervisor=self._composition.vmms_link(self._clock, self._vmms, runtime, self.drivers),
             addresses=self._addresses,
             reach=SimulatedReach(self._engine, node=self.name, runtime=runtime),
             report=self._host_reports,
@@ -377,11 +378,11 @@ class SimulatedNode:
     def _host_reports(self, report: HostReport) -> None:
         life, host = self._life, self._host
 
-        def arrive() -> None:
+        def arrive(told: HostReport) -> None:
             if self._life == life and self._host is host:
-                self._deliver(HostReported(report))
+                self._deliver(HostReported(told))
 
-        self._from_host.send(arrive)
+        self._from_host.send(self._carry(arrive, report))
 
     def _start_service(self) -> None:
         self._starts += 1
@@ -491,7 +492,7 @@ class SimulatedNode:
                     listen(self.name, request)
                 host = self._host
                 if host is not None:
-                    self._to_host.send(lambda: host.take(request) if self._host is host else None)
+                    self._to_host.send(self._carry(lambda it: host.take(it) if self._host is host else None, request))
             case Pet(guests_end_us=guests_end_us, node_ends_us=node_ends_us):
                 assert self._init is not None
                 self._init.pet(guests_end_us, node_ends_us)
@@ -509,8 +510,8 @@ class SimulatedNode:
                 self._engine.end_node(self.name, WATCHDOG_EXIT)
             case Answer():
                 self._askers.answer(action)
-            case AskProgram(program):
-                self._ask_program(program, service)
+            case AskProgram():
+                self._ask_program(action, service)
             case RestartProgram(program=program, silent_since_us=since_us):
                 if self._started_us.get(PROCESSES[program], since_us + 1) <= since_us:
                     self.kill_process(PROCESSES[program])
@@ -520,27 +521,28 @@ class SimulatedNode:
             case _:
                 raise AssertionError(f"the service let {action!r} out")
 
-    def _ask_program(self, program: WatchedProgram, service: ClusterService) -> None:
+    def _ask_program(self, question: AskProgram, service: ClusterService) -> None:
         """The question and its answer take a hop each; in between stands the main loop of the one who is asked."""
+        program = question.program
         asked = self._runtimes.get(PROCESSES[program])
         if asked is None:
             return
 
-        def arrive() -> None:
+        def arrive(told: ProgramAnswered) -> None:
             if self.service is service:
-                self._deliver(ProgramAnswered(program))
+                self._deliver(told)
 
         def answer() -> None:
             if self._runtimes.get(PROCESSES[program]) is asked:
-                self._clock.after(HOP_US, arrive)
+                self._clock.after(HOP_US, self._carry(arrive, ProgramAnswered(program)))
 
-        self._clock.after(HOP_US, lambda: asked.when_running(answer))
+        self._clock.after(HOP_US, self._carry(lambda _: asked.when_running(answer), question))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         self._runtimes["service"].spawn(coroutine, name=name)
 
     def _link(self) -> VmmsLink:
-        return VmmsLink(self._clock, self._vmms, self._runtimes["service"])
+        return self._composition.vmms_link(self._clock, self._vmms, self._runtimes["service"])
 
     async def _tell(self, event: Callable[[], Coroutine[Any, Any, Event]], service: ClusterService) -> None:
         told = await event()

@@ -2,9 +2,10 @@
 
 A call runs in VMMS's process and its answer travels back; when VMMS dies or is not there, the caller gets
 EngineUnanswered, and what it asked for may have happened. When the caller dies, VMMS goes on with what it was asked
-for.
+for. Calls and answers travel as they are, or as the bytes of the live socket.
 """
 
+import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
@@ -13,10 +14,22 @@ from harness.errors import EngineUnanswered
 from harness.model.machine import MachineNotice, MachineSpec, MachineView, Order, Proof
 from harness.model.session import Session
 from harness.ports import Pending
+from harness.simulation.in_order import Frames
 from harness.simulation.runtime import Clock, SimulatedRuntime, Unfinished
+from harness.vmms.notices import Subscription
+from harness.vmms.remote import (
+    RemoteHypervisor,
+    call_message,
+    carry_out,
+    notice_in,
+    notice_message,
+    refusal,
+    result_in,
+)
 from harness.vmms.vmms import Vmms
+from harness.wire import FrameError
 
-__all__ = ["CallTrouble", "DriverBroke", "VmmsLink", "VmmsProcess"]
+__all__ = ["CallTrouble", "DriverBroke", "FramedVmmsLink", "VmmsLink", "VmmsProcess"]
 
 T = TypeVar("T")
 
@@ -122,12 +135,15 @@ class VmmsLink:
 
     async def notices(self) -> AsyncIterator[MachineNotice]:
         """Notices of the process that is there; ends when that process ends."""
+        vmms, subscription = self._subscribe()
+        while True:
+            yield await self._ask(lambda _: anext(subscription), of=vmms)
+
+    def _subscribe(self) -> tuple[Vmms, Subscription]:
         vmms = self._process.vmms
         if vmms is None:
             raise EngineUnanswered("VMMS is not there")
-        subscription = vmms.notices()
-        while True:
-            yield await self._ask(lambda _: anext(subscription), of=vmms)
+        return vmms, vmms.notices()
 
     async def _ask(self, call: Callable[[Vmms], Coroutine[Any, Any, T]], *, of: Vmms | None = None) -> T:
         if self._trouble is not None and of is None:
@@ -163,3 +179,44 @@ class VmmsLink:
 
         self._clock.after(HOP_US, arrive)
         return await answer
+
+
+class FramedVmmsLink(RemoteHypervisor, VmmsLink):
+    """The same with frames on the way: what the live socket's two ends do to calls, answers, errors and notices."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        process: VmmsProcess,
+        caller: SimulatedRuntime,
+        trouble: CallTrouble | None = None,
+        *,
+        frames: Frames,
+    ) -> None:
+        super().__init__(clock, process, caller, trouble)
+        self._frames = frames
+        self._numbers = itertools.count(1)
+
+    async def _call(self, call: str, arguments: dict[str, Any], limit_us: int) -> Any:
+        del limit_us  # no caller's patience ends in the simulation: an answer comes, or VMMS is gone
+        asked = self._frames.encode(call_message(next(self._numbers), call, arguments))
+        answer = await self._ask(lambda vmms: self._answer(vmms, asked))
+        return result_in(call, self._frames.decode(answer))
+
+    async def _answer(self, vmms: Vmms, asked: bytes) -> bytes:
+        message = self._frames.decode(asked)
+        answer = await carry_out(vmms, message)
+        try:
+            return self._frames.encode(answer)
+        except FrameError as error:
+            return self._frames.encode(refusal(message, f"the answer is too large: {error}"))
+
+    async def notices(self) -> AsyncIterator[MachineNotice]:
+        """See `VmmsLink`."""
+        vmms, subscription = self._subscribe()
+        while True:
+            told = await self._ask(lambda _: self._told(subscription), of=vmms)
+            yield notice_in(self._frames.decode(told))
+
+    async def _told(self, subscription: Subscription) -> bytes:
+        return self._frames.encode(notice_message(await anext(subscription)))

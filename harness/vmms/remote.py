@@ -8,11 +8,24 @@ simulation.
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from harness.errors import EngineError, EngineUnanswered, NoSuchContainer
 from harness.model.machine import MachineNotice, MachineSpec, MachineView, Order, Proof
+from harness.model.plain import from_plain, to_plain
 from harness.model.session import Session
 from harness.model.topology import SECOND_US
+from harness.ports import Hypervisor, OrderRefused
 
-__all__ = ["CALLS", "RemoteHypervisor"]
+__all__ = [
+    "CALLS",
+    "NOTICES_CALL",
+    "RemoteHypervisor",
+    "call_message",
+    "carry_out",
+    "notice_in",
+    "notice_message",
+    "refusal",
+    "result_in",
+]
 
 CALLS: Mapping[str, Mapping[str, Any]] = {
     "alive": {"return": None},
@@ -32,6 +45,12 @@ CALLS: Mapping[str, Mapping[str, Any]] = {
 """Each call's arguments and result with their types: what both ends of a connection need to turn them into plain values
 and back.
 """
+NOTICES_CALL = "notices"
+
+ERRORS: Mapping[str, type[Exception]] = {
+    kind.__name__: kind for kind in (EngineError, EngineUnanswered, NoSuchContainer, OrderRefused)
+}
+"""What VMMS raises, by the name that travels."""
 
 ENGINE_CALL_US = 5 * SECOND_US
 """The engine client's own limit for one call; the limits below are how many a call of VMMS makes one after the other,
@@ -114,3 +133,64 @@ class RemoteHypervisor:
     def notices(self) -> AsyncIterator[MachineNotice]:
         """Every machine as it is, then every change. Raises EngineUnanswered when VMMS is lost: then ask again."""
         raise NotImplementedError
+
+
+def call_message(number: int, call: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """A call as it travels; the answer will have the same number."""
+    return {"id": number, "call": call, "arguments": to_plain(arguments)}
+
+
+async def carry_out(vmms: Hypervisor, message: Mapping[str, Any]) -> dict[str, Any]:
+    """Carry out a call of the table that came as a message. Returns the answer, which may be a refusal; raises what is
+    none of the port's errors.
+    """
+    call = message["call"]
+    try:
+        arguments = _arguments(call, message.get("arguments"))
+    except ValueError as error:
+        return refusal(message, f"arguments of {call}: {error}")
+    try:
+        result = await getattr(vmms, call)(**arguments)
+    except (EngineError, OrderRefused) as error:
+        return refusal(message, str(error), kind=type(error).__name__)
+    return {"id": message["id"], "result": to_plain(result)}
+
+
+def refusal(message: Mapping[str, Any], text: str, *, kind: str = EngineError.__name__) -> dict[str, Any]:
+    """The answer to a call that ended with an error."""
+    # A subclass that has no name of its own on the wire travels as what it is one of.
+    name = kind if kind in ERRORS else EngineError.__name__
+    return {"id": message.get("id"), "error": {"kind": name, "text": text}}
+
+
+def result_in(call: str, message: Mapping[str, Any]) -> Any:
+    """The result in the answer to that call. Raises the error that is in it, and EngineUnanswered for one that cannot
+    be the answer.
+    """
+    if "error" in message:
+        error = message["error"]
+        raise ERRORS.get(error["kind"], EngineError)(error["text"])
+    hint = CALLS[call]["return"]
+    if hint is None:
+        return None
+    try:
+        return from_plain(hint, message.get("result"))
+    except ValueError as error:
+        raise EngineUnanswered(f"{call}: VMMS answered something else than was asked for: {error}") from error
+
+
+def notice_message(notice: MachineNotice) -> dict[str, Any]:
+    """A notice as it travels."""
+    return {"notice": to_plain(notice)}
+
+
+def notice_in(message: Mapping[str, Any]) -> MachineNotice:
+    """The notice in a message that has one."""
+    return from_plain(MachineNotice, message["notice"])
+
+
+def _arguments(call: str, given: Any) -> dict[str, Any]:
+    hints = {name: hint for name, hint in CALLS[call].items() if name != "return"}
+    if not isinstance(given, dict) or given.keys() != hints.keys():
+        raise ValueError(f"expected {', '.join(hints) or 'none'}, got {given!r}")
+    return {name: from_plain(hint, given[name]) for name, hint in hints.items()}
