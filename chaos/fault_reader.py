@@ -7,6 +7,7 @@ which kind it must be.
 from typing import Any
 
 from chaos.arena import Direction
+from chaos.barred import only_in_schedules
 from chaos.experiment import FaultCall
 from chaos.faults import FAULTS, Adjustable, Fault
 from chaos.process_effects import Freezing
@@ -44,7 +45,7 @@ class FaultReader:
         provider.demand("target", "what the fault is aimed at", "target" in provider)
         fault: Fault | None = FAULTS.get(name) if isinstance(name, str) else None
         if "fault" in provider and fault is None:
-            provider.refuse("fault", f"there is no fault {shown(name)}", nearest(str(name), FAULTS))
+            provider.refuse("fault", *_unknown(name))
         if fault is None or "target" not in provider:
             provider.known("target")
             return None
@@ -80,3 +81,11 @@ class FaultReader:
         if value not in _WORDS[kind]:
             provider.refuse(key, f"{key} is {shown(value)}", kind.value)
         return value
+
+
+def _unknown(name: object) -> tuple[str, str]:
+    """Why there is no such fault, and what is expected."""
+    if name in only_in_schedules():
+        expected = "a fault that experiments have (`blackstart doctor` lists them), or a schedule to `replay`"
+        return f"{name} exists in schedules of the simulator only", expected
+    return f"there is no fault {shown(name)}", nearest(str(name), FAULTS)

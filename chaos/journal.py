@@ -8,6 +8,7 @@ one.
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from typing import Any
 from chaos.history import History, Record, to_plain
 from harness.errors import HarnessError
 
-__all__ = ["Journal", "about_this_machine"]
+__all__ = ["Journal", "about_this_machine", "holds_lines"]
+
+_FIRST_LINE = re.compile(r'\s*\{\s*"record"\s*:')
 
 
 class Journal:
@@ -70,6 +73,11 @@ class Journal:
             self._file.write(json.dumps(line).encode() + b"\n")
         except OSError as error:
             self.error = self.error or f"the journal {self.lines_path} is incomplete: {error}"
+
+
+def holds_lines(text: str) -> bool:
+    """Whether it is a `journal.jsonl`, whole or torn, and neither a `journal.json` nor a file that a person writes."""
+    return _FIRST_LINE.match(text) is not None
 
 
 def _text(document: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import PurePath
 from typing import Any
 
 from chaos.activities import Phase
@@ -43,9 +44,9 @@ class RunFacts:
 def journal_document(facts: RunFacts) -> dict[str, Any]:
     """The document, as plain data."""
     steps = facts.history.of(StepEnded)
-    version = metadata.version("blackstart")
+    about = about_experiment(facts.experiment)
     return {
-        "chaoslib-version": f"blackstart {version}",
+        "chaoslib-version": f"blackstart {about['version']}",
         **(NOT_A_MACHINE if facts.arena.get("arena") == "sim" else about_this_machine()),
         "experiment": facts.experiment.document,
         "start": _time(facts.began_ns),
@@ -62,8 +63,7 @@ def journal_document(facts: RunFacts) -> dict[str, Any]:
         "run": _runs(steps, Phase.METHOD),
         "rollbacks": _runs(steps, Phase.ROLLBACKS),
         "blackstart": {
-            "version": version,
-            **{key: value for key, value in about_experiment(facts.experiment).items() if key != "experiment"},
+            **{key: value for key, value in about.items() if key != "experiment"},
             "began_ns": facts.began_ns,
             "ended_ns": facts.ended_ns,
             "seed": facts.seed,
@@ -86,11 +86,14 @@ def journal_document(facts: RunFacts) -> dict[str, Any]:
 
 
 def about_experiment(experiment: Experiment) -> dict[str, Any]:
-    """What is to be known of the experiment itself: its file, its content, and the rig that was read out of it."""
+    """What is to be known of the experiment itself: the version that runs it, its file, its content, and the rig that
+    was read out of it. Of the file its name alone: from where a run was started is no part of what it is.
+    """
     return {
+        "version": metadata.version("blackstart"),
         "experiment": experiment.document,
         "title": experiment.title,
-        "file": experiment.file,
+        "file": PurePath(experiment.file).name,
         "rig": experiment.topology.rig,
         "topology": to_plain(experiment.topology),
     }

@@ -120,16 +120,21 @@ def report(
     """Make the reports of runs again, from their journals alone.
 
     Prints the Markdown summary when no file is named. Ends with 0 when the reports were made, whatever their verdicts.
+    A journal of another version is reported with a remark, or refused when part of it cannot be read.
     """
     from chaos.report.markdown import render_markdown
     from chaos.report.run_record import read_journal
-    from chaos.report.writing import write_reports
+    from chaos.report.writing import write_reports_of
 
     files = _report_files(html, junit, markdown, step_summary)
+    runs = [read_journal(path) for path in journals]
+    for run in runs:
+        if run.remark:
+            click.echo(f"{run.source}: {run.remark}", err=True)
     if not files.wanted:
-        click.echo(render_markdown([read_journal(path) for path in journals]), nl=False)
+        click.echo(render_markdown(runs), nl=False)
         return 0
-    for line in write_reports(journals, files):
+    for line in write_reports_of(runs, files):
         click.echo(line)
     return 0
 

@@ -32,6 +32,7 @@ def doctor(json_wanted: bool) -> int:
 
     Ends with 4 when something that every rig needs is missing.
     """
+    from chaos.barred import only_in_schedules
     from chaos.cli.output import coloured, print_json, print_table
     from chaos.fault_abilities import fault_abilities
     from harness.rig.doctor import Health, examine
@@ -40,7 +41,14 @@ def doctor(json_wanted: bool) -> int:
     faults = fault_abilities(report.checks)
     code = 4 if report.health is Health.FAIL else 0
     if json_wanted:
-        print_json({"health": report.health, "checks": report.checks, "faults": faults})
+        print_json(
+            {
+                "health": report.health,
+                "checks": report.checks,
+                "faults": faults,
+                "only_in_schedules": only_in_schedules(),
+            }
+        )
         return code
     print_table(
         ("check", "", "seen", "what to do"),
@@ -60,6 +68,12 @@ def doctor(json_wanted: bool) -> int:
             )
             for ability in faults
         ],
+        empty="",
+    )
+    click.echo()
+    print_table(
+        ("arenas", "other faults"),
+        [("sim, schedules of `search` only", _escaped(", ".join(only_in_schedules())))],
         empty="",
     )
     return code

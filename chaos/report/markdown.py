@@ -38,6 +38,9 @@ def _run(run: RunRecord) -> Iterable[str]:
     yield ""
     yield f"**{_text(verdict)}** ({code}), {run.seconds(run.ended_ns):.1f} s, {_text(run.file)}"
     yield ""
+    if run.remark:
+        yield f"This is {_text(run.remark)}."
+        yield ""
     if run.findings:
         yield from (f"- **{_text(finding.kind)}**: {_text(finding.reason)}" for finding in run.findings[:ROWS_MAX])
         yield from _more(len(run.findings), "findings")

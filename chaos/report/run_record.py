@@ -2,13 +2,15 @@
 
 `journal.json` is the whole document of a run that came to its end. `journal.jsonl` is what a run that was killed leaves
 behind: it has no verdict, and the report says so. A journal is a file like any other and may have been touched: what
-does not fit a record is left out and counted, what is no journal at all is refused.
+does not fit a record is left out and counted, what is no journal at all is refused. One of another version is refused
+when part of it does not fit, and else read with a remark: the words may be the same and mean something else.
 """
 
 import json
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +42,12 @@ class RunRecord:
     """One run. Times are Unix nanoseconds.
 
     `code` is None for a run that has no verdict; `facts` are versions and image digests; `document` is the experiment
-    as it was read; `left_out` counts the parts of the journal that could not be read.
+    as it was read; `left_out` counts the parts of the journal that could not be read. `version` is that of Blackstart
+    that ran it, empty when the journal does not say it.
     """
 
     source: str
+    version: str
     title: str
     file: str
     rig: str
@@ -66,6 +70,17 @@ class RunRecord:
         return NO_VERDICT if self.code is None else exit_meaning(self.code)
 
     @property
+    def remark(self) -> str:
+        """That the journal is of another version, as a sentence; empty when it is of this one."""
+        here = metadata.version("blackstart")
+        if self.version == here:
+            return ""
+        return (
+            f"a journal of {_version(self.version)}, read by version {here}: its entries fit, and may have meant "
+            "something else there"
+        )
+
+    @property
     def passed(self) -> bool:
         """Whether it is a pass: exit code 0 and nothing else."""
         return self.code is ExitCode.PASSED
@@ -83,7 +98,7 @@ class RunRecord:
 def read_journal(path: Path) -> RunRecord:
     """The run in a `journal.json` or a `journal.jsonl`.
 
-    Raises UsageError, naming the file, for what is neither.
+    Raises UsageError, naming the file, for what is neither, and for one of another version that does not fit this one.
     """
     try:
         if path.stat().st_size > JOURNAL_LIMIT_BYTES:
@@ -115,7 +130,8 @@ class _Parts:
         self.verdicts: list[Any] = []
         self.facts: Mapping[str, Any] = {}
         self.history = History()
-        self.left_out = 0
+        self.torn = 0
+        self.misfits = 0
 
     @classmethod
     def of_document(cls, document: Mapping[str, Any]) -> "_Parts":
@@ -145,9 +161,11 @@ class _Parts:
             raise ValueError("its first line does not say that a run began")
         parts = cls()
         parts.about, parts.began_ns = first, int(first["at_ns"])
-        parts.left_out = sum(line is None for line in lines)
         for line in lines[1:]:
-            parts._take_line(line or {})
+            if line is None:
+                parts.torn += 1
+            else:
+                parts._take_line(line)
         return parts
 
     def _take_line(self, line: Mapping[str, Any]) -> None:
@@ -159,7 +177,9 @@ class _Parts:
             case "run-ended":
                 self.ended_ns, self.code = int(line["at_ns"]), ExitCode(line["exit_code"])
                 self.findings = _list(line.get("findings"))
-            case str(kind) if kind in _KINDS:
+            case "traceback":
+                pass  # for whoever mends the defect; its finding tells the rest
+            case _:
                 self.take_records([line])
 
     def take_records(self, plain: Iterable[Any]) -> None:
@@ -170,14 +190,19 @@ class _Parts:
                 content = {key: value for key, value in entry.items() if key != "record"}
                 self.history.append(from_plain(kind, content))
             except (ValueError, TypeError, KeyError):
-                self.left_out += 1
+                self.misfits += 1
 
     def record(self, *, source: str) -> RunRecord:
+        """Raises ValueError for a journal of another version that does not fit."""
+        version, here = str(self.about.get("version") or ""), metadata.version("blackstart")
+        if self.misfits and version != here:
+            raise ValueError(f"it is of {_version(version)}: version {here} cannot read {self.misfits} of its entries")
         topology = _mapping(self.about.get("topology"))
         last_ns = max((entry.at_ns for entry in self.history), default=self.began_ns)
         ended_ns = last_ns if self.ended_ns is None else self.ended_ns
         return RunRecord(
             source=source,
+            version=version,
             title=str(self.about.get("title") or "no title"),
             file=str(self.about.get("file") or ""),
             rig=str(self.about.get("rig") or ""),
@@ -192,8 +217,12 @@ class _Parts:
             nodes=_nodes(topology, self.history),
             voters=tuple(str(node["name"]) for node in _list(topology.get("nodes")) if node.get("voter")),
             groups=_groups(topology, self.history),
-            left_out=self.left_out,
+            left_out=self.torn + self.misfits,
         )
+
+
+def _version(version: str) -> str:
+    return f"version {version}" if version else "an unknown version"
 
 
 def _nodes(topology: Mapping[str, Any], history: History) -> tuple[str, ...]:

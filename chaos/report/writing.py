@@ -10,10 +10,10 @@ from pathlib import Path
 from chaos.options import ReportFiles
 from chaos.report.junit import render_junit
 from chaos.report.markdown import render_markdown
-from chaos.report.run_record import read_journal
+from chaos.report.run_record import RunRecord, read_journal
 from harness.errors import HarnessError, UsageError
 
-__all__ = ["prepare_reports", "write_reports"]
+__all__ = ["prepare_reports", "write_reports", "write_reports_of"]
 
 
 def prepare_reports(files: ReportFiles) -> None:
@@ -37,16 +37,24 @@ def prepare_reports(files: ReportFiles) -> None:
 def write_reports(
     journals: Sequence[Path], files: ReportFiles, *, not_started: Sequence[str] = (), problem: str = ""
 ) -> list[str]:
+    """The same as `write_reports_of`, from journals. Raises UsageError also for a journal that is none."""
+    runs = [read_journal(path) for path in journals]
+    return write_reports_of(runs, files, not_started=not_started, problem=problem)
+
+
+def write_reports_of(
+    runs: Sequence[RunRecord], files: ReportFiles, *, not_started: Sequence[str] = (), problem: str = ""
+) -> list[str]:
     """Write every report that is asked for, and answer a line for each.
 
     `not_started` are the files of experiments that never began; `problem` is what failed beside all experiments. Raises
-    UsageError for a journal that is none, HarnessError for reports that cannot be made; the others are made anyway.
+    UsageError for a place that is named twice or is a journal's, HarnessError for reports that cannot be made; the
+    others are made anyway.
     """
     # The page's template engine costs a tenth of a second: only who wants a page pays it.
     from chaos.report.page import render_page
 
-    _refuse_clashes(journals, files)
-    runs = [read_journal(path) for path in journals]
+    _refuse_clashes([Path(run.source) for run in runs], files)
     made, failed = [], []
     for path, render, put in (
         (files.junit, render_junit, _replace),

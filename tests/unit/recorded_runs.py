@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,7 @@ class Recorded:
             "node": "a host",
             "experiment": {"title": self.title, **(self.experiment or {})},
             "blackstart": {
+                "version": metadata.version("blackstart"),
                 "title": self.title,
                 "file": "some/test.yaml",
                 "rig": "test",

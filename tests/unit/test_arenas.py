@@ -1,17 +1,26 @@
 """What is told of an experiment, and of a fault, for each arena."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from chaos.arena import PowerOff
 from chaos.arenas import arena_views, barred_from
-from chaos.barred import barred_faults
+from chaos.barred import barred_faults, only_in_schedules
 from chaos.cli.main import run_command
 from chaos.experiment import load_experiment
 from chaos.faults import FAULTS
+from harness.simulation.fault_kinds import FaultKind
 
 EXPERIMENTS = Path(__file__).parents[2] / "chaos" / "experiments"
+ONE_FAULT = """\
+title: one fault
+rig: {nodes: 3}
+method:
+  - {type: action, name: it, provider: {type: fault, fault: FAULT, target: node1}}
+"""
 
 
 def test_every_fault_of_experiments_works_in_both_arenas() -> None:
@@ -50,3 +59,49 @@ def test_validation_for_the_simulator_asks_no_engine_and_says_what_differs(
 
     assert run_command(["validate", "--arena", "sim", str(EXPERIMENTS / "database-failover.yaml")]) == 0
     assert "--arena sim: no image is run" in capsys.readouterr().out
+
+
+def test_a_fault_that_experiments_have_under_another_name_is_not_of_schedules_only() -> None:
+    counterparts = {FaultKind.FREEZE, FaultKind.PAUSE, FaultKind.BRIDGE, FaultKind.VM_STOP_BY_HAND, FaultKind.COMMAND}
+    lone = {FaultKind.LOSSY, FaultKind.VOTER_TORN_TAIL, FaultKind.LOST_ANSWER, FaultKind.LATE_ACCEPT}
+
+    only = set(only_in_schedules())
+
+    assert only >= lone
+    assert only.isdisjoint(counterparts | FAULTS.keys())
+
+
+@pytest.mark.parametrize("command", [["validate"], ["validate", "--arena", "sim"], ["run", "--arena", "sim"]])
+def test_an_experiment_with_a_fault_that_only_schedules_have_is_refused_as_such(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "lossy.yaml"
+    file.write_text(ONE_FAULT.replace("FAULT", "network.lossy"))
+
+    assert run_command([*command, str(file)]) == 2
+
+    assert f"{file}:4: network.lossy exists in schedules of the simulator only, expected" in capsys.readouterr().err
+
+
+def test_a_fault_that_nothing_has_is_answered_with_the_nearest_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "typo.yaml"
+    file.write_text(ONE_FAULT.replace("FAULT", "node.powr-off"))
+
+    assert run_command(["validate", str(file)]) == 2
+
+    told = capsys.readouterr().err
+    assert f"{file}:4: there is no fault 'node.powr-off', expected node.power-off (did you mean that?)" in told
+
+
+def test_an_experiment_without_a_mistake_is_read_without_the_simulator() -> None:
+    program = (
+        "import sys; from pathlib import Path; from chaos.experiment import load_experiment; "
+        "load_experiment(Path(sys.argv[1])); print('harness.simulation.world' in sys.modules)"
+    )
+    file = EXPERIMENTS / "machine-crash.yaml"
+
+    done = subprocess.run([sys.executable, "-c", program, file], capture_output=True, text=True, timeout=60, check=True)
+
+    assert done.stdout.strip() == "False"

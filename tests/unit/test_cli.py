@@ -74,13 +74,14 @@ def test_each_kind_of_object_has_its_verbs(name: str) -> None:
     assert set(kind.commands) == VERBS[name]
 
 
-def test_help_imports_no_engine_client_and_no_runner() -> None:
+def test_help_imports_no_engine_client_no_runner_and_no_simulator() -> None:
     import subprocess
     import sys
 
     program = (
         "import sys; from chaos.cli.main import run_command; run_command(['--help']); "
-        "print(sorted({'docker', 'rich', 'yaml', 'chaos.runner'} & set(sys.modules)), file=sys.stderr)"
+        "print(sorted({'docker', 'rich', 'yaml', 'chaos.runner', 'harness.simulation'} & set(sys.modules)), "
+        "file=sys.stderr)"
     )
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
@@ -136,6 +137,16 @@ def test_doctor_without_an_engine_is_a_finding_for_each_fault(capfd: pytest.Capt
     assert {fault["fault"] for fault in report["faults"]} == FAULTS.keys()
     assert not any(fault["available"] for fault in report["faults"])
     assert all(fault["why_not"] for fault in report["faults"])
+
+
+def test_doctor_names_the_faults_that_only_schedules_have(capfd: pytest.CaptureFixture[str]) -> None:
+    run_command(["doctor", "--json"])
+    named = json.loads(capfd.readouterr().out)["only_in_schedules"]
+
+    run_command(["doctor"])
+
+    (line,) = (line for line in capfd.readouterr().out.splitlines() if "network.lossy" in line)
+    assert line.split("  ", 1) == ["sim, schedules of `search` only", ", ".join(named)]
 
 
 def test_validate_names_file_line_and_the_expected_form(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

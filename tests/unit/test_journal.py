@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from chaos.experiment import read_experiment
 from chaos.history import CleanUp, History, Stall
 from chaos.journal import Journal
+from chaos.journal_document import about_experiment
 from harness.errors import HarnessError
 
 
@@ -83,3 +85,13 @@ def test_an_empty_document_and_an_empty_history_are_json_as_well(tmp_path: Path)
         assert json.loads(journal.path.read_text()) == document
 
     journal.close()
+
+
+@pytest.mark.parametrize("typed", ["./crash.yaml", "chaos/experiments/crash.yaml", "/home/somebody/crash.yaml"])
+def test_from_where_a_run_was_started_leaves_no_trace_in_its_journal(typed: str) -> None:
+    text = "title: a crash\nrig: {nodes: 3}\nmethod: []\n"
+
+    told = [about_experiment(read_experiment(text, name=name)) for name in ("crash.yaml", typed)]
+
+    assert told[0]["file"] == "crash.yaml"
+    assert told[0] == told[1]

@@ -1,6 +1,7 @@
 """Reading a journal back: everything of a run that ended, as much as there is of one that was killed, no rubbish."""
 
 import json
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from recorded_runs import Recorded, power_cut
 from scripted_arena import Script, ScriptedArena
 from test_runner import Ran
 
+from chaos.cli.main import run_command
 from chaos.history import History
 from chaos.recovery import read_recoveries
 from chaos.report.page import render_page
@@ -15,6 +17,8 @@ from chaos.report.run_record import read_journal
 from chaos.report.steps import read_steps
 from chaos.verdict import ExitCode
 from harness.errors import UsageError
+
+VERSION_HERE = f'"version": "{metadata.version("blackstart")}"'
 
 
 def test_every_record_of_a_run_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -130,3 +134,62 @@ def test_a_rig_that_nobody_planned_is_known_from_what_was_seen(tmp_path: Path) -
     assert run.nodes == ("node1", "node2")
     assert [(group.name, group.machines) for group in run.groups] == [("web", ("web-vm",))]
     assert isinstance(run.history, History)
+
+
+def of_version(version: str, directory: Path) -> Path:
+    path = Recorded(power_cut()).write(directory)
+    path.write_text(path.read_text().replace(VERSION_HERE, f'"version": "{version}"'))
+    return path
+
+
+def test_a_journal_of_another_version_whose_entries_fit_is_reported_with_a_remark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = of_version("0.0.9", tmp_path)
+
+    assert run_command(["report", str(path)]) == 0
+
+    told, remark = capsys.readouterr(), read_journal(path).remark
+    assert remark.startswith("a journal of version 0.0.9, read by version ")
+    assert told.err == f"{path}: {remark}\n"
+    assert f"This is {remark}." in told.out
+    assert f"This is {remark}." in render_page([read_journal(path)])
+
+
+def test_a_journal_of_this_version_is_reported_without_a_remark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = Ran(ScriptedArena(), tmp_path)
+
+    assert run_command(["report", str(ran.out / "journal.json"), str(ran.out / "journal.jsonl")]) == 0
+
+    assert capsys.readouterr().err == ""
+
+
+def test_a_journal_of_another_version_with_an_entry_that_does_not_fit_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = of_version("0.0.9", tmp_path)
+    path.write_text(path.read_text().replace('"record": "CleanUp"', '"record": "TidyUp"'))
+
+    assert run_command(["report", str(path)]) == 2
+
+    told = capsys.readouterr()
+    assert f"{path}: it is of version 0.0.9: version " in told.err
+    assert "cannot read 1 of its entries; expected the journal.json of a run of this version" in told.err
+    assert told.out == ""
+
+
+def test_a_torn_line_refuses_no_lines_of_another_version(tmp_path: Path) -> None:
+    ran = Ran(ScriptedArena(), tmp_path)
+    lines = (ran.out / "journal.jsonl").read_text()
+    cut, touched = tmp_path / "cut.jsonl", tmp_path / "touched.jsonl"
+    defect = '{"record": "traceback", "part": "method", "text": "a defect"}\n'
+    cut.write_text(lines.replace(VERSION_HERE, '"version": "0.0.9"') + defect + '{"record": "LogLi')
+    touched.write_text(lines.replace(VERSION_HERE, '"version": "0.0.9"') + '{"record": "NoSuchThing", "at_ns": 1}\n')
+
+    run = read_journal(cut)
+
+    assert (run.version, run.left_out) == ("0.0.9", 1)
+    with pytest.raises(UsageError, match=r"version 0\.0\.9: .* cannot read 1 of its entries"):
+        read_journal(touched)

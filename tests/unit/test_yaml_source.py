@@ -3,7 +3,9 @@
 import pytest
 
 from harness.errors import UsageError
-from harness.rig.yaml_source import load, nearest, shown
+from harness.rig import yaml_source
+from harness.rig.topology_document import read_topology
+from harness.rig.yaml_source import MAX_CHARACTERS, load, nearest, shown
 
 
 def refusal(text: str) -> str:
@@ -75,7 +77,59 @@ def test_what_is_no_plain_document_is_refused_with_its_line(text: str, line: int
 def test_alias_bomb_is_refused_before_anybody_expands_it() -> None:
     lines = ["a0: &a0 [1]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
 
-    assert "more than 100000 values" in refusal("\n".join(lines))
+    assert "more than 250,000 values when its aliases are expanded" in refusal("\n".join(lines))
+
+
+def test_too_many_values_are_refused_before_what_follows_them_is_looked_at() -> None:
+    text = "groups:\n" + "- {}\n" * 300_000 + "]\n"
+
+    assert refusal(text) == (
+        "rig.yaml:250000: more than 250,000 values down to this line, expected at most 250,000 in a document"
+    )
+
+
+def test_a_large_document_that_is_not_well_formed_is_refused_as_a_small_one() -> None:
+    broken = "a: [1\nb: 2\n"
+
+    assert refusal(broken + "# and more\n" * 50_000) == refusal(broken)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("a: 1\nb: [2, {c: 3, d: [4]}]\ne: {f: {}, g: []}\n", 11),
+        ("- [{a: b}, {c: [d, {e: f}]}]\n- {g: &x {h: i}}\n", 12),
+    ],
+)
+def test_a_document_with_as_many_values_as_there_may_be_is_read(
+    text: str, values: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(yaml_source, "MAX_VALUES", values)
+    assert load(text, name="rig.yaml").data is not None
+
+    monkeypatch.setattr(yaml_source, "MAX_VALUES", values - 1)
+    assert f"more than {values - 1} values down to this line" in refusal(text)
+
+
+def test_a_document_of_too_many_characters_is_refused_unread() -> None:
+    text = "a: [" + "#" * MAX_CHARACTERS
+
+    assert refusal(text) == "rig.yaml: 8,388,612 characters, expected at most 8,388,608"
+
+
+@pytest.mark.long
+def test_a_rig_of_64_nodes_and_8000_machines_is_read() -> None:
+    group = """
+  - name: customer-{0:05}
+    preferred-owners: [node{1}, node{2}]
+    resources:
+      - {{name: customer-{0:05}-vm, type: virtual-machine, is-alive-interval: 1s, restart-threshold: 3, memory: 64MiB}}
+"""
+    groups = (group.format(number, number % 64 + 1, (number + 7) % 64 + 1) for number in range(8000))
+
+    topology = read_topology(load("nodes: 64\ngroups:" + "".join(groups), name="rig.yaml"))
+
+    assert len(topology.groups) == 8000
 
 
 def test_times_dates_and_exponents_mean_what_json_would_mean() -> None:
