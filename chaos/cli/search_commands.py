@@ -112,16 +112,26 @@ def search(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="By default FILE with .min before its end."
 )
 def shrink(file: Path, output: Path | None) -> None:
-    """Make a failing schedule small: fewer faults, groups and nodes, shorter, as long as it fails in the same way."""
+    """Make a failing schedule small: fewer faults, machines and nodes, shorter, as long as it fails in the same way.
+
+    Interrupted, it saves the smallest that it has found so far.
+    """
     from chaos.search.hunt import broken_by, play
     from chaos.search.shrinking import Shrinking
 
     schedule = _read(file)
     _refuse_crowded(file, schedule.topology)
     reduction = Shrinking(schedule, say=lambda text: click.echo(f"  ... {text}", err=True))
-    smallest = reduction.shrink()
-    outcome = play(smallest)
     place = output or file.with_suffix(f".min{file.suffix}")
+    try:
+        smallest = reduction.shrink()
+    except KeyboardInterrupt:
+        _save(place, reduction.schedule, ["interrupted: not yet minimal", *reduction.broken])
+        left = len(reduction.schedule.faults)
+        click.echo(f"{reduction.runs} runs: {left} faults are left, in {place}: not yet minimal, it was interrupted")
+        click.echo(f"  blackstart shrink {place}")
+        raise
+    outcome = play(smallest)
     _save(place, smallest, broken_by(outcome))
     _print_trace(outcome, LINES_BEFORE)
     click.echo(f"{reduction.runs} runs: {len(smallest.faults)} faults are left, in {place}")
@@ -142,9 +152,12 @@ def replay(file: Path, arena: str, whole: bool, out: Path) -> int:
     In the simulator it is the same run, to the byte. On containers a seed fixes choices, not timing: the same faults
     strike at the same times, and what the cluster makes of them may differ. Ends as `run` does.
     """
+    from chaos.journal import holds_lines
     from chaos.search.replaying import PastRun, is_journal, read_past_run
 
     text = _text(file)
+    if holds_lines(text):
+        _refuse_lines(file)
     if is_journal(text):
         return _run_again(read_past_run(text, name=str(file)), arena=arena, out=out)
     schedule = _read(file)
@@ -153,6 +166,19 @@ def replay(file: Path, arena: str, whole: bool, out: Path) -> int:
         return _run_again(past, arena=arena, out=out)
     _refuse_crowded(file, schedule.topology)
     return _play_again(schedule, whole=whole)
+
+
+def _refuse_lines(lines: Path) -> None:
+    """Raises UsageError: what a run has written as it went is not yet its journal."""
+    from harness.errors import UsageError
+
+    journal = lines.with_suffix(".json")
+    if journal.is_file():
+        raise UsageError(f"{lines}: the lines of a run, written as it went, expected its journal: {journal}")
+    raise UsageError(
+        f"{lines}: the lines of a run, and there is no {journal}: the run was killed or is not over, expected the "
+        "journal.json of one that came to its end"
+    )
 
 
 def _play_again(schedule: "Schedule", *, whole: bool) -> int:
@@ -196,9 +222,13 @@ def _rig_document(path: Path, *, worlds: int) -> dict[str, Any]:
     from harness.errors import UsageError
     from harness.rig.topology_document import read_topology
     from harness.rig.yaml_source import load
+    from harness.simulation.faults import machine_names
 
     source = load(_text(path), name=str(path))
-    _refuse_crowded(path, read_topology(source), worlds=worlds)
+    topology = read_topology(source)
+    _refuse_crowded(path, topology, worlds=worlds)
+    if not machine_names(topology):
+        raise UsageError(f"{path}: a rig without a machine, expected one at least: nothing could run twice or be lost")
     document = source.data
     if isinstance(document, dict) and isinstance(document.get("rig"), dict):
         document = document["rig"]
@@ -271,11 +301,13 @@ def _print_found(found: "Found", took_s: float, saved: Sequence[Path]) -> None:
     if failure is None:
         click.echo(f"{_pace(found.runs, took_s)}: nothing broke")
         return
-    _print_trace(play(failure.schedule), LINES_BEFORE)
+    if not failure.defect:
+        _print_trace(play(failure.schedule), LINES_BEFORE)
     for text in failure.broken:
         click.echo(f"broken by seed {failure.schedule.seed}: {text}")
     click.echo(f"{_pace(found.runs, took_s)}; saved in {' and '.join(map(str, saved))}")
-    click.echo(f"  blackstart replay {saved[0]}\n  blackstart shrink {saved[0]}")
+    if not failure.defect:
+        click.echo(f"  blackstart replay {saved[0]}\n  blackstart shrink {saved[0]}")
 
 
 def _print_json(found: "Found", took_s: float, saved: Sequence[Path]) -> None:

@@ -12,6 +12,7 @@ __all__ = [
     "DISTURBS_STARTS",
     "ENDS_NODES",
     "HURTS_VOTERS",
+    "NEEDS_ANOTHER",
     "NOT_UNDER_SELF",
     "OF_VOTERS",
     "ONLY_ABOUT_SETS",
@@ -64,6 +65,7 @@ class FaultKind(StrEnum):
     VM_CRASH = "vm.crash"
     VM_CRASH_LOOP = "vm.crash-loop"
     VM_KILL = "vm.kill"
+    VM_HANG = "vm.hang"
     VM_SLOW_START = "vm.slow-start"
     VM_FAILING_START = "vm.failing-start"
     VM_ENDLESS_START = "vm.endless-start"
@@ -79,6 +81,7 @@ class FaultKind(StrEnum):
 NOT_UNDER_SELF = frozenset(
     {
         FaultKind.FREEZE,
+        FaultKind.VM_HANG,
         FaultKind.ENGINE_STALL,
         FaultKind.LOST_ANSWER,
         FaultKind.LATE_START,
@@ -89,8 +92,8 @@ NOT_UNDER_SELF = frozenset(
         FaultKind.SWITCH_LATE,
     }
 )
-"""What fencing `self` cannot cover: a node that freezes with its watchdog, a machine that nothing can end, and engine
-calls that outlive the bound. It has no switch that could fail.
+"""What fencing `self` cannot cover: a node that freezes with its watchdog, a machine that nothing can end or that is
+frozen when it should end, and engine calls that outlive the bound. It has no switch that could fail.
 """
 
 DISTURBS_STARTS = frozenset({FaultKind.ENGINE_STALL, FaultKind.LOST_ANSWER, FaultKind.LATE_START})
@@ -99,6 +102,7 @@ DISTURBS_ENDS = frozenset(
         FaultKind.VM_FAILING_STOP,
         FaultKind.VM_ENDLESS_STOP,
         FaultKind.VM_SLOW_END,
+        FaultKind.VM_HANG,
         FaultKind.SWITCH_UNREACHABLE,
         FaultKind.SWITCH_LATE,
     }
@@ -123,8 +127,10 @@ CUTS = frozenset(
     kind for kind in FaultKind if kind.value.startswith("network.") or kind in (FaultKind.ISOLATE, FaultKind.ONE_WAY)
 )
 HURTS_VOTERS = frozenset(kind for kind in FaultKind if kind.value.startswith("voter."))
-OF_VOTERS = HURTS_VOTERS | {FaultKind.CLOCK_STEP}
+OF_VOTERS = HURTS_VOTERS | {FaultKind.CLOCK_STEP, FaultKind.MISROUTED}
 """What concerns nodes with a vote only."""
+NEEDS_ANOTHER = frozenset({FaultKind.PARTIAL, FaultKind.BRIDGE, FaultKind.RING})
+"""What needs somebody beside the target."""
 ENDS_NODES = frozenset({FaultKind.POWER_OFF, FaultKind.RESET, FaultKind.FREEZE, FaultKind.ISOLATE})
 """What a node does not survive as a member, if it lasts."""
 
