@@ -4,6 +4,8 @@ Plain lines when the output is no terminal, so that a job's log reads the same; 
 and not twenty times a second. It decides nothing and keeps nothing.
 """
 
+import os
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -29,11 +31,22 @@ _RULINGS = {
 }
 
 
+class _HeardOrNot(Console):
+    """A console whose reader may go away: what it has begun goes on to its end all the same, clean-up and verdict."""
+
+    def on_broken_pipe(self) -> None:
+        """Nobody reads any more."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 class Terminal:
     """The view of one run."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False, soft_wrap=True, emoji=False)
+        self._console = console or _HeardOrNot(highlight=False, soft_wrap=True, emoji=False)
         if not self._console.is_terminal:
             self._console.width = LOG_WIDTH
         self._status: Status | None = None
