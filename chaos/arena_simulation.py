@@ -31,7 +31,16 @@ from chaos.arena import (
 )
 from chaos.cluster_view import cluster_seen
 from chaos.guest_journal import machines_without_journal
-from chaos.history import CleanUp, ClusterSeen, ContainerSeen, GuestJournal, History, Reconciled, Record
+from chaos.history import (
+    CleanUp,
+    ClusterSeen,
+    ContainerSeen,
+    GuestJournal,
+    History,
+    InvariantWatched,
+    Reconciled,
+    Record,
+)
 from chaos.interrupt import Interrupt
 from chaos.process_effects import (
     DiskSeen,
@@ -52,7 +61,14 @@ from chaos.process_effects import (
     WipeVoter,
 )
 from chaos.simulated_requests import ask_cluster
-from chaos.simulated_witnesses import SimulatedClient, SimulatedJournals, engine_record, log_record, role_of
+from chaos.simulated_witnesses import (
+    SimulatedClient,
+    SimulatedJournals,
+    engine_record,
+    invariant_record,
+    log_record,
+    role_of,
+)
 from harness.errors import HarnessError, WaitTimeout
 from harness.model import labels as label
 from harness.model.topology import Topology
@@ -60,6 +76,7 @@ from harness.ports import Runtime
 from harness.rig.standing import Power, Standing, merge
 from harness.simulation.composition import Composition
 from harness.simulation.container import SimulatedContainer
+from harness.simulation.in_order import Frames
 from harness.simulation.node import SimulatedNode
 from harness.simulation.process import Process
 from harness.simulation.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
@@ -94,7 +111,7 @@ class SimulatedStage:
         self, outside: Runtime, *, seed: int, interrupt: Interrupt, composition: Composition | None = None
     ) -> None:
         """`outside` is real time, and `interrupt` the person's, which the run's own follows. `composition` is what the
-        nodes are made of.
+        nodes are made of; by default they speak in frames, as on containers.
         """
         self._outside = outside
         self._clock = VirtualClock()
@@ -153,7 +170,7 @@ class SimulatedArena:
         self._runtime = runtime
         self._clock = clock
         self._seed = seed
-        self._composition = composition
+        self._composition = composition or Composition(frames=Frames())
         self._world: World | None = None
         self._journals: SimulatedJournals | None = None
         self._client: SimulatedClient | None = None
@@ -184,6 +201,8 @@ class SimulatedArena:
         )
         world.engine.listeners.append(lambda event: self._take(engine_record(event)))
         world.listeners.append(lambda line: self._take(log_record(line)))
+        world.listeners.append(lambda line: self._take(invariant_record(line)))
+        self._take(InvariantWatched(at_ns=self.unix_ns()))
         self._journals = SimulatedJournals(world)
         end_us = self._clock.now_us + UP_LIMIT_US
         while missing := self._standing().missing(topology):

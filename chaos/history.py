@@ -25,6 +25,7 @@ __all__ = [
     "GuestJournal",
     "GuestRun",
     "History",
+    "InvariantWatched",
     "LogLine",
     "Moment",
     "NodeSeen",
@@ -307,6 +308,14 @@ class CleanUp:
     kept: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvariantWatched:
+    """The watchers of a world that hides nothing: that they watch, and then each thing that they saw broken."""
+
+    at_ns: int
+    broken: str = ""
+
+
 Record = (
     EngineEvent
     | ContainerSeen
@@ -321,6 +330,7 @@ Record = (
     | PartBegan
     | StepEnded
     | Stall
+    | InvariantWatched
     | CleanUp
 )
 

@@ -5,14 +5,24 @@ the guests write on their disks. Each sees the world by itself, as on containers
 from collections.abc import Callable, Mapping
 
 from chaos.client_targets import measured_machines
-from chaos.history import Answer, ClientBeat, EngineEvent, GuestJournal, GuestRun, LogLine, Record, Role
+from chaos.history import (
+    Answer,
+    ClientBeat,
+    EngineEvent,
+    GuestJournal,
+    GuestRun,
+    InvariantWatched,
+    LogLine,
+    Record,
+    Role,
+)
 from harness.model import labels as label
 from harness.ports import EngineEvent as Happened
 from harness.ports import EventGap
 from harness.simulation.container import SimulatedContainer
 from harness.simulation.world import TraceLine, World
 
-__all__ = ["SimulatedClient", "SimulatedJournals", "engine_record", "log_record", "role_of"]
+__all__ = ["SimulatedClient", "SimulatedJournals", "engine_record", "invariant_record", "log_record", "role_of"]
 
 ASK_INTERVAL_US = 50_000
 ASK_LIMIT_US = 300_000
@@ -47,6 +57,13 @@ def engine_record(event: Happened | EventGap) -> EngineEvent | None:
         exit_code=event.exit_code,
         signal=event.signal,
     )
+
+
+def invariant_record(line: TraceLine) -> InvariantWatched | None:
+    """What a watcher of the world has told; None for any other line."""
+    if line.component != "watch":
+        return None
+    return InvariantWatched(at_ns=line.at_us * 1_000, broken=str(line.fields["message"]))
 
 
 def log_record(line: TraceLine) -> LogLine | None:

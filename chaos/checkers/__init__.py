@@ -7,7 +7,14 @@ that evidence can still be collected; `AFTER_CLEAN_UP` are asked when it is gone
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chaos.checkers import nothing_left, one_instance_by_events, one_instance_by_journals, recovered, wanted_online
+from chaos.checkers import (
+    invariants,
+    nothing_left,
+    one_instance_by_events,
+    one_instance_by_journals,
+    recovered,
+    wanted_online,
+)
 from chaos.history import History
 from chaos.verdict import Ruling, Verdict
 
@@ -26,6 +33,7 @@ class Checker:
 CHECKERS: tuple[Checker, ...] = (
     Checker(name=one_instance_by_events.NAME, check=one_instance_by_events.check, safety=True),
     Checker(name=one_instance_by_journals.NAME, check=one_instance_by_journals.check, safety=True),
+    Checker(name=invariants.NAME, check=invariants.check, safety=True),
     Checker(name=wanted_online.NAME, check=wanted_online.check, safety=False),
     Checker(name=recovered.NAME, check=recovered.check, safety=False),
 )

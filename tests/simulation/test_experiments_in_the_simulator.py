@@ -25,6 +25,7 @@ from harness.live.runtime import AsyncioRuntime
 from harness.model.session import Session
 from harness.ports import Hypervisor
 from harness.simulation.composition import Composition
+from harness.simulation.plants_of_rules import DependentsFirst, MinorityKeepsItsLease
 
 EXPERIMENTS = Path(__file__).parents[2] / "chaos" / "experiments"
 POWER_CUT = EXPERIMENTS / "node-power-cut.yaml"
@@ -113,6 +114,23 @@ def test_a_cluster_that_does_not_fence_is_caught_by_the_engines_events(tmp_path:
     assert ran.ruling("at-most-one-instance, engine events") is Ruling.BROKEN
 
 
+@pytest.mark.parametrize(
+    ("file", "parts", "seen"),
+    [
+        (POWER_CUT, DependentsFirst, "is ordered to start on"),
+        (EXPERIMENTS / "minority-isolated.yaml", MinorityKeepsItsLease, "believes at"),
+    ],
+)
+def test_what_only_the_watchers_of_the_world_see_breaks_the_verdict(
+    file: Path, parts: type[Composition], seen: str, tmp_path: Path
+) -> None:
+    ran = Ran(file, tmp_path, composition=parts())
+
+    assert ran.result.code is ExitCode.BROKEN
+    assert ran.ruling("invariants of the simulator") is Ruling.BROKEN
+    assert any(seen in finding.reason for finding in ran.result.findings)
+
+
 def test_the_witnesses_tell_one_story(tmp_path: Path) -> None:
     ran = Ran(POWER_CUT, tmp_path)
 
@@ -173,3 +191,18 @@ def test_a_rig_that_is_too_large_for_containers_runs_in_the_simulator(
         assert run_command([*command, str(file)]) == 2
         assert "12 nodes, expected at most 9 on containers; the simulator takes up to 64" in capfd.readouterr().err
     assert run_command(["validate", "--arena", "sim", str(file)]) == 0
+
+
+def test_a_run_whose_reader_goes_away_comes_to_its_end(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", RUN, "run", str(POWER_CUT), "--arena", "sim", "--seed", "1"]
+    run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    assert run.stderr is not None
+
+    first = run.stdout.readline()
+    run.stdout.close()
+
+    assert first.strip()
+    assert (run.wait(timeout=60), run.stderr.read()) == (0, "")
+    assert json.loads((tmp_path / "out" / "journal.json").read_text())["status"] == "completed"
+    run.stderr.close()

@@ -9,6 +9,7 @@ import pytest
 from chaos.checkers import (
     AFTER_CLEAN_UP,
     CHECKERS,
+    invariants,
     nothing_left,
     one_instance_by_events,
     one_instance_by_journals,
@@ -28,6 +29,7 @@ from chaos.history import (
     GroupSeen,
     GuestJournal,
     History,
+    InvariantWatched,
     LogLine,
     Moment,
     NodeSeen,
@@ -487,10 +489,27 @@ def test_a_checker_that_crashes_has_no_opinion() -> None:
     assert "ZeroDivisionError: no" in verdict.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("told", "ruling"),
+    [
+        ([], Ruling.NOT_APPLICABLE),
+        ([""], Ruling.HOLDS),
+        (["", "vm runs twice", "vm runs twice", "ip2 is ended"], Ruling.BROKEN),
+    ],
+)
+def test_what_the_watchers_of_a_world_tell_is_told_once_each(told: list[str], ruling: Ruling) -> None:
+    history = History(InvariantWatched(at_ns=at_ns, broken=text) for at_ns, text in enumerate(told))
+
+    verdict = invariants.check(history)
+
+    assert verdict.ruling is ruling
+    assert list(verdict.reasons) == list(dict.fromkeys(text for text in told if text))
+
+
 def test_every_checker_has_a_name_of_its_own() -> None:
     names = [checker.name for checker in (*CHECKERS, *AFTER_CLEAN_UP)]
 
-    assert len(set(names)) == len(names) == 5
+    assert len(set(names)) == len(names) == 6
 
 
 def test_every_record_can_be_written_down() -> None:

@@ -88,6 +88,7 @@ def test_there_is_a_case_for_each_step_and_each_checker(tmp_path: Path) -> None:
         ("test.rollbacks", "power on"),
         ("test.checkers", "at-most-one-instance, engine events"),
         ("test.checkers", "at-most-one-instance, guests' journals"),
+        ("test.checkers", "invariants of the simulator"),
         ("test.checkers", "wanted online at the end"),
         ("test.checkers", "recovery"),
         ("test.checkers", "nothing left behind"),
