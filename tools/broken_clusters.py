@@ -17,11 +17,12 @@ from chaos.search.schedule_file import Schedule, write_schedule
 from chaos.search.shrinking import Shrinking
 from harness.simulation.plants import PLANTS, Plant
 from harness.simulation.plants_of_belief import PLANTS_OF_BELIEF
+from harness.simulation.plants_of_policy import PLANTS_OF_POLICY
 from harness.simulation.plants_of_rules import PLANTS_OF_RULES
 
 __all__ = ["BROKEN_CLUSTERS", "BUDGET", "SCHEDULES", "rig_of", "search"]
 
-BROKEN_CLUSTERS = (*PLANTS, *PLANTS_OF_RULES, *PLANTS_OF_BELIEF)
+BROKEN_CLUSTERS = (*PLANTS, *PLANTS_OF_RULES, *PLANTS_OF_BELIEF, *PLANTS_OF_POLICY)
 BUDGET = 2000
 """Schedules within which each must be found."""
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,20 +34,14 @@ HEAD = """\
 
 Each line is a cluster with one rule weakened, as a composition of the simulated world that no production path knows.
 The same search that passes the healthy cluster, with the same mix of faults for all, runs against it: seeds from 0,
-three nodes, four groups, until a watcher tells of a violation. `shrink` then makes the schedule as small as it can; the
-files are in `tests/simulation/broken_clusters/`. Written by `make search-table` with version {version};
-`tests/simulation/test_broken_clusters.py` plays the small schedules against the broken and the healthy cluster; its
-long tests search for each within {budget} schedules.
+three nodes, four groups (with the policy that is ignored, where it is one), until a watcher tells of a violation.
+`shrink` then makes the schedule as small as it can; the files are in `tests/simulation/broken_clusters/`. Written by
+`make search-table` with version {version}; `tests/simulation/test_broken_clusters.py` plays the small schedules against
+the broken and the healthy cluster; its long tests search for each within {budget} schedules.
 
 | Broken cluster | The rule, and where it comes from | Fencing | Schedules | Minimal schedule | Seen |
 |---|---|---|---|---|---|
 """
-
-FOOT = """
-A stale read decides (a read believes the first voter that answers): what is read chooses what to try; what is changed
-is the record that is read under the change's own ballot. So nothing can be found, and nothing was.
-"""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -63,16 +58,17 @@ def rig_of(plant: type[Plant]) -> Mapping[str, Any]:
     return {
         "nodes": 3,
         "settings": {"fencing": plant.fencing.value},
-        "groups": [_group(number) for number in range(1, 5)],
+        "groups": [_group(number, plant) for number in range(1, 5)],
     }
 
 
-def _group(number: int) -> Mapping[str, Any]:
+def _group(number: int, plant: type[Plant]) -> Mapping[str, Any]:
     vm, ip = f"vm{number}", f"ip{number}"
-    policy = {"restart-threshold": 1, "restart-period": "10s"}
+    policy = {"restart-threshold": 1, "restart-period": "10s", **plant.machine}
     return {
         "name": f"web{number}",
         "failover-threshold": 100,
+        **plant.group,
         "resources": [
             {"name": ip, "type": "ip-address"},
             {"name": vm, "type": "virtual-machine", "depends-on": [ip], **policy},
@@ -93,7 +89,9 @@ def search(plant: type[Plant], budget: int = BUDGET) -> tuple[int, Schedule | No
         seed += hunt.runs
         if failure is None:
             break
-        if not failure.unsettled:
+        if failure.defect:
+            raise RuntimeError(f"{plant.__name__}, seed {failure.schedule.seed}: {failure.broken[0]}")
+        if not failure.unsettled or plant.unrest:
             return seed, failure.schedule
         restless = restless if restless[1] is not None else (seed, failure.schedule)
     return restless
@@ -123,7 +121,7 @@ def write(rows: Mapping[str, Row]) -> None:
         if found.minimal is not None:
             text = write_schedule(found.minimal, remarks=[_told(plant), found.seen])
             (SCHEDULES / f"{found.name}.yaml").write_text(text, encoding="utf-8")
-    PAGE.write_text(page + FOOT, encoding="utf-8")
+    PAGE.write_text(page, encoding="utf-8")
 
 
 def _told(plant: type[Plant]) -> str:

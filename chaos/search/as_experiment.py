@@ -59,7 +59,7 @@ def _cut(planned: Planned, rig: Topology) -> list[tuple[int, _Provider]]:
     """Each pair at one of the two, which is a node: in a witness nothing can be laid."""
     nodes = [node.name for node in rig.nodes]
     peers: dict[str, list[str]] = {}
-    for one, other in cut_links(planned, [node.name for node in rig.voters]):
+    for one, other in cut_links(planned, nodes + [node.name for node in rig.voters if node.name not in nodes]):
         if one in nodes and one not in peers.get(other, ()):
             peers.setdefault(one, []).append(other)
     cuts = [_fault("node.isolate", one, planned.duration_us, **{"from": others}) for one, others in peers.items()]
@@ -113,6 +113,7 @@ _COUNTERPARTS: Mapping[FaultKind, _Steps] = {
     FaultKind.PAUSE: _pause,
     FaultKind.VM_KILL: _once("vm.kill"),
     FaultKind.VM_CRASH: _once("vm.crash"),
+    FaultKind.VM_HANG: _lasting("vm.hang"),
     FaultKind.VM_CRASH_LOOP: _crash_loop,
     FaultKind.VM_STOP_BY_HAND: _once("vm.stop"),
     FaultKind.COMMAND: _command,

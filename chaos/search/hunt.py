@@ -5,12 +5,14 @@ same with one process and with eight.
 """
 
 import random
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing import get_context
+from pathlib import PurePath
 from typing import Any
 
 from chaos.search.drawing import draw_rig
@@ -34,13 +36,14 @@ Parts = Callable[[], Composition]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
     """One run. `broken` are sentences; none when every invariant held and the world came to rest. `unsettled`: it is
-    only that it did not.
+    only that it did not. `defect`: a part of Blackstart raised something, and the run did not come to its end.
     """
 
     schedule: Schedule
     broken: tuple[str, ...]
     coverage: Coverage
     unsettled: bool = False
+    defect: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +135,12 @@ def broken_by(outcome: Outcome) -> tuple[str, ...]:
 
 
 def _try(schedule: Schedule, parts: Parts) -> Tried:
-    outcome = play(schedule, parts)
+    try:
+        outcome = play(schedule, parts)
+    except Exception as error:  # noqa: BLE001 - whatever a part raises is what this seed has found
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        told = f"a defect: {type(error).__name__}: {error} ({PurePath(where.filename).name}:{where.lineno})"
+        return Tried(schedule=schedule, broken=(told,), coverage=Counter(), defect=True)
     return Tried(
         schedule=schedule,
         broken=broken_by(outcome),

@@ -10,7 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from harness.cluster_service.messages import Answer, AnswerCode
+from harness.model.first_records import first_registers
+from harness.model.records import GroupRecord
 from harness.model.topology import Topology
+from harness.model.voter_set import VoterSet
 from harness.simulation.node import SimulatedNode
 from harness.simulation.runtime import Clock
 
@@ -29,7 +32,9 @@ Arguments = Mapping[str, str | bool]
 
 @dataclass(slots=True)
 class _Wish:
-    """One request's effect on one machine. `end_us` None: it may still take effect."""
+    """One request's effect on one machine. `end_us` None: it may still take effect. Not `sure`: it concerns another
+    resource, and this one only if nothing else provides what that does.
+    """
 
     machine: str
     wanted: bool
@@ -37,6 +42,7 @@ class _Wish:
     end_us: int | None = None
     done: bool = False
     void: bool = False
+    sure: bool = True
 
 
 def drawn_command(rng: random.Random, topology: Topology, node: str, about: str) -> tuple[str, dict[str, str | bool]]:
@@ -73,6 +79,13 @@ class Administrator:
             spec.name: [one.name for one in spec.resources if one.type == "virtual-machine"]
             for spec in topology.groups
         }
+        self._wanted_first = {
+            machine
+            for key, record in first_registers(topology, VoterSet(version=1, members={}))
+            if isinstance(record, GroupRecord)
+            for machine, wanted in record.persistent.items()
+            if wanted
+        }
         self._wishes: list[_Wish] = []
 
     def command(self, rng: random.Random, node: str, about: str = "") -> None:
@@ -98,13 +111,16 @@ class Administrator:
         return self._send(node, verb, arguments, wishes, redirections, told)
 
     def by_hand(self, machine: str, wanted: bool) -> None:
-        """Somebody starts or stops it past the cluster, which may take that for a wish at any time after."""
-        self._wishes.append(_Wish(machine, wanted, self._clock.now_us))
+        """Somebody starts or stops it past the cluster, which may take that for a wish at any time after: of that
+        machine, and with a start of what it depends on.
+        """
+        concerned = self._concerned(machine, wanted) if wanted else [machine]
+        self._wishes += [_Wish(name, wanted, self._clock.now_us) for name in concerned]
 
     def may_be_wanted(self, machine: str) -> set[bool]:
         """The PersistentStates that the requests can have left, from 1 at the beginning."""
         mine = [wish for wish in self._wishes if wish.machine == machine and not wish.void]
-        mine.insert(0, _Wish(machine, True, -1, -1, done=True))
+        mine.insert(0, _Wish(machine, machine in self._wanted_first, -1, -1, done=True))
         return {
             wish.wanted
             for wish in mine
@@ -117,19 +133,33 @@ class Administrator:
             return []
         wanted = what == "online"
         if kind == "group":
-            machines = self._machines[str(arguments["group"])]
+            concerned = dict.fromkeys(self._machines[str(arguments["group"])], True)
         else:
-            machines = self._concerned(str(arguments["resource"]), wanted)
-        return [_Wish(machine, wanted, self._clock.now_us) for machine in machines]
+            concerned = self._concerned(str(arguments["resource"]), wanted)
+        now_us = self._clock.now_us
+        return [_Wish(machine, wanted, now_us, sure=sure) for machine, sure in concerned.items()]
 
-    def _concerned(self, resource: str, wanted: bool) -> list[str]:
-        """The machine itself; or, when its address goes, the machine that depends on that."""
-        for group in self._topology.groups:
-            for spec in group.resources:
-                depends = any(resource in alternatives for alternatives in spec.depends_on)
-                if spec.type == "virtual-machine" and (spec.name == resource or (depends and not wanted)):
-                    return [spec.name]
-        return []
+    def _concerned(self, resource: str, wanted: bool) -> dict[str, bool]:
+        """Which machines change with that resource, and whether they do for certain: with what goes, whatever depends
+        on it; with what comes, whatever it depends on, of which some may be there.
+        """
+        specs = next(
+            group.resources for group in self._topology.groups if any(one.name == resource for one in group.resources)
+        )
+        sure = {resource: True}
+        look = [resource]
+        while look:
+            name = look.pop(0)
+            for spec in specs:
+                down = not wanted and any(name in alternatives for alternatives in spec.depends_on)
+                up = wanted and any(
+                    spec.name in alternatives for one in specs if one.name == name for alternatives in one.depends_on
+                )
+                if spec.name not in sure and (down or up):
+                    # What is further off goes only if what is between is wanted.
+                    sure[spec.name] = down and name == resource and (name,) in spec.depends_on
+                    look.append(spec.name)
+        return {spec.name: sure[spec.name] for spec in specs if spec.type == "virtual-machine" and spec.name in sure}
 
     def _send(
         self,
@@ -161,4 +191,4 @@ class Administrator:
         for wish in wishes:
             if answer.code is AnswerCode.UNKNOWN:
                 continue
-            wish.end_us, wish.done, wish.void = self._clock.now_us, made, not made
+            wish.end_us, wish.done, wish.void = self._clock.now_us, made and wish.sure, not made

@@ -5,6 +5,7 @@ The default is the production code. Controls that show that the search finds bro
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.database.acceptor import Acceptor
@@ -14,7 +15,11 @@ from harness.model.host import HostReport
 from harness.model.session import Session
 from harness.ports import Addresses, Engine, Hypervisor, Log, Reach, Runtime
 from harness.resource_host.host import ResourceHost
+from harness.simulation.in_order import Carry, Frames
+from harness.simulation.runtime import Clock, SimulatedRuntime
 from harness.simulation.storage import SimulatedStorage
+from harness.simulation.vmms_link import CallTrouble, FramedVmmsLink, VmmsLink, VmmsProcess
+from harness.simulation.watch_reads import FreshReads, WatchedService
 from harness.vmms.vmms import Vmms
 
 __all__ = ["Composition"]
@@ -44,9 +49,16 @@ class Composition:
     voters_admit_all = False
     """Whether a voter talks to whoever reaches it, and not only to those who have asked for it by its name."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, frames: Frames | None = None) -> None:
+        """With `frames` all that a node's service, resource host and VMMS say to each other is bytes on its way, as on
+        containers. Without, what is played is the same, and sooner over: that is for searches.
+        """
         self.codec: Codec = _SharedCodec()
         self.storage = SimulatedStorage()
+        self.reads: FreshReads | None = None
+        """The world's watcher of reads."""
+        self.carry: Carry = partial if frames is None else frames.carry
+        self._frames = frames
 
     def acceptor(self) -> Acceptor:
         """A voter's rules, and its empty disk."""
@@ -57,13 +69,21 @@ class Composition:
 
     def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
         """A cluster service."""
-        return ClusterService(configuration=configuration, codec=self.codec, jitter=jitter)
+        return WatchedService(configuration=configuration, codec=self.codec, jitter=jitter, reads=self.reads)
 
     def vmms(
         self, *, runtime: Runtime, engine: Engine, rig: str, node: str, log: Log, container: str
     ) -> Vmms:
         """A VMMS process."""
         return Vmms(runtime=runtime, engine=engine, rig=rig, node=node, log=log, container=container)
+
+    def vmms_link(
+        self, clock: Clock, process: VmmsProcess, caller: SimulatedRuntime, trouble: CallTrouble | None = None
+    ) -> VmmsLink:
+        """A caller's way to a VMMS process."""
+        if self._frames is None:
+            return VmmsLink(clock, process, caller, trouble)
+        return FramedVmmsLink(clock, process, caller, trouble, frames=self._frames)
 
     def resource_host(
         self,

@@ -111,27 +111,32 @@ def _step(world: World, fault: Planned) -> None:
 # Links
 
 
+def _everybody(world: World) -> list[str]:
+    """The nodes and the witness."""
+    return [*world.nodes, *(name for name in world.voters if name not in world.nodes)]
+
+
 def _others(world: World, node: str) -> list[str]:
-    return [name for name in world.voters if name != node]
+    return [name for name in _everybody(world) if name != node]
 
 
-def cut_links(fault: Planned, voters: list[str]) -> list[Link]:
+def cut_links(fault: Planned, names: list[str]) -> list[Link]:
     """What `network.partial`, `network.bridge` or `network.ring` cuts among these.
 
     Partial: the target and one other do not hear each other; everybody else hears both. Bridge: two halves hear each
     other only through the target, which hears all. Ring: everybody hears its two neighbours only; of three that cuts
     nobody off, so there one link goes.
     """
-    others = [name for name in voters if name != fault.target]
+    others = [name for name in names if name != fault.target]
     if fault.kind is FaultKind.BRIDGE:
         fault.choice.shuffle(others)
         half = len(others) // 2
         return between(others[:half], others[half:])
-    size = len(voters)
+    size = len(names)
     far = [
         (one, other)
-        for place, one in enumerate(voters)
-        for step, other in enumerate(voters)
+        for place, one in enumerate(names)
+        for step, other in enumerate(names)
         if min((place - step) % size, (step - place) % size) > 1
     ]
     if fault.kind is FaultKind.RING and far:
@@ -155,7 +160,7 @@ def _one_way(world: World, fault: Planned) -> None:
 
 
 def _cut(world: World, fault: Planned) -> None:
-    _lay(world, fault, cut_links(fault, list(world.voters)), CUT)
+    _lay(world, fault, cut_links(fault, _everybody(world)), CUT)
 
 
 def _links(trouble: Trouble) -> Callable[[World, Planned], None]:
@@ -163,7 +168,7 @@ def _links(trouble: Trouble) -> Callable[[World, Planned], None]:
 
     def lay(world: World, fault: Planned) -> None:
         others = _others(world, fault.target)
-        links = among(list(world.voters)) if fault.duration_us % 2 else between([fault.target], others)
+        links = among(_everybody(world)) if fault.duration_us % 2 else between([fault.target], others)
         _lay(world, fault, links, trouble)
 
     return lay
@@ -171,7 +176,8 @@ def _links(trouble: Trouble) -> Callable[[World, Planned], None]:
 
 def _misroute(world: World, fault: Planned) -> None:
     """What is meant for the target's voter reaches another one, as after an address was given away again."""
-    world.network.misroute(fault.target, fault.choice.choice(_others(world, fault.target)))
+    voters = [name for name in world.voters if name != fault.target]
+    world.network.misroute(fault.target, fault.choice.choice(voters))
     _later(world, fault, lambda: world.network.route_right(fault.target))
 
 
@@ -300,6 +306,20 @@ def _vm_kill(world: World, fault: Planned) -> None:
         world.engine.kill_by_hand(box.id, 15 if fault.duration_us % 2 else 9)
 
 
+def _vm_hang(world: World, fault: Planned) -> None:
+    """The engine freezes it. What is killed meanwhile dies at the thaw, and whoever ends it does not wait for that."""
+    frozen = [box for box in world.instances.running(fault.target) if not box.paused]
+    for box in frozen:
+        world.engine.pause(box.id)
+
+    def thaw() -> None:
+        for box in frozen:
+            if box.id in world.engine.boxes and box.paused and not world.nodes[box.node].frozen:
+                world.engine.unpause(box.id)
+
+    _later(world, fault, thaw)
+
+
 def _start_trouble(trouble: StartTrouble) -> Callable[[World, Planned], None]:
     """Starts go wrong for a while; the machine ends, so that it must be started."""
 
@@ -388,6 +408,7 @@ _INJECTIONS: dict[FaultKind, Callable[[World, Planned], None]] = {
     FaultKind.VM_CRASH: _crash,
     FaultKind.VM_CRASH_LOOP: _crash_loop,
     FaultKind.VM_KILL: _vm_kill,
+    FaultKind.VM_HANG: _vm_hang,
     FaultKind.VM_SLOW_START: _start_trouble(StartTrouble.SLOW),
     FaultKind.VM_FAILING_START: _start_trouble(StartTrouble.FAILING),
     FaultKind.VM_ENDLESS_START: _start_trouble(StartTrouble.ENDLESS),

@@ -4,7 +4,7 @@ They exist only here, as compositions of a simulated world; no production path k
 of the safety review that it brings back.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from harness.ports import Container, Engine, Hypervisor
 from harness.simulation.composition import Composition
 from harness.simulation.fault_kinds import FaultKind
 from harness.simulation.vmms_link import VmmsLink
+from harness.simulation.watch_reads import WatchedService
 from harness.vmms.power import Power
 from harness.vmms.vmms import Vmms
 
@@ -45,18 +46,22 @@ __all__ = [
 
 
 class Plant(Composition):
-    """A composition with one weak rule. `fencing` is the mode in which the rule matters; `among` are the kinds of fault
-    to draw from, the default mix unless said otherwise.
+    """A composition with one weak rule. `fencing` is the mode in which the rule matters, `group` and `machine` what is
+    said of each group and its machine in the rig where it does; `among` are the kinds of fault to draw from, the
+    default mix unless said otherwise. `unrest`: what it breaks shows in that the cluster does not come to rest.
     """
 
     fencing = Fencing.POWER
+    unrest = False
+    group: Mapping[str, Any] = {}
+    machine: Mapping[str, Any] = {}
     among: tuple[FaultKind, ...] = ()
 
 
 # Managers
 
 
-class WeakService(ClusterService):
+class WeakService(WatchedService):
     """A service some of whose managers are replaced after they were built."""
 
     def __init__(self, change: Callable[[Any], Any], **named: Any) -> None:
@@ -80,7 +85,9 @@ def service_with(weaken: Weaken) -> Callable[..., ClusterService]:
     def service(
         self: Composition, *, configuration: ServiceConfiguration, jitter: Callable[[], float]
     ) -> ClusterService:
-        return WeakService(changed, configuration=configuration, codec=self.codec, jitter=jitter)
+        return WeakService(
+            changed, configuration=configuration, codec=self.codec, jitter=jitter, reads=self.reads
+        )
 
     return service
 

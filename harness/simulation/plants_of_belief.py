@@ -20,7 +20,7 @@ from harness.cluster_service.resource_facts import GroupFacts
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.database.acceptor import Acceptor
 from harness.database.proposer import Proposer, Result
-from harness.database.protocol import NO_BALLOT, Accept, Admit, BeatAnswer, Call, Form, Hello, Reply
+from harness.database.protocol import NO_BALLOT, Accept, Admit, BeatAnswer, Call, Form, Hello, ReadAnswer, Reply
 from harness.drivers.registry import built_in_drivers
 from harness.model.changes import RecordRestart
 from harness.model.host import HostRequest
@@ -39,6 +39,7 @@ from harness.simulation.plants import (
     with_power,
 )
 from harness.simulation.plants_of_rules import RemembersItsSet
+from harness.simulation.watch_reads import WatchedDatabase
 from harness.vmms.power import Power
 from harness.vmms.vmms import Vmms
 from harness.vmms.watch import Watch
@@ -162,6 +163,34 @@ class DoubtEndsWithARead(Plant):
     """What a plain read shows while a change of unknown outcome may still land is told as the truth (finding 9)."""
 
     service = service_of("database", _NeverInDoubt)
+
+
+class _BelievesTheFirst(Proposer):
+    def _advance_read(self, now: int, operation: Any) -> None:
+        for answer in operation.answers.values():
+            if isinstance(answer, ReadAnswer):
+                stored = self._codec.decode(answer.value) if answer.value is not None else None
+                self._settle(now, operation, Result.DONE, stored, answer.accepted)
+                return
+        super()._advance_read(now, operation)
+
+
+class _ReadsOne(WatchedDatabase):
+    def _become_known(self, now: int, events: list[Event], actions: list[Action]) -> None:
+        super()._become_known(now, events, actions)
+        if self._proposer is not None:
+            self._proposer.__class__ = _BelievesTheFirst
+
+    def _begin_reads(self, now: int, proposer: Proposer, actions: list[Action]) -> None:
+        super()._begin_reads(now, proposer, actions)
+        for survey in self._surveys.values():
+            survey._majority = 1
+
+
+class StaleReadDecides(Plant):
+    """A read believes the first voter that answers, and takes what that shows for the truth (design, section 3)."""
+
+    service = service_of("database", _ReadsOne)
 
 
 class BallotsAreUsedTwice(Plant):
@@ -445,6 +474,7 @@ PLANTS_OF_BELIEF: tuple[type[Plant], ...] = (
     SurvivorsDoNotWait,
     RejectedIsNotDone,
     DoubtEndsWithARead,
+    StaleReadDecides,
     BallotsAreUsedTwice,
     AnswersForAnother,
     IdentityChangeReadmits,

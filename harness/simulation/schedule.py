@@ -25,6 +25,7 @@ from harness.simulation.fault_kinds import (
     DISTURBS_STARTS,
     ENDS_NODES,
     HURTS_VOTERS,
+    NEEDS_ANOTHER,
     NOT_UNDER_SELF,
     OF_VOTERS,
     ONLY_ABOUT_SETS,
@@ -107,6 +108,10 @@ class _Drawing:
     def __init__(self, rng: random.Random, topology: Topology, among: tuple[FaultKind, ...]) -> None:
         power = topology.settings.fencing is Fencing.POWER
         kinds = [kind for kind in among or FaultKind if power or kind not in NOT_UNDER_SELF]
+        if len(topology.nodes) + (topology.witness is not None) < 2:
+            kinds = [kind for kind in kinds if kind not in NEEDS_ANOTHER]
+        if len(topology.voters) < 2:
+            kinds = [kind for kind in kinds if kind is not FaultKind.MISROUTED]
         self.planned: list[Planned] = []
         self._rng = rng
         self._topology = topology
@@ -181,7 +186,7 @@ class _Drawing:
             if kind is FaultKind.COMMAND:
                 target = f"{rng.choice(self._nodes)}/{rng.choice(self._topology.groups).name}"
             self._add(begin_us + rng.randint(0, 2_000_000), kind, target, self._duration())
-        hurt = rng.choice([name for name in self._nodes if name != node])
+        hurt = rng.choice([name for name in self._nodes if name != node] or [node])
         self._add(begin_us + rng.randint(100_000, 3_000_000), rng.choice(self._hurts), hurt, self._duration())
 
     def _commands(self, begin_us: int, node: str) -> None:
@@ -194,7 +199,7 @@ class _Drawing:
             at_us = begin_us + rng.randint(0, spread_us)
             self._add(at_us, FaultKind.COMMAND, f"{asked}/{group.name}", self._duration())
         if rng.random() < 0.5:
-            machine = rng.choice(machine_names(replace(self._topology, groups=(group,))))
+            machine = rng.choice(machine_names(replace(self._topology, groups=(group,))) or self._machines)
             self._add(begin_us + rng.randint(0, spread_us), FaultKind.VM_CRASH, machine, self._duration())
         elif self._blows:
             self._add(begin_us + rng.randint(0, spread_us), rng.choice(self._blows), node, self._duration())

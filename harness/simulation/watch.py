@@ -91,6 +91,7 @@ class _Register:
     accepted_by: dict[tuple[Ballot, int], set[str]] = field(default_factory=dict)
     values: dict[Ballot, str] = field(default_factory=dict)
     chosen: dict[Ballot, Stored] = field(default_factory=dict)
+    newest: Stored | None = None
 
 
 _TELL_A_SET = (Form, Raise, Admit)
@@ -117,9 +118,12 @@ class ChosenValues:
     def newest(self, key: str) -> Record | None:
         """What that register holds in truth."""
         register = self._registers.get(key)
-        if register is None or not register.chosen:
-            return None
-        return max(register.chosen.values(), key=lambda stored: stored.version).record
+        return register.newest.record if register is not None and register.newest is not None else None
+
+    def newest_version(self, key: str) -> int:
+        """The version of what that register holds in truth; 0 for nothing."""
+        register = self._registers.get(key)
+        return register.newest.version if register is not None and register.newest is not None else 0
 
     def saw(self, voter: SimulatedVoter, call: Call, reply: Reply) -> None:
         """A voter carried a call out."""
@@ -166,8 +170,10 @@ class ChosenValues:
             self._told(f"voter set {voter_set.version} has two memberships: {known.members} and {voter_set.members}")
 
     def _choose(self, key: str, register: _Register, ballot: Ballot, stored: Stored) -> None:
-        newest = max(register.chosen.values(), key=lambda one: one.version, default=None)
+        newest = register.newest
         register.chosen[ballot] = stored
+        if newest is None or newest.version < stored.version:
+            register.newest = stored
         if newest is not None and newest.version < stored.version:
             for told in self.on_chosen:
                 told(key, newest, stored)

@@ -4,7 +4,8 @@
 - Thresholds: no more restarts in place within the restart-period than the policy allows, no move for a failure before
   they are used up, no more moves for failures within the failover-period than the group allows.
 - Fences: only of a session that is recorded Down, and only by a session whose lease is live in truth.
-- Places: a group without an owner goes to no Paused node while another could take it.
+- Places: a group goes to a possible owner only, and to no Paused node while another could take it.
+- Delays: a second restart in a row waits as long as the policy says.
 - Ends: nothing that a machine depends on goes while the machine runs there.
 """
 
@@ -12,13 +13,22 @@ from collections.abc import Callable
 
 from harness.database.protocol import CLUSTER_KEY
 from harness.database.register import Stored
+from harness.model import labels as label
 from harness.model.host import EntryPoint, HostRequest
 from harness.model.records import ClusterRecord, GroupRecord, MoveCause, Restart
 from harness.model.session import Session
 from harness.model.topology import ResourceSpec, Topology
+from harness.simulation.container import SimulatedContainer
 from harness.simulation.watch import ChosenValues, OneInstance, PausedNodes
 
-__all__ = ["DependentsGoneFirst", "OnlyTheDownAreFenced", "PlacedWhereItMayRun", "Thresholds", "WishesOnly"]
+__all__ = [
+    "DependentsGoneFirst",
+    "OnlyTheDownAreFenced",
+    "PlacedWhereItMayRun",
+    "RestartDelays",
+    "Thresholds",
+    "WishesOnly",
+]
 
 DECIDED_US = 8_000_000
 """From a failure, by which restarts are counted, to the record of what followed, while the voters are slow."""
@@ -118,6 +128,9 @@ class PlacedWhereItMayRun:
         before, after = older.record, newer.record
         if not isinstance(before, GroupRecord) or not isinstance(after, GroupRecord) or after.owner is None:
             return
+        possible = after.spec.possible_owners
+        if before.owner != after.owner and possible and after.owner.node not in possible:
+            self._told(f"register {key}: placed on {after.owner.node}, and possible are {' and '.join(possible)}")
         known_us = self._paused.known_for_us(after.owner.node, at_us=self._chosen.proposed_us)
         if before.owner != after.owner and known_us:
             self._look_for_another(key, after)
@@ -132,6 +145,72 @@ class PlacedWhereItMayRun:
         if others:
             there = " or ".join(others)
             self._told(f"register {key}: placed on {record.owner.node}, which is Paused, and not on {there}")
+
+
+class RestartDelays:
+    """Hook `chose` to the chosen values, `ended` to the engine's ends and `ordered` to every node's way to its engine.
+
+    A start is a restart when its machine ended on that node under the owner of now, and a restart was recorded since.
+    """
+
+    SLOWEST = 0.98
+    """What a clock may make of a delay."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        chosen: ChosenValues,
+        now: Callable[[], int],
+        told: Callable[[str], None],
+    ) -> None:
+        self._chosen = chosen
+        self._now = now
+        self._told = told
+        self._delays_us = {
+            resource.name: resource.policy.restart_delay_us
+            for group in topology.groups
+            for resource in group.resources
+            if resource.policy.restart_delay_us
+        }
+        self._ended: dict[str, tuple[int, str, int]] = {}
+        self._recorded_us: dict[str, int] = {}
+
+    def chose(self, key: str, older: Stored, newer: Stored) -> None:
+        """A register has a newer content."""
+        del key
+        before, after = older.record, newer.record
+        if isinstance(before, GroupRecord) and isinstance(after, GroupRecord) and before.restarts != after.restarts:
+            for entry in after.restarts:
+                if entry not in before.restarts:
+                    self._recorded_us[entry.resource] = self._now()
+
+    def ended(self, box: SimulatedContainer, at_us: int) -> None:
+        """A container's main process is gone."""
+        if box.machine in self._delays_us:
+            record = self._record_of(box)
+            self._ended[box.machine] = at_us, box.node, record.epoch if record is not None else -1
+
+    def ordered(self, box: SimulatedContainer, now_us: int) -> None:
+        """Somebody orders that container to start."""
+        delay_us = self._delays_us.get(box.machine)
+        record = self._record_of(box) if delay_us is not None else None
+        if delay_us is None or record is None:
+            return
+        ended_us, node, epoch = self._ended.get(box.machine, (-1, "", -1))
+        session = box.labels.get(label.SESSION)
+        used = [one for one in record.restarts if one.resource == box.machine and str(one.session) == session]
+        again = (node, epoch) == (box.node, record.epoch) and self._recorded_us.get(box.machine, -1) >= ended_us
+        if again and len(used) > 1 and now_us - ended_us < delay_us * self.SLOWEST:
+            waited_s = (now_us - ended_us) / 1e6
+            self._told(
+                f"machine {box.machine} is ordered to start on {box.node} {waited_s:.6f} s after its end, "
+                f"as restart {len(used)}: its restart-delay is {delay_us / 1e6:g} s"
+            )
+
+    def _record_of(self, box: SimulatedContainer) -> GroupRecord | None:
+        record = self._chosen.newest(f"group/{box.labels.get(label.GROUP)}")
+        return record if isinstance(record, GroupRecord) else None
 
 
 class OnlyTheDownAreFenced:

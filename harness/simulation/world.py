@@ -27,6 +27,7 @@ from harness.simulation.engine import SimulatedEngine
 from harness.simulation.network import SimulatedNetwork
 from harness.simulation.node import SimulatedNode
 from harness.simulation.node_clock import DRIFT_MOST_PPM, DriftingClock
+from harness.simulation.rest import unsettled
 from harness.simulation.runtime import Clock, VirtualClock
 from harness.simulation.voters import SimulatedVoter
 from harness.simulation.watch import ChosenValues, OneInstance, OrderedStarts, PausedNodes, ProvidersFirst, TrueLeases
@@ -35,9 +36,11 @@ from harness.simulation.watch_policy import (
     DependentsGoneFirst,
     OnlyTheDownAreFenced,
     PlacedWhereItMayRun,
+    RestartDelays,
     Thresholds,
     WishesOnly,
 )
+from harness.simulation.watch_reads import FreshReads
 
 __all__ = ["Drift", "Struck", "TraceLine", "World"]
 
@@ -101,6 +104,7 @@ class World:
         self.chosen = ChosenValues(
             codec=self.composition.codec, now=lambda: self.clock.now_us, told=self._violated
         )
+        self.composition.reads = FreshReads(chosen=self.chosen, told=self._violated)
         self.voters = self._make_voters()
         self._form()
         self.nodes = {spec.name: self._make_node(spec.name) for spec in topology.nodes}
@@ -139,7 +143,12 @@ class World:
             now=lambda: self.clock.now_us,
             told=self._violated,
         )
-        self.chosen.on_chosen += [paused.chose, wishes.chose, thresholds.chose, places.chose, settled.chose]
+        self.delays = RestartDelays(
+            topology, chosen=self.chosen, now=lambda: self.clock.now_us, told=self._violated
+        )
+        watchers = (paused, wishes, thresholds, places, settled, self.delays)
+        self.chosen.on_chosen += [watcher.chose for watcher in watchers]
+        self.engine.on_ended.append(self.delays.ended)
         for node in self.nodes.values():
             node.client.on_start_ordered.append(self._start_ordered)
             node.on_fence += [fences.ordered, self._fence_ordered]
@@ -207,51 +216,19 @@ class World:
         return self.unsettled()
 
     def unsettled(self) -> list[str]:
-        """What keeps the world from rest, as sentences: nodes that are not members, requests without an answer,
-        machines that do not do what the database and the requests say.
-        """
-        missing = []
-        owners: dict[str, str] = {}
-        for name, node in self.nodes.items():
-            told = node.snapshot()
-            if told is None or not told["member"] or not told["quorum"]:
-                missing.append(f"{name} is not a member with a lease")
-                continue
-            if node.requests_open:
-                missing.append(f"{name} has not answered {node.requests_open} requests")
-            if any(entry["drain"] == "InProgress" for entry in told["nodes"]):
-                missing.append(f"{name} knows of a drain under way")
-            for group in told["groups"]:
-                if group["owner"] == name:
-                    owners[group["name"]] = name
-                    missing += self._unsettled_resources(group)
-        names = [group.name for group in self.topology.groups]
-        return missing + [f"group {name} has no owner that knows of it" for name in names if name not in owners]
-
-    def _unsettled_resources(self, group: Mapping[str, Any]) -> list[str]:
-        cluster = self.chosen.newest(CLUSTER_KEY)
-        nodes = cluster.nodes if isinstance(cluster, ClusterRecord) else ()
-        everybody_paused = bool(nodes) and all(entry.paused for entry in nodes)
-        others_paused = bool(nodes) and all(entry.paused for entry in nodes if entry.name != group["owner"])
-        missing = [f"group {group['name']} is being moved"] if group["moving_to"] is not None else []
-        for resource in group["resources"]:
-            name, wanted = resource["name"], bool(resource["persistent_state"])
-            running = [box.node for box in self.engine.boxes.values() if box.machine == name and box.alive]
-            told = f"{name} on {group['owner']} is {resource['state']}, PersistentState {wanted:d}: {resource['why']}"
-            # Its policy is used up, and administrators have left it no other node: rightly Failed.
-            given_up = others_paused and resource["why"] == "it stays Failed: there is no other candidate"
-            excused = wanted and (everybody_paused or given_up)
-            if (resource["state"] == "Online") != wanted and not excused:
-                missing.append(told)
-            if resource["type"] != "virtual-machine":
-                continue
-            if bool(running) != wanted and not excused:
-                missing.append(f"machine {name} {'runs' if running else 'does not run'}; {told}")
-            if any(node != group["owner"] for node in running):
-                missing.append(f"machine {name} runs on {' and '.join(running)}; {told}")
-            if wanted not in self.administrator.may_be_wanted(name):
-                missing.append(f"{told}, which no request can have left")
-        return missing
+        """What keeps the world from rest; see `rest`."""
+        running: dict[str, list[str]] = {}
+        for box in self.engine.boxes.values():
+            if box.alive and box.machine:
+                running.setdefault(box.machine, []).append(box.node)
+        return unsettled(
+            self.topology,
+            nodes=self.nodes,
+            newest=self.chosen.newest,
+            running=running,
+            may_be_wanted=self.administrator.may_be_wanted,
+            now=lambda node: self._clock_of(node).now_us,
+        )
 
     # Voters
 
@@ -387,7 +364,7 @@ class World:
     def _start_ordered(self, container: str) -> None:
         box = self.engine.boxes.get(container)
         if box is not None:
-            for watcher in (self.starts, self.providers, self.leases, self.in_time):
+            for watcher in (self.starts, self.providers, self.leases, self.in_time, self.delays):
                 watcher.ordered(box, self.clock.now_us)
 
     def _petted(self, session: Session, lease_left_us: int) -> None:

@@ -1,0 +1,94 @@
+"""Broken clusters, continued: each ignores something that the owner of a group has said of it.
+
+They are searched in rigs where it is said: `group` and `machine` of a plant are keys of each group's document, and of
+its machine's.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from harness.cluster_service.failover import FailoverManager
+from harness.cluster_service.failure_policy import FailurePolicy
+from harness.cluster_service.messages import Action, RegisterSeen
+from harness.cluster_service.resource_control import ResourceControlManager
+from harness.model.records import GroupRecord
+from harness.simulation.plants import Plant, service_of, service_with
+
+__all__ = ["PLANTS_OF_POLICY"]
+
+
+class _AnybodyMayOwn(FailoverManager):
+    def seen(self, event: RegisterSeen) -> None:
+        record = event.record
+        assert isinstance(record, GroupRecord)
+        super().seen(event._replace(record=replace(record, spec=replace(record.spec, possible_owners=()))))
+
+
+class PossibleOwnersAreIgnored(Plant):
+    """A group is claimed by a node that is no possible owner of it (the rules of the cluster, section 5)."""
+
+    group = {"possible-owners": ["node1", "node2"]}
+    service = service_of("failover", _AnybodyMayOwn)
+
+
+class _MovesForEver(ResourceControlManager):
+    def seen(self, record: GroupRecord) -> list[Action]:
+        return super().seen(replace(record, spec=replace(record.spec, failover_threshold=100)))
+
+
+class FailoversAreNotCounted(Plant):
+    """A group that fails everywhere is moved again and again (failover-threshold; the rules, section 5)."""
+
+    group = {"failover-threshold": 1}
+    service = service_of("resource_control", _MovesForEver)
+
+
+class _Forgets(FailurePolicy):
+    """Of a resource's policy, what `given` says."""
+
+    given: dict[str, Any] = {}
+
+    def next_for(self, now: int, facts: Any, spec: Any, wanted: bool) -> list[Action]:
+        return super().next_for(now, facts, replace(spec, policy=replace(spec.policy, **self.given)), wanted)
+
+
+def _believing(**given: Any) -> Any:
+    class Weak(_Forgets):
+        pass
+
+    Weak.given = given
+
+    def weaken(managers: Any) -> None:
+        managers.resource_control._failures.__class__ = Weak
+
+    return service_with(weaken)
+
+
+class RestartsAreNotCounted(Plant):
+    """A machine is restarted in place as often as it fails (restart-threshold; the rules, section 4)."""
+
+    service = _believing(restart_threshold=100)
+
+
+class RestartDelayIsIgnored(Plant):
+    """The second restart in a row does not wait (restart-delay; the rules, section 4)."""
+
+    machine = {"restart-threshold": 3, "restart-delay": "2s", "restart-period": "30s"}
+    service = _believing(restart_delay_us=0)
+
+
+class NothingIsRetried(Plant):
+    """What has used up its policy stays Failed although its retry period is over (the rules, section 4)."""
+
+    unrest = True
+    machine = {"restart-threshold": 0, "restart-action": "restart", "retry-period-on-failure": "10s"}
+    service = _believing(retry_period_us=None)
+
+
+PLANTS_OF_POLICY: tuple[type[Plant], ...] = (
+    PossibleOwnersAreIgnored,
+    FailoversAreNotCounted,
+    RestartsAreNotCounted,
+    RestartDelayIsIgnored,
+    NothingIsRetried,
+)

@@ -1,0 +1,130 @@
+"""Searches in rigs of people's own: what their policies allow is no finding, and no rig is too small to be searched."""
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chaos.cli.main import run_command
+from chaos.search import hunt as hunting
+from chaos.search.drawing import draw_rig
+from chaos.search.hunt import Hunt
+from chaos.search.schedule_file import topology_of
+from harness.model.topology import Failback, Priority, RestartAction
+from harness.simulation.composition import Composition
+
+
+def group(*, machine: Mapping[str, Any] | None = None, **said: Any) -> dict[str, Any]:
+    return {
+        "name": "web",
+        "resources": [
+            {"name": "ip", "type": "ip-address"},
+            {"name": "vm", "type": "virtual-machine", "depends-on": ["ip"], **(machine or {})},
+        ],
+        **said,
+    }
+
+
+OTHER = {
+    "name": "mail",
+    "resources": [
+        {"name": "ip2", "type": "ip-address"},
+        {"name": "vm2", "type": "virtual-machine", "depends-on": ["ip2"]},
+    ],
+}
+IP, IP2 = {"name": "ip", "type": "ip-address"}, {"name": "ip2", "type": "ip-address"}
+VM = {"name": "vm", "type": "virtual-machine", "depends-on": ["ip"]}
+RIGS: Mapping[str, tuple[Mapping[str, Any], int]] = {
+    "as it is made by default": ({"nodes": 3, "groups": 3}, 28),
+    "two nodes and a witness": ({"nodes": 2, "witness": True, "groups": 3}, 28),
+    "a node without a vote": ({"nodes": 4, "voters": 3, "groups": 3}, 32),
+    "one node": ({"nodes": 1, "groups": [group(), OTHER]}, 0),
+    "two nodes": ({"nodes": 2, "groups": [group(), OTHER]}, 0),
+    "one vote of three": ({"nodes": 3, "voters": 1, "groups": [group(), OTHER]}, 0),
+    "no restarts": ({"nodes": 3, "groups": [group(machine={"restart-action": "none"}), OTHER]}, 10),
+    "no failovers": ({"nodes": 3, "groups": [group(machine={"restart-action": "restart"}), OTHER]}, 12),
+    "one possible owner": ({"nodes": 3, "groups": [group(**{"possible-owners": ["node1"]}), OTHER]}, 10),
+    "started when asked for": ({"nodes": 3, "groups": [group(priority="no-auto-start"), OTHER]}, 0),
+    "a group of an address alone": ({"nodes": 3, "groups": [{"name": "web", "resources": [IP]}, OTHER]}, 0),
+    "two machines on one address": (
+        {"nodes": 3, "groups": [{"name": "web", "resources": [IP, VM, {**VM, "name": "vmb"}]}]}, 61
+    ),
+    "a machine that needs a machine": (
+        {"nodes": 3, "groups": [{"name": "web", "resources": [IP, VM, {**VM, "name": "vmb", "depends-on": ["vm"]}]}]},
+        21,
+    ),
+    "either address": (
+        {"nodes": 3, "groups": [{"name": "web", "resources": [IP, IP2, {**VM, "depends-on": "[ip] or [ip2]"}]}]}, 18
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RIGS)
+def test_what_the_policies_of_a_rig_allow_is_no_finding(name: str) -> None:
+    rig, first = RIGS[name]
+
+    found = Hunt(first_seed=first, rig=rig).search(lambda hunt: hunt.runs < 6)
+
+    assert found.failure is None or found.failure.broken == ()
+    assert found.runs == 6
+
+
+def test_rigs_are_drawn_with_every_policy_that_a_group_may_have_and_half_of_them_with_none() -> None:
+    drawn = [topology_of(draw_rig(random.Random(seed))) for seed in range(200)]
+    groups = [group for topology in drawn for group in topology.groups]
+    machines = [one for group in groups for one in group.resources if one.type == "virtual-machine"]
+
+    assert all(
+        [
+            any(group.possible_owners for group in groups),
+            {group.failover_threshold for group in groups} > {0, 1, 2, 100},
+            {group.failback for group in groups} == set(Failback),
+            {group.priority for group in groups} == set(Priority),
+            {one.policy.restart_action for one in machines} == set(RestartAction),
+            any(one.policy.restart_delay_us for one in machines),
+            any(one.policy.retry_period_us == 10_000_000 for one in machines),
+            any(len(names) > 1 for one in machines for names in one.depends_on),
+            any("-vm" in name for one in machines for names in one.depends_on for name in names),
+            any(not node.voter for topology in drawn for node in topology.nodes),
+        ]
+    )
+    usual = [rig for rig in drawn if all(group.failover_threshold == 100 for group in rig.groups)]
+    assert len(usual) > len(drawn) // 3
+
+
+def test_a_rig_without_a_machine_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "rig.yaml"
+    file.write_text("nodes: 3\ngroups: []\n")
+
+    assert run_command(["search", "--topology", str(file), "--runs", "1"]) == 2
+    assert "a rig without a machine" in capsys.readouterr().err
+
+
+class _Breaks(Composition):
+    def acceptor(self) -> Any:
+        raise RuntimeError("the disk of the developer")
+
+
+def test_a_defect_is_found_with_the_seed_that_shows_it() -> None:
+    found = Hunt(first_seed=7, parts=_Breaks).search(lambda hunt: hunt.runs < 3)
+
+    assert found.failure is not None
+    assert found.failure.defect
+    assert found.failure.schedule.seed == 7
+    assert found.failure.broken[0].startswith("a defect: RuntimeError: the disk of the developer (test_own_rigs.py:")
+
+
+def test_the_schedule_of_a_defect_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_arguments: Any) -> Any:
+        raise AssertionError("two managers feed each other")
+
+    monkeypatch.setattr(hunting, "play", broken)
+
+    assert run_command(["search", "--seed", "9", "--runs", "1", "--jobs", "1", "--out", str(tmp_path)]) == 1
+
+    assert "broken by seed 9: a defect: AssertionError: two managers feed each other" in capsys.readouterr().out
+    assert (tmp_path / "schedule-9.yaml").exists()
