@@ -10,6 +10,7 @@ for a whole lease are believed: after a common stall everybody looks expired to 
 finding 7).
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from harness.database.protocol import BeatAnswer
@@ -52,11 +53,13 @@ class LeaseView:
         self._majority = voter_set.majority
         self._lives = dict(voter_set.members)
         self._voters = {name: _Voter() for name in voter_set.members}
+        self._expected_us: dict[str, int] = {}
         self._live_since_us: int | None = None
         self.end_us: int | None = None
         """When the own lease ends; None while a majority has not counted a renewal yet."""
         if before is not None:
             self._live_since_us, self.end_us = before._live_since_us, before.end_us
+            self._expected_us = before._expected_us
             for name, incarnation in voter_set.members.items():
                 if before._lives.get(name) == incarnation:
                     self._voters[name] = replace(before._voters[name], counted_us=None)
@@ -113,6 +116,20 @@ class LeaseView:
             self._voters[voter].unbroken_since_us = None
             self.breaks += 1
 
+    def expect(self, now: int, sessions: Collection[str]) -> None:
+        """These are the others that are Up; those that were not before begin to renew."""
+        self._expected_us = {session: self._expected_us.get(session, now) for session in sessions}
+
+    def _heard_us(self, voter: _Voter, session: str) -> int:
+        """When a voter that is an unbroken witness saw that session renew last. One of which it never heard, since it
+        is watched and since the session is known, counts from there, and gets its time to begin.
+        """
+        peer = voter.peers.get(session)
+        if peer is not None:
+            return peer.renewed_us
+        assert voter.unbroken_since_us is not None
+        return max(voter.unbroken_since_us, self._expected_us.get(session, 0)) + self._patience_us
+
     def may_judge(self, now: int) -> bool:
         """Whether this node may call others lost: its own lease is live and has been for a whole lease."""
         end = self.end_us
@@ -129,10 +146,7 @@ class LeaseView:
         for voter in self._voters.values():
             if voter.unbroken_since_us is None or now - voter.unbroken_since_us < self.lease_us:
                 continue
-            peer = voter.peers.get(session)
-            # A session that this voter never heard of since it is watched counts from the start of the watch.
-            renewed_us = peer.renewed_us if peer is not None else voter.unbroken_since_us + self._patience_us
-            saying += voter.polled_us - renewed_us >= self.lease_us
+            saying += voter.polled_us - self._heard_us(voter, session) >= self.lease_us
         return saying >= self._majority
 
     def expires_us(self, session: str) -> int | None:
@@ -141,9 +155,7 @@ class LeaseView:
         for voter in self._voters.values():
             if voter.unbroken_since_us is None:
                 continue
-            peer = voter.peers.get(session)
-            renewed_us = peer.renewed_us if peer is not None else voter.unbroken_since_us + self._patience_us
-            times.append(max(renewed_us, voter.unbroken_since_us))
+            times.append(max(self._heard_us(voter, session), voter.unbroken_since_us))
         if len(times) < self._majority:
             return None
         times.sort()

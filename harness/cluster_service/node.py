@@ -148,6 +148,7 @@ class NodeManager:
                 self._leases = LeaseView(
                     voter_set=event.voter_set, lease_us=self._settings.lease_us, before=self._leases
                 )
+                self._leases.expect(now, self._peers)
                 self._next_beat_us = now
             case VoterAnswered(reply=BeatAnswer() as answer) if event.number in self._beats:
                 self._answered(now, event, answer)
@@ -300,6 +301,8 @@ class NodeManager:
             for entry in record.nodes
             if entry.state is SessionState.UP and entry.session is not None and entry.session != self._session
         )
+        if self._leases is not None:
+            self._leases.expect(now, self._peers)
         self._fence_pending = any(
             entry.state is SessionState.DOWN and not entry.fenced for entry in record.nodes
         )

@@ -46,8 +46,10 @@ __all__ = [
 
 
 class Plant(Composition):
-    """A composition with one weak rule. `fencing` is the mode in which the rule matters, `group` and `machine` what is
-    said of each group and its machine in the rig where it does; `among` are the kinds of fault to draw from, the
+    """A composition with one weak rule, and in which rig it is searched.
+
+    `fencing` is the mode in which the rule matters; `group` and `machine` are what is said of each group and its
+    machine, `second_address` whether there is another that would do; `among` are the kinds of fault to draw from, the
     default mix unless said otherwise. `unrest`: what it breaks shows in that the cluster does not come to rest.
     """
 
@@ -55,6 +57,7 @@ class Plant(Composition):
     unrest = False
     group: Mapping[str, Any] = {}
     machine: Mapping[str, Any] = {}
+    second_address = False
     among: tuple[FaultKind, ...] = ()
 
 

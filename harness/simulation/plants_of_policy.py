@@ -31,6 +31,23 @@ class PossibleOwnersAreIgnored(Plant):
     service = service_of("failover", _AnybodyMayOwn)
 
 
+class _NoAlternatives(ResourceControlManager):
+    def seen(self, record: GroupRecord) -> list[Action]:
+        specs = tuple(
+            replace(spec, depends_on=tuple((name,) for names in spec.depends_on for name in names))
+            for spec in record.spec.resources
+        )
+        return super().seen(replace(record, spec=replace(record.spec, resources=specs)))
+
+
+class AlternativesAreAllNeeded(Plant):
+    """Of two addresses of which one would do, a machine waits for both (the rules of the cluster, section 4)."""
+
+    unrest = True
+    second_address = True
+    service = service_of("resource_control", _NoAlternatives)
+
+
 class _MovesForEver(ResourceControlManager):
     def seen(self, record: GroupRecord) -> list[Action]:
         return super().seen(replace(record, spec=replace(record.spec, failover_threshold=100)))
@@ -87,6 +104,7 @@ class NothingIsRetried(Plant):
 
 PLANTS_OF_POLICY: tuple[type[Plant], ...] = (
     PossibleOwnersAreIgnored,
+    AlternativesAreAllNeeded,
     FailoversAreNotCounted,
     RestartsAreNotCounted,
     RestartDelayIsIgnored,

@@ -25,3 +25,15 @@ def test_an_empty_voter_passes_for_another_where_no_access_list_names_it() -> No
     schedule = read_schedule(path.read_text(encoding="utf-8"), name=str(path))
 
     assert "is not a member" in broken_by(play(schedule, _TakesEverybody))[0]
+
+
+def test_a_session_has_time_to_be_heard_of_before_it_is_declared_down() -> None:
+    path = Path(__file__).parent / "found" / "a-newcomer-taken-for-lost.yaml"
+    schedule = read_schedule(path.read_text(encoding="utf-8"), name=str(path))
+
+    trace = play(schedule).world.trace
+
+    joined = {line.fields["session"]: line.at_us for line in trace if line.event == "node-joined"}
+    down = [line for line in trace if line.event == "node-declared-down"]
+    assert down
+    assert all(line.at_us - joined[line.fields["session"]] >= 2_000_000 for line in down)

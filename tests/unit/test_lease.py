@@ -142,3 +142,22 @@ def test_a_first_renewal_that_brings_the_end_nearer_is_told() -> None:
 
     assert leases.expires_us("peer") < never_seen_to_renew  # type: ignore[operator]
     assert leases.breaks > before
+
+
+def test_a_session_that_has_just_become_known_gets_its_time_to_be_heard_of() -> None:
+    leases = view()
+    for step in range(20):
+        beat(leases, step * BEAT, old=(step, 0))
+    joined = 19 * BEAT
+
+    assert leases.expired(joined, "never announced")
+    leases.expect(joined, ["old", "new"])
+
+    assert not leases.expired(joined + 1, "new")
+    expires = leases.expires_us("new")
+    assert expires == joined + 3 * LEASE
+    for step in range(20, 33):
+        beat(leases, step * BEAT, old=(step, 0))
+        assert leases.expired(step * BEAT, "new") == (step * BEAT >= expires)
+    leases.expect(32 * BEAT, ["old", "new"])
+    assert leases.expired(32 * BEAT, "new")
