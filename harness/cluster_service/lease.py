@@ -37,8 +37,8 @@ class _Voter:
 class LeaseView:
     """The leases of one voter set. Times in microseconds of the node's boot-time clock.
 
-    A session that was never seen to renew since this view was made gets two leases more: after a common cold start
-    it is a node that still boots, and fencing it would only make it boot again.
+    A session that was never seen to renew, since this view was made and since it is known to be Up, gets two leases
+    more: after a common cold start it is a node that still boots, and fencing it would only make it boot again.
 
     `before` is the view of the set before. A lease is counted over the set of the version that it was renewed under:
     its end stays, and renewals under two sets never make one together. What the voters that stay have told of others

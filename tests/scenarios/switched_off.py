@@ -20,7 +20,7 @@ from harness.model.administrative_changes import RequestState
 from harness.model.changes import SetPersistentState
 from harness.model.host import EntryPoint
 from harness.model.host import Why as ReasonOfCall
-from harness.model.records import GroupRecord
+from harness.model.records import GroupRecord, SessionState
 from harness.model.topology import Failback, RestartAction
 from harness.simulation.composition import Composition
 from harness.simulation.plants import (
@@ -57,6 +57,17 @@ def _with(manager: str, weak: type) -> type[Composition]:
 class _NobodyIsLost(MembershipManager):
     def _declare_lost(self, _now: int) -> list[Action]:
         return []
+
+
+class _RecoversFromOneLoss(FailoverManager):
+    """Takes over what the first node that is lost has left, and looks no further."""
+
+    def _claim_orphans(self, now: int) -> list[Action]:
+        lost: set[Any] = self.__dict__.setdefault("_lost_so_far", set())
+        if self._membership.cluster is not None:
+            down = [entry for entry in self._membership.cluster.nodes if entry.state is SessionState.DOWN]
+            lost.update(entry.session for entry in down)
+        return super()._claim_orphans(now) if len(lost) < 2 else []
 
 
 class _AsksOnce(DatabaseManager):
@@ -248,7 +259,7 @@ SWITCHED_OFF: dict[str, type[Composition]] = {
     "tried-again-after-the-retry-period": _policy(retry_period_us=None),
     "witness-keeps-the-majority": _WitnessIsSilent,
     "all-networks-lost": MinorityKeepsItsLease,
-    "claimant-lost-during-the-failover": _with("membership", _NobodyIsLost),
+    "claimant-lost-during-the-failover": _with("failover", _RecoversFromOneLoss),
     "database-unreadable": MinorityKeepsItsLease,
     "failed-stays-failed": _with("resource_control", _MovesForEver),
     "late-start": _NothingIsRemoved,
