@@ -65,15 +65,10 @@ def rig_of(plant: type[Plant]) -> Mapping[str, Any]:
 def _group(number: int, plant: type[Plant]) -> Mapping[str, Any]:
     vm, ip = f"vm{number}", f"ip{number}"
     policy = {"restart-threshold": 1, "restart-period": "10s", **plant.machine}
-    return {
-        "name": f"web{number}",
-        "failover-threshold": 100,
-        **plant.group,
-        "resources": [
-            {"name": ip, "type": "ip-address"},
-            {"name": vm, "type": "virtual-machine", "depends-on": [ip], **policy},
-        ],
-    }
+    addresses = [{"name": name, "type": "ip-address"} for name in (ip, f"{ip}-b")[: 1 + plant.second_address]]
+    needs = " or ".join(f"[{address['name']}]" for address in addresses)
+    machine = {"name": vm, "type": "virtual-machine", "depends-on": needs, **policy}
+    return {"name": f"web{number}", "failover-threshold": 100, **plant.group, "resources": [*addresses, machine]}
 
 
 def search(plant: type[Plant], budget: int = BUDGET) -> tuple[int, Schedule | None]:

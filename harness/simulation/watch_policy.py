@@ -148,9 +148,11 @@ class PlacedWhereItMayRun:
 
 
 class RestartDelays:
-    """Hook `chose` to the chosen values, `ended` to the engine's ends and `ordered` to every node's way to its engine.
+    """Hook `chose` to the chosen values, `ended` to the engine's ends, `lapsed` to the ends of leases and `ordered` to
+    every node's way to its engine.
 
     A start is a restart when its machine ended on that node under the owner of now, and a restart was recorded since.
+    A node whose lease has lapsed begins anew: what has failed before is started, and not restarted.
     """
 
     SLOWEST = 0.98
@@ -190,6 +192,10 @@ class RestartDelays:
         if box.machine in self._delays_us:
             record = self._record_of(box)
             self._ended[box.machine] = at_us, box.node, record.epoch if record is not None else -1
+
+    def lapsed(self, node: str) -> None:
+        """The lease of that node has ended, and it learns everything afresh."""
+        self._ended = {machine: end for machine, end in self._ended.items() if end[1] != node}
 
     def ordered(self, box: SimulatedContainer, now_us: int) -> None:
         """Somebody orders that container to start."""

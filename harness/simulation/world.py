@@ -278,6 +278,8 @@ class World:
     def record(self, node: str, component: str, event: str, fields: Mapping[str, Any]) -> None:
         """Write one line of the trace."""
         line = TraceLine(self.clock.now_us, node, component, event, dict(fields))
+        if event == "lease-lapsed":
+            self.delays.lapsed(node)
         self.trace.append(line)
         for listener in self.listeners:
             listener(line)
