@@ -114,12 +114,12 @@ class Activities:
     async def _inject(self, activity: Activity, call: FaultCall, phase: Phase) -> _Outcome:
         if isinstance(call.target, FromRegister) and call.target.register not in self.registers:
             reason = f"${{{call.target.register}}} was never written: that step was not reached"
-            return self._not_injected(activity, phase, reason)
+            return self._not_done(activity, phase, reason)
         self._terminal.waiting(f"{activity.name}: {call.fault} on {call.target}")
         try:
             injected = await self._injector.inject(call, self.registers)
         except NotInjected as error:
-            return self._not_injected(activity, phase, str(error))
+            return self._not_done(activity, phase, str(error))
         if activity.register:
             self.registers[activity.register] = injected.target
         receipt, on = injected.receipt, ", ".join(injected.targets)
@@ -138,9 +138,9 @@ class Activities:
             command = Command(subject=call.subject, name=str(named[0]), verb=call.verb, arguments=arguments)
             said = await self._arena.request(command)
         except Unresolved as missing:
-            return self._not_carried_out(activity, phase, f"{call}: {missing}")
+            return self._not_done(activity, phase, f"{call}: {missing}")
         except (RequestRefused, HarnessError) as refusal:
-            return self._not_carried_out(activity, phase, str(refusal))
+            return self._not_done(activity, phase, str(refusal))
         return _Outcome(outcome="succeeded", output=str(command), reason=said)
 
     async def _named(self, value: str | bool | Target) -> str | bool:
@@ -149,24 +149,15 @@ class Activities:
         return (await self._injector.resolve(value, TargetKind.NODE, self.registers))[0]
 
     @staticmethod
-    def _not_injected(activity: Activity, phase: Phase, reason: str) -> _Outcome:
+    def _not_done(activity: Activity, phase: Phase, reason: str) -> _Outcome:
         """A cure that finds nothing to cure is fine; a missing fault of the method makes the run prove nothing, unless
         the file says that it may be missing.
         """
-        return Activities._missing(activity, phase, reason, f"not injected: {reason}")
-
-    @staticmethod
-    def _not_carried_out(activity: Activity, phase: Phase, reason: str) -> _Outcome:
-        """The same of a command."""
-        return Activities._missing(activity, phase, reason, f"not carried out: {reason}")
-
-    @staticmethod
-    def _missing(activity: Activity, phase: Phase, reason: str, told: str) -> _Outcome:
         if phase is Phase.ROLLBACKS or activity.if_possible:
             return _Outcome(outcome="skipped", reason=reason)
-        return _Outcome(
-            outcome="failed", reason=reason, finding=Finding(kind=FindingKind.INCONCLUSIVE, reason=told)
-        )
+        what = "not injected" if isinstance(activity.call, FaultCall) else "not carried out"
+        finding = Finding(kind=FindingKind.INCONCLUSIVE, reason=f"{what}: {reason}")
+        return _Outcome(outcome="failed", reason=reason, finding=finding)
 
     async def _probe(
         self, activity: Activity, call: ProbeCall, phase: Phase, *, sleep: Sleep, patient: bool

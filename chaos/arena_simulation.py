@@ -298,12 +298,10 @@ class SimulatedArena:
 
     async def request(self, command: Command) -> str:
         """Of whichever node can carry it out."""
+        snapshots = self._snapshots()
+        standing = self._merged(snapshots)
         return await ask_cluster(
-            self._there,
-            command,
-            runtime=self._runtime,
-            standing=self._standing(),
-            answering=self._snapshots(),
+            self._there, command, runtime=self._runtime, standing=standing, answering=snapshots
         )
 
     async def settle(self) -> None:
@@ -357,8 +355,11 @@ class SimulatedArena:
 
     def _standing(self) -> Standing:
         """As `harness.rig` puts it together: each node that answers tells what it knows."""
+        return self._merged(self._snapshots())
+
+    def _merged(self, snapshots: Mapping[str, Mapping[str, Any]]) -> Standing:
         world = self._there
-        return merge(world.topology, {name: self._power(name) for name in world.nodes}, self._snapshots())
+        return merge(world.topology, {name: self._power(name) for name in world.nodes}, snapshots)
 
     def _snapshots(self) -> dict[str, Mapping[str, Any]]:
         return {

@@ -35,8 +35,7 @@ class FaultReader:
     def __init__(self, targets: TargetReader, *, topology: Topology | None) -> None:
         """`topology` is None when it was refused: then names are taken as they are."""
         self._targets = targets
-        witness = topology.witness if topology else None
-        self._peers = [node.name for node in (*topology.nodes, *([witness] if witness else []))] if topology else None
+        self._peers = [spec.name for spec in topology.everybody] if topology else None
 
     def read(self, provider: Section) -> FaultCall | None:
         """The fault, or None when it cannot be made sense of; everything wrong with it has been refused."""

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 
 from chaos.arena import Command
 from harness.cluster_service.messages import Answer
+from harness.coordination import result_of
 from harness.ports import DeadlinePassed, Pending, Runtime
 from harness.rig.cluster_request import REQUEST_LIMIT_S, Asking, Question, who_to_ask
 from harness.rig.standing import Standing
@@ -36,14 +37,9 @@ async def ask_cluster(
         if not taken:
             asking.unreachable(node, "takes no request")
             continue
-
         try:
-            told = await runtime.within(REQUEST_LIMIT_US, _result(answered))
+            told = await runtime.within(REQUEST_LIMIT_US, result_of(answered))
         except DeadlinePassed as error:
             raise asking.unanswered(f"{node}: {error}") from error
         if asking.is_done(node, told.code.value, told.message, owner=str(told.result.get("owner", ""))):
             return told.message
-
-
-async def _result(answered: Pending[Answer]) -> Answer:
-    return await answered

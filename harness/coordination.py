@@ -7,11 +7,13 @@ any point, because a simulated process may be killed, and a live call abandoned 
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.ports import DeadlinePassed, Pending, Runtime
 
-__all__ = ["Mutex", "Signal", "all_of"]
+__all__ = ["Mutex", "Signal", "all_of", "result_of"]
+
+T = TypeVar("T")
 
 
 class Mutex:
@@ -82,7 +84,7 @@ class Signal:
                 return False
             # Registered before anything else can run: a `notify` between look and wait must not be lost.
             try:
-                await self._runtime.within(left_us, _result_of(self._registered()))
+                await self._runtime.within(left_us, result_of(self._registered()))
             except DeadlinePassed:
                 return holds()
         return True
@@ -112,5 +114,6 @@ async def all_of(runtime: Runtime, coroutines: Iterable[Coroutine[Any, Any, None
     return [errors[index] for index in sorted(errors)]
 
 
-async def _result_of(pending: Pending[None]) -> None:
-    await pending
+async def result_of(pending: Pending[T]) -> T:
+    """Its result, as a coroutine for whom nothing else will do."""
+    return await pending

@@ -98,8 +98,7 @@ class Cuts:
         self._client = client
         self._rig = topology.rig
         self._addresses = {node.name: node.address for node in topology.nodes}
-        witness = [topology.witness] if topology.witness is not None else []
-        self._peers = self._addresses | {node.name: node.address for node in witness}
+        self._peers = {spec.name: spec.address for spec in topology.everybody}
         # Two who lay the same rules at once would lay them twice.
         self._locks = {node.name: threading.Lock() for node in topology.nodes}
         self._cuts: dict[str, _Cut] = {}

@@ -59,7 +59,7 @@ def _cut(planned: Planned, rig: Topology) -> list[tuple[int, _Provider]]:
     """Each pair at one of the two, which is a node: in a witness nothing can be laid."""
     nodes = [node.name for node in rig.nodes]
     peers: dict[str, list[str]] = {}
-    for one, other in cut_links(planned, nodes + [node.name for node in rig.voters if node.name not in nodes]):
+    for one, other in cut_links(planned, [spec.name for spec in rig.everybody]):
         if one in nodes and one not in peers.get(other, ()):
             peers.setdefault(one, []).append(other)
     cuts = [_fault("node.isolate", one, planned.duration_us, **{"from": others}) for one, others in peers.items()]

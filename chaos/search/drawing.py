@@ -20,8 +20,6 @@ FEWER_VOTES = 0.3
 """How many of the larger rigs have nodes without a vote."""
 BY_CIRCLE = 0.5
 """How many of the rigs with more nodes than watch a circle divide the watch, as large clusters do."""
-
-
 OF_A_POLICY = 0.5
 """How many rigs have policies that differ from the usual ones, group by group; in the others whatever can be recovered
 is, so that rest means that everything runs.

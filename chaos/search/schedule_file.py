@@ -32,7 +32,7 @@ from harness.simulation.fault_kinds import (
 from harness.simulation.faults import machine_names
 from harness.simulation.schedule import FAULTS_END_US
 
-__all__ = ["FORMAT", "Schedule", "read_schedule", "topology_of", "write_schedule"]
+__all__ = ["FORMAT", "Schedule", "read_schedule", "targets_of", "topology_of", "write_schedule"]
 
 FORMAT = 1
 RIG = "sim"
@@ -108,7 +108,7 @@ def _fault(section: Section, topology: Topology) -> Planned:
     elif kind in NOT_UNDER_SELF and topology.settings.fencing.value == "self":
         section.refuse("fault", f"{kind} cannot be survived with fencing: self", "fencing: power")
     target = section.text("target", "")
-    known = _targets(kind, topology)
+    known = targets_of(kind, topology)
     if word in kinds and target not in known:
         section.refuse("target", f"{kind} has no target {target!r} in this rig", f"one of {', '.join(known)}")
     planned = Planned(
@@ -121,7 +121,8 @@ def _fault(section: Section, topology: Topology) -> Planned:
     return planned
 
 
-def _targets(kind: FaultKind, topology: Topology) -> list[str]:
+def targets_of(kind: FaultKind, topology: Topology) -> list[str]:
+    """Whom such a fault may be aimed at in that rig."""
     nodes = [node.name for node in topology.nodes]
     if kind in ABOUT_MACHINES:
         return machine_names(topology)

@@ -12,11 +12,11 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from chaos.search.hunt import Parts, broken_by, play
-from chaos.search.schedule_file import Schedule, topology_of
+from chaos.search.schedule_file import Schedule, targets_of, topology_of
 from harness.errors import UsageError
 from harness.model.topology import ResourceSpec, Topology
 from harness.simulation.composition import Composition
-from harness.simulation.fault_kinds import ABOUT_MACHINES, NEEDS_ANOTHER, OF_VOTERS, FaultKind, Planned
+from harness.simulation.fault_kinds import ABOUT_MACHINES, FaultKind, Planned, has_others
 from harness.simulation.faults import machine_names
 
 __all__ = ["Shrinking"]
@@ -112,7 +112,7 @@ class _Names:
 
     def __init__(self, topology: Topology) -> None:
         names = {group.name for group in topology.groups} | set(_resources(topology))
-        names |= {node.name for node in (*topology.nodes, *topology.voters)}
+        names |= {spec.name for spec in topology.everybody}
         anyone = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
         self._anyone = re.compile(rf"(?<![a-z0-9])(?:{anyone})(?![a-z0-9])")
 
@@ -279,16 +279,8 @@ def _candidate(rig: Mapping[str, Any], schedule: Schedule) -> Schedule | None:
 
 def _has_target(fault: Planned, topology: Topology) -> bool:
     """Whether it can strike there, and has something to do."""
-    if fault.kind in ABOUT_MACHINES:
-        return fault.target in machine_names(topology)
-    node, _, group = fault.target.partition("/")
-    nodes, voters = {spec.name for spec in topology.nodes}, {spec.name for spec in topology.voters}
-    if fault.kind is FaultKind.COMMAND:
-        groups = {spec.name for spec in topology.groups}
-        return node in nodes and (group in groups or (not group and bool(groups)))
-    if fault.kind is FaultKind.MISROUTED and len(voters) < 2:
+    if fault.kind is FaultKind.COMMAND and not topology.groups:
         return False
     if fault.kind is FaultKind.WITNESS_KILL and topology.witness is None:
         return False
-    alone = fault.kind in NEEDS_ANOTHER and len(nodes | voters) < 2
-    return node in (nodes & voters if fault.kind in OF_VOTERS else nodes) and not alone
+    return fault.target in targets_of(fault.kind, topology) and has_others(fault.kind, topology)

@@ -114,8 +114,7 @@ class MembershipManager:
 
     def next_wake(self, now: int) -> int | None:
         """When the next look at an unformed cluster, or the turn to declare somebody, is due."""
-        turn_us = self._turns.next_wake(now, "declare")
-        return turn_us if self._poll_us is None else soonest(now, [self._poll_us, turn_us])
+        return soonest(now, [self._poll_us, self._turns.next_wake(now, "declare")])
 
     def _see_cluster(self, now: int, event: RegisterSeen) -> list[Action]:
         if not isinstance(event.record, ClusterRecord):

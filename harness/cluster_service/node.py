@@ -107,13 +107,13 @@ class NodeManager:
 
     def lease_live(self, now: int) -> bool:
         """Whether this node holds a lease right now."""
-        leases = self._leases
-        return leases is not None and leases.end_us is not None and now < leases.end_us
+        end = self.lease_end_us()
+        return end is not None and now < end
 
     def lapsed(self, now: int) -> bool:
         """Whether there was a lease and it has ended."""
-        leases = self._leases
-        return leases is not None and leases.end_us is not None and now >= leases.end_us
+        end = self.lease_end_us()
+        return end is not None and now >= end
 
     def may_judge(self, now: int) -> bool:
         """Whether this node may call other sessions lost."""
@@ -310,7 +310,7 @@ class NodeManager:
         self._next_beat_us = min(self._next_beat_us, now)
 
     def _pet(self, now: int) -> list[Action]:
-        end = self._leases.end_us if self._leases is not None else None
+        end = self.lease_end_us()
         if end is None:
             return [Pet(guests_end_us=0, node_ends_us=now + BOOT_GRACE_US)]
         if end <= self._petted_us:

@@ -14,7 +14,7 @@ from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import Action, Event, HostReported, Tick, VoterAnswered
 from harness.cluster_service.node import NodeManager
 from harness.cluster_service.program_watch import ProgramWatch
-from harness.cluster_service.turns import NEVER_US
+from harness.cluster_service.turns import NEVER_US, soonest
 from harness.cluster_service.voter_set import VoterSetManager
 from harness.database.protocol import BeatAnswer, HelloAnswer, Refused
 
@@ -41,13 +41,9 @@ class Rest:
 
     def reckon(self, now: int, *, leased: bool, database_us: int | None) -> None:
         """Every manager has taken a fact in: when to look again by itself, and until when to rest."""
-        others_us = NEVER_US
-        look_us = self.look.wake_us
-        for wake_us in (look_us, self.membership.next_wake(now), self.voter_set.next_wake(now)):
-            if wake_us is not None and now < wake_us < others_us:
-                others_us = wake_us
-        self._without_database_us = others_us
-        waits = look_us is not None and look_us <= now
+        others = self.look.wake_us, self.membership.next_wake(now), self.voter_set.next_wake(now)
+        self._without_database_us = soonest(now, others) or NEVER_US
+        waits = self.look.wake_us is not None and self.look.wake_us <= now
         if waits or not leased or not self.membership.may_act(now) or not self.node.all_alive(now):
             self._until_us = 0
         else:

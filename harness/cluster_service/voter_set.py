@@ -157,8 +157,7 @@ class VoterSetManager:
 
     def next_wake(self, now: int) -> int | None:
         """When a call, a look or a turn is due."""
-        wake_us = self._looking.wake_us
-        return wake_us if wake_us is not None and wake_us > now else None
+        return soonest(now, [self._looking.wake_us])
 
     @property
     def has_news(self) -> bool:

@@ -184,7 +184,11 @@ class Topology:
     witness: NodeSpec | None = None
 
     @property
+    def everybody(self) -> tuple[NodeSpec, ...]:
+        """The nodes, then the witness, which runs a voter and nothing else."""
+        return (*self.nodes, self.witness) if self.witness is not None else self.nodes
+
+    @property
     def voters(self) -> tuple[NodeSpec, ...]:
-        """Whoever has a vote, in order: nodes, then the witness, which runs a voter and nothing else."""
-        nodes = tuple(node for node in self.nodes if node.voter)
-        return (*nodes, self.witness) if self.witness is not None else nodes
+        """Whoever has a vote, in that order."""
+        return tuple(spec for spec in self.everybody if spec.voter)

@@ -4,6 +4,8 @@ import random
 from dataclasses import dataclass
 from enum import StrEnum
 
+from harness.model.topology import Topology
+
 __all__ = [
     "ABOUT_MACHINES",
     "BEFALLS_NODES",
@@ -12,7 +14,6 @@ __all__ = [
     "DISTURBS_STARTS",
     "ENDS_NODES",
     "HURTS_VOTERS",
-    "NEEDS_ANOTHER",
     "NOT_UNDER_SELF",
     "OF_VOTERS",
     "ONLY_ABOUT_SETS",
@@ -20,6 +21,7 @@ __all__ = [
     "THEMES",
     "FaultKind",
     "Planned",
+    "has_others",
 ]
 
 
@@ -129,8 +131,7 @@ CUTS = frozenset(
 HURTS_VOTERS = frozenset(kind for kind in FaultKind if kind.value.startswith("voter."))
 OF_VOTERS = HURTS_VOTERS | {FaultKind.CLOCK_STEP, FaultKind.MISROUTED}
 """What concerns nodes with a vote only."""
-NEEDS_ANOTHER = frozenset({FaultKind.PARTIAL, FaultKind.BRIDGE, FaultKind.RING})
-"""What needs somebody beside the target."""
+_NEEDS_ANOTHER = frozenset({FaultKind.PARTIAL, FaultKind.BRIDGE, FaultKind.RING})
 ENDS_NODES = frozenset({FaultKind.POWER_OFF, FaultKind.RESET, FaultKind.FREEZE, FaultKind.ISOLATE})
 """What a node does not survive as a member, if it lasts."""
 
@@ -178,6 +179,13 @@ THEMES: tuple[frozenset[FaultKind], ...] = (
 """What meets its like: starts and ends that go wrong while nodes go, the voter set, rounds with the voters,
 machines.
 """
+
+
+def has_others(kind: FaultKind, topology: Topology) -> bool:
+    """Whether that rig has whom such a fault needs beside its target."""
+    if kind in _NEEDS_ANOTHER:
+        return len(topology.everybody) > 1
+    return kind is not FaultKind.MISROUTED or len(topology.voters) > 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,8 +112,7 @@ def _step(world: World, fault: Planned) -> None:
 
 
 def _everybody(world: World) -> list[str]:
-    """The nodes and the witness."""
-    return [*world.nodes, *(name for name in world.voters if name not in world.nodes)]
+    return [spec.name for spec in world.topology.everybody]
 
 
 def _others(world: World, node: str) -> list[str]:
@@ -202,12 +201,20 @@ def _late_accept(world: World, fault: Planned) -> None:
     that must be written, and that nobody asks for again, comes with it.
     """
     world.nodes[fault.target].crash_service_accepting(2 * fault.duration_us)
-    for group in world.topology.groups:
-        machines = machine_names(replace(world.topology, groups=(group,)))
-        if any(box.node == fault.target for name in machines for box in world.instances.running(name)):
-            verb = fault.choice.choice(("group.offline", "group.move"))
-            world.administrator.ask(fault.target, verb, {"group": group.name})
-            break
+    here = _running_on(world, fault.target)
+    groups = [group.name for group in world.topology.groups if any(spec.name in here for spec in group.resources)]
+    if groups:
+        verb = fault.choice.choice(("group.offline", "group.move"))
+        world.administrator.ask(fault.target, verb, {"group": groups[0]})
+
+
+def _running_on(world: World, node: str) -> list[str]:
+    """The machines that run there."""
+    return [
+        name
+        for name in machine_names(world.topology)
+        if any(box.node == node for box in world.instances.running(name))
+    ]
 
 
 def _driver(world: World, fault: Planned) -> None:
@@ -261,12 +268,7 @@ def _lost_answer(world: World, fault: Planned) -> None:
 def _late_start(world: World, fault: Planned) -> None:
     """The engine carries out starts late; something that must be started comes with it."""
     world.nodes[fault.target].client.hold_starts(world.clock.now_us + fault.duration_us)
-    here = [
-        name
-        for name in machine_names(world.topology)
-        if any(box.node == fault.target for box in world.instances.running(name))
-    ]
-    for name in here[: 1 + fault.duration_us % 2]:
+    for name in _running_on(world, fault.target)[: 1 + fault.duration_us % 2]:
         _crash(world, replace(fault, target=name))
 
 

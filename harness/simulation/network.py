@@ -144,21 +144,14 @@ class SimulatedNetwork:
     def send(self, source: str, destination: str, arrive: Callable[[], None]) -> None:
         """Call `arrive` at the destination after a while: once, not at all, or twice."""
         if source == destination:
-            least, most = LOCAL_DELAY_US
-        else:
-            if self._links or self._isolated:
-                if not self.passes(source, destination):
-                    return
-                trouble = self._links.get((source, destination))
-                if trouble is not None:
-                    self._send_over(trouble, arrive)
-                    return
-            least, most = USUAL_DELAY_US
-        clock = self._clock
-        clock.at(clock.now_us + least + int(self._rng.random() * (most - least)), arrive)
-
-    def _send_over(self, trouble: Trouble, arrive: Callable[[], None]) -> None:
-        if not self._befalls(trouble.loss):
+            self._arrive_after(LOCAL_DELAY_US, arrive)
+            return
+        if (self._links or self._isolated) and not self.passes(source, destination):
+            return
+        trouble = self._links.get((source, destination)) if self._links else None
+        if trouble is None:
+            self._arrive_after(USUAL_DELAY_US, arrive)
+        elif not self._befalls(trouble.loss):
             self._arrive_after(self._delay(trouble), arrive)
             if self._befalls(trouble.double):
                 self._arrive_after(SLOW_DELAY_US, arrive)

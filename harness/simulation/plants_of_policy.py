@@ -4,6 +4,7 @@ They are searched in rigs where it is said: `group` and `machine` of a plant are
 its machine's.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +12,20 @@ from harness.cluster_service.failover import FailoverManager
 from harness.cluster_service.failure_policy import FailurePolicy
 from harness.cluster_service.messages import Action, RegisterSeen
 from harness.cluster_service.resource_control import ResourceControlManager
+from harness.cluster_service.service import ClusterService
 from harness.model.records import GroupRecord
 from harness.simulation.plants import Plant, service_of, service_with
 
-__all__ = ["PLANTS_OF_POLICY"]
+__all__ = [
+    "PLANTS_OF_POLICY",
+    "AlternativesAreAllNeeded",
+    "FailoversAreNotCounted",
+    "NothingIsRetried",
+    "PossibleOwnersAreIgnored",
+    "RestartDelayIsIgnored",
+    "RestartsAreNotCounted",
+    "with_policy",
+]
 
 
 class _AnybodyMayOwn(FailoverManager):
@@ -69,7 +80,9 @@ class _Forgets(FailurePolicy):
         return super().next_for(now, facts, replace(spec, policy=replace(spec.policy, **self.given)), wanted)
 
 
-def _believing(**given: Any) -> Any:
+def with_policy(**given: Any) -> Callable[..., ClusterService]:
+    """What makes a service that takes this for every resource's policy, whatever was said of it."""
+
     class Weak(_Forgets):
         pass
 
@@ -84,14 +97,14 @@ def _believing(**given: Any) -> Any:
 class RestartsAreNotCounted(Plant):
     """A machine is restarted in place as often as it fails (restart-threshold; the rules, section 4)."""
 
-    service = _believing(restart_threshold=100)
+    service = with_policy(restart_threshold=100)
 
 
 class RestartDelayIsIgnored(Plant):
     """The second restart in a row does not wait (restart-delay; the rules, section 4)."""
 
     machine = {"restart-threshold": 3, "restart-delay": "2s", "restart-period": "30s"}
-    service = _believing(restart_delay_us=0)
+    service = with_policy(restart_delay_us=0)
 
 
 class NothingIsRetried(Plant):
@@ -99,7 +112,7 @@ class NothingIsRetried(Plant):
 
     unrest = True
     machine = {"restart-threshold": 0, "restart-action": "restart", "retry-period-on-failure": "10s"}
-    service = _believing(retry_period_us=None)
+    service = with_policy(retry_period_us=None)
 
 
 PLANTS_OF_POLICY: tuple[type[Plant], ...] = (

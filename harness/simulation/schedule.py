@@ -25,13 +25,13 @@ from harness.simulation.fault_kinds import (
     DISTURBS_STARTS,
     ENDS_NODES,
     HURTS_VOTERS,
-    NEEDS_ANOTHER,
     NOT_UNDER_SELF,
     OF_VOTERS,
     ONLY_ABOUT_SETS,
     THEMES,
     FaultKind,
     Planned,
+    has_others,
 )
 from harness.simulation.faults import injection, machine_names, power_on
 from harness.simulation.garbage import collected_later
@@ -107,11 +107,11 @@ class _Drawing:
 
     def __init__(self, rng: random.Random, topology: Topology, among: tuple[FaultKind, ...]) -> None:
         power = topology.settings.fencing is Fencing.POWER
-        kinds = [kind for kind in among or FaultKind if power or kind not in NOT_UNDER_SELF]
-        if len(topology.nodes) + (topology.witness is not None) < 2:
-            kinds = [kind for kind in kinds if kind not in NEEDS_ANOTHER]
-        if len(topology.voters) < 2:
-            kinds = [kind for kind in kinds if kind is not FaultKind.MISROUTED]
+        kinds = [
+            kind
+            for kind in among or FaultKind
+            if (power or kind not in NOT_UNDER_SELF) and has_others(kind, topology)
+        ]
         self.planned: list[Planned] = []
         self._rng = rng
         self._topology = topology

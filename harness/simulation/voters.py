@@ -103,9 +103,6 @@ class SimulatedVoter:
         if self.held:
             self._waiting.append(lambda: self.take(calls, run, answer))
             return
-        if not self.disk_full and self._unsynced is None:
-            answer([self._carry_out(call) for call in calls])
-            return
         replies = []
         for call in calls:
             if self.disk_full and not isinstance(call, (Read, ReadMany, Hello, ListKeys)):

@@ -297,10 +297,7 @@ class TrueLeases:
     def saw(self, voter: SimulatedVoter, call: Call, reply: Reply) -> None:
         """A voter carried a call out."""
         if isinstance(call, Beat) and isinstance(reply, BeatAnswer):
-            renewed = self._renewed.get(call.session)
-            if renewed is None:
-                renewed = self._renewed[call.session] = {}
-            renewed[voter.node] = self._now()
+            self._renewed.setdefault(call.session, {})[voter.node] = self._now()
 
     def ordered(self, box: SimulatedContainer, now_us: int) -> None:
         """Somebody orders that container to start."""

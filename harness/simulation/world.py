@@ -149,6 +149,7 @@ class World:
         watchers = (paused, wishes, thresholds, places, settled, self.delays)
         self.chosen.on_chosen += [watcher.chose for watcher in watchers]
         self.engine.on_ended.append(self.delays.ended)
+        self.listeners.append(lambda line: self.delays.lapsed(line.node) if line.event == "lease-lapsed" else None)
         for node in self.nodes.values():
             node.client.on_start_ordered.append(self._start_ordered)
             node.on_fence += [fences.ordered, self._fence_ordered]
@@ -278,8 +279,6 @@ class World:
     def record(self, node: str, component: str, event: str, fields: Mapping[str, Any]) -> None:
         """Write one line of the trace."""
         line = TraceLine(self.clock.now_us, node, component, event, dict(fields))
-        if event == "lease-lapsed":
-            self.delays.lapsed(node)
         self.trace.append(line)
         for listener in self.listeners:
             listener(line)

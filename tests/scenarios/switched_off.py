@@ -6,10 +6,9 @@ from typing import Any
 
 from harness.cluster_service.database import DatabaseManager
 from harness.cluster_service.failover import FailoverManager
-from harness.cluster_service.failure_policy import FailurePolicy
 from harness.cluster_service.group_move import GroupMove
 from harness.cluster_service.membership import MembershipManager
-from harness.cluster_service.messages import Action, CallHost, ChangeRegister, Event, RegisterSeen, Requested
+from harness.cluster_service.messages import Action, CallHost, ChangeRegister, Event, Requested
 from harness.cluster_service.program_watch import ProgramWatch
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
@@ -31,6 +30,15 @@ from harness.simulation.plants import (
     service_with,
 )
 from harness.simulation.plants_of_belief import PlacedOnThePaused
+from harness.simulation.plants_of_policy import (
+    AlternativesAreAllNeeded,
+    FailoversAreNotCounted,
+    NothingIsRetried,
+    PossibleOwnersAreIgnored,
+    RestartDelayIsIgnored,
+    RestartsAreNotCounted,
+    with_policy,
+)
 from harness.simulation.plants_of_rules import MinorityKeepsItsLease, PersistentStateIsIgnored
 
 __all__ = ["SWITCHED_OFF"]
@@ -76,13 +84,6 @@ class _AsksOnce(DatabaseManager):
         self._next_hello_us = 1 << 62
 
 
-class _AnybodyMayOwn(FailoverManager):
-    def seen(self, event: RegisterSeen) -> None:
-        record = event.record
-        assert isinstance(record, GroupRecord)
-        super().seen(event._replace(record=replace(record, spec=replace(record.spec, possible_owners=()))))
-
-
 class _WantsNothingElse(ResourceControlManager):
     """A start by hand is a wish for that machine alone."""
 
@@ -106,11 +107,6 @@ class _GoesBack(ResourceControlManager):
         return super().seen(replace(record, spec=replace(record.spec, failback=Failback.ALLOW)))
 
 
-class _MovesForEver(ResourceControlManager):
-    def seen(self, record: GroupRecord) -> list[Action]:
-        return super().seen(replace(record, spec=replace(record.spec, failover_threshold=100)))
-
-
 class _LetsItRun(ResourceControlManager):
     def _stand_ready(self, now: int, facts: Any) -> list[Action]:
         return [
@@ -120,46 +116,13 @@ class _LetsItRun(ResourceControlManager):
         ]
 
 
-class _RestartsForEver(FailurePolicy):
-    def next_for(self, now: int, facts: Any, spec: Any, wanted: bool) -> list[Action]:
-        return super().next_for(now, facts, replace(spec, policy=replace(spec.policy, restart_threshold=100)), wanted)
-
-
-class _Impatient(FailurePolicy):
-    """Of a resource's policy, only what `given` says."""
-
-    given: dict[str, Any] = {}
-
-    def next_for(self, now: int, facts: Any, spec: Any, wanted: bool) -> list[Action]:
-        return super().next_for(now, facts, replace(spec, policy=replace(spec.policy, **self.given)), wanted)
-
-
-def _policy(**given: Any) -> type[Composition]:
-    class Given(_Impatient):
-        pass
-
-    Given.given = given
-
-    def weaken(managers: Any) -> None:
-        managers.resource_control._failures.__class__ = Given
-
-    return _weakened(weaken)
+class _RestartsAllTheSame(Plant):
+    service = with_policy(restart_action=RestartAction.RESTART)
 
 
 class _PrefersNobody(ResourceControlManager):
     def seen(self, record: GroupRecord) -> list[Action]:
         return super().seen(replace(record, spec=replace(record.spec, preferred_owners=())))
-
-
-class _NoAlternatives(ResourceControlManager):
-    """One of two is not enough: every provider is needed."""
-
-    def seen(self, record: GroupRecord) -> list[Action]:
-        specs = tuple(
-            replace(spec, depends_on=tuple((name,) for names in spec.depends_on for name in names))
-            for spec in record.spec.resources
-        )
-        return super().seen(replace(record, spec=replace(record.spec, resources=specs)))
 
 
 class _NeverGoesBack(GroupMove):
@@ -227,14 +190,6 @@ class _WitnessIsSilent(Plant):
         return _SilentWitness()
 
 
-def _restart_for_ever(managers: Any) -> None:
-    managers.resource_control._failures.__class__ = _RestartsForEver
-
-
-class _NothingIsCounted(Plant):
-    service = service_with(_restart_for_ever)
-
-
 class _ProgramsAreNotWatched(Plant):
     def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
         service = super().service(configuration=configuration, jitter=jitter)
@@ -250,25 +205,25 @@ SWITCHED_OFF: dict[str, type[Composition]] = {
     "asked-during-the-recovery": PersistentStateIsIgnored,
     "asked-twice-started-once": _with("resource_control", _StartsAgain),
     "drained-node-gets-its-groups-back": _NothingGoesBack,
-    "failover-threshold-is-kept": _with("resource_control", _MovesForEver),
+    "failover-threshold-is-kept": FailoversAreNotCounted,
     "next-preferred-owner": _with("resource_control", _PrefersNobody),
-    "no-restart-is-none": _policy(restart_action=RestartAction.RESTART),
-    "one-of-two-addresses-is-enough": _with("resource_control", _NoAlternatives),
-    "second-restart-waits": _policy(restart_delay_us=0),
+    "no-restart-is-none": _RestartsAllTheSame,
+    "one-of-two-addresses-is-enough": AlternativesAreAllNeeded,
+    "second-restart-waits": RestartDelayIsIgnored,
     "not-ready-in-time": _with("resource_control", _WaitsForEver),
-    "tried-again-after-the-retry-period": _policy(retry_period_us=None),
+    "tried-again-after-the-retry-period": NothingIsRetried,
     "witness-keeps-the-majority": _WitnessIsSilent,
     "all-networks-lost": MinorityKeepsItsLease,
     "claimant-lost-during-the-failover": _with("failover", _RecoversFromOneLoss),
     "database-unreadable": MinorityKeepsItsLease,
-    "failed-stays-failed": _with("resource_control", _MovesForEver),
+    "failed-stays-failed": FailoversAreNotCounted,
     "late-start": _NothingIsRemoved,
-    "no-possible-node": _with("failover", _AnybodyMayOwn),
+    "no-possible-node": PossibleOwnersAreIgnored,
     "nodes-lost-one-after-another": _with("voter_set", _VotesStay),
     "paused-node-gets-nothing": PlacedOnThePaused,
     "recovered-node-starts-nothing": _with("resource_control", _GoesBack),
     "resource-host-hangs": _ProgramsAreNotWatched,
-    "restart-then-relocate": _NothingIsCounted,
+    "restart-then-relocate": RestartsAreNotCounted,
     "single-node-network-loss": _with("membership", _NobodyIsLost),
     "start-without-network": _with("database", _AsksOnce),
     "started-by-hand-elsewhere": _with("resource_control", _LetsItRun),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from scripted_arena import Script, ScriptedArena
-from scripted_run import Ran
+from scripted_run import DOCUMENT, Ran
 
 from chaos.arena import Command, Subject
 from chaos.experiment import CommandCall, Experiment, read_experiment
@@ -15,21 +15,7 @@ from chaos.targets import ByName, FromRegister, OwnerOf
 from chaos.verdict import ExitCode
 from harness.errors import ApiUnanswered, HarnessError, RequestRefused, UsageError
 
-HEAD = """\
-title: A test
-rig:
-  nodes: 3
-  groups:
-    - name: web
-      resources:
-        - {name: web-ip, type: ip-address}
-        - {name: web-vm, type: virtual-machine, depends-on: "[web-ip]"}
-    - {name: data, resources: [{name: data-vm, type: virtual-machine}]}
-steady-state-hypothesis:
-  title: all is well
-  probes:
-    - {type: probe, name: three up, provider: {type: cluster, probe: nodes-up}, tolerance: 3}
-"""
+HEAD = DOCUMENT.partition("method:")[0]
 
 
 def command(provider: str, more: str = "") -> str:
