@@ -35,8 +35,7 @@ def barred(experiment: Experiment, *, arena: str, supports: Supports) -> list[st
 def only_in_schedules() -> tuple[str, ...]:
     """The faults that schedules of the simulator have, and experiments under no name."""
     # Nobody whose files are right needs the simulator for reading them, and it takes its time to import.
-    from chaos.search.as_experiment import portable_hunt
+    from chaos.search.as_experiment import PORTABLE
     from harness.simulation.fault_kinds import FaultKind
 
-    portable = portable_hunt(first_seed=0).among
-    return tuple(kind.value for kind in FaultKind if kind not in portable and kind.value not in FAULTS)
+    return tuple(kind.value for kind in FaultKind if kind not in PORTABLE and kind.value not in FAULTS)

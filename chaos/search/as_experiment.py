@@ -24,7 +24,7 @@ from harness.simulation.administrator import drawn_command
 from harness.simulation.fault_kinds import FaultKind, Planned
 from harness.simulation.faults import AWAY_US, cut_links, pause_us
 
-__all__ = ["experiment_of", "portable", "portable_hunt", "without_counterpart"]
+__all__ = ["PORTABLE", "experiment_of", "portable", "portable_hunt", "without_counterpart"]
 
 LEAD_US = SECOND_US
 """Before the first fault."""
@@ -121,6 +121,10 @@ _COUNTERPARTS: Mapping[FaultKind, _Steps] = {
 _MAY_LEAVE_UNWANTED = frozenset({FaultKind.VM_STOP_BY_HAND, FaultKind.COMMAND})
 
 
+PORTABLE = tuple(_COUNTERPARTS)
+"""The kinds that experiments have too, in some rig at least."""
+
+
 def portable(schedule: Schedule) -> Schedule:
     """What of it experiments have in that rig."""
     return replace(schedule, faults=tuple(_kept(schedule)))
@@ -141,7 +145,7 @@ def _kept(schedule: Schedule) -> Iterator[Planned]:
 
 def portable_hunt(*, first_seed: int, jobs: int = 1, rig: Mapping[str, Any] | None = None) -> Hunt:
     """A search among what experiments have."""
-    return Hunt(first_seed=first_seed, jobs=jobs, rig=rig, among=tuple(_COUNTERPARTS), of_it=portable)
+    return Hunt(first_seed=first_seed, jobs=jobs, rig=rig, among=PORTABLE, of_it=portable)
 
 
 def without_counterpart(schedule: Schedule) -> list[str]:

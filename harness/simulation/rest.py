@@ -67,14 +67,15 @@ def _of_group(
     for resource in group["resources"]:
         name, wanted = resource["name"], bool(resource["persistent_state"])
         told = f"{name} on {group['owner']} is {resource['state']}, PersistentState {wanted:d}: {resource['why']}"
-        excused = wanted and excuses.excuse(name)
-        if (resource["state"] == "Online") != wanted and not excused:
+        is_machine, on = resource["type"] == "virtual-machine", running.get(name, [])
+        is_online, runs = resource["state"] == "Online", bool(on)
+        excused = wanted and not (is_online and (runs or not is_machine)) and excuses.excuse(name)
+        if is_online != wanted and not excused:
             missing.append(told)
-        if resource["type"] != "virtual-machine":
+        if not is_machine:
             continue
-        on = running.get(name, [])
-        if bool(on) != wanted and not excused:
-            missing.append(f"machine {name} {'runs' if on else 'does not run'}; {told}")
+        if runs != wanted and not excused:
+            missing.append(f"machine {name} {'runs' if runs else 'does not run'}; {told}")
         if any(node != group["owner"] for node in on):
             missing.append(f"machine {name} runs on {' and '.join(on)}; {told}")
         if wanted not in may_be_wanted(name):
