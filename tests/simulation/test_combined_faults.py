@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from harness.simulation.fault_kinds import FaultKind, Planned
+from harness.simulation.faults import injection
 from harness.simulation.schedule import small_topology
 from harness.simulation.world import World
 
@@ -365,4 +367,17 @@ def test_a_signal_to_go_on_that_comes_to_a_frozen_node_is_heard_at_the_thaw() ->
     assert node.processes()["voter"].stopped
     node.thaw()
     assert not node.processes()["voter"].stopped
+    expect_rest(world)
+
+
+def test_a_machine_that_hangs_stands_still_for_so_long_and_then_everything_is_as_it_should_be() -> None:
+    world = formed(0)
+    (box,) = world.instances.running("vm1")
+    fault = Planned(at_us=world.clock.now_us, kind=FaultKind.VM_HANG, target="vm1", duration_us=SECOND)
+
+    injection(world, fault)()
+
+    assert box.paused
+    world.run(SECOND + MS)
+    assert not box.paused
     expect_rest(world)

@@ -14,6 +14,8 @@ from chaos.search.hunt import Hunt
 from chaos.search.schedule_file import topology_of
 from harness.model.topology import Failback, Priority, RestartAction
 from harness.simulation.composition import Composition
+from harness.simulation.fault_kinds import FaultKind
+from harness.simulation.schedule import plan
 
 
 def group(*, machine: Mapping[str, Any] | None = None, **said: Any) -> dict[str, Any]:
@@ -69,6 +71,15 @@ def test_what_the_policies_of_a_rig_allow_is_no_finding(name: str) -> None:
 
     assert found.failure is None or found.failure.broken == ()
     assert found.runs == 6
+
+
+@pytest.mark.parametrize("name", RIGS)
+def test_a_schedule_can_be_drawn_for_every_rig(name: str) -> None:
+    topology = topology_of(RIGS[name][0])
+
+    drawn = [plan(random.Random(seed), topology) for seed in range(300)]
+
+    assert {fault.kind for faults in drawn for fault in faults} > {FaultKind.VM_CRASH, FaultKind.VOTER_KILL}
 
 
 def test_rigs_are_drawn_with_every_policy_that_a_group_may_have_and_half_of_them_with_none() -> None:

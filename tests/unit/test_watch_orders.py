@@ -1,5 +1,6 @@
-"""The watchers of what a node asks for, each with the smallest history that breaks its rule."""
+"""The watchers of what a node asks for and when, each with the smallest history that breaks its rule."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,9 +8,12 @@ import pytest
 
 from harness.model import labels as label
 from harness.model.host import EntryPoint, HostRequest, Why
+from harness.model.records import GroupRecord, Restart
 from harness.model.session import Session
+from harness.model.topology import GroupSpec, ResourcePolicy, ResourceSpec, Topology
 from harness.simulation.container import SimulatedContainer
 from harness.simulation.watch_orders import OrdersInTime, SettledBeforeItActs
+from harness.simulation.watch_policy import RestartDelays
 
 SESSION = Session.parse("node1@000000000001/5.1")
 
@@ -106,3 +110,45 @@ def test_what_the_service_before_did_is_not_the_new_ones() -> None:
     watcher.chose("group/web", content, content)
 
     assert told == []
+
+
+def restart(failure: str) -> Restart:
+    return Restart(resource="vm", session=SESSION, at_us=1, failure=failure)
+
+
+SLOW = ResourceSpec(name="vm", type="virtual-machine", policy=ResourcePolicy(restart_delay_us=2_000_000))
+
+
+@pytest.mark.parametrize(
+    ("restarts", "epoch", "waited_us", "lapsed", "broken"),
+    [
+        (2, 1, 1_900_000, False, True),
+        (2, 1, 2_000_000, False, False),
+        (1, 1, 100, False, False),
+        (2, 2, 100, False, False),
+        (2, 1, 100, True, False),
+    ],
+)
+def test_a_second_restart_in_a_row_waits_unless_the_lease_has_lapsed_or_the_owner_changed(
+    restarts: int, epoch: int, waited_us: int, lapsed: bool, broken: bool
+) -> None:
+    group = GroupSpec(name="web", resources=(SLOW,))
+    before = GroupRecord(spec=group, owner=SESSION, epoch=1, persistent={"vm": True}, restarts=(restart("0"),))
+    after = replace(before, restarts=tuple(restart(str(number)) for number in range(restarts - 1, -1, -1)))
+    told: list[str] = []
+    chosen: Any = SimpleNamespace(newest=lambda _key: before)
+    watcher = RestartDelays(
+        Topology(rig="r", subnet="", nodes=(), groups=(group,)), chosen=chosen, now=lambda: 60, told=told.append
+    )
+    box = replace(machine(), labels={**machine().labels, label.SESSION: str(SESSION), label.GROUP: "web"})
+
+    watcher.ended(box, 50)
+    first: Any = SimpleNamespace(record=replace(before, restarts=()))
+    content: Any = SimpleNamespace(record=after)
+    watcher.chose("group/web", first, content)
+    chosen.newest = lambda _key: replace(after, epoch=epoch)
+    if lapsed:
+        watcher.lapsed("node1")
+    watcher.ordered(box, 50 + waited_us)
+
+    assert [text.startswith("machine vm is ordered to start on node1 1.9") for text in told] == [True] * broken

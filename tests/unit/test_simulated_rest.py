@@ -1,0 +1,139 @@
+"""When a simulated world has come to rest: what the rules of the cluster excuse, and nothing else."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.database.protocol import CLUSTER_KEY
+from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, Restart, SessionState
+from harness.model.session import Session
+from harness.model.topology import GroupSpec, NodeSpec, ResourcePolicy, ResourceSpec, RestartAction, Settings, Topology
+from harness.simulation.rest import unsettled
+
+OWNER = Session.parse("node1@000000000001/1.1")
+NAMES = ("node1", "node2", "node3")
+NOW_US = 100_000_000
+PERIOD_US = 50_000_000
+IP = ResourceSpec(name="ip", type="ip-address")
+VM = ResourceSpec(
+    name="vm",
+    type="virtual-machine",
+    depends_on=(("ip",),),
+    policy=ResourcePolicy(restart_threshold=1, retry_period_us=None),
+)
+SPEC = GroupSpec(name="web", resources=(IP, VM), failover_threshold=1, failover_period_us=PERIOD_US)
+USED_UP = (Restart(resource="vm", session=OWNER, at_us=1, failure="run"),)
+
+
+def judge(
+    *, states: dict[str, str], record: GroupRecord | None = None, paused: tuple[str, ...] = (), runs: bool = False
+) -> list[str]:
+    """What is said of one group of node1; each resource is wanted unless the record says otherwise."""
+    record = record or owned()
+    nodes = tuple(
+        NodeEntry(name=name, address="", session=OWNER, state=SessionState.UP, paused=name in paused) for name in NAMES
+    )
+    cluster = ClusterRecord(rig="r", nodes=nodes, groups=("web",), settings=Settings())
+    resources = [
+        {
+            "name": spec.name,
+            "type": spec.type,
+            "state": states[spec.name],
+            "persistent_state": record.persistent[spec.name],
+            "why": "",
+        }
+        for spec in record.spec.resources
+    ]
+    told = {"name": "web", "owner": "node1", "moving_to": None, "resources": resources}
+    snapshot = {"member": True, "quorum": True, "nodes": [], "groups": [told]}
+    node: Any = SimpleNamespace(snapshot=lambda: snapshot, requests_open=0)
+    spec = NodeSpec(name="node1", address="", voter=True)
+    registers = {CLUSTER_KEY: cluster, "group/web": record}
+    return unsettled(
+        Topology(rig="r", subnet="", nodes=(spec,), groups=(record.spec,)),
+        nodes={"node1": node},
+        newest=registers.get,
+        running={"vm": ["node1"]} if runs else {},
+        may_be_wanted=lambda machine: {bool(record.persistent[machine])},
+        now=lambda _node: NOW_US,
+    )
+
+
+def owned(spec: GroupSpec = SPEC, **more: Any) -> GroupRecord:
+    wanted = {resource.name: True for resource in spec.resources}
+    return GroupRecord(**{"spec": spec, "owner": OWNER, "epoch": 1, "persistent": wanted, **more})
+
+
+def with_policy(spec: GroupSpec = SPEC, **said: Any) -> GroupSpec:
+    return replace(spec, resources=(IP, replace(VM, policy=replace(VM.policy, **said))))
+
+
+FAILED = {"ip": "Online", "vm": "Failed"}
+
+
+def test_all_online_and_running_is_rest() -> None:
+    assert judge(states={"ip": "Online", "vm": "Online"}, runs=True) == []
+
+
+def test_a_machine_that_is_said_to_be_online_and_does_not_run_is_none() -> None:
+    assert judge(states={"ip": "Online", "vm": "Online"}) != []
+
+
+@pytest.mark.parametrize(
+    ("record", "paused", "excused"),
+    [
+        (owned(), (), False),
+        (owned(restarts=USED_UP), (), False),
+        (owned(failovers=(NOW_US,)), (), False),
+        (owned(restarts=USED_UP, failovers=(NOW_US,)), (), True),
+        (owned(restarts=USED_UP, failovers=(NOW_US - PERIOD_US - 1,)), (), False),
+        (owned(restarts=USED_UP), ("node2",), False),
+        (owned(restarts=USED_UP), ("node2", "node3"), True),
+        (owned(replace(SPEC, possible_owners=("node1", "node2")), restarts=USED_UP), ("node2",), True),
+        (owned(replace(SPEC, possible_owners=("node1",))), ("node1",), True),
+        (owned(with_policy(restart_action=RestartAction.NONE)), (), True),
+        (owned(with_policy(restart_action=RestartAction.RESTART)), (), False),
+        (owned(with_policy(restart_action=RestartAction.RESTART), restarts=USED_UP), (), True),
+        (owned(with_policy(restart_action=RestartAction.RESTART)), ("node1",), True),
+        (
+            owned(with_policy(restart_action=RestartAction.RESTART, retry_period_us=60_000_000), restarts=USED_UP),
+            (),
+            False,
+        ),
+        (
+            owned(with_policy(restart_action=RestartAction.RESTART, retry_period_us=60_000_001), restarts=USED_UP),
+            (),
+            True,
+        ),
+    ],
+)
+def test_a_failed_machine_may_stay_so_when_its_policy_is_used_up(
+    record: GroupRecord, paused: tuple[str, ...], excused: bool
+) -> None:
+    assert (judge(states=FAILED, record=record, paused=paused) == []) == excused
+
+
+@pytest.mark.parametrize(
+    ("record", "paused", "excused"),
+    [
+        (owned(), (), False),
+        (owned(), NAMES[1:], False),
+        (owned(), NAMES, True),
+        (owned(replace(SPEC, possible_owners=("node1", "node3"))), ("node1", "node3"), True),
+        (owned(persistent={"ip": False, "vm": True}), (), True),
+    ],
+)
+def test_a_machine_may_wait_for_nodes_that_are_paused_and_for_what_is_not_wanted(
+    record: GroupRecord, paused: tuple[str, ...], excused: bool
+) -> None:
+    assert (judge(states={"ip": "Offline", "vm": "Offline"}, record=record, paused=paused) == []) == excused
+
+
+def test_a_machine_may_not_wait_for_one_of_two_while_the_other_is_there() -> None:
+    other = replace(IP, name="ip2")
+    either = replace(SPEC, resources=(IP, other, replace(VM, depends_on=(("ip", "ip2"),))))
+    record = owned(either, persistent={"ip": False, "ip2": True, "vm": True})
+
+    assert judge(states={"ip": "Offline", "ip2": "Online", "vm": "Offline"}, record=record) != []
