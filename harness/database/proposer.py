@@ -109,6 +109,7 @@ class _Operation:
     phase_ends_us: int = 0
     attempts: int = 0
     accept_sent: bool = False
+    hurried: bool = False
     identity: bool = False
     ballot: Ballot = NO_BALLOT
     promise: Ballot = NO_BALLOT
@@ -345,7 +346,10 @@ class Proposer:
             committed = agreeing >= self._voter_set.majority
             self._propose(now, operation, chosen, committed=committed, under=best.accepted)
         elif self._out_of_reach(operation, len(promises)):
-            self._retry(now, operation)
+            # Refused for an old number: all others will have gone on again by the end of a wait, so it is tried at once
+            # under a new one. Only once, for two that do so to each other must get out of step.
+            outdated = any(isinstance(reply, Conflict) for reply in operation.answers.values())
+            self._retry(now, operation, at_once=outdated and not operation.hurried)
 
     def _propose(
         self, now: int, operation: _Operation, chosen: Stored | None, *, committed: bool, under: Ballot
@@ -400,6 +404,7 @@ class Proposer:
             return
         ceiling = min(BACKOFF_FIRST_US << min(operation.attempts, 10), BACKOFF_LAST_US)
         operation.phase = _Phase.BACKOFF
+        operation.hurried = at_once
         operation.round += 1
         operation.ballot = NO_BALLOT
         wait = 0 if at_once else int(ceiling * (0.5 + 0.5 * self._jitter()))

@@ -7,7 +7,7 @@ from test_requests import ask, machine_node
 
 from harness.cluster_service.circles import WATCHERS
 from harness.cluster_service.messages import Answer, AnswerCode
-from harness.model.records import GroupRecord
+from harness.model.records import ClusterRecord, GroupRecord
 from harness.model.topology import SECOND_US, GroupSpec, NodeSpec, ResourceSpec, Settings, Topology
 from harness.simulation.world import World
 
@@ -15,7 +15,7 @@ NODES = 12
 GROUPS = 36
 
 
-def topology(*, preferred: tuple[str, ...] = ()) -> Topology:
+def topology(*, preferred: tuple[str, ...] = (), nodes: int = NODES) -> Topology:
     """The last group prefers the nodes that are named, if any are."""
 
     def machine(number: int) -> ResourceSpec:
@@ -25,7 +25,7 @@ def topology(*, preferred: tuple[str, ...] = ()) -> Topology:
     return Topology(
         rig="sim",
         subnet="10.87.0.0/24",
-        nodes=tuple(NodeSpec(name=f"node{i}", address=f"10.87.0.{10 + i}", voter=i <= 5) for i in range(1, NODES + 1)),
+        nodes=tuple(NodeSpec(name=f"node{i}", address=f"10.87.0.{10 + i}", voter=i <= 5) for i in range(1, nodes + 1)),
         groups=tuple(
             GroupSpec(
                 name=f"web{i}",
@@ -47,6 +47,17 @@ def formed(**preferred: tuple[str, ...]) -> World:
     world = World(topology(**preferred), seed=5)
     settled(world)
     return world
+
+
+def test_the_nodes_of_a_large_cluster_join_one_right_after_the_other() -> None:
+    """They all write one register at the same time, and each of them takes some ten milliseconds for it."""
+    world = World(topology(nodes=48), seed=5)
+
+    world.run(3 * SECOND_US // 2)
+
+    record = world.chosen.newest("cluster")
+    assert isinstance(record, ClusterRecord)
+    assert len(record.up_nodes()) == 48
 
 
 def known(world: World, node: str) -> dict[str, GroupRecord]:

@@ -88,6 +88,13 @@ class Bench:
             proposer.tick(self.now)
         raise AssertionError("no accept came")
 
+    def outdo(self, number: int) -> None:
+        """Have every voter promise somebody else more than `number`."""
+        ballot = Ballot(number + 1, "z")
+        for name, incarnation in MEMBERS.items():
+            to = Address(rig=RIG, voter=name, incarnation=incarnation, set_version=1)
+            self.voters[name].handle(Prepare(to=to, key=KEY, ballot=ballot, seen=0), clock_us=self.now)
+
     def change(self, proposer: Proposer, change: object, down: tuple[str, ...] = ()) -> Settlement:
         self.operations += 1
         proposer.change(self.now, operation=self.operations, key=KEY, change=change, limit_us=10**6)  # type: ignore[arg-type]
@@ -325,6 +332,40 @@ def test_a_read_does_not_wait_for_a_voter_that_failed_before() -> None:
         reader.answered(0, send.number, bench.voters[send.voter].handle(send.call, clock_us=0))
 
     assert any(isinstance(send.call, Prepare) for send in reader.sends)
+
+
+def test_who_is_refused_for_an_old_number_tries_a_new_one_at_once() -> None:
+    bench = Bench()
+    bench.change(bench.proposer("a"), CreateRegister(first=first_record()))
+    late = bench.proposer("b")
+    asked_at = bench.now
+    late.change(asked_at, operation=99, key=KEY, change=restart("f1"), limit_us=10**6)
+
+    bench.carry_all(late)
+
+    assert bench.now == asked_at
+    assert [end.result for end in late.settlements] == [Result.DONE]
+
+
+def test_who_is_refused_twice_waits_before_the_third_number() -> None:
+    bench = Bench()
+    bench.change(bench.proposer("a"), CreateRegister(first=first_record()))
+    outdone = bench.proposer("b")
+    numbers: list[int] = []
+    outdone.change(bench.now, operation=99, key=KEY, change=restart("f1"), limit_us=10**6)
+
+    while outdone.sends and len(numbers) < 5:
+        round_of, outdone.sends = outdone.sends, []
+        assert isinstance(round_of[0].call, Prepare)
+        numbers.append(round_of[0].call.ballot.number)
+        bench.outdo(numbers[-1])
+        for send in round_of:
+            outdone.answered(bench.now, send.number, bench.voters[send.voter].handle(send.call, clock_us=bench.now))
+
+    assert len(numbers) == 2
+    wake = outdone.next_wake()
+    assert wake is not None
+    assert wake > bench.now
 
 
 def test_told_of_a_newer_set_a_round_begins_anew_under_it() -> None:
