@@ -19,7 +19,7 @@ from harness.simulation.in_order import Carry, Frames
 from harness.simulation.runtime import Clock, SimulatedRuntime
 from harness.simulation.storage import SimulatedStorage
 from harness.simulation.vmms_link import CallTrouble, FramedVmmsLink, VmmsLink, VmmsProcess
-from harness.simulation.watch_reads import FreshReads, WatchedService
+from harness.simulation.watch_reads import FreshReads, OneChangeEach, WatchedService
 from harness.vmms.vmms import Vmms
 
 __all__ = ["Composition"]
@@ -55,8 +55,8 @@ class Composition:
         """
         self.codec: Codec = _SharedCodec()
         self.storage = SimulatedStorage()
-        self.reads: FreshReads | None = None
-        """The world's watcher of reads."""
+        self.watchers: tuple[FreshReads, OneChangeEach] | None = None
+        """The world's, of what the Database Managers tell."""
         self.carry: Carry = partial if frames is None else frames.carry
         self._frames = frames
 
@@ -69,7 +69,7 @@ class Composition:
 
     def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
         """A cluster service."""
-        return WatchedService(configuration=configuration, codec=self.codec, jitter=jitter, reads=self.reads)
+        return WatchedService(configuration=configuration, codec=self.codec, jitter=jitter, watchers=self.watchers)
 
     def vmms(
         self, *, runtime: Runtime, engine: Engine, rig: str, node: str, log: Log, container: str

@@ -89,7 +89,7 @@ def service_with(weaken: Weaken) -> Callable[..., ClusterService]:
         self: Composition, *, configuration: ServiceConfiguration, jitter: Callable[[], float]
     ) -> ClusterService:
         return WeakService(
-            changed, configuration=configuration, codec=self.codec, jitter=jitter, reads=self.reads
+            changed, configuration=configuration, codec=self.codec, jitter=jitter, watchers=self.watchers
         )
 
     return service

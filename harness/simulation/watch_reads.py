@@ -1,19 +1,20 @@
-"""The watcher of reads, and the service that tells it of them.
+"""The watchers of what the Database Managers tell, and the service that lets them hear it.
 
-What a read shows is no older than what was chosen when it began: with the changes, whose order the chosen values
-carry, that makes the history of a register linearizable.
+- Reads: what one shows is no older than what was chosen when it began; with the changes, whose order the chosen values
+  carry, that makes the history of a register linearizable.
+- Acknowledgements: a change's id stands for one change. Under an id that was used before, a change is taken for made.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 from harness.cluster_service.database import DatabaseManager
-from harness.cluster_service.messages import Event
+from harness.cluster_service.messages import ChangeRegister, Event
 from harness.cluster_service.service import ClusterService
 from harness.database.proposer import Result, Settlement
 from harness.simulation.watch import ChosenValues
 
-__all__ = ["FreshReads", "WatchedDatabase", "WatchedService"]
+__all__ = ["FreshReads", "OneChangeEach", "WatchedDatabase", "WatchedService"]
 
 
 class FreshReads:
@@ -35,10 +36,25 @@ class FreshReads:
             self._told(f"register {key}: a read that began when version {newest} was chosen shows version {version}")
 
 
+class OneChangeEach:
+    """Hook `acknowledged` to the Database Managers."""
+
+    def __init__(self, *, told: Callable[[str], None]) -> None:
+        self._told = told
+        self._acknowledged: set[tuple[str, str]] = set()
+
+    def acknowledged(self, key: str, change: str) -> None:
+        """Whoever has asked for the change of that id hears that it was made."""
+        if (key, change) in self._acknowledged:
+            self._told(f"register {key}: two changes were acknowledged under the id {change}")
+        self._acknowledged.add((key, change))
+
+
 class WatchedDatabase(DatabaseManager):
-    """The production manager, whose reads are told."""
+    """The production manager, whose reads and acknowledgements are told."""
 
     reads: FreshReads
+    changes: OneChangeEach
 
     def _read(self, now: int, key: str) -> None:
         if key not in self._reading:
@@ -46,22 +62,26 @@ class WatchedDatabase(DatabaseManager):
         super()._read(now, key)
 
     def _settle(self, now: int, settlement: Settlement, events: list[Event]) -> None:
-        if settlement.operation not in self._wishes and settlement.result is Result.DONE:
-            self.reads.ended(id(self), settlement.key, settlement.stored.version if settlement.stored else 0)
+        if settlement.result is Result.DONE:
+            wish = self._wishes.get(settlement.operation)
+            if wish is None:
+                self.reads.ended(id(self), settlement.key, settlement.stored.version if settlement.stored else 0)
+            elif isinstance(wish, ChangeRegister):
+                self.changes.acknowledged(settlement.key, f"{self._identity}:{settlement.operation}")
         super()._settle(now, settlement, events)
 
 
 class WatchedService(ClusterService):
-    """The production service, whose reads are told to a watcher if there is one."""
+    """The production service, whose database is watched if there is somebody who does."""
 
-    def __init__(self, *, reads: FreshReads | None, **named: Any) -> None:
-        self._reads = reads
+    def __init__(self, *, watchers: tuple[FreshReads, OneChangeEach] | None, **named: Any) -> None:
+        self._watchers = watchers
         super().__init__(**named)
 
     def _build_database(self) -> DatabaseManager:
         database = super()._build_database()
-        if self._reads is not None:
+        if self._watchers is not None:
             database.__class__ = WatchedDatabase
             assert isinstance(database, WatchedDatabase)
-            database.reads = self._reads
+            database.reads, database.changes = self._watchers
         return database

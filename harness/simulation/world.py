@@ -40,7 +40,7 @@ from harness.simulation.watch_policy import (
     Thresholds,
     WishesOnly,
 )
-from harness.simulation.watch_reads import FreshReads
+from harness.simulation.watch_reads import FreshReads, OneChangeEach
 
 __all__ = ["Drift", "Struck", "TraceLine", "World"]
 
@@ -104,7 +104,8 @@ class World:
         self.chosen = ChosenValues(
             codec=self.composition.codec, now=lambda: self.clock.now_us, told=self._violated
         )
-        self.composition.reads = FreshReads(chosen=self.chosen, told=self._violated)
+        reads = FreshReads(chosen=self.chosen, told=self._violated)
+        self.composition.watchers = reads, OneChangeEach(told=self._violated)
         self.voters = self._make_voters()
         self._form()
         self.nodes = {spec.name: self._make_node(spec.name) for spec in topology.nodes}
