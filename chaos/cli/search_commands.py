@@ -2,6 +2,7 @@
 
 import os
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,6 +187,8 @@ def _play_again(schedule: "Schedule", *, whole: bool) -> int:
 
     outcome = play(schedule)
     _print_trace(outcome, None if whole else LINES_BEFORE)
+    if outcome.defect is not None:
+        click.echo("".join(traceback.format_exception(outcome.defect)), err=True)
     for text in broken_by(outcome):
         click.echo(f"broken: {text}")
     if not outcome.broken:
@@ -301,13 +304,11 @@ def _print_found(found: "Found", took_s: float, saved: Sequence[Path]) -> None:
     if failure is None:
         click.echo(f"{_pace(found.runs, took_s)}: nothing broke")
         return
-    if not failure.defect:
-        _print_trace(play(failure.schedule), LINES_BEFORE)
+    _print_trace(play(failure.schedule), LINES_BEFORE)
     for text in failure.broken:
         click.echo(f"broken by seed {failure.schedule.seed}: {text}")
     click.echo(f"{_pace(found.runs, took_s)}; saved in {' and '.join(map(str, saved))}")
-    if not failure.defect:
-        click.echo(f"  blackstart replay {saved[0]}\n  blackstart shrink {saved[0]}")
+    click.echo(f"  blackstart replay {saved[0]}\n  blackstart shrink {saved[0]}")
 
 
 def _print_json(found: "Found", took_s: float, saved: Sequence[Path]) -> None:

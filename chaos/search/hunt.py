@@ -5,14 +5,12 @@ same with one process and with eight.
 """
 
 import random
-import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing import get_context
-from pathlib import PurePath
 from typing import Any
 
 from chaos.search.drawing import draw_rig
@@ -135,15 +133,11 @@ def broken_by(outcome: Outcome) -> tuple[str, ...]:
 
 
 def _try(schedule: Schedule, parts: Parts) -> Tried:
-    try:
-        outcome = play(schedule, parts)
-    except Exception as error:  # noqa: BLE001 - whatever a part raises is what this seed has found
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        told = f"a defect: {type(error).__name__}: {error} ({PurePath(where.filename).name}:{where.lineno})"
-        return Tried(schedule=schedule, broken=(told,), coverage=Counter(), defect=True)
+    outcome = play(schedule, parts)
     return Tried(
         schedule=schedule,
         broken=broken_by(outcome),
         coverage=outcome.world.coverage,
         unsettled=bool(outcome.unsettled),
+        defect=outcome.defect is not None,
     )

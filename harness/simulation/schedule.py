@@ -4,7 +4,9 @@ Faults first, then everything is healed and a quiet phase must bring the world t
 """
 
 import random
+import traceback
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 from harness.model.topology import (
     SECOND_US,
@@ -59,13 +61,16 @@ AHEAD_MOST_US = 1000 * SECOND_US
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a schedule: violated invariants, what had not converged, and the plan."""
+    """What became of a schedule: violated invariants, what had not converged, and the plan. `defect`: a part of
+    Blackstart raised that, and the run did not come to its end; the only violation tells of it.
+    """
 
     seed: int
     plan: tuple[Planned, ...]
     violations: tuple[str, ...]
     unsettled: tuple[str, ...]
     world: World
+    defect: Exception | None = None
 
     @property
     def broken(self) -> bool:
@@ -262,9 +267,12 @@ def run_schedule(
         world = World(topology, seed=seed, composition=composition, drifts=drifts)
         for fault in faults:
             world.clock.at(fault.at_us, injection(world, fault))
-        world.run(FAULTS_END_US)
-        _heal(world)
-        unsettled = world.run_until_settled(QUIET_US)
+        try:
+            world.run(FAULTS_END_US)
+            _heal(world)
+            unsettled = world.run_until_settled(QUIET_US)
+        except Exception as error:  # noqa: BLE001 - whatever a part raises is what this schedule has found
+            return Outcome(seed=seed, plan=faults, violations=(_told(error),), unsettled=(), world=world, defect=error)
     return Outcome(
         seed=seed,
         plan=faults,
@@ -272,6 +280,14 @@ def run_schedule(
         unsettled=tuple(unsettled) if not world.violations else (),
         world=world,
     )
+
+
+def _told(defect: Exception) -> str:
+    first: BaseException = defect
+    while first.__cause__ is not None:
+        first = first.__cause__
+    where = traceback.extract_tb(first.__traceback__)[-1]
+    return f"a defect, {type(first).__name__} in {PurePath(where.filename).name} line {where.lineno}: {defect}"
 
 
 def _drift(fault: Planned) -> Drift:

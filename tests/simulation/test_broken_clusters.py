@@ -35,7 +35,9 @@ def tried(plant: type[Plant]) -> list[Schedule]:
 @pytest.mark.parametrize("plant", BROKEN_CLUSTERS, ids=lambda plant: plant.__name__)
 def test_a_small_schedule_breaks_the_broken_cluster_and_not_the_healthy_one(plant: type[Plant]) -> None:
     for schedule in tried(plant):
-        if play(schedule, plant).broken:
+        outcome = play(schedule, plant)
+        assert outcome.defect is None
+        if outcome.broken:
             assert not play(schedule).broken
             return
 

@@ -1,17 +1,18 @@
 """Searches in rigs of people's own: what their policies allow is no finding, and no rig is too small to be searched."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chaos.cli.main import run_command
-from chaos.search import hunt as hunting
 from chaos.search.drawing import draw_rig
 from chaos.search.hunt import Hunt
-from chaos.search.schedule_file import topology_of
+from chaos.search.schedule_file import read_schedule, topology_of
+from harness.cluster_service.service import ClusterService, ServiceConfiguration
+from harness.model.changes import DeclareDown
 from harness.model.topology import Failback, Priority, RestartAction
 from harness.simulation.composition import Composition
 from harness.simulation.fault_kinds import FaultKind
@@ -114,8 +115,10 @@ def test_a_rig_without_a_machine_is_refused(tmp_path: Path, capsys: pytest.Captu
 
 
 class _Breaks(Composition):
-    def acceptor(self) -> Any:
-        raise RuntimeError("the disk of the developer")
+    def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
+        if configuration.session.node == "node2":
+            raise RuntimeError("the disk of the developer")
+        return super().service(configuration=configuration, jitter=jitter)
 
 
 def test_a_defect_is_found_with_the_seed_that_shows_it() -> None:
@@ -124,18 +127,28 @@ def test_a_defect_is_found_with_the_seed_that_shows_it() -> None:
     assert found.failure is not None
     assert found.failure.defect
     assert found.failure.schedule.seed == 7
-    assert found.failure.broken[0].startswith("a defect: RuntimeError: the disk of the developer (test_own_rigs.py:")
+    told = found.failure.broken[0]
+    assert told.startswith("a defect, RuntimeError in test_own_rigs.py line ")
+    assert "node2: task service start failed" in told
 
 
-def test_the_schedule_of_a_defect_is_saved(
+def test_a_defect_is_searched_made_small_and_replayed_like_any_violation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_arguments: Any) -> Any:
         raise AssertionError("two managers feed each other")
 
-    monkeypatch.setattr(hunting, "play", broken)
+    monkeypatch.setattr(DeclareDown, "apply", broken)
 
-    assert run_command(["search", "--seed", "9", "--runs", "1", "--jobs", "1", "--out", str(tmp_path)]) == 1
+    assert run_command(["search", "--seed", "0", "--runs", "20", "--jobs", "1", "--out", str(tmp_path)]) == 1
+    [saved] = [file for file in tmp_path.iterdir() if "experiment" not in file.name]
+    smallest = tmp_path / "smallest.yaml"
+    assert run_command(["shrink", str(saved), "--output", str(smallest)]) == 0
+    capsys.readouterr()
+    assert run_command(["replay", str(smallest)]) == 1
 
-    assert "broken by seed 9: a defect: AssertionError: two managers feed each other" in capsys.readouterr().out
-    assert (tmp_path / "schedule-9.yaml").exists()
+    told = capsys.readouterr()
+    assert "broken: a defect, AssertionError in test_own_rigs.py line " in told.out
+    assert "node-down" in told.out
+    assert "Traceback" in told.err
+    assert len(read_schedule(smallest.read_text(), name="smallest").faults) == 1
