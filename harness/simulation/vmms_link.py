@@ -1,8 +1,8 @@
 """The socket between VMMS and its callers, simulated: either end may be killed at any point.
 
-A call runs in VMMS's process and its answer travels back; when VMMS dies or is not there, the caller gets
-EngineUnanswered, and what it asked for may have happened. When the caller dies, VMMS goes on with what it was asked
-for. Calls and answers travel as they are, or as the bytes of the live socket.
+A call runs in VMMS's process and its answer travels back; when VMMS dies, is not there or takes longer than the caller
+waits, the caller gets EngineUnanswered, and what it asked for may have happened. When the caller dies, VMMS goes on
+with what it was asked for. Calls and answers travel as they are, or as the bytes of the live socket.
 """
 
 import itertools
@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from harness.errors import EngineUnanswered
-from harness.model.machine import MachineNotice, MachineSpec, MachineView, Order, Proof
-from harness.model.session import Session
+from harness.model.machine import MachineNotice
 from harness.ports import Pending
 from harness.simulation.in_order import Frames
 from harness.simulation.runtime import Clock, SimulatedRuntime, Unfinished
 from harness.vmms.notices import Subscription
 from harness.vmms.remote import (
+    NOTICES_CALL,
     RemoteHypervisor,
     call_message,
     carry_out,
@@ -82,8 +82,8 @@ class CallTrouble:
         await runtime.sleep(hangs_us)
 
 
-class VmmsLink:
-    """The `Hypervisor` port as one caller on the node has it."""
+class VmmsLink(RemoteHypervisor):
+    """The `Hypervisor` port as one caller on the node has it, whose patience ends as it does on a node."""
 
     def __init__(
         self, clock: Clock, process: VmmsProcess, caller: SimulatedRuntime, trouble: CallTrouble | None = None
@@ -93,51 +93,16 @@ class VmmsLink:
         self._caller = caller
         self._trouble = trouble
 
-    async def alive(self) -> None:
-        """See the port, as for all that follow."""
-        await self._ask(lambda vmms: vmms.alive())
-
-    async def identity(self) -> Session:
-        return await self._ask(lambda vmms: vmms.identity())
-
-    async def clear_earlier_sessions(self) -> int:
-        return await self._ask(lambda vmms: vmms.clear_earlier_sessions())
-
-    async def prepare(self, spec: MachineSpec, *, epoch: int, adopt: bool) -> MachineView:
-        return await self._ask(lambda vmms: vmms.prepare(spec, epoch=epoch, adopt=adopt))
-
-    async def start(self, machine: str, *, order: Order) -> MachineView:
-        return await self._ask(lambda vmms: vmms.start(machine, order=order))
-
-    async def shut_down(self, machine: str, *, grace_us: int) -> Proof:
-        return await self._ask(lambda vmms: vmms.shut_down(machine, grace_us=grace_us))
-
-    async def terminate(self, machine: str) -> Proof:
-        return await self._ask(lambda vmms: vmms.terminate(machine))
-
-    async def close(self, machine: str, *, epoch: int) -> Proof:
-        return await self._ask(lambda vmms: vmms.close(machine, epoch=epoch))
-
-    async def view(self, machine: str) -> MachineView:
-        return await self._ask(lambda vmms: vmms.view(machine))
-
-    async def machines(self) -> list[MachineView]:
-        return await self._ask(lambda vmms: vmms.machines())
-
-    async def run_inside(self, machine: str, command: tuple[str, ...], *, limit_us: int) -> int | None:
-        return await self._ask(lambda vmms: vmms.run_inside(machine, command, limit_us=limit_us))
-
-    async def fence(self, session: Session, *, not_after_us: int) -> None:
-        await self._ask(lambda vmms: vmms.fence(session, not_after_us=not_after_us))
-
-    async def power_on(self, node: str) -> bool:
-        return await self._ask(lambda vmms: vmms.power_on(node))
+    async def _call(self, call: str, arguments: dict[str, Any], limit_us: int) -> Any:
+        if self._trouble is not None:
+            await self._trouble.befall(self._caller)
+        return await self._ask(call, lambda vmms: getattr(vmms, call)(**arguments), limit_us=limit_us)
 
     async def notices(self) -> AsyncIterator[MachineNotice]:
         """Notices of the process that is there; ends when that process ends."""
         vmms, subscription = self._subscribe()
         while True:
-            yield await self._ask(lambda _: anext(subscription), of=vmms)
+            yield await self._ask(NOTICES_CALL, lambda _: anext(subscription), of=vmms)
 
     def _subscribe(self) -> tuple[Vmms, Subscription]:
         vmms = self._process.vmms
@@ -145,9 +110,14 @@ class VmmsLink:
             raise EngineUnanswered("VMMS is not there")
         return vmms, vmms.notices()
 
-    async def _ask(self, call: Callable[[Vmms], Coroutine[Any, Any, T]], *, of: Vmms | None = None) -> T:
-        if self._trouble is not None and of is None:
-            await self._trouble.befall(self._caller)
+    async def _ask(
+        self,
+        name: str,
+        call: Callable[[Vmms], Coroutine[Any, Any, T]],
+        *,
+        limit_us: int | None = None,
+        of: Vmms | None = None,
+    ) -> T:
         answer: Pending[T] = self._caller.pending()
 
         def settle(value: T) -> None:
@@ -178,10 +148,13 @@ class VmmsLink:
                 runtime.spawn(run(vmms), name="call of VMMS")
 
         self._clock.after(HOP_US, arrive)
+        if limit_us is not None:
+            late = EngineUnanswered(f"{name}: VMMS has not answered within {limit_us / 1e6:g} s")
+            self._clock.after(limit_us, lambda: fail(late))
         return await answer
 
 
-class FramedVmmsLink(RemoteHypervisor, VmmsLink):
+class FramedVmmsLink(VmmsLink):
     """The same with frames on the way: what the live socket's two ends do to calls, answers, errors and notices."""
 
     def __init__(
@@ -198,9 +171,10 @@ class FramedVmmsLink(RemoteHypervisor, VmmsLink):
         self._numbers = itertools.count(1)
 
     async def _call(self, call: str, arguments: dict[str, Any], limit_us: int) -> Any:
-        del limit_us  # no caller's patience ends in the simulation: an answer comes, or VMMS is gone
+        if self._trouble is not None:
+            await self._trouble.befall(self._caller)
         asked = self._frames.encode(call_message(next(self._numbers), call, arguments))
-        answer = await self._ask(lambda vmms: self._answer(vmms, asked))
+        answer = await self._ask(call, lambda vmms: self._answer(vmms, asked), limit_us=limit_us)
         return result_in(call, self._frames.decode(answer))
 
     async def _answer(self, vmms: Vmms, asked: bytes) -> bytes:
@@ -215,7 +189,7 @@ class FramedVmmsLink(RemoteHypervisor, VmmsLink):
         """See `VmmsLink`."""
         vmms, subscription = self._subscribe()
         while True:
-            told = await self._ask(lambda _: self._told(subscription), of=vmms)
+            told = await self._ask(NOTICES_CALL, lambda _: self._told(subscription), of=vmms)
             yield notice_in(self._frames.decode(told))
 
     async def _told(self, subscription: Subscription) -> bytes:

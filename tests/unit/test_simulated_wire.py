@@ -21,7 +21,7 @@ from harness.model.host import EntryPoint, HostReport, HostRequest, Why
 from harness.model.machine import Ending, MachineNotice, MachineSpec, MachineState, MachineView, Order, Proof
 from harness.model.session import Session
 from harness.model.states import ResourceState
-from harness.model.topology import ResourceSpec
+from harness.model.topology import SECOND_US, ResourceSpec
 from harness.ports import Hypervisor, OrderRefused, Runtime
 from harness.simulation.composition import Composition
 from harness.simulation.in_order import Frames
@@ -104,13 +104,13 @@ class Node:
     def __init__(self, *, outcome: Any = None, frames: Frames | None = None) -> None:
         self.clock = VirtualClock()
         self.process = VmmsProcess()
-        runtime = SimulatedRuntime(self.clock, on_error=_fail)
-        self.vmms = FakeVmms(runtime, outcome)
-        self.process.started(runtime, cast(Vmms, self.vmms))
+        self.runtime = SimulatedRuntime(self.clock, on_error=_fail)
+        self.vmms = FakeVmms(self.runtime, outcome)
+        self.process.started(self.runtime, cast(Vmms, self.vmms))
         self.caller = SimulatedRuntime(self.clock, on_error=_fail)
         self.link = Composition(frames=frames).vmms_link(self.clock, self.process, self.caller)
 
-    def ends(self, call: Any) -> list[Any]:
+    def ends(self, call: Any, *, within_us: int = 10_000) -> list[Any]:
         """How the call ended: with a result or an error, and how many callbacks that took; empty while it goes on."""
         ended: list[Any] = []
 
@@ -122,7 +122,7 @@ class Node:
             ended.append(self.clock.scheduled)
 
         self.caller.spawn(run(), name="call of the test")
-        self.clock.run_until(self.clock.now_us + 10_000)
+        self.clock.run_until(self.clock.now_us + within_us)
         return ended
 
 
@@ -217,6 +217,21 @@ def test_calls_and_results_arrive_as_they_were_sent(call: str) -> None:
     assert ended == plain.ends(ask(plain.link))
     assert ended[0] == result
     assert framed.vmms.asked == plain.vmms.asked
+
+
+@pytest.mark.parametrize("frames", [None, Frames()])
+def test_caller_waits_no_longer_than_on_a_node_for_a_vmms_that_hangs_and_does_it_later(frames: Frames | None) -> None:
+    node = Node(outcome=VIEW, frames=frames)
+    node.runtime.hold()
+
+    ended = node.ends(node.link.view("web1"), within_us=2 * SECOND_US)
+    assert not node.vmms.asked
+    node.runtime.release()
+    node.clock.run_until(node.clock.now_us + 10_000)
+
+    assert isinstance(ended[0], EngineUnanswered)
+    assert str(ended[0]) == "view: VMMS has not answered within 1 s"
+    assert node.vmms.asked == [("view", {"machine": "web1"})]
 
 
 async def live_error(error: Exception, path: Path) -> Exception:
