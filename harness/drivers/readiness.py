@@ -51,7 +51,12 @@ class ReadinessChecks:
         """Asks a machine that is Online, and tells when it ceases or begins to be ready. Empty unless it has failed by
         it.
         """
-        seen = await self.ask(spec, check, limit_us=check.timeout_us)
+        try:
+            seen = await self.ask(spec, check, limit_us=check.timeout_us)
+        except EngineUnanswered as error:
+            told = f"whether {spec.name} is ready cannot be told: {error}"
+            self._log("readiness-unanswered", told, resource=spec.name, group=spec.group)
+            return ""
         before = self._failures.get(spec.name, 0)
         if not seen:
             self.forget(spec.name)

@@ -2,8 +2,9 @@
 
 The intervals of one group are counted from one common moment, so that its resources with equal intervals fall due
 together and are checked side by side, each with its own deadline. A poll is the fallback: what a driver signals by
-itself comes first, and a poll that cannot be answered because VMMS or the engine does not answer says nothing about the
-resource.
+itself comes first, and a poll that cannot be answered because VMMS does not answer says nothing about the resource. But
+where IsAlive cannot tell for a whole pending-timeout the resource counts as failed: no evidence either way is a failure
+(the rules of the cluster, section 3), and what is not known to run must not be left alone for ever.
 """
 
 from collections.abc import Awaitable, Callable
@@ -51,6 +52,7 @@ class Polls:
     async def _poll(self, resource: HostedResource, entry: str, check: _Check) -> None:
         life = resource.online_life
         anchor_us = self._anchors_us[resource.group]
+        told_us = self._runtime.now()
         while True:
             interval_us = _interval_us(resource.spec.policy, entry)
             await self._runtime.sleep(interval_us - (self._runtime.now() - anchor_us) % interval_us)
@@ -61,6 +63,14 @@ class Polls:
             status = await self._answer(resource, entry, check, max(interval_us, SHORTEST_DEADLINE_US))
             if resource.online_life != life:
                 return
+            if status is not None:
+                told_us = self._runtime.now()
+            elif entry == "looks_alive" or self._runtime.now() - told_us < resource.spec.policy.pending_timeout_us:
+                continue
+            else:
+                silent_s = (self._runtime.now() - told_us) / 1e6
+                evidence = f"{entry} could not tell for {silent_s:.0f} s"
+                status = DriverStatus(state=ResourceState.FAILED, evidence=evidence)
             if status.state is not ResourceState.ONLINE:
                 message = f"{entry} of {resource.name}: {status.state}, {status.evidence}"
                 self._log("poll-failed", message, resource=resource.name)
@@ -72,7 +82,8 @@ class Polls:
         entry: str,
         check: _Check,
         limit_us: int,
-    ) -> DriverStatus:
+    ) -> DriverStatus | None:
+        """None: it cannot tell."""
         context = make_context(resource, resource.request, siblings=self._siblings, report=hear)
 
         async def ask() -> DriverStatus:
@@ -86,7 +97,7 @@ class Polls:
             )
         except EngineUnanswered as error:
             self._log("poll-unanswered", f"{entry} of {resource.name} cannot tell: {error}", resource=resource.name)
-            return resource.status
+            return None
         except Exception as error:  # noqa: BLE001 - a check that raises is a bad answer, whatever the driver is made of
             return DriverStatus(state=ResourceState.FAILED, evidence=f"{entry}: {error!r}")
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from machine_bench import SECOND, Bench, BenchHost, BenchVmms, machine
 
-from harness.errors import EngineError, NoSuchContainer
+from harness.errors import EngineError, EngineUnanswered, NoSuchContainer
 from harness.model.host import EntryPoint
 from harness.model.states import ResourceState
 from harness.model.topology import ResourcePolicy, ResourceSpec
+from harness.simulation.vmms_link import VmmsLink
 
 OPEN, CLOSE, ONLINE, OFFLINE, TERMINATE = (
     EntryPoint.OPEN,
@@ -208,6 +209,21 @@ def test_lost_vmms_says_nothing_about_a_machine_that_is_asked_by_a_command(bench
     bench.run(10)
 
     assert host.states()[-1] == "Online"
+
+
+def test_machine_that_runs_and_cannot_be_asked_is_not_taken_for_one_of_which_nobody_can_tell(
+    bench: Bench, host: BenchHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost(*_arguments: Any, **_named: Any) -> int | None:
+        raise EngineUnanswered("the engine does not answer")
+
+    host.answer(ordered(bench, host, {"command": ["ready"]}, liveness=True))
+    monkeypatch.setattr(VmmsLink, "run_inside", lost)
+
+    bench.run(2 * POLICY.pending_timeout_us // SECOND)
+
+    assert host.states()[-1] == "Online"
+    assert "readiness-unanswered" in host.log.events()
 
 
 class TestCommandsInside:

@@ -326,11 +326,48 @@ def test_check_that_cannot_reach_vmms_is_no_answer(host: BenchHost, driver: Driv
         del context
         raise EngineUnanswered("VMMS is gone")
 
-    host.call(OPEN, spec=spec())
+    host.call(OPEN, spec=spec(policy=ResourcePolicy()))
     host.call(ONLINE)
     driver.behaviour["is_alive"] = lost
 
     host.bench.run(30)
+
+    assert host.states()[-1] == "Online"
+
+
+def test_what_nobody_can_tell_of_for_a_pending_timeout_has_failed(host: BenchHost, driver: Driver) -> None:
+    lost = 0
+
+    async def lost_but_for_a_while(context: DriverContext) -> DriverStatus:
+        nonlocal lost
+        del context
+        lost += 1
+        if lost in (3, 7):
+            return ON
+        raise EngineUnanswered("VMMS is gone")
+
+    host.call(OPEN, spec=spec(policy=ResourcePolicy(is_alive_interval_us=SECOND, pending_timeout_us=4 * SECOND)))
+    host.call(ONLINE)
+    driver.behaviour["is_alive"] = lost_but_for_a_while
+
+    host.bench.run(10)
+    assert host.states()[-1] == "Online"
+    host.bench.run(3)
+
+    assert host.states()[-1] == "Failed"
+    assert host.reports[-1].evidence == "is_alive could not tell for 4 s"
+
+
+def test_the_thorough_check_may_tell_nothing_for_ever(host: BenchHost, driver: Driver) -> None:
+    async def lost(context: DriverContext) -> DriverStatus:
+        del context
+        raise EngineUnanswered("the engine stalls")
+
+    host.call(OPEN, spec=spec(policy=ResourcePolicy(looks_alive_interval_us=SECOND, pending_timeout_us=4 * SECOND)))
+    host.call(ONLINE)
+    driver.behaviour["looks_alive"] = lost
+
+    host.bench.run(20)
 
     assert host.states()[-1] == "Online"
 
