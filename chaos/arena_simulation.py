@@ -289,6 +289,7 @@ class SimulatedArena:
     async def apply(self, effect: Effect) -> int:
         """Carry out an effect."""
         at_ns = self.unix_ns()
+        self._there.disturbed()
         if isinstance(effect, ProcessEffect):
             self._apply_to_process(effect)
         else:
@@ -298,6 +299,7 @@ class SimulatedArena:
 
     async def request(self, command: Command) -> str:
         """Of whichever node can carry it out."""
+        self._there.disturbed()
         snapshots = self._snapshots()
         standing = self._merged(snapshots)
         return await ask_cluster(

@@ -17,12 +17,23 @@ from chaos.search.schedule_file import Schedule, write_schedule
 from chaos.search.shrinking import Shrinking
 from harness.simulation.plants import PLANTS, Plant
 from harness.simulation.plants_of_belief import PLANTS_OF_BELIEF
+from harness.simulation.plants_of_places import PLANTS_OF_PLACES
 from harness.simulation.plants_of_policy import PLANTS_OF_POLICY
+from harness.simulation.plants_of_recovery import PLANTS_OF_RECOVERY
+from harness.simulation.plants_of_rounds import PLANTS_OF_ROUNDS
 from harness.simulation.plants_of_rules import PLANTS_OF_RULES
 
 __all__ = ["BROKEN_CLUSTERS", "BUDGET", "SCHEDULES", "rig_of", "search"]
 
-BROKEN_CLUSTERS = (*PLANTS, *PLANTS_OF_RULES, *PLANTS_OF_BELIEF, *PLANTS_OF_POLICY)
+BROKEN_CLUSTERS = (
+    *PLANTS,
+    *PLANTS_OF_RULES,
+    *PLANTS_OF_BELIEF,
+    *PLANTS_OF_POLICY,
+    *PLANTS_OF_PLACES,
+    *PLANTS_OF_ROUNDS,
+    *PLANTS_OF_RECOVERY,
+)
 BUDGET = 2000
 """Schedules within which each must be found."""
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,7 +45,8 @@ HEAD = """\
 
 Each line is a cluster with one rule weakened, as a composition of the simulated world that no production path knows.
 The same search that passes the healthy cluster, with the same mix of faults for all, runs against it: seeds from 0,
-three nodes, four groups (with the policy that is ignored, where it is one), until a watcher tells of a violation.
+three nodes, four groups or as many as it takes (with the policy that is ignored, where it is one), until a watcher
+tells of a violation.
 `shrink` then makes the schedule as small as it can; the files are in `tests/simulation/broken_clusters/`. Written by
 `make search-table` with version {version}; `tests/simulation/test_broken_clusters.py` plays the small schedules against
 the broken and the healthy cluster; its long tests search for each within {budget} schedules.
@@ -58,17 +70,19 @@ def rig_of(plant: type[Plant]) -> Mapping[str, Any]:
     return {
         "nodes": 3,
         "settings": {"fencing": plant.fencing.value},
-        "groups": [_group(number, plant) for number in range(1, 5)],
+        "groups": [_group(number, plant) for number in range(1, plant.groups + 1)],
     }
 
 
 def _group(number: int, plant: type[Plant]) -> Mapping[str, Any]:
     vm, ip = f"vm{number}", f"ip{number}"
     policy = {"restart-threshold": 1, "restart-period": "10s", **plant.machine}
-    addresses = [{"name": name, "type": "ip-address"} for name in (ip, f"{ip}-b")[: 1 + plant.second_address]]
+    names = (ip, f"{ip}-b")[: 1 + plant.second_address]
+    addresses = [{"name": name, "type": "ip-address", **plant.address} for name in names]
     needs = " or ".join(f"[{address['name']}]" for address in addresses)
     machine = {"name": vm, "type": "virtual-machine", "depends-on": needs, **policy}
-    return {"name": f"web{number}", "failover-threshold": 100, **plant.group, "resources": [*addresses, machine]}
+    said = {**plant.group, **(plant.last_group if number == plant.groups else {})}
+    return {"name": f"web{number}", "failover-threshold": 100, **said, "resources": [*addresses, machine]}
 
 
 def search(plant: type[Plant], budget: int = BUDGET) -> tuple[int, Schedule | None]:

@@ -19,7 +19,7 @@ from harness.simulation.in_order import Carry, Frames
 from harness.simulation.runtime import Clock, SimulatedRuntime
 from harness.simulation.storage import SimulatedStorage
 from harness.simulation.vmms_link import CallTrouble, FramedVmmsLink, VmmsLink, VmmsProcess
-from harness.simulation.watch_reads import FreshReads, OneChangeEach, WatchedService
+from harness.simulation.watch_reads import FreshReads, MadeOnce, WatchedService
 from harness.vmms.vmms import Vmms
 
 __all__ = ["Composition"]
@@ -55,7 +55,7 @@ class Composition:
         """
         self.codec: Codec = _SharedCodec()
         self.storage = SimulatedStorage()
-        self.watchers: tuple[FreshReads, OneChangeEach] | None = None
+        self.watchers: tuple[FreshReads, MadeOnce] | None = None
         """The world's, of what the Database Managers tell."""
         self.carry: Carry = partial if frames is None else frames.carry
         self._frames = frames
@@ -94,6 +94,7 @@ class Composition:
         reach: Reach,
         report: Callable[[HostReport], None],
         log: Log,
+        on_deadlock: Callable[[str], None],
     ) -> ResourceHost:
         """A resource host with the built-in drivers."""
         return ResourceHost(
@@ -105,6 +106,7 @@ class Composition:
             drivers=built_in_drivers(),
             report=report,
             log=log,
+            on_deadlock=on_deadlock,
         )
 
     async def clear_earlier_sessions(self, hypervisor: Hypervisor) -> None:

@@ -36,6 +36,8 @@ def injection(world: World, fault: Planned) -> Callable[[], None]:
         role = world.role_of_machine(machine) if machine else world.role_of_node(fault.target.partition("/")[0])
         world.coverage[fault.kind.value, world.situation(), role] += 1
         world.record(fault.target, "fault", fault.kind, {"duration_s": fault.duration_us / 1e6})
+        for struck in world.on_fault:
+            struck(fault)
         _INJECTIONS[fault.kind](world, fault)
 
     return inject

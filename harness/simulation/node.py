@@ -85,6 +85,7 @@ class SimulatedNode:
         self.on_fence: list[Callable[[Session, Session], None]] = []
         self.on_pet: list[Callable[[Session, int], None]] = []
         self.on_host_call: list[Callable[[str, HostRequest], None]] = []
+        self.on_host_report: list[Callable[[str, HostReport], None]] = []
         self._clock = clock
         self._rng = rng
         self._topology = topology
@@ -193,9 +194,7 @@ class SimulatedNode:
         hung = self._run_of(name)
         if hung is not None:
             self.stop_process(name)
-            self._clock.after(
-                duration_us, lambda: self.continue_process(name) if self._run_of(name) == hung else None
-            )
+            self._clock.after(duration_us, lambda: self.continue_process(name) if self._run_of(name) == hung else None)
 
     def _run_of(self, name: str) -> object | None:
         """What is the same as long as that process is."""
@@ -371,11 +370,14 @@ class SimulatedNode:
             reach=SimulatedReach(self._engine, node=self.name, runtime=runtime),
             report=self._host_reports,
             log=log_into(self._record, node=self.name, component="resource-host"),
+            on_deadlock=lambda _resource: self._clock.after(0, lambda: self.kill_process("host")),
         )
         runtime.spawn(self._host.run(), name="resource host")
         self._deliver(HostConnected())
 
     def _host_reports(self, report: HostReport) -> None:
+        for hear in self.on_host_report:
+            hear(self.name, report)
         life, host = self._life, self._host
 
         def arrive(told: HostReport) -> None:
@@ -424,9 +426,7 @@ class SimulatedNode:
 
     # Administrators.
 
-    def request(
-        self, call: str, arguments: Mapping[str, str | bool], *, answered: Callable[[Answer], None]
-    ) -> bool:
+    def request(self, call: str, arguments: Mapping[str, str | bool], *, answered: Callable[[Answer], None]) -> bool:
         """Ask this node's service; `answered` is called once, or never when the service dies first. Returns False when
         there is no service to ask.
         """

@@ -3,7 +3,8 @@
 At rest every node is a member with a lease, every request is answered, every group has an owner that knows of it, and
 every resource does what its PersistentState says. What is not Online although it is wanted is excused only by what the
 rules of the cluster say, reckoned anew here from the records that were chosen: its policy is used up and no retry is
-due, no node that may take its group is there for it, or what it depends on is excused or not wanted.
+due, no node that may take its group is there for it, or what it depends on is excused or not wanted. Nothing is Online
+without what it depends on, and no group is elsewhere than its failback policy, or a resume, wants it to be.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,8 +13,8 @@ from typing import Any
 
 from harness.database.protocol import CLUSTER_KEY
 from harness.model.changes import Record
-from harness.model.records import ClusterRecord, GroupRecord, NodeEntry
-from harness.model.topology import ResourceSpec, RestartAction, Topology
+from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, ResumeFailback
+from harness.model.topology import Failback, ResourceSpec, RestartAction, Topology
 from harness.simulation.node import SimulatedNode
 
 __all__ = ["unsettled"]
@@ -53,6 +54,7 @@ def unsettled(
                 owners.add(group["name"])
                 excuses = _Excuses(record=record, told=group, nodes=entries, now_us=now(name))
                 missing += _of_group(group, excuses, running, may_be_wanted)
+                missing += _without_providers(group, record) + _not_gone_back(group, record, entries)
     names = [group.name for group in topology.groups]
     return missing + [f"group {name} has no owner that knows of it" for name in names if name not in owners]
 
@@ -81,6 +83,37 @@ def _of_group(
         if wanted not in may_be_wanted(name):
             missing.append(f"{told}, which no request can have left")
     return missing
+
+
+def _without_providers(group: Mapping[str, Any], record: GroupRecord) -> list[str]:
+    online = {resource["name"] for resource in group["resources"] if resource["state"] == "Online"}
+    return [
+        f"{spec.name} on {group['owner']} is Online without {' or '.join(names)}"
+        for spec in record.spec.resources
+        for names in spec.depends_on
+        if spec.name in online and online.isdisjoint(names)
+    ]
+
+
+def _not_gone_back(group: Mapping[str, Any], record: GroupRecord, nodes: tuple[NodeEntry, ...]) -> list[str]:
+    """Where it should be by now, and is not: at a node that was resumed for its sake, or at one that it prefers."""
+    owner, spec = record.owner, record.spec
+    places = {entry.name: entry for entry in nodes}
+    settled = all(resource["state"] in ("Online", "Offline") for resource in group["resources"])
+    if owner is None or owner.node not in places or places[owner.node].paused or not settled:
+        return []
+    able = {name for name, entry in places.items() if not entry.paused and name in (spec.possible_owners or places)}
+    barred = {name for name, entry in places.items() if entry.session in record.left}
+    source = places.get(record.drained.node) if record.drained is not None else None
+    if source is not None and record.drained is not None and source.drains == record.drained.drain:
+        if source.failback is ResumeFailback.IMMEDIATE and source.name in able - {owner.node}:
+            return [f"group {spec.name} is on {owner.node}: {source.name} was resumed with failback immediate"]
+        barred |= {source.name} if source.failback is ResumeFailback.NONE else set()
+    if spec.failback is Failback.PREVENT or spec.failback_window is not None:
+        return []
+    before = list(spec.preferred_owners)
+    better = [name for name in before[: (*before, owner.node).index(owner.node)] if name in able - barred]
+    return [f"group {spec.name} is on {owner.node} and prefers {better[0]}"] if better else []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ with what it was asked for. Calls and answers travel as they are, or as the byte
 import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from harness.errors import EngineUnanswered
@@ -139,13 +140,16 @@ class VmmsLink(RemoteHypervisor):
             else:
                 self._clock.after(HOP_US, lambda: settle(value))
 
+        def begin(vmms: Vmms, runtime: SimulatedRuntime) -> None:
+            runtime.spawn(run(vmms), name="call of VMMS")
+
         def arrive() -> None:
             vmms, runtime = self._process.vmms, self._process.runtime
             if vmms is None or runtime is None or (of is not None and vmms is not of):
                 fail(EngineUnanswered("VMMS is not there"))
             else:
                 self._process.wait_for_answer(answer)
-                runtime.spawn(run(vmms), name="call of VMMS")
+                runtime.when_running(partial(begin, vmms, runtime))
 
         self._clock.after(HOP_US, arrive)
         if limit_us is not None:

@@ -286,18 +286,57 @@ class TrueLeases:
     HEARS: ClassVar[tuple[type[Call], ...]] = (Beat,)
 
     def __init__(
-        self, *, sets: Mapping[int, VoterSet], lease_us: int, now: Callable[[], int], told: Callable[[str], None]
+        self,
+        *,
+        sets: Mapping[int, VoterSet],
+        lease_us: int,
+        pause_us: int,
+        now: Callable[[], int],
+        told: Callable[[str], None],
     ) -> None:
+        """`pause_us` is the longest time between two beats of a session of which a voter hears all the time."""
         self._sets = sets
         self._lease_us = lease_us
+        self._pause_us = pause_us
         self._now = now
         self._told = told
-        self._renewed: dict[str, dict[str, int]] = {}
+        self._beats: dict[str, dict[str, tuple[int, int]]] = {}
+        self._sessions: dict[str, str] = {}
+        self._ends_later_than_us: dict[str, int] = {}
+        self._since_us: dict[str, int] = {}
 
     def saw(self, voter: SimulatedVoter, call: Call, reply: Reply) -> None:
         """A voter carried a call out."""
-        if isinstance(call, Beat) and isinstance(reply, BeatAnswer):
-            self._renewed.setdefault(call.session, {})[voter.node] = self._now()
+        if not isinstance(call, Beat) or not isinstance(reply, BeatAnswer):
+            return
+        session, now_us = call.session, self._now()
+        beats = self._beats.get(session)
+        if beats is None:
+            beats = self._beats[session] = {}
+            self._sessions[session.partition("@")[0]] = session
+        if now_us >= self._ends_later_than_us.get(session, 0):
+            self._reckon(session, now_us)
+        since_us, last_us = beats.get(voter.node, (now_us, now_us))
+        beats[voter.node] = since_us if now_us - last_us < self._pause_us else now_us, now_us
+
+    def _reckon(self, session: str, now_us: int) -> None:
+        """What the lease was before a renewal of now: if it had ended, it begins with this one at the earliest."""
+        ends_us = self._ends_later_than_us[session] = self.ends_us(session)
+        if now_us >= ends_us:
+            self._since_us[session] = now_us
+
+    def newest_session(self, node: str) -> str:
+        """That of a node which was heard of for the first time last; empty for none."""
+        return self._sessions.get(node, "")
+
+    def unbroken_us(self, session: str) -> int:
+        """For how long that lease may have been unbroken, at most; nothing for a session that nobody has heard of."""
+        now_us = self._now()
+        return now_us - self._since_us.get(session, now_us)
+
+    def heard(self, session: str) -> Mapping[str, tuple[int, int]]:
+        """By voter: since when it has heard of that session without a pause, and when last."""
+        return self._beats.get(session, {})
 
     def ordered(self, box: SimulatedContainer, now_us: int) -> None:
         """Somebody orders that container to start."""
@@ -307,26 +346,27 @@ class TrueLeases:
 
     def petted(self, session: str, lease_ends_us: int) -> None:
         """A session tells its PID 1 until when it holds a lease, in the time of the world."""
-        if lease_ends_us > self._ends_us(session):
+        if lease_ends_us > self.ends_us(session):
             now_s, ends_s = self._now() / 1e6, lease_ends_us / 1e6
             self._told(f"{session} believes at {now_s:.6f} s that its lease ends at {ends_s:.6f} s, later than it does")
 
     def acted(self, session: str, what: str, now_us: int) -> None:
         """A session does what only a live lease allows."""
-        if now_us >= self._ends_us(session):
-            times = self._renewed.get(session, {})
-            fresh = sorted(voter for voter, at_us in times.items() if at_us > now_us - self._lease_us)
+        if now_us >= self.ends_us(session):
+            beats = self._beats.get(session, {})
+            fresh = sorted(voter for voter, (_, at_us) in beats.items() if at_us > now_us - self._lease_us)
             self._told(f"{what} without a lease: renewed by {', '.join(fresh) or 'nobody'}")
 
-    def _ends_us(self, session: str) -> int:
-        """When a lease ends in truth: that long after the renewal with which a majority of a set was complete. It is
-        counted over the set under which it was renewed, and that may be the one before.
+    def ends_us(self, session: str) -> int:
+        """When a lease ends in truth, by what has been renewed so far: that long after the renewal with which a
+        majority of a set was complete. It is counted over the set under which it was renewed, and that may be the one
+        before.
         """
-        renewed, newest, ends_us = self._renewed.get(session, {}), max(self._sets), 0
+        beats, newest, ends_us = self._beats.get(session, {}), max(self._sets), 0
         for voter_set in (self._sets.get(newest), self._sets.get(newest - 1)):
             if voter_set is None:
                 continue
-            times = sorted((at_us for voter, at_us in renewed.items() if voter in voter_set.members), reverse=True)
+            times = sorted((at_us for voter, (_, at_us) in beats.items() if voter in voter_set.members), reverse=True)
             if len(times) >= voter_set.majority:
                 ends_us = max(ends_us, times[voter_set.majority - 1] + self._lease_us)
         return ends_us

@@ -2,7 +2,8 @@
 
 - Reads: what one shows is no older than what was chosen when it began; with the changes, whose order the chosen values
   carry, that makes the history of a register linearizable.
-- Acknowledgements: a change's id stands for one change. Under an id that was used before, a change is taken for made.
+- Made once: a change that is acknowledged was accepted by a majority of one set under that set's version, and no change
+  is made twice. An id stands for one change: under one that was used before, a change is taken for made.
 """
 
 from collections.abc import Callable
@@ -12,9 +13,10 @@ from harness.cluster_service.database import DatabaseManager
 from harness.cluster_service.messages import ChangeRegister, Event
 from harness.cluster_service.service import ClusterService
 from harness.database.proposer import Result, Settlement
+from harness.database.register import Stored
 from harness.simulation.watch import ChosenValues
 
-__all__ = ["FreshReads", "OneChangeEach", "WatchedDatabase", "WatchedService"]
+__all__ = ["FreshReads", "MadeOnce", "WatchedDatabase", "WatchedService"]
 
 
 class FreshReads:
@@ -36,17 +38,27 @@ class FreshReads:
             self._told(f"register {key}: a read that began when version {newest} was chosen shows version {version}")
 
 
-class OneChangeEach:
-    """Hook `acknowledged` to the Database Managers."""
+class MadeOnce:
+    """Hook `acknowledged` to the Database Managers, and `chose` to the chosen values."""
 
     def __init__(self, *, told: Callable[[str], None]) -> None:
         self._told = told
+        self._made: set[tuple[str, str]] = set()
         self._acknowledged: set[tuple[str, str]] = set()
+
+    def chose(self, key: str, older: Stored, newer: Stored) -> None:
+        """A register has a newer content."""
+        for change in newer.ids[-(newer.version - older.version) :]:
+            if (key, change) in self._made:
+                self._told(f"register {key}: the change {change} is made again in version {newer.version}")
+            self._made.add((key, change))
 
     def acknowledged(self, key: str, change: str) -> None:
         """Whoever has asked for the change of that id hears that it was made."""
         if (key, change) in self._acknowledged:
             self._told(f"register {key}: two changes were acknowledged under the id {change}")
+        elif (key, change) not in self._made:
+            self._told(f"register {key}: the change {change} was acknowledged, and no majority of a set accepted it")
         self._acknowledged.add((key, change))
 
 
@@ -54,7 +66,7 @@ class WatchedDatabase(DatabaseManager):
     """The production manager, whose reads and acknowledgements are told."""
 
     reads: FreshReads
-    changes: OneChangeEach
+    changes: MadeOnce
 
     def _read(self, now: int, key: str) -> None:
         if key not in self._reading:
@@ -74,7 +86,7 @@ class WatchedDatabase(DatabaseManager):
 class WatchedService(ClusterService):
     """The production service, whose database is watched if there is somebody who does."""
 
-    def __init__(self, *, watchers: tuple[FreshReads, OneChangeEach] | None, **named: Any) -> None:
+    def __init__(self, *, watchers: tuple[FreshReads, MadeOnce] | None, **named: Any) -> None:
         self._watchers = watchers
         super().__init__(**named)
 

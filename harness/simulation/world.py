@@ -17,30 +17,22 @@ from harness.model import labels as label
 from harness.model.changes import CreateRegister
 from harness.model.first_records import first_registers
 from harness.model.records import ClusterRecord, GroupRecord, SessionState
-from harness.model.session import Session
 from harness.model.topology import Topology
 from harness.model.voter_set import VoterSet
-from harness.simulation.administrator import Administrator
 from harness.simulation.composition import Composition
 from harness.simulation.container import SimulatedContainer
 from harness.simulation.engine import SimulatedEngine
+from harness.simulation.fault_kinds import Planned
 from harness.simulation.network import SimulatedNetwork
 from harness.simulation.node import SimulatedNode
-from harness.simulation.node_clock import DRIFT_MOST_PPM, DriftingClock
+from harness.simulation.node_clock import DriftingClock
 from harness.simulation.rest import unsettled
 from harness.simulation.runtime import Clock, VirtualClock
 from harness.simulation.voters import SimulatedVoter
-from harness.simulation.watch import ChosenValues, OneInstance, OrderedStarts, PausedNodes, ProvidersFirst, TrueLeases
-from harness.simulation.watch_orders import OrdersInTime, SettledBeforeItActs
-from harness.simulation.watch_policy import (
-    DependentsGoneFirst,
-    OnlyTheDownAreFenced,
-    PlacedWhereItMayRun,
-    RestartDelays,
-    Thresholds,
-    WishesOnly,
-)
-from harness.simulation.watch_reads import FreshReads, OneChangeEach
+from harness.simulation.watch import ChosenValues, OneInstance
+from harness.simulation.watch_reads import FreshReads, MadeOnce
+from harness.simulation.watch_rounds import WatchedAdministrator
+from harness.simulation.watchers import Watchers
 
 __all__ = ["Drift", "Struck", "TraceLine", "World"]
 
@@ -94,6 +86,8 @@ class World:
             for name, drift in (drifts or {}).items()
         }
         self.listeners: list[Callable[[TraceLine], None]] = []
+        self.on_fault: list[Callable[[Planned], None]] = []
+        self.on_disturbed: list[Callable[[], None]] = []
         self.rng = random.Random(seed)
         self.trace: list[TraceLine] = []
         self.violations: list[str] = []
@@ -105,62 +99,18 @@ class World:
             codec=self.composition.codec, now=lambda: self.clock.now_us, told=self._violated
         )
         reads = FreshReads(chosen=self.chosen, told=self._violated)
-        self.composition.watchers = reads, OneChangeEach(told=self._violated)
+        self.made = MadeOnce(told=self._violated)
+        self.composition.watchers = reads, self.made
         self.voters = self._make_voters()
         self._form()
         self.nodes = {spec.name: self._make_node(spec.name) for spec in topology.nodes}
-        self.administrator = Administrator(self.clock, topology=topology, nodes=self.nodes)
-        self._watch(one_clock=not drifts)
+        self.administrator = WatchedAdministrator(self.clock, topology=topology, nodes=self.nodes)
+        self._hear()
+        Watchers(self, one_clock=not drifts, told=self._violated)
         for spec in topology.nodes:
             self.engine.start_node(spec.name)
         if topology.witness is not None:
             self.voters[topology.witness.name].start()
-
-    def _watch(self, *, one_clock: bool) -> None:
-        """Let every watcher hear what it watches."""
-        topology = self.topology
-        paused = PausedNodes(seen_us=topology.settings.lease_us + 1_000_000, now=lambda: self.clock.now_us)
-        self.starts = OrderedStarts(chosen=self.chosen, paused=paused, told=self._violated)
-        self.providers = ProvidersFirst(
-            topology, present=lambda node, address: self.nodes[node].has_address(address), told=self._violated
-        )
-        self.leases = TrueLeases(
-            sets=self.chosen.sets,
-            lease_us=_longest(topology.settings.lease_us),
-            now=lambda: self.clock.now_us,
-            told=self._violated,
-        )
-        for voter in self.voters.values():
-            voter.watch(self.leases.saw, TrueLeases.HEARS)
-        fences = OnlyTheDownAreFenced(chosen=self.chosen, told=self._violated)
-        ends = DependentsGoneFirst(topology, instances=self.instances, told=self._violated)
-        wishes = WishesOnly(may_be_wanted=self.administrator.may_be_wanted, told=self._violated)
-        thresholds = Thresholds(topology, one_clock=one_clock, told=self._violated)
-        places = PlacedWhereItMayRun(chosen=self.chosen, paused=paused, told=self._violated)
-        self.in_time = OrdersInTime(now=lambda name: self._clock_of(name).now_us, told=self._violated)
-        settled = SettledBeforeItActs(
-            chosen=self.chosen,
-            since=lambda name: self.nodes[name].service_since_us,
-            now=lambda: self.clock.now_us,
-            told=self._violated,
-        )
-        self.delays = RestartDelays(
-            topology, chosen=self.chosen, now=lambda: self.clock.now_us, told=self._violated
-        )
-        watchers = (paused, wishes, thresholds, places, settled, self.delays)
-        self.chosen.on_chosen += [watcher.chose for watcher in watchers]
-        self.engine.on_ended.append(self.delays.ended)
-        self.listeners.append(lambda line: self.delays.lapsed(line.node) if line.event == "lease-lapsed" else None)
-        for node in self.nodes.values():
-            node.client.on_start_ordered.append(self._start_ordered)
-            node.on_fence += [fences.ordered, self._fence_ordered]
-            node.on_host_call += [ends.ordered, self.in_time.asked, settled.asked]
-            node.on_pet.append(self._petted)
-        self.engine.on_node_up.append(lambda name: self._node_up(name))
-        self.engine.on_node_down.append(lambda name: self._node_down(name))
-        self.engine.on_by_hand.append(self.administrator.by_hand)
-        self.engine.on_started.append(self._started)
-        self.engine.on_ended.append(self._ended)
 
     def situation(self) -> str:
         """What the cluster is at, in truth, most telling first: a session Down but not fenced, a group whose owner is
@@ -229,7 +179,7 @@ class World:
             newest=self.chosen.newest,
             running=running,
             may_be_wanted=self.administrator.may_be_wanted,
-            now=lambda node: self._clock_of(node).now_us,
+            now=lambda node: self.clock_of(node).now_us,
         )
 
     # Voters
@@ -290,7 +240,7 @@ class World:
         voters = {}
         for spec in self.topology.voters:
             voter = SimulatedVoter(
-                self._clock_of(spec.name),
+                self.clock_of(spec.name),
                 self.composition.acceptor(),
                 node=spec.name,
                 admits_all=self.composition.voters_admit_all,
@@ -326,13 +276,14 @@ class World:
                 proposer.answered(0, send.number, reply)
             assert proposer.settlements.pop().result is Result.DONE, f"{key} was not created"
 
-    def _clock_of(self, name: str) -> Clock:
+    def clock_of(self, name: str) -> Clock:
+        """The clock of a node and its voter: the world's own, or one that drifts."""
         return self._clocks.get(name, self.clock)
 
     def _make_node(self, name: str) -> SimulatedNode:
         self.engine.add_node(name, {label.RIG: self.topology.rig})
         return SimulatedNode(
-            self._clock_of(name),
+            self.clock_of(name),
             self.rng,
             name=name,
             topology=self.topology,
@@ -344,6 +295,19 @@ class World:
         )
 
     # Watching
+
+    def disturbed(self) -> None:
+        """Somebody else than a schedule does something to this world, or asks it for something."""
+        for heard in self.on_disturbed:
+            heard()
+
+    def _hear(self) -> None:
+        """Of what the engine does, and what somebody does past the cluster."""
+        self.engine.on_node_up.append(lambda name: self._node_up(name))
+        self.engine.on_node_down.append(lambda name: self._node_down(name))
+        self.engine.on_by_hand.append(self.administrator.by_hand)
+        self.engine.on_started.append(self._started)
+        self.engine.on_ended.append(self._ended)
 
     def _node_up(self, name: str) -> None:
         self.record(name, "engine", "node-up", {})
@@ -363,24 +327,6 @@ class World:
             self.record(box.node, "engine", "machine-ended", {"machine": box.machine})
         self.instances.ended(box, at_us)
 
-    def _start_ordered(self, container: str) -> None:
-        box = self.engine.boxes.get(container)
-        if box is not None:
-            for watcher in (self.starts, self.providers, self.leases, self.in_time, self.delays):
-                watcher.ordered(box, self.clock.now_us)
-
-    def _petted(self, session: Session, lease_left_us: int) -> None:
-        self.leases.petted(str(session), self.clock.now_us + lease_left_us)
-
-    def _fence_ordered(self, by: Session, whom: Session) -> None:
-        self.leases.acted(str(by), f"{by} fences {whom}", self.clock.now_us)
-
     def _violated(self, text: str) -> None:
         self.record("", "watch", "violation", {"message": text})
         self.violations.append(text)
-
-
-
-def _longest(lease_us: int) -> int:
-    """What a lease may last by the clock of the slowest node, in the time of the fastest voter."""
-    return lease_us * (1_000_000 + 2 * DRIFT_MOST_PPM + 1) // 1_000_000

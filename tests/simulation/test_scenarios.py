@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.model.topology import ResourcePolicy
 from harness.simulation.schedule import small_topology
 from harness.simulation.world import World
 
@@ -152,8 +153,33 @@ def test_a_machine_that_crashes_while_a_program_hangs_is_restarted_in_place(proc
     assert world.unsettled() == []
 
 
+def test_an_entry_point_that_does_not_return_costs_its_resource_host_and_nothing_else() -> None:
+    topology = small_topology()
+    impatient = ResourcePolicy(deadlock_timeout_us=5 * SECOND, restart_threshold=3)
+    groups = tuple(
+        replace(group, resources=tuple(replace(spec, policy=impatient) for spec in group.resources))
+        for group in topology.groups
+    )
+    world = World(replace(topology, groups=groups), seed=6)
+    assert world.run_until_settled(15 * SECOND) == []
+    box = world.instances.running("vm1")[0]
+
+    world.nodes[box.node].drivers.next.append(60 * SECOND)
+    world.engine.crash_machine(box.id)
+    world.run(SECOND)
+    assert world.run_until_settled(20 * SECOND) == []
+
+    lines = [(line.node, line.event) for line in world.trace]
+    assert (box.node, "entry-point-deadlocked") in lines
+    assert (box.node, "process-killed") in lines
+    assert (box.node, "resource-host-lost") in lines
+    assert [line for line in world.trace if line.event == "node-down"] == []
+
+
 def test_a_vmms_that_hangs_and_that_nobody_asks_costs_its_node_the_session() -> None:
-    """The second line: what is not settled within pending-timeout and a margin ends the session."""
+    """The second line: of what nobody can tell for a pending-timeout it is taken that it has failed, and where no proof
+    of its end comes within another one the session ends.
+    """
     topology = small_topology()
     patient = replace(topology.settings, program_silence_us=3600 * SECOND)
     world = World(replace(topology, settings=patient), seed=6)
@@ -162,7 +188,7 @@ def test_a_vmms_that_hangs_and_that_nobody_asks_costs_its_node_the_session() -> 
 
     world.nodes[box.node].hang_process("vmms", 3600 * SECOND)
     world.engine.crash_machine(box.id)
-    world.run(260 * SECOND)
+    world.run(400 * SECOND)
 
     assert world.violations == []
     assert world.instances.running("vm1")

@@ -7,9 +7,26 @@ from typing import Any
 import pytest
 
 from harness.database.protocol import CLUSTER_KEY
-from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, Restart, SessionState
+from harness.model.records import (
+    ClusterRecord,
+    Drained,
+    GroupRecord,
+    NodeEntry,
+    Restart,
+    ResumeFailback,
+    SessionState,
+)
 from harness.model.session import Session
-from harness.model.topology import GroupSpec, NodeSpec, ResourcePolicy, ResourceSpec, RestartAction, Settings, Topology
+from harness.model.topology import (
+    Failback,
+    GroupSpec,
+    NodeSpec,
+    ResourcePolicy,
+    ResourceSpec,
+    RestartAction,
+    Settings,
+    Topology,
+)
 from harness.simulation.rest import unsettled
 
 OWNER = Session.parse("node1@000000000001/1.1")
@@ -27,13 +44,33 @@ SPEC = GroupSpec(name="web", resources=(IP, VM), failover_threshold=1, failover_
 USED_UP = (Restart(resource="vm", session=OWNER, at_us=1, failure="run"),)
 
 
+def session_of(node: str) -> Session:
+    return OWNER._replace(node=node)
+
+
 def judge(
-    *, states: dict[str, str], record: GroupRecord | None = None, paused: tuple[str, ...] = (), runs: bool = False
+    *,
+    states: dict[str, str],
+    record: GroupRecord | None = None,
+    paused: tuple[str, ...] = (),
+    runs: bool = False,
+    resumed: ResumeFailback = ResumeFailback.POLICY,
 ) -> list[str]:
-    """What is said of one group of node1; each resource is wanted unless the record says otherwise."""
+    """What is said of one group of node1; each resource is wanted unless the record says otherwise. Each node was
+    drained once, and `resumed` with that failback.
+    """
     record = record or owned()
     nodes = tuple(
-        NodeEntry(name=name, address="", session=OWNER, state=SessionState.UP, paused=name in paused) for name in NAMES
+        NodeEntry(
+            name=name,
+            address="",
+            session=session_of(name),
+            state=SessionState.UP,
+            paused=name in paused,
+            drains=1,
+            failback=resumed,
+        )
+        for name in NAMES
     )
     cluster = ClusterRecord(rig="r", nodes=nodes, groups=("web",), settings=Settings())
     resources = [
@@ -137,3 +174,60 @@ def test_a_machine_may_not_wait_for_one_of_two_while_the_other_is_there() -> Non
     record = owned(either, persistent={"ip": False, "ip2": True, "vm": True})
 
     assert judge(states={"ip": "Offline", "ip2": "Online", "vm": "Offline"}, record=record) != []
+
+
+ONLINE = {"ip": "Online", "vm": "Online"}
+
+
+def test_nothing_is_online_without_one_of_those_that_it_depends_on() -> None:
+    record = owned(with_policy(restart_action=RestartAction.NONE))
+    assert judge(states=ONLINE, record=record, runs=True) == []
+    assert "vm on node1 is Online without ip" in judge(states={**ONLINE, "ip": "Failed"}, record=record, runs=True)
+
+
+PREFERS = replace(SPEC, preferred_owners=("node2", "node1", "node3"), failback=Failback.ALLOW)
+
+
+@pytest.mark.parametrize(
+    ("record", "paused", "gone_back"),
+    [
+        (owned(PREFERS), (), False),
+        (owned(replace(PREFERS, failback=Failback.PREVENT)), (), True),
+        (owned(replace(PREFERS, failback_window=(5, 6))), (), True),
+        (owned(replace(PREFERS, preferred_owners=("node1", "node2"))), (), True),
+        (owned(replace(PREFERS, preferred_owners=("node3",))), (), False),
+        (owned(replace(PREFERS, possible_owners=("node1", "node3"))), (), True),
+        (owned(PREFERS, left=(session_of("node2"),)), (), True),
+        (owned(PREFERS, left=(session_of("node3"),)), (), False),
+        (owned(PREFERS), ("node2",), True),
+        (owned(PREFERS), ("node1",), True),
+    ],
+)
+def test_a_group_is_where_its_failback_policy_wants_it(
+    record: GroupRecord, paused: tuple[str, ...], gone_back: bool
+) -> None:
+    assert (judge(states=ONLINE, record=record, paused=paused, runs=True) == []) == gone_back
+
+
+def test_a_group_of_which_something_has_failed_stays() -> None:
+    assert judge(states=FAILED, record=owned(with_policy(PREFERS, restart_action=RestartAction.NONE))) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "resumed", "drain", "paused", "gone_back"),
+    [
+        (SPEC, ResumeFailback.IMMEDIATE, 1, (), False),
+        (SPEC, ResumeFailback.IMMEDIATE, 2, (), True),
+        (SPEC, ResumeFailback.IMMEDIATE, 1, ("node2",), True),
+        (SPEC, ResumeFailback.NONE, 1, (), True),
+        (SPEC, ResumeFailback.POLICY, 1, (), True),
+        (PREFERS, ResumeFailback.POLICY, 1, (), False),
+        (PREFERS, ResumeFailback.NONE, 1, (), True),
+        (PREFERS, ResumeFailback.NONE, 2, (), False),
+    ],
+)
+def test_a_group_is_where_a_resume_wants_it(
+    spec: GroupSpec, resumed: ResumeFailback, drain: int, paused: tuple[str, ...], gone_back: bool
+) -> None:
+    record = owned(spec, drained=Drained(node="node2", drain=drain))
+    assert (judge(states=ONLINE, record=record, paused=paused, runs=True, resumed=resumed) == []) == gone_back

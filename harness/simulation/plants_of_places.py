@@ -1,0 +1,360 @@
+"""Broken clusters, continued: each sends groups where the rules of the cluster do not, or at the wrong time, or counts
+as a failure what is none.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from harness.cluster_service.drain import DrainManager
+from harness.cluster_service.failover import FailoverManager
+from harness.cluster_service.group_move import GroupMove
+from harness.cluster_service.messages import Action, CallHost, ChangeRegister
+from harness.cluster_service.resource_control import ResourceControlManager
+from harness.cluster_service.resource_facts import GroupFacts
+from harness.cluster_service.service import ClusterService
+from harness.model.changes import BeginMove, Claim, Record, Refusal
+from harness.model.host import EntryPoint
+from harness.model.records import ClusterRecord, GroupRecord, NodeEntry
+from harness.model.states import DrainState
+from harness.model.topology import SECOND_US, Failback, GroupSpec, Priority, ResourceSpec, RestartAction
+from harness.simulation.plants import Plant, service_of, service_with
+from harness.simulation.plants_of_policy import with_policy
+
+__all__ = ["PLANTS_OF_PLACES"]
+
+HOUR_US = 3600 * SECOND_US
+
+
+def moves_of(weak: type[GroupMove]) -> Callable[..., ClusterService]:
+    """What makes a service whose groups move in that way."""
+
+    def weaken(managers: Any) -> None:
+        managers.resource_control._moves.__class__ = weak
+
+    return service_with(weaken)
+
+
+# Preferred owners
+
+
+class _ClaimsByLoad(FailoverManager):
+    def _places(self, now: int, cluster: ClusterRecord, orphans: list[GroupSpec]) -> dict[str, int]:
+        return super()._places(now, cluster, [replace(group, preferred_owners=()) for group in orphans])
+
+
+class ClaimsIgnorePreferredOwners(Plant):
+    """What a lost node owned goes to whoever owns least, and not to a preferred owner (the rules, section 5)."""
+
+    group = {"preferred-owners": ["node3", "node2", "node1"]}
+    service = service_of("failover", _ClaimsByLoad)
+
+
+class _MovesByLoad(FailoverManager):
+    def targets(self, groups: list[GroupSpec], able: Any) -> dict[str, list[str]]:
+        return super().targets([replace(group, preferred_owners=()) for group in groups], able)
+
+
+class MovesIgnorePreferredOwners(Plant):
+    """A drain moves groups to whoever owns least, and not to a preferred owner (the rules, section 5)."""
+
+    group = {"preferred-owners": ["node3", "node2", "node1"]}
+    service = service_of("failover", _MovesByLoad)
+
+
+class _TakesTheFirst(GroupMove):
+    def next_target(self, now: int, facts: GroupFacts) -> str | None:
+        return next((name for name, reason in self.refusals(now, facts).items() if not reason), None)
+
+
+class FailuresGoToTheFirst(Plant):
+    """After a failure a group goes to the first candidate of all, not to the next one (the rules, section 5)."""
+
+    service = moves_of(_TakesTheFirst)
+
+
+# Failback
+
+
+class _KnowsNoWayBack(GroupMove):
+    def _go_back(self, now: int, facts: GroupFacts) -> BeginMove | None:
+        weak = replace(facts.record, spec=replace(facts.record.spec, failback=Failback.PREVENT))
+        return super()._go_back(now, replace(facts, record=weak))
+
+
+class FailbackIsNeverDone(Plant):
+    """A group stays where it is although its most preferred owner is Up again (failback; the rules, section 5)."""
+
+    unrest = True
+    group = {"failback": "allow", "preferred-owners": ["node1", "node2", "node3"]}
+    service = moves_of(_KnowsNoWayBack)
+
+
+class _ForgetsDrains(GroupMove):
+    def _go_back(self, now: int, facts: GroupFacts) -> BeginMove | None:
+        return super()._go_back(now, replace(facts, record=replace(facts.record, drained=None)))
+
+
+class ResumeBringsNothingBack(Plant):
+    """What a drain moved away stays there after a resume with failback immediate (the rules, section 5)."""
+
+    unrest = True
+    service = moves_of(_ForgetsDrains)
+
+
+class _AlwaysGoesBack(GroupMove):
+    def _go_back(self, now: int, facts: GroupFacts) -> BeginMove | None:
+        weak = replace(facts.record, spec=replace(facts.record.spec, failback=Failback.ALLOW))
+        return super()._go_back(now, replace(facts, record=weak))
+
+
+class FailbackIsNotPrevented(Plant):
+    """A group goes back to its preferred owner although its failback is prevent (the rules, section 5)."""
+
+    group = {"preferred-owners": ["node1", "node2", "node3"]}
+    service = moves_of(_AlwaysGoesBack)
+
+
+class _AtAnyHour(GroupMove):
+    def _go_back(self, now: int, facts: GroupFacts) -> BeginMove | None:
+        weak = replace(facts.record, spec=replace(facts.record.spec, failback_window=None))
+        return super()._go_back(now, replace(facts, record=weak))
+
+
+class FailbackWindowIsIgnored(Plant):
+    """A group goes back to its preferred owner outside of its failback-window (the rules, section 5)."""
+
+    group = {"failback": "allow", "failback-window": [12, 13], "preferred-owners": ["node1", "node2", "node3"]}
+    service = moves_of(_AtAnyHour)
+
+
+class _ForgetsWhereItFailed(GroupMove):
+    def _go_back(self, now: int, facts: GroupFacts) -> BeginMove | None:
+        return super()._go_back(now, replace(facts, record=replace(facts.record, left=())))
+
+
+class FailbackToWhereItFailed(Plant):
+    """A group goes back to where it has just failed, and fails again (failback; docs/rules.md)."""
+
+    group = {"failback": "allow", "preferred-owners": ["node1", "node2", "node3"]}
+    service = moves_of(_ForgetsWhereItFailed)
+
+
+# Failures
+
+
+class RestartsOnlyIsIgnored(Plant):
+    """A group moves for a machine whose restart-action is restart (the rules, section 4)."""
+
+    machine = {"restart-action": "restart"}
+    service = with_policy(restart_action=RestartAction.RESTART_THEN_FAILOVER)
+
+
+class StaysFailedIsIgnored(Plant):
+    """A machine whose restart-action is none is restarted all the same (the rules, section 4)."""
+
+    machine = {"restart-action": "none"}
+    service = with_policy(restart_action=RestartAction.RESTART)
+
+
+class _CountsTheClaim(Claim):
+    def apply(self, record: Record | None) -> Record | Refusal:
+        claimed = super().apply(record)
+        if isinstance(claimed, GroupRecord) and self.owner is not None:
+            return replace(claimed, failovers=(*claimed.failovers, 0))
+        return claimed
+
+
+class _CountsNodeDeaths(FailoverManager):
+    def _claim_orphans(self, now: int) -> list[Action]:
+        return [
+            replace(action, change=_counted(action.change))
+            if isinstance(action, ChangeRegister) and isinstance(action.change, Claim)
+            else action
+            for action in super()._claim_orphans(now)
+        ]
+
+
+def _counted(claim: Claim) -> Claim:
+    return _CountsTheClaim(claimant=claim.claimant, owner=claim.owner, epoch=claim.epoch)
+
+
+class NodeDeathsAreCounted(Plant):
+    """A move after a node's death uses up a failover of the group (finding 18, and the rules, section 5)."""
+
+    group = {"failover-threshold": 1}
+    service = service_of("failover", _CountsNodeDeaths)
+
+
+class _StopsAreFailures(ResourceControlManager):
+    @staticmethod
+    def _must_not_stop(facts: GroupFacts, name: str) -> bool:
+        del facts, name
+        return True
+
+
+class StopsAreFailures(Plant):
+    """A machine that somebody stops by hand is started again (out-of-band changes; the rules, section 3)."""
+
+    service = service_of("resource_control", _StopsAreFailures)
+
+
+class _LeavesItRunning(ResourceControlManager):
+    def _stand_ready(self, now: int, facts: GroupFacts) -> list[Action]:
+        left: list[Action] = []
+        for call in super()._stand_ready(now, facts):
+            if isinstance(call, CallHost) and call.request.entry_point is EntryPoint.TERMINATE:
+                facts.resources[call.request.resource].request = None
+            else:
+                left.append(call)
+        return left
+
+
+class StrayMachinesRunOn(Plant):
+    """A machine that somebody starts by hand where its group is not runs on there (the rules, section 3)."""
+
+    unrest = True
+    service = service_of("resource_control", _LeavesItRunning)
+
+
+# Time-outs, order of starting, dependents
+
+
+class _WaitsForEver(ResourceControlManager):
+    given: dict[str, Any] = {}
+
+    def seen(self, record: GroupRecord) -> list[Action]:
+        specs = tuple(
+            replace(spec, policy=replace(spec.policy, **self.given)) for spec in record.spec.resources
+        )
+        return super().seen(replace(record, spec=replace(record.spec, resources=specs)))
+
+
+class _PendingForEver(_WaitsForEver):
+    given = {"pending_timeout_us": 24 * HOUR_US}
+
+
+class PendingTimeoutIsIgnored(Plant):
+    """A machine that never becomes ready is OnlinePending for ever (pending-timeout; the rules, section 4)."""
+
+    unrest = True
+    machine = {
+        "pending-timeout": "3s",
+        "restart-action": "restart",
+        "readiness": {"command": ["false"]},
+    }
+    service = service_of("resource_control", _PendingForEver)
+
+
+class _DeadlockedForEver(_WaitsForEver):
+    given = {"deadlock_timeout_us": 24 * HOUR_US}
+
+
+class DeadlockTimeoutIsIgnored(Plant):
+    """An entry point that does not return is waited for (deadlock-timeout; the rules, section 4)."""
+
+    machine = {"deadlock-timeout": "1s"}
+    service = service_of("resource_control", _DeadlockedForEver)
+
+
+class _InAnyOrder(ResourceControlManager):
+    def _start(self, now: int, facts: GroupFacts, spec: ResourceSpec) -> list[Action]:
+        group = replace(facts.record.spec, priority=Priority.MEDIUM)
+        return super()._start(now, replace(facts, record=replace(facts.record, spec=group)), spec)
+
+
+class PriorityIsIgnored(Plant):
+    """Machines that wait for others to start go in any order (priority; the rules of the cluster, section 5)."""
+
+    groups = 33
+    last_group = {"priority": "high"}
+    service = service_of("resource_control", _InAnyOrder)
+
+
+class _StartsAll(ResourceControlManager):
+    def seen(self, record: GroupRecord) -> list[Action]:
+        if record.spec.priority is Priority.NO_AUTO_START:
+            record = replace(record, persistent=dict.fromkeys(record.persistent, True))
+        return super().seen(record)
+
+
+class NoAutoStartIsIgnored(Plant):
+    """A group that waits until somebody asks for it starts with the cluster (priority; the rules, section 5)."""
+
+    group = {"priority": "no-auto-start"}
+    service = service_of("resource_control", _StartsAll)
+
+
+class _NeedsNoProvider(GroupFacts):
+    __slots__ = ()
+
+    def providers_gone(self, spec: ResourceSpec) -> bool:
+        del spec
+        return False
+
+
+class _GoesOnWithout(ResourceControlManager):
+    def _next_for(self, now: int, facts: GroupFacts, spec: ResourceSpec) -> list[Action]:
+        facts.__class__ = _NeedsNoProvider
+        return super()._next_for(now, facts, spec)
+
+
+class DependentsGoOn(Plant):
+    """A machine goes on although the last address that it needs is gone (the rules of the cluster, section 4)."""
+
+    unrest = True
+    address = {"restart-action": "none"}
+    service = service_of("resource_control", _GoesOnWithout)
+
+
+# Drains
+
+
+class _IsDoneAtOnce(DrainManager):
+    def _next_step(self, now: int, cluster: ClusterRecord, entry: NodeEntry, watched: Any) -> list[Action]:
+        if watched.ending is not None:
+            return super()._next_step(now, cluster, entry, watched)
+        return self._end(watched, DrainState.COMPLETED, f"{entry.name} is drained")
+
+
+class DrainsEndAtOnce(Plant):
+    """A drain is told Completed while the node still owns groups (the rules of the cluster, section 5)."""
+
+    service = service_of("drain", _IsDoneAtOnce)
+
+
+class _MovesNothing(GroupMove):
+    def _drain(self, now: int, facts: GroupFacts) -> BeginMove | None:
+        del now, facts
+        return None
+
+
+class DrainsMoveNothing(Plant):
+    """A drain is begun, and no group leaves the node (the rules of the cluster, section 5)."""
+
+    unrest = True
+    service = moves_of(_MovesNothing)
+
+
+PLANTS_OF_PLACES: tuple[type[Plant], ...] = (
+    ClaimsIgnorePreferredOwners,
+    MovesIgnorePreferredOwners,
+    FailuresGoToTheFirst,
+    FailbackIsNeverDone,
+    ResumeBringsNothingBack,
+    FailbackIsNotPrevented,
+    FailbackWindowIsIgnored,
+    FailbackToWhereItFailed,
+    RestartsOnlyIsIgnored,
+    StaysFailedIsIgnored,
+    NodeDeathsAreCounted,
+    StopsAreFailures,
+    StrayMachinesRunOn,
+    PendingTimeoutIsIgnored,
+    DeadlockTimeoutIsIgnored,
+    PriorityIsIgnored,
+    NoAutoStartIsIgnored,
+    DependentsGoOn,
+    DrainsEndAtOnce,
+    DrainsMoveNothing,
+)
