@@ -7,7 +7,7 @@
 #   make check    what needs no container engine: lint, types, layers, fast tests
 #   make setup    .venv, the container engine, the images
 #   make bench    set up, then measure against the floors: some fifteen minutes (ROUNDS=3: five); docs/benchmarks.md
-#   make search-table  search for each broken cluster, ten minutes; docs/broken-clusters.md
+#   make search-table  search for each broken cluster, fifteen minutes; docs/broken-clusters.md
 #   make search-long   ten thousand random schedules against the healthy cluster (SEED=0: the first); docs/searched.md
 #   make scale    simulate clusters of growing size, three minutes; docs/scale.md
 #   make compose  render compose/*.yaml anew

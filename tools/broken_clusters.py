@@ -1,6 +1,6 @@
 """Writes docs/broken-clusters.md, and a minimal schedule for each broken cluster beside its tests.
 
-`make search-table`: some ten minutes.
+`make search-table`: some fifteen minutes.
 """
 
 import sys

@@ -52,24 +52,27 @@ class Polls:
     async def _poll(self, resource: HostedResource, entry: str, check: _Check) -> None:
         life = resource.online_life
         anchor_us = self._anchors_us[resource.group]
-        told_us = self._runtime.now()
+        silent_since_us: int | None = None
         while True:
             interval_us = _interval_us(resource.spec.policy, entry)
             await self._runtime.sleep(interval_us - (self._runtime.now() - anchor_us) % interval_us)
             if resource.online_life != life:
                 return
             if resource.busy:
+                silent_since_us = None
                 continue
             status = await self._answer(resource, entry, check, max(interval_us, SHORTEST_DEADLINE_US))
             if resource.online_life != life:
                 return
             if status is not None:
-                told_us = self._runtime.now()
-            elif entry == "looks_alive" or self._runtime.now() - told_us < resource.spec.policy.pending_timeout_us:
-                continue
+                silent_since_us = None
             else:
-                silent_s = (self._runtime.now() - told_us) / 1e6
-                evidence = f"{entry} could not tell for {silent_s:.0f} s"
+                now_us = self._runtime.now()
+                silent_since_us = now_us if silent_since_us is None else silent_since_us
+                silent_us = now_us - silent_since_us
+                if entry == "looks_alive" or silent_us < resource.spec.policy.pending_timeout_us:
+                    continue
+                evidence = f"{entry} could not tell for {silent_us / 1e6:.0f} s"
                 status = DriverStatus(state=ResourceState.FAILED, evidence=evidence)
             if status.state is not ResourceState.ONLINE:
                 message = f"{entry} of {resource.name}: {status.state}, {status.evidence}"

@@ -358,6 +358,24 @@ def test_what_nobody_can_tell_of_for_a_pending_timeout_has_failed(host: BenchHos
     assert host.reports[-1].evidence == "is_alive could not tell for 4 s"
 
 
+def test_one_check_alone_that_cannot_tell_is_no_failure_however_seldom_it_is_asked(
+    host: BenchHost, driver: Driver
+) -> None:
+    async def lost(context: DriverContext) -> DriverStatus:
+        del context
+        raise EngineUnanswered("VMMS is being restarted")
+
+    host.call(OPEN, spec=spec(policy=ResourcePolicy(is_alive_interval_us=10 * SECOND, pending_timeout_us=4 * SECOND)))
+    host.call(ONLINE)
+    driver.behaviour["is_alive"] = lost
+
+    host.bench.run(15)
+    assert host.states()[-1] == "Online"
+    host.bench.run(10)
+
+    assert host.states()[-1] == "Failed"
+
+
 def test_the_thorough_check_may_tell_nothing_for_ever(host: BenchHost, driver: Driver) -> None:
     async def lost(context: DriverContext) -> DriverStatus:
         del context
