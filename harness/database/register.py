@@ -11,11 +11,14 @@ from typing import Protocol
 
 from harness.model.changes import Record, record_from_plain, record_to_plain
 from harness.model.circle import circle_of
-from harness.model.records import GroupRecord
+from harness.model.records import ClusterRecord, GroupRecord
 
 __all__ = ["IDS_KEPT", "Codec", "JsonCodec", "Stored"]
 
 IDS_KEPT = 16
+"""Of each register, and of the cluster's two for each node where that is more: before somebody comes to look whether
+its change was made, every node may have made one and another one.
+"""
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), sort_keys=True, check_circular=False)
 
@@ -41,7 +44,8 @@ class Stored:
 
     def after(self, change_id: str, record: Record) -> "Stored":
         """The content after the change of that id."""
-        return Stored(version=self.version + 1, ids=(*self.ids, change_id)[-IDS_KEPT:], record=record)
+        kept = max(IDS_KEPT, 2 * len(record.nodes)) if isinstance(record, ClusterRecord) else IDS_KEPT
+        return Stored(version=self.version + 1, ids=(*self.ids, change_id)[-kept:], record=record)
 
 
 class Codec(Protocol):

@@ -39,6 +39,8 @@ class Watchers:
         self._topology = world.topology
         self._chosen = world.chosen
         self._told = told
+        clock = world.clock
+        self._now: Callable[[], int] = lambda: clock.now_us
         self._lease_us = _longest(world.topology.settings.lease_us)
         self._starts: list[Callable[[SimulatedContainer, int], None]] = []
         self._lapses: list[Callable[[str], None]] = []
@@ -59,9 +61,6 @@ class Watchers:
         for node in world.nodes.values():
             node.client.on_start_ordered.append(self._start_ordered)
         world.listeners.append(self._heard)
-
-    def _now(self) -> int:
-        return self._world.clock.now_us
 
     def _since(self, node: str) -> int:
         return self._world.nodes[node].service_since_us

@@ -10,11 +10,11 @@ import pytest
 from harness.database.acceptor import Acceptor
 from harness.database.proposer import Proposer, Result, Settlement
 from harness.database.protocol import Accept, Accepted, Address, Ballot, Form, Prepare, Read, Refused, VoterSet, Why
-from harness.database.register import JsonCodec
+from harness.database.register import JsonCodec, Stored
 from harness.model.changes import CreateRegister, Record, RecordRestart, Refusal, SetPersistentState
-from harness.model.records import GroupRecord
+from harness.model.records import ClusterRecord, GroupRecord, NodeEntry
 from harness.model.session import Session
-from harness.model.topology import GroupSpec, ResourceSpec
+from harness.model.topology import GroupSpec, ResourceSpec, Settings
 
 RIG = "rig"
 KEY = "group/web"
@@ -493,3 +493,17 @@ def _random_run(seed: int, plant: Callable[[Proposer], None]) -> tuple[set[str],
     final = bench.read(bench.proposer("last"))
     assert final.stored is not None
     return acknowledged, failures_of(final.stored.record)
+
+
+@pytest.mark.parametrize(("nodes", "kept"), [(0, 16), (3, 16), (8, 16), (64, 128)])
+def test_a_register_knows_the_changes_that_all_can_have_made_meanwhile(nodes: int, kept: int) -> None:
+    entries = tuple(NodeEntry(name=f"node{number}", address="") for number in range(1, nodes + 1))
+    record: Record = first_record()
+    if nodes:
+        record = ClusterRecord(rig=RIG, nodes=entries, groups=(), settings=Settings())
+    stored = Stored(version=1, ids=(), record=record)
+
+    for number in range(200):
+        stored = stored.after(f"a:{number}", record)
+
+    assert stored.ids == tuple(f"a:{number}" for number in range(200 - kept, 200))
