@@ -16,9 +16,10 @@ from typing import Any
 import yaml
 
 from chaos.schema import COMMANDS
+from chaos.search.drawing import FAILOVERS_ENOUGH
 from chaos.search.hunt import Hunt
 from chaos.search.schedule_file import Schedule
-from harness.model.topology import SECOND_US, Fencing, Topology
+from harness.model.topology import SECOND_US, Fencing, GroupSpec, RestartAction, Topology
 from harness.rig.duration import format_duration
 from harness.simulation.administrator import drawn_command
 from harness.simulation.fault_kinds import FaultKind, Planned
@@ -169,8 +170,8 @@ def experiment_of(schedule: Schedule, *, title: str, description: str = "") -> s
         for after_us, provider in _steps(fault, rig)
     ]
     calm_us = LEAD_US + last_us - first_us + CALM_US
-    if any(fault.kind in _MAY_LEAVE_UNWANTED for fault in schedule.faults):
-        method += [_action(f"in the end: {what}", calm_us, provider) for what, provider in _put_back(rig)]
+    commanded = any(fault.kind in _MAY_LEAVE_UNWANTED for fault in schedule.faults)
+    method += [_action(f"in the end: {what}", calm_us, provider) for what, provider in _put_back(rig, commanded)]
     method.append(
         {
             "type": "probe",
@@ -190,11 +191,20 @@ def experiment_of(schedule: Schedule, *, title: str, description: str = "") -> s
     return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=118)
 
 
-def _put_back(rig: Topology) -> Iterator[tuple[str, _Provider]]:
-    for node in rig.nodes:
+def _put_back(rig: Topology, commanded: bool) -> Iterator[tuple[str, _Provider]]:
+    """What commands have left, and what a group's policy leaves Failed."""
+    for node in rig.nodes if commanded else ():
         yield f"{node.name} takes part", {"type": "cluster", "action": "node.resume", "node": node.name}
     for group in rig.groups:
-        yield f"{group.name} is wanted", {"type": "cluster", "action": "group.online", "group": group.name}
+        if commanded or _may_stay_failed(group):
+            yield f"{group.name} is wanted", {"type": "cluster", "action": "group.online", "group": group.name}
+
+
+def _may_stay_failed(group: GroupSpec) -> bool:
+    """By what its owner has said of it."""
+    moves = all(spec.policy.restart_action is RestartAction.RESTART_THEN_FAILOVER for spec in group.resources)
+    unlimited = group.failover_threshold in (None, FAILOVERS_ENOUGH) and not group.possible_owners
+    return not (moves and unlimited)
 
 
 _STEADY = [

@@ -9,11 +9,13 @@ from typing import Any
 
 from harness.cluster_service.circles import WATCHERS
 
-__all__ = ["draw_rig"]
+__all__ = ["FAILOVERS_ENOUGH", "draw_rig"]
 
 SIZES = ((2, True), (3, False), (3, False), (3, False), (4, True), (5, False))
 """Nodes, and whether a witness votes: what people have, three nodes most of all."""
 GROUPS_MOST = 6
+FAILOVERS_ENOUGH = 100
+"""A failover-threshold that nothing in a schedule uses up."""
 SELF_FENCING = 0.2
 LEAST_VOTES = 3
 FEWER_VOTES = 0.3
@@ -47,7 +49,7 @@ def draw_rig(rng: random.Random) -> Mapping[str, Any]:
 
 def _group(rng: random.Random, number: int, nodes: list[str]) -> dict[str, Any]:
     name = f"web{number}"
-    group: dict[str, Any] = {"name": name, "failover-threshold": 100}
+    group: dict[str, Any] = {"name": name, "failover-threshold": FAILOVERS_ENOUGH}
     if rng.random() < 0.3:
         group["preferred-owners"] = rng.sample(nodes, rng.randint(1, len(nodes)))
     group["resources"] = [

@@ -108,6 +108,25 @@ def test_a_command_is_asked_and_in_the_end_everything_is_wanted_again(number: in
     assert outcomes["in the end: web1 is wanted"] == "succeeded"
 
 
+@pytest.mark.parametrize("said", [{"restart-action": "none"}, {"restart-action": "restart", "restart-threshold": 0}])
+def test_what_its_policy_leaves_failed_is_brought_online_in_the_end(said: dict[str, Any], tmp_path: Path) -> None:
+    of = schedule(fault(FaultKind.VM_CRASH, "vm1"))
+    of.rig["groups"][0]["resources"][1].update(said)
+
+    code, outcomes = run(of, tmp_path)
+
+    assert [name for name in outcomes if name.startswith("in the end")] == ["in the end: web1 is wanted"]
+    assert code == 0
+
+
+@pytest.mark.parametrize("said", [{"failover-threshold": 0}, {"possible-owners": ["node1"]}])
+def test_what_may_not_be_moved_is_brought_online_in_the_end(said: dict[str, Any]) -> None:
+    of = schedule(fault(FaultKind.VM_CRASH, "vm1"))
+    of.rig["groups"][0].update(said)
+
+    assert [call["group"] for call in actions(of) if call["type"] == "cluster"] == ["web1"]
+
+
 def test_the_commands_that_are_drawn_are_of_every_kind() -> None:
     drawn = {
         actions(schedule(fault(FaultKind.COMMAND, "node2/web1", duration_us=SECOND + number)))[0]["action"]
