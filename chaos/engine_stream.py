@@ -17,6 +17,7 @@ import requests
 import urllib3.exceptions
 
 from chaos.history import EngineEvent, Role, StreamGap
+from chaos.reading_thread import ReadingThread
 from harness.model import labels
 
 __all__ = ["EngineStream", "engine_event", "role_of"]
@@ -71,18 +72,18 @@ class EngineStream:
         self._seen: set[tuple[int, str, str]] = set()
         self._closed = threading.Event()
         self._stream: Any = None
-        self._thread = threading.Thread(target=self._run, name=f"events of {rig}", daemon=True)
+        self._thread = ReadingThread(self._run, name=f"events of {rig}")
 
     def open(self) -> None:
         """Connect and begin to read. Raises DockerException when the engine does not answer now."""
         self._stream = self._connect()
-        self._thread.start()
+        self._thread.begin()
 
     def close(self) -> None:
         """Stop reading. Waits a little for the thread: what it has read is in the sink then."""
         self._closed.set()
         _close(self._stream)
-        self._thread.join(timeout=2)
+        self._thread.end()
 
     def _connect(self) -> Any:
         # The engine answers before it subscribes; asking for what was since an earlier moment closes that gap.

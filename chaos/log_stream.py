@@ -14,6 +14,7 @@ from typing import Any
 import docker
 
 from chaos.engine_stream import BROKEN
+from chaos.reading_thread import ReadingThread
 from harness.rig.engine import engine_call
 
 __all__ = ["LogStream", "parse_stamp_ns", "read_lines"]
@@ -44,11 +45,11 @@ class LogStream:
         self._started = threading.Event()
         self._closed = threading.Event()
         self._stream: Any = None
-        self._thread = threading.Thread(target=self._run, name=f"log of {container}", daemon=True)
+        self._thread = ReadingThread(self._run, name=f"log of {container}")
 
     def open(self) -> None:
         """Begin to follow."""
-        self._thread.start()
+        self._thread.begin()
 
     def container_started(self) -> None:
         """The container has been started: there will be lines again."""
@@ -62,7 +63,7 @@ class LogStream:
         if stream is not None:
             with contextlib.suppress(*BROKEN):  # it is closed already, which is what was wanted
                 stream.close()
-        self._thread.join(timeout=2)
+        self._thread.end()
 
     def _run(self) -> None:
         while not self._closed.is_set():

@@ -413,10 +413,11 @@ class TestLogs:
 
     def test_a_machines_log_is_followed_to_the_node_to_which_it_moves(self, rig: Rig) -> None:
         source = "import sys; from chaos.cli.main import main; sys.exit(main())"
-        logs = [sys.executable, "-c", source, "logs", "web1-vm", "--follow", "--since", "1ms", "--name", rig.name]
+        logs = [sys.executable, "-c", source, "logs", "web1-vm", "--follow", "--tail", "1", "--name", rig.name]
         with subprocess.Popen(logs, stdout=subprocess.PIPE, text=True) as following:
-            assert command(rig, "group", "move", "web1", "--to", bystander(rig)) == 0
             assert following.stdout is not None
+            assert following.stdout.readline(), "it has not begun to follow"
+            assert command(rig, "group", "move", "web1", "--to", bystander(rig)) == 0
             assert any("machine web1-vm started" in line for line in following.stdout)
             following.send_signal(signal.SIGINT)
         assert following.returncode == 130
