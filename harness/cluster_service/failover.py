@@ -284,16 +284,20 @@ class FailoverManager:
         return actions
 
     def _places(self, now: int, cluster: ClusterRecord, orphans: list[GroupSpec]) -> dict[str, int]:
-        """This node's place among those who may claim each orphan."""
+        """This node's place among those who may claim each orphan. What a node owned before it came back, it owns no
+        more.
+        """
         candidates = self._membership.candidates(now)
         paused = [entry.name for entry in cluster.nodes if entry.paused]
         places: dict[str, int] = {}
         for together in self._in_parts(orphans):
+            owned = Counter(self.groups_owned(together[0]))
+            owned.subtract(self.owner_node(group.name) for group in together)
             places |= claim_places(
                 self._session.node,
                 orphans=together,
                 candidates=self._watch.candidates(together[0], candidates),
-                groups_owned=self.groups_owned(together[0]),
+                groups_owned=owned,
                 paused=paused,
             )
         return places

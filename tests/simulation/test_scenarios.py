@@ -1,5 +1,6 @@
 """Single situations in the seeded world, each once found broken: by a review, or by the search itself."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -193,3 +194,21 @@ def test_a_vmms_that_hangs_and_that_nobody_asks_costs_its_node_the_session() -> 
     assert world.violations == []
     assert world.instances.running("vm1")
     assert world.unsettled() == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_node_owned_before_it_was_reset_is_not_counted_as_what_it_owns(seed: int) -> None:
+    world = formed(seed)
+    before = owners(world)
+    first = next(name for name, machines in before.items() if machines == 2)
+
+    world.engine.end_node(first, 87)
+    world.run(500_000)
+    assert world.run_until_settled(15 * SECOND) == []
+
+    assert [line.node for line in world.trace if line.event in ("node-joined", "group-claimed")][-3:] == [first] * 3
+    assert owners(world) == before
+
+
+def owners(world: World) -> Counter[str]:
+    return Counter(box.node for number in range(1, 5) for box in world.instances.running(f"vm{number}"))
