@@ -17,7 +17,7 @@ from harness.model.session import Session
 from harness.ports import Container, EngineEvent, EventGap
 from harness.simulation.container import Answer
 from harness.simulation.engine import MS_US, SimulatedEngine
-from harness.simulation.runtime import Clock, SimulatedRuntime
+from harness.simulation.runtime import Clock, SimulatedRuntime, Timer
 
 __all__ = ["CALL_LIMIT_US", "SimulatedEngineClient"]
 
@@ -206,15 +206,22 @@ class SimulatedEngineClient:
             lambda value: self._deliver(lambda: settle(value, None)),
             lambda error: self._deliver(lambda: settle(None, error)),
         )
-        limit = EngineUnanswered(f"{call}: no answer within {CALL_LIMIT_US // 1_000_000} s")
-        self._clock.after(CALL_LIMIT_US, lambda: None if result.done() else result.set_exception(limit))
+        def give_up() -> None:
+            if not result.done():
+                result.set_exception(EngineUnanswered(f"{call}: no answer within {CALL_LIMIT_US // 1_000_000} s"))
+
+        limit = Timer(give_up)
+        self._clock.after(CALL_LIMIT_US, limit)
         if call in self._lost_requests:
             self._lost_requests.remove(call)
         else:
             held_us = self._starts_held_until_us - self._clock.now_us if call == "start" else 0
             delay_us = max(held_us, 0) + self.draw(least_ms, most_ms)
             self._clock.after(delay_us, lambda: self._carry_out(operation, answer))
-        return await result
+        try:
+            return await result
+        finally:
+            limit.call_off()
 
     def _carry_out(self, operation: Callable[[Answer], None], answer: Answer) -> None:
         if self._stalled:

@@ -9,12 +9,12 @@ import inspect
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any, Generic, Protocol, TypeVar
 
 from harness.ports import DeadlinePassed
 
-__all__ = ["Cancelled", "Clock", "SimulatedRuntime", "SimulatedTask", "Unfinished", "VirtualClock"]
+__all__ = ["Cancelled", "Clock", "SimulatedRuntime", "SimulatedTask", "Timer", "Unfinished", "VirtualClock"]
 
 T = TypeVar("T")
 
@@ -64,15 +64,35 @@ class Clock(Protocol):
     def after(self, delay_us: int, callback: Callable[[], None]) -> None: ...
 
 
+class Timer:
+    """A callback for a clock that can be called off: nothing happens then, and what the callback knows is let go of.
+    Most limits are called off long before their time.
+    """
+
+    __slots__ = ("callback",)
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback: Callable[[], None] | None = callback
+
+    def __call__(self) -> None:
+        if self.callback is not None:
+            self.callback()
+
+    def call_off(self) -> None:
+        """It shall not be carried out any more."""
+        self.callback = None
+
+
 class VirtualClock:
     """Time in microseconds and the heap of what is due. Shared by every runtime of one world. `scheduled` counts what
     was ever to be carried out. What is due at once needs no heap: everything on the heap for that time was put there
-    before.
+    before. Timers that were called off leave the heap when it has doubled.
     """
 
     def __init__(self, *, start_us: int = 0) -> None:
         self.now_us = start_us
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
+        self._prune_at = DONE_KEPT
         self._at_once: deque[Callable[[], None]] = deque()
         self.scheduled = 0
 
@@ -81,8 +101,16 @@ class VirtualClock:
         self.scheduled += 1
         if when_us > self.now_us:
             heappush(self._heap, (when_us, self.scheduled, callback))
+            if len(self._heap) > self._prune_at:
+                self._prune()
         else:
             self._at_once.append(callback)
+
+    def _prune(self) -> None:
+        heap = self._heap
+        heap[:] = [due for due in heap if not (isinstance(due[2], Timer) and due[2].callback is None)]
+        heapify(heap)
+        self._prune_at = 2 * len(heap) + DONE_KEPT
 
     def after(self, delay_us: int, callback: Callable[[], None]) -> None:
         """Run `callback` `delay_us` microseconds from now."""
@@ -138,6 +166,10 @@ class _Result(Generic[T]):
         else:
             self._waiters.append(waiter)
 
+    def forget(self) -> None:
+        """Nobody waits for it any more. Who does is known by it and knows it: they would keep each other."""
+        self._waiters.clear()
+
     def __await__(self) -> Generator[Any, Any, T]:
         if not self._done:
             yield self
@@ -166,15 +198,15 @@ class _Within(Generic[T]):
         self._clock = clock
         self._limit_us = limit_us
         self._coroutine = coroutine
-        self._over = False
 
     def __await__(self) -> Generator[Any, Any, T]:
         inner = self._coroutine
         late: _Result[None] = _Result(self._clock)
+        limit = Timer(partial(late.set_result, None))
         thrown: BaseException | None = None
         try:
             awaited = inner.send(None)
-            self._clock.after(self._limit_us, lambda: None if self._over else late.set_result(None))
+            self._clock.after(self._limit_us, limit)
             while True:
                 try:
                     yield _Race(awaited, late)
@@ -191,7 +223,9 @@ class _Within(Generic[T]):
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
         finally:
-            self._over = True
+            limit.call_off()
+            late.forget()
+
 
 def _end(coroutine: Coroutine[Any, Any, Any]) -> None:
     """End it where it waits; its `finally` blocks run now, and may not wait."""

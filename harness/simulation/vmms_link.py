@@ -15,7 +15,7 @@ from harness.errors import EngineUnanswered
 from harness.model.machine import MachineNotice
 from harness.ports import Pending
 from harness.simulation.in_order import Frames
-from harness.simulation.runtime import Clock, SimulatedRuntime, Unfinished
+from harness.simulation.runtime import Clock, SimulatedRuntime, Timer, Unfinished
 from harness.vmms.notices import Subscription
 from harness.vmms.remote import (
     NOTICES_CALL,
@@ -97,6 +97,9 @@ class VmmsLink(RemoteHypervisor):
     async def _call(self, call: str, arguments: dict[str, Any], limit_us: int) -> Any:
         if self._trouble is not None:
             await self._trouble.befall(self._caller)
+        return await self._exchange(call, arguments, limit_us)
+
+    async def _exchange(self, call: str, arguments: dict[str, Any], limit_us: int) -> Any:
         return await self._ask(call, lambda vmms: getattr(vmms, call)(**arguments), limit_us=limit_us)
 
     async def notices(self) -> AsyncIterator[MachineNotice]:
@@ -152,10 +155,16 @@ class VmmsLink(RemoteHypervisor):
                 runtime.when_running(partial(begin, vmms, runtime))
 
         self._clock.after(HOP_US, arrive)
-        if limit_us is not None:
-            late = EngineUnanswered(f"{name}: VMMS has not answered within {limit_us / 1e6:g} s")
-            self._clock.after(limit_us, lambda: fail(late))
-        return await answer
+        if limit_us is None:
+            return await answer
+        limit = Timer(
+            lambda: fail(EngineUnanswered(f"{name}: VMMS has not answered within {limit_us / 1e6:g} s"))
+        )
+        self._clock.after(limit_us, limit)
+        try:
+            return await answer
+        finally:
+            limit.call_off()
 
 
 class FramedVmmsLink(VmmsLink):
@@ -174,9 +183,7 @@ class FramedVmmsLink(VmmsLink):
         self._frames = frames
         self._numbers = itertools.count(1)
 
-    async def _call(self, call: str, arguments: dict[str, Any], limit_us: int) -> Any:
-        if self._trouble is not None:
-            await self._trouble.befall(self._caller)
+    async def _exchange(self, call: str, arguments: dict[str, Any], limit_us: int) -> Any:
         asked = self._frames.encode(call_message(next(self._numbers), call, arguments))
         answer = await self._ask(call, lambda vmms: self._answer(vmms, asked), limit_us=limit_us)
         return result_in(call, self._frames.decode(answer))

@@ -1,9 +1,14 @@
 """The heap of virtual time and the coroutines on it."""
 
+import gc
+import weakref
+from functools import partial
+
 import pytest
 
 from harness.ports import DeadlinePassed
-from harness.simulation.runtime import SimulatedRuntime, VirtualClock
+from harness.simulation.garbage import collected_later
+from harness.simulation.runtime import SimulatedRuntime, Timer, VirtualClock
 
 SECOND = 1_000_000
 
@@ -129,3 +134,64 @@ def test_a_process_that_was_frozen_beyond_the_limit_is_late(clock: VirtualClock,
     clock.run_until(5 * SECOND)
 
     assert told == ["late"]
+
+
+class Known:
+    """Something that a callback knows of."""
+
+
+def test_a_timer_that_was_called_off_does_nothing_and_keeps_nothing(clock: VirtualClock) -> None:
+    ran: list[int] = []
+    known = Known()
+    there = weakref.ref(known)
+    timers = [Timer(partial(lambda number, _known: ran.append(number), number, known)) for number in range(100)]
+    for number, timer in enumerate(timers):
+        clock.at(1_000 - number, timer)
+    del known
+
+    for timer in timers[:98]:
+        timer.call_off()
+    clock.at(500, lambda: ran.append(500))
+    for timer in timers[98:]:
+        assert there() is not None
+        timer.call_off()
+    assert there() is None
+
+    clock.run_until(2_000)
+    assert ran == [500]
+
+
+def test_timers_that_were_called_off_leave_the_heap_and_the_others_their_order(clock: VirtualClock) -> None:
+    ran: list[int] = []
+    for number in range(1_000):
+        kept, dropped = Timer(partial(ran.append, number)), Timer(partial(ran.append, -1))
+        clock.at(10_000 + (number * 37) % 1_000, kept if number % 100 == 0 else dropped)
+        dropped.call_off()
+    assert len(clock._heap) < 100
+
+    clock.run_until(20_000)
+    assert ran == sorted(range(0, 1_000, 100), key=lambda number: (number * 37) % 1_000)
+
+
+def test_a_limit_that_was_kept_leaves_nothing_behind(clock: VirtualClock, runtime: SimulatedRuntime) -> None:
+    seen: list[weakref.ref[Known]] = []
+
+    async def inner() -> Known:
+        result = Known()
+        seen.append(weakref.ref(result))
+        await runtime.sleep(SECOND)
+        return result
+
+    async def root() -> None:
+        for _ in range(200):
+            await runtime.within(10_000 * SECOND, inner())
+
+    runtime.spawn(root(), name="root")
+    gc.collect()
+    with collected_later():
+        clock.run_until(1_000 * SECOND)
+
+        assert len(seen) == 200
+        assert [there for there in seen if there() is not None] == []
+        assert gc.collect() < 100, "what waited keeps what it waited for"
+    assert len(clock._heap) < 100
