@@ -3,7 +3,8 @@
 Containers start, die, are killed and removed on the virtual clock; machines share the fate of their node's PID 1; a
 frozen guest keeps its node from dying; the restart policy backs off. `alive` is the kernel's truth, `running` is what
 the engine has noticed, a little later. What it is not: the way to the engine with its stalls and lost answers
-(`engine_client`), nor anything inside a container: the world hangs its processes on `on_node_up` and `on_node_down`.
+(`engine_client`), nor anything inside a container: the world hangs its processes on `on_node_up` and `on_node_dying`,
+after which a guest may keep the node from being down.
 The latencies and races are those measured on Docker 20.10 (docker-trials, sections 1, 2 and 4). Each node has an engine
 machine's two processors of its own for starts and creations, which take what they were measured to take on such a
 machine (`tools/engine_starts.py`); on containers all nodes share one.
@@ -12,6 +13,7 @@ machine (`tools/engine_starts.py`); on containers all nodes share one.
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from harness.errors import EngineError, NoSuchContainer
 from harness.model import labels as label
@@ -55,6 +57,7 @@ class SimulatedEngine:
         self.on_started: list[Callable[[SimulatedContainer, int], None]] = []
         self.on_ended: list[Callable[[SimulatedContainer, int], None]] = []
         self.on_node_up: list[Callable[[str], None]] = []
+        self.on_node_dying: list[Callable[[str], None]] = []
         self.on_node_down: list[Callable[[str], None]] = []
         self.on_by_hand: list[Callable[[str, bool], None]] = []
         self.listeners: list[Callable[[EngineEvent | EventGap], None]] = []
@@ -420,13 +423,15 @@ class SimulatedEngine:
             self._finish_doomed(self._host(box))
 
     def _guests_end(self, node: SimulatedContainer, exit_code: int) -> bool:
-        """The namespace's death reaches its guests; returns whether all are dead. One that is frozen, or that nothing
-        can end, keeps PID 1 waiting.
+        """The namespace's death reaches its guests and all else in it; returns whether all are dead. A guest that is
+        frozen, or that nothing can end, keeps PID 1 waiting.
         """
         guests = list(self._guests.get(node.id, {}).values())
         for box in guests:
             if not box.paused:
                 self._end(box, 137, with_node=True)
+        for callback in self.on_node_dying if node.doomed is None else ():
+            callback(node.node)
         if any(box.alive for box in guests):
             node.doomed = exit_code
             return False
@@ -485,14 +490,13 @@ class SimulatedEngine:
         in its present life.
         """
         lives = life.lives if life is not None else 0
+        self.clock.after(delay_ms * MS_US, partial(self._due, callback, life, lives))
 
-        def due() -> None:
-            if self.clock.now_us < self.stalled_until_us:
-                self.clock.at(self.stalled_until_us, due)
-            elif life is None or life.lives == lives:
-                callback()
-
-        self.clock.after(delay_ms * MS_US, due)
+    def _due(self, callback: Callable[[], None], life: SimulatedContainer | None, lives: int) -> None:
+        if self.clock.now_us < self.stalled_until_us:
+            self.clock.at(self.stalled_until_us, partial(self._due, callback, life, lives))
+        elif life is None or life.lives == lives:
+            callback()
 
     def _emit(
         self, box: SimulatedContainer, action: str, *, exit_code: int | None = None, signal: int | None = None

@@ -98,9 +98,9 @@ class World:
         self.chosen = ChosenValues(
             codec=self.composition.codec, now=lambda: self.clock.now_us, told=self._violated
         )
-        reads = FreshReads(chosen=self.chosen, told=self._violated)
+        self.reads = FreshReads(chosen=self.chosen, told=self._violated)
         self.made = MadeOnce(told=self._violated)
-        self.composition.watchers = reads, self.made
+        self.composition.watchers = self.reads, self.made
         self.voters = self._make_voters()
         self._form()
         self.nodes = {spec.name: self._make_node(spec.name) for spec in topology.nodes}
@@ -304,6 +304,7 @@ class World:
     def _hear(self) -> None:
         """Of what the engine does, and what somebody does past the cluster."""
         self.engine.on_node_up.append(lambda name: self._node_up(name))
+        self.engine.on_node_dying.append(lambda name: self.nodes[name].died())
         self.engine.on_node_down.append(lambda name: self._node_down(name))
         self.engine.on_by_hand.append(self.administrator.by_hand)
         self.engine.on_started.append(self._started)
@@ -315,7 +316,6 @@ class World:
 
     def _node_down(self, name: str) -> None:
         self.record(name, "engine", "node-down", {})
-        self.nodes[name].died()
 
     def _started(self, box: SimulatedContainer, at_us: int) -> None:
         if not box.is_node:

@@ -94,6 +94,21 @@ def test_a_hung_machine_on_a_node_that_resets_itself_is_ended_by_the_fence(seed:
     expect_rest(world)
 
 
+def test_a_frozen_guest_alone_outlives_the_pid_1_of_its_node() -> None:
+    world = formed(1)
+    box = world.instances.running("vm1")[0]
+    node = world.engine.node(box.node)
+
+    world.engine.pause(box.id)
+    world.engine.end_node(box.node, 87)
+
+    assert world.nodes[box.node].processes() == {}
+    assert machines_on(world, box.node) == ["vm1"]
+    assert node.alive
+    world.engine.unpause(box.id)
+    assert not node.alive
+
+
 @SEEDS
 @pytest.mark.parametrize("frozen_ms", [700, 1_900, 2_300, 2_700, 3_100, 3_700, 5_000, 12_000])
 def test_a_node_that_freezes_is_failed_over_and_thaws(seed: int, frozen_ms: int) -> None:
