@@ -12,6 +12,7 @@ from multiprocessing import get_context
 import docker
 
 from bench.figure import Figure, Goal, GoalKind, alternate
+from chaos.search.drawing import FAILOVERS_ENOUGH
 from chaos.search.hunt import play
 from chaos.search.schedule_file import Schedule
 from harness.model.topology import SECOND_US
@@ -32,7 +33,7 @@ RIG = {
     "groups": [
         {
             "name": f"web{number}",
-            "failover-threshold": 100,
+            "failover-threshold": FAILOVERS_ENOUGH,
             "resources": [
                 {"name": f"web{number}-ip", "type": "ip-address"},
                 {"name": f"web{number}-vm", "type": "virtual-machine", "depends-on": [f"web{number}-ip"]},

@@ -12,11 +12,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from chaos.search.drawing import FAILOVERS_ENOUGH
 from chaos.search.hunt import Hunt, broken_by, play
 from chaos.search.schedule_file import Schedule, write_schedule
 from chaos.search.shrinking import Shrinking
 from harness.simulation.plants import PLANTS, Plant
 from harness.simulation.plants_of_belief import PLANTS_OF_BELIEF
+from harness.simulation.plants_of_hosts import PLANTS_OF_HOSTS
+from harness.simulation.plants_of_nodes import PLANTS_OF_NODES
 from harness.simulation.plants_of_places import PLANTS_OF_PLACES
 from harness.simulation.plants_of_policy import PLANTS_OF_POLICY
 from harness.simulation.plants_of_recovery import PLANTS_OF_RECOVERY
@@ -33,6 +36,8 @@ BROKEN_CLUSTERS = (
     *PLANTS_OF_PLACES,
     *PLANTS_OF_ROUNDS,
     *PLANTS_OF_RECOVERY,
+    *PLANTS_OF_NODES,
+    *PLANTS_OF_HOSTS,
 )
 BUDGET = 2000
 """Schedules within which each must be found."""
@@ -45,7 +50,7 @@ HEAD = """\
 
 Each line is a cluster with one rule weakened, as a composition of the simulated world that no production path knows.
 The same search that passes the healthy cluster, with the same mix of faults for all, runs against it: seeds from 0,
-three nodes, four groups or as many as it takes (with the policy that is ignored, where it is one), until a watcher
+three nodes and four groups, or as many as it takes (with the policy that is ignored, where it is one), until a watcher
 tells of a violation.
 `shrink` then makes the schedule as small as it can; the files are in `tests/simulation/broken_clusters/`. Written by
 `make search-table` with version {version}; `tests/simulation/test_broken_clusters.py` plays the small schedules against
@@ -68,7 +73,7 @@ class Row:
 def rig_of(plant: type[Plant]) -> Mapping[str, Any]:
     """The document of the rig in which a broken cluster is searched."""
     return {
-        "nodes": 3,
+        "nodes": plant.nodes,
         "settings": {"fencing": plant.fencing.value},
         "groups": [_group(number, plant) for number in range(1, plant.groups + 1)],
     }
@@ -82,7 +87,7 @@ def _group(number: int, plant: type[Plant]) -> Mapping[str, Any]:
     needs = " or ".join(f"[{address['name']}]" for address in addresses)
     machine = {"name": vm, "type": "virtual-machine", "depends-on": needs, **policy}
     said = {**plant.group, **(plant.last_group if number == plant.groups else {})}
-    return {"name": f"web{number}", "failover-threshold": 100, **said, "resources": [*addresses, machine]}
+    return {"name": f"web{number}", "failover-threshold": FAILOVERS_ENOUGH, **said, "resources": [*addresses, machine]}
 
 
 def search(plant: type[Plant], budget: int = BUDGET) -> tuple[int, Schedule | None]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from harness.cluster_service.messages import Answer, AnswerCode
 from harness.model.first_records import first_registers
 from harness.model.records import GroupRecord
-from harness.model.topology import Topology
+from harness.model.topology import ShutdownAction, Topology
 from harness.model.voter_set import VoterSet
 from harness.simulation.node import SimulatedNode
 from harness.simulation.runtime import Clock
@@ -86,6 +86,12 @@ class Administrator:
             for machine, wanted in record.persistent.items()
             if wanted
         }
+        self._failures = {
+            spec.name
+            for group in topology.groups
+            for spec in group.resources
+            if spec.policy.shutdown_action is ShutdownAction.FAIL
+        }
         self._wishes: list[_Wish] = []
 
     def command(self, rng: random.Random, node: str, about: str = "") -> None:
@@ -112,8 +118,10 @@ class Administrator:
 
     def by_hand(self, machine: str, wanted: bool) -> None:
         """Somebody starts or stops it past the cluster, which may take that for a wish at any time after: of that
-        machine, and with a start of what it depends on.
+        machine, and with a start of what it depends on. A stop whose policy makes it a failure is no wish.
         """
+        if not wanted and machine in self._failures:
+            return
         concerned = self._concerned(machine, wanted) if wanted else [machine]
         self._wishes += [_Wish(name, wanted, self._clock.now_us) for name in concerned]
 

@@ -4,7 +4,7 @@ The default is the production code. Controls that show that the search finds bro
 (`harness.simulation.plants`), so that no production path knows of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
@@ -14,8 +14,11 @@ from harness.drivers.registry import built_in_drivers
 from harness.model.host import HostReport
 from harness.model.session import Session
 from harness.ports import Addresses, Engine, Hypervisor, Log, Reach, Runtime
+from harness.resource_host.driver import DriverFactory
 from harness.resource_host.host import ResourceHost
+from harness.simulation.driver_calls import DriverCalls
 from harness.simulation.in_order import Carry, Frames
+from harness.simulation.init import SimulatedInit
 from harness.simulation.runtime import Clock, SimulatedRuntime
 from harness.simulation.storage import SimulatedStorage
 from harness.simulation.vmms_link import CallTrouble, FramedVmmsLink, VmmsLink, VmmsProcess
@@ -57,6 +60,7 @@ class Composition:
         self.storage = SimulatedStorage()
         self.watchers: tuple[FreshReads, MadeOnce] | None = None
         """The world's, of what the Database Managers tell."""
+        self.calls = DriverCalls()
         self.carry: Carry = partial if frames is None else frames.carry
         self._frames = frames
 
@@ -66,6 +70,10 @@ class Composition:
 
     def voter_lost_power(self, acceptor: Acceptor) -> None:
         """Its node's power is gone: what was not synced never was. Here every answer waits for its sync."""
+
+    def init(self, clock: Clock, *, kill_guests: Callable[[], None], reset: Callable[[], None]) -> SimulatedInit:
+        """PID 1 of a node."""
+        return SimulatedInit(clock, kill_guests=kill_guests, reset=reset)
 
     def service(self, *, configuration: ServiceConfiguration, jitter: Callable[[], float]) -> ClusterService:
         """A cluster service."""
@@ -85,6 +93,10 @@ class Composition:
             return VmmsLink(clock, process, caller, trouble)
         return FramedVmmsLink(clock, process, caller, trouble, frames=self._frames)
 
+    def drivers(self) -> Mapping[str, DriverFactory]:
+        """What a resource host has for each type of resource."""
+        return built_in_drivers()
+
     def resource_host(
         self,
         *,
@@ -96,14 +108,14 @@ class Composition:
         log: Log,
         on_deadlock: Callable[[str], None],
     ) -> ResourceHost:
-        """A resource host with the built-in drivers."""
+        """A resource host, whose calls of its drivers are told."""
         return ResourceHost(
             runtime=runtime,
             hypervisor=hypervisor,
             addresses=addresses,
             storage=self.storage,
             reach=reach,
-            drivers=built_in_drivers(),
+            drivers=self.calls.told(self.drivers()),
             report=report,
             log=log,
             on_deadlock=on_deadlock,

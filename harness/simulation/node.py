@@ -128,7 +128,7 @@ class SimulatedNode:
         self._deferred.clear()
         self._noted_guests_end_us = 0
         self._addresses = SimulatedAddresses(self._runtime("addresses"))
-        self._init = SimulatedInit(
+        self._init = self._composition.init(
             self._clock,
             kill_guests=lambda: self._engine.kill_guests(self.name),
             reset=lambda: self._engine.end_node(self.name, WATCHDOG_EXIT),
@@ -155,12 +155,7 @@ class SimulatedNode:
         """SIGKILL to `service`, `host`, `vmms` or `voter`; PID 1 starts it again."""
         if not self._up or self.frozen:
             return
-        again = {
-            "service": self._start_service,
-            "host": self._start_host,
-            "vmms": self._start_vmms,
-            "voter": self._start_voter,
-        }[name]
+        again: Callable[[], None] = getattr(self, f"_start_{name}")
         if name == "voter":
             voter = self._voters.get(self.name)
             if voter is None or not voter.running:
@@ -218,6 +213,11 @@ class SimulatedNode:
     def service_since_us(self) -> int:
         """When its service was started last."""
         return self._started_us.get("service", 0)
+
+    @property
+    def host_since_us(self) -> int | None:
+        """When its resource host was started; None while it does not run."""
+        return self._started_us["host"] if "host" in self._runtimes else None
 
     def processes(self) -> dict[str, Process]:
         """What runs of `service`, `host`, `vmms` and `voter`."""

@@ -48,13 +48,14 @@ __all__ = [
 class Plant(Composition):
     """A composition with one weak rule, and in which rig it is searched.
 
-    `fencing` is the mode in which the rule matters; `group`, `machine` and `address` are what is said of each of the
-    `groups`, its machine and its address, `last_group` what is said of the last group besides, `second_address` whether
-    there is another that would do; `among` are the kinds of fault to draw from, the default mix unless said otherwise.
-    `unrest`: what it breaks shows in that the cluster does not come to rest.
+    `fencing` is the mode in which the rule matters, `nodes` how many there are; `group`, `machine` and `address` are
+    what is said of each of the `groups`, its machine and its address, `last_group` what is said of the last group
+    besides, `second_address` whether there is another that would do; `among` are the kinds of fault to draw from, the
+    default mix unless said otherwise. `unrest`: what it breaks shows in that the cluster does not come to rest.
     """
 
     fencing = Fencing.POWER
+    nodes = 3
     unrest = False
     group: Mapping[str, Any] = {}
     last_group: Mapping[str, Any] = {}

@@ -44,7 +44,7 @@ from harness.vmms.power import Power
 from harness.vmms.vmms import Vmms
 from harness.vmms.watch import Watch
 
-__all__ = ["PLANTS_OF_BELIEF"]
+__all__ = ["PLANTS_OF_BELIEF", "with_leases", "with_watch"]
 
 HOUR_US = 3_600_000_000
 FOR_EVER_US = 1 << 60
@@ -74,7 +74,9 @@ class _BelievesAges(LeaseView):
         super()._see_peers(now, seen, answer)
 
 
-def _with_leases(leases: type[LeaseView]) -> type[NodeManager]:
+def with_leases(leases: type[LeaseView]) -> type[NodeManager]:
+    """A Node Manager that reckons leases in that way."""
+
     class WithLeases(NodeManager):
         def handle(self, now: int, event: Event) -> list[Action]:
             if self._leases is not None:
@@ -84,8 +86,8 @@ def _with_leases(leases: type[LeaseView]) -> type[NodeManager]:
     return WithLeases
 
 
-_CountingFromTheAnswer = _with_leases(_CountsFromTheAnswer)
-_BelievingAges = _with_leases(_BelievesAges)
+_CountingFromTheAnswer = with_leases(_CountsFromTheAnswer)
+_BelievingAges = with_leases(_BelievesAges)
 
 
 class LeaseCountsFromTheAnswer(Plant):
@@ -334,7 +336,9 @@ class _LeavesLateStarts(Watch):
         del event
 
 
-def _with_watch(watch: type[Watch]) -> Callable[[Any], None]:
+def with_watch(watch: type[Watch]) -> Callable[[Any], None]:
+    """What makes a VMMS watch its engine in that way."""
+
     class WithWatch(Vmms):
         @property
         def _watch(self) -> Watch:
@@ -355,12 +359,12 @@ def _with_watch(watch: type[Watch]) -> Callable[[Any], None]:
 class AKillIsAWish(Plant):
     """Any signal through the engine, a fence's too, is taken for an administrator's stop (docker-trials, section 4)."""
 
-    vmms = vmms_with(_with_watch(_TakesKillsForWishes))
+    vmms = vmms_with(with_watch(_TakesKillsForWishes))
 
 
 def _adopt_late_starts(vmms: Any) -> None:
     with_power(StopsInsteadOfRemoving)(vmms)
-    _with_watch(_LeavesLateStarts)(vmms)
+    with_watch(_LeavesLateStarts)(vmms)
 
 
 class LateStartIsAdopted(Plant):

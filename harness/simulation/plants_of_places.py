@@ -2,7 +2,7 @@
 as a failure what is none.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,8 @@ from harness.cluster_service.resource_facts import GroupFacts
 from harness.cluster_service.service import ClusterService
 from harness.model.changes import BeginMove, Claim, Record, Refusal
 from harness.model.host import EntryPoint
-from harness.model.records import ClusterRecord, GroupRecord, NodeEntry
+from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, ResumeFailback
+from harness.model.session import Session
 from harness.model.states import DrainState
 from harness.model.topology import SECOND_US, Failback, GroupSpec, Priority, ResourceSpec, RestartAction
 from harness.simulation.plants import Plant, service_of, service_with
@@ -50,6 +51,77 @@ class ClaimsIgnorePreferredOwners(Plant):
     service = service_of("failover", _ClaimsByLoad)
 
 
+class _ClaimsAtOnce(FailoverManager):
+    def _places(self, now: int, cluster: ClusterRecord, orphans: list[GroupSpec]) -> dict[str, int]:
+        return dict.fromkeys(super()._places(now, cluster, orphans), 0)
+
+
+class ClaimsIgnoreTurns(Plant):
+    """What a lost node owned is claimed by whoever sees first that it is lost (finding 14)."""
+
+    service = service_of("failover", _ClaimsAtOnce)
+
+
+class _CountsNoGroups(FailoverManager):
+    def groups_owned(self, group: GroupSpec) -> Mapping[str, int]:
+        del group
+        return {}
+
+
+class ClaimsIgnoreLoads(Plant):
+    """What a lost node owned goes to nodes in turn, and not to whoever owns least (the rules, section 5)."""
+
+    service = service_of("failover", _CountsNoGroups)
+
+
+class _WaitsForNobody(FailoverManager):
+    def _is_over(self, now: int, cluster: ClusterRecord, owner: Session | None) -> bool:
+        return owner is None or super()._is_over(now, cluster, owner)
+
+
+class GroupWaitIsIgnored(Plant):
+    """A cluster that starts places its groups on whoever comes first (group-wait; the rules, section 5)."""
+
+    service = service_of("failover", _WaitsForNobody)
+
+
+class _MovesAnywhere(GroupMove):
+    def refusals(self, now: int, facts: GroupFacts) -> dict[str, str]:
+        return super().refusals(now, replace(facts, record=_said(facts.record, possible_owners=())))
+
+
+class MovesIgnorePossibleOwners(Plant):
+    """A group is moved to a node that is no possible owner of it (the rules of the cluster, section 5)."""
+
+    group = {"possible-owners": ["node1", "node2"]}
+    service = moves_of(_MovesAnywhere)
+
+
+class _MovesToThePaused(GroupMove):
+    def refusals(self, now: int, facts: GroupFacts) -> dict[str, str]:
+        return {
+            name: "" if reason == "it is Paused" else reason
+            for name, reason in super().refusals(now, facts).items()
+        }
+
+
+class MovesGoToThePaused(Plant):
+    """A group is moved to a Paused node although another could take it (the rules of the cluster, section 5)."""
+
+    service = moves_of(_MovesToThePaused)
+
+
+class _EmptiesThePaused(GroupMove):
+    def _leave_paused(self, now: int, facts: GroupFacts) -> BeginMove | None:
+        return self.away_from_pause(now, facts, facts.record.spec.name) if self.paused() else None
+
+
+class PausedNodesAreEmptied(Plant):
+    """What runs on a node that is Paused, and not drained, is moved away (the rules of the cluster, section 5)."""
+
+    service = moves_of(_EmptiesThePaused)
+
+
 class _MovesByLoad(FailoverManager):
     def targets(self, groups: list[GroupSpec], able: Any) -> dict[str, list[str]]:
         return super().targets([replace(group, preferred_owners=()) for group in groups], able)
@@ -76,10 +148,18 @@ class FailuresGoToTheFirst(Plant):
 # Failback
 
 
-class _KnowsNoWayBack(GroupMove):
-    def _go_back(self, now: int, facts: GroupFacts) -> BeginMove | None:
-        weak = replace(facts.record, spec=replace(facts.record.spec, failback=Failback.PREVENT))
-        return super()._go_back(now, replace(facts, record=weak))
+def going_back(weaken: Callable[[GroupRecord], GroupRecord]) -> Callable[..., ClusterService]:
+    """What makes a service whose groups go back by what `weaken` makes of their records."""
+
+    class Weak(GroupMove):
+        def _go_back(self, now: int, facts: GroupFacts) -> BeginMove | None:
+            return super()._go_back(now, replace(facts, record=weaken(facts.record)))
+
+    return moves_of(Weak)
+
+
+def _said(record: GroupRecord, **said: Any) -> GroupRecord:
+    return replace(record, spec=replace(record.spec, **said))
 
 
 class FailbackIsNeverDone(Plant):
@@ -87,57 +167,49 @@ class FailbackIsNeverDone(Plant):
 
     unrest = True
     group = {"failback": "allow", "preferred-owners": ["node1", "node2", "node3"]}
-    service = moves_of(_KnowsNoWayBack)
-
-
-class _ForgetsDrains(GroupMove):
-    def _go_back(self, now: int, facts: GroupFacts) -> BeginMove | None:
-        return super()._go_back(now, replace(facts, record=replace(facts.record, drained=None)))
+    service = going_back(lambda record: _said(record, failback=Failback.PREVENT))
 
 
 class ResumeBringsNothingBack(Plant):
     """What a drain moved away stays there after a resume with failback immediate (the rules, section 5)."""
 
     unrest = True
-    service = moves_of(_ForgetsDrains)
+    service = going_back(lambda record: replace(record, drained=None))
 
 
-class _AlwaysGoesBack(GroupMove):
-    def _go_back(self, now: int, facts: GroupFacts) -> BeginMove | None:
-        weak = replace(facts.record, spec=replace(facts.record.spec, failback=Failback.ALLOW))
-        return super()._go_back(now, replace(facts, record=weak))
+class _ResumesAtOnce(GroupMove):
+    def _cluster(self) -> ClusterRecord:
+        cluster = super()._cluster()
+        return replace(
+            cluster, nodes=tuple(replace(entry, failback=ResumeFailback.IMMEDIATE) for entry in cluster.nodes)
+        )
+
+
+class ResumeBringsAllBack(Plant):
+    """What a drain moved away goes back although the resume asked for failback none (the rules, section 5)."""
+
+    service = moves_of(_ResumesAtOnce)
 
 
 class FailbackIsNotPrevented(Plant):
     """A group goes back to its preferred owner although its failback is prevent (the rules, section 5)."""
 
     group = {"preferred-owners": ["node1", "node2", "node3"]}
-    service = moves_of(_AlwaysGoesBack)
-
-
-class _AtAnyHour(GroupMove):
-    def _go_back(self, now: int, facts: GroupFacts) -> BeginMove | None:
-        weak = replace(facts.record, spec=replace(facts.record.spec, failback_window=None))
-        return super()._go_back(now, replace(facts, record=weak))
+    service = going_back(lambda record: _said(record, failback=Failback.ALLOW))
 
 
 class FailbackWindowIsIgnored(Plant):
     """A group goes back to its preferred owner outside of its failback-window (the rules, section 5)."""
 
     group = {"failback": "allow", "failback-window": [12, 13], "preferred-owners": ["node1", "node2", "node3"]}
-    service = moves_of(_AtAnyHour)
-
-
-class _ForgetsWhereItFailed(GroupMove):
-    def _go_back(self, now: int, facts: GroupFacts) -> BeginMove | None:
-        return super()._go_back(now, replace(facts, record=replace(facts.record, left=())))
+    service = going_back(lambda record: _said(record, failback_window=None))
 
 
 class FailbackToWhereItFailed(Plant):
     """A group goes back to where it has just failed, and fails again (failback; docs/rules.md)."""
 
     group = {"failback": "allow", "preferred-owners": ["node1", "node2", "node3"]}
-    service = moves_of(_ForgetsWhereItFailed)
+    service = going_back(lambda record: replace(record, left=()))
 
 
 # Failures
@@ -338,10 +410,17 @@ class DrainsMoveNothing(Plant):
 
 PLANTS_OF_PLACES: tuple[type[Plant], ...] = (
     ClaimsIgnorePreferredOwners,
+    ClaimsIgnoreTurns,
+    ClaimsIgnoreLoads,
+    GroupWaitIsIgnored,
     MovesIgnorePreferredOwners,
+    MovesIgnorePossibleOwners,
+    MovesGoToThePaused,
+    PausedNodesAreEmptied,
     FailuresGoToTheFirst,
     FailbackIsNeverDone,
     ResumeBringsNothingBack,
+    ResumeBringsAllBack,
     FailbackIsNotPrevented,
     FailbackWindowIsIgnored,
     FailbackToWhereItFailed,

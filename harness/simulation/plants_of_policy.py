@@ -14,11 +14,13 @@ from harness.cluster_service.messages import Action, RegisterSeen
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.service import ClusterService
 from harness.model.records import GroupRecord
+from harness.model.topology import SECOND_US
 from harness.simulation.plants import Plant, service_of, service_with
 
 __all__ = [
     "PLANTS_OF_POLICY",
     "AlternativesAreAllNeeded",
+    "FailoversAreNeverForgotten",
     "FailoversAreNotCounted",
     "NothingIsRetried",
     "PossibleOwnersAreIgnored",
@@ -26,6 +28,8 @@ __all__ = [
     "RestartsAreNotCounted",
     "with_policy",
 ]
+
+HOUR_US = 3600 * SECOND_US
 
 
 class _AnybodyMayOwn(FailoverManager):
@@ -59,16 +63,29 @@ class AlternativesAreAllNeeded(Plant):
     service = service_of("resource_control", _NoAlternatives)
 
 
-class _MovesForEver(ResourceControlManager):
-    def seen(self, record: GroupRecord) -> list[Action]:
-        return super().seen(replace(record, spec=replace(record.spec, failover_threshold=100)))
+def _owned_with(**given: Any) -> Callable[..., ClusterService]:
+    """What makes a service that takes this for what is said of every group that it owns."""
+
+    class Weak(ResourceControlManager):
+        def seen(self, record: GroupRecord) -> list[Action]:
+            return super().seen(replace(record, spec=replace(record.spec, **given)))
+
+    return service_of("resource_control", Weak)
 
 
 class FailoversAreNotCounted(Plant):
     """A group that fails everywhere is moved again and again (failover-threshold; the rules, section 5)."""
 
     group = {"failover-threshold": 1}
-    service = service_of("resource_control", _MovesForEver)
+    service = _owned_with(failover_threshold=100)
+
+
+class FailoversAreNeverForgotten(Plant):
+    """A failure long ago uses up a failover (failover-period; the rules of the cluster, section 5)."""
+
+    group = {"failover-threshold": 1, "failover-period": "10s"}
+    machine = {"restart-threshold": 0}
+    service = _owned_with(failover_period_us=HOUR_US)
 
 
 class _Forgets(FailurePolicy):
@@ -119,6 +136,7 @@ PLANTS_OF_POLICY: tuple[type[Plant], ...] = (
     PossibleOwnersAreIgnored,
     AlternativesAreAllNeeded,
     FailoversAreNotCounted,
+    FailoversAreNeverForgotten,
     RestartsAreNotCounted,
     RestartDelayIsIgnored,
     NothingIsRetried,

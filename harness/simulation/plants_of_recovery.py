@@ -24,6 +24,7 @@ from harness.model.states import ResourceState
 from harness.model.topology import Fencing, ResourceSpec
 from harness.ports import Container
 from harness.simulation.plants import Plant, service_of, vmms_with, with_power
+from harness.simulation.plants_of_belief import with_leases, with_watch
 from harness.vmms.power import Power
 from harness.vmms.vmms import Vmms
 from harness.vmms.watch import Watch
@@ -32,16 +33,6 @@ __all__ = ["PLANTS_OF_RECOVERY"]
 
 FOR_EVER_US = 1 << 60
 AGAIN_US = 250_000
-
-
-def _with_leases(leases: type[LeaseView]) -> type[NodeManager]:
-    class WithLeases(NodeManager):
-        def handle(self, now: int, event: Event) -> list[Action]:
-            if self._leases is not None:
-                self._leases.__class__ = leases
-            return super().handle(now, event)
-
-    return WithLeases
 
 
 # Judging others, and the own lease
@@ -71,7 +62,7 @@ class _BelievesFirstSight(LeaseView):
 class JudgesAtOnce(Plant):
     """A survivor judges others with its first renewal, while its own lease has just been broken (finding 7)."""
 
-    service = service_of("node", _with_leases(_BelievesFirstSight))
+    service = service_of("node", with_leases(_BelievesFirstSight))
 
 
 class _NewestCounts(LeaseView):
@@ -84,7 +75,25 @@ class LeaseEndsByTheNewest(Plant):
     """A lease ends a lease after the newest renewal, and not after the one that makes a majority (finding 21)."""
 
     fencing = Fencing.SELF
-    service = service_of("node", _with_leases(_NewestCounts))
+    service = service_of("node", with_leases(_NewestCounts))
+
+
+class _CountsUnderAnySet(NodeManager):
+    def handle(self, now: int, event: Event) -> list[Action]:
+        before = self._leases
+        actions = super().handle(now, event)
+        if before is not None and self._leases is not None and self._leases is not before:
+            for name, voter in self._leases._voters.items():
+                if before._lives.get(name) == self._leases._lives[name]:
+                    voter.counted_us = before._voters[name].counted_us
+        return actions
+
+
+class LeaseCountsOverTwoSets(Plant):
+    """What voters have renewed under two versions of their set makes one lease (design, section 4)."""
+
+    nodes = 5
+    service = service_of("node", _CountsUnderAnySet)
 
 
 # Recovery
@@ -247,22 +256,6 @@ class _TakesFoundForStopped(Watch):
         return settled
 
 
-class _WatchesBadly(Vmms):
-    @property
-    def _watch(self) -> Watch:
-        made: Watch = self.__dict__["watch"]
-        return made
-
-    @_watch.setter
-    def _watch(self, made: Watch) -> None:
-        made.__class__ = _TakesFoundForStopped
-        self.__dict__["watch"] = made
-
-
-def _watch_badly(vmms: Any) -> None:
-    vmms.__class__ = _WatchesBadly
-
-
 class _BelievesReplays(ResourceControlManager):
     def _heard(self, now: int, report: HostReport, *rest: Any, **named: Any) -> list[Action]:
         return super()._heard(now, replace(report, live=True), *rest, **named)
@@ -277,13 +270,14 @@ class _BelievesReplays(ResourceControlManager):
 class FoundStoppedIsAWish(Plant):
     """What is found stopped, and was not seen to stop, counts as stopped on purpose (finding 8 c)."""
 
-    vmms = vmms_with(_watch_badly)
+    vmms = vmms_with(with_watch(_TakesFoundForStopped))
     service = service_of("resource_control", _BelievesReplays)
 
 
 PLANTS_OF_RECOVERY: tuple[type[Plant], ...] = (
     JudgesAtOnce,
     LeaseEndsByTheNewest,
+    LeaseCountsOverTwoSets,
     RecoveryIsAnEdge,
     TurnsAreNotPassedOn,
     FencesComeLate,

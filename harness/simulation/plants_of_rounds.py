@@ -33,7 +33,7 @@ from harness.simulation.plants import Plant, service_of
 from harness.simulation.plants_of_belief import WritesAreNotSynced
 from harness.simulation.watch_reads import WatchedDatabase
 
-__all__ = ["PLANTS_OF_ROUNDS"]
+__all__ = ["PLANTS_OF_ROUNDS", "RewritesNothing"]
 
 
 def _service_with(proposer: type[Proposer]) -> Callable[..., ClusterService]:
@@ -81,7 +81,9 @@ class AcceptCarriesNoPromise(Plant):
 # The voter set
 
 
-class _RewritesNothing(SetChange):
+class RewritesNothing(SetChange):
+    """The next change of the set begins as soon as the version was raised and the new voter admitted."""
+
     @property
     def unwritten(self) -> list[str]:
         return []
@@ -100,7 +102,7 @@ class _SettlesAtOnce(VoterSetManager):
     @_change.setter
     def _change(self, made: SetChange | None) -> None:
         if made is not None:
-            made.__class__ = _RewritesNothing
+            made.__class__ = RewritesNothing
         self.__dict__["change"] = made
 
 
@@ -108,6 +110,19 @@ class SetChangesWithoutRewriting(Plant):
     """A change of the voter set is settled without an identity change of every register (findings 5 and 6)."""
 
     service = service_of("voter_set", _SettlesAtOnce)
+
+
+class _KeepsTheAbsent(VoterSetManager):
+    def _absent_since_us(self, now: int, record: ClusterRecord, name: str) -> int | None:
+        del now, record, name
+        return None
+
+
+class AbsentVotesStay(Plant):
+    """A node that stays away keeps its vote, so that losses one by one end the cluster (the rules, section 6)."""
+
+    nodes = 5
+    service = service_of("voter_set", _KeepsTheAbsent)
 
 
 class _CountsAcrossVersions(Proposer):
@@ -290,6 +305,7 @@ PLANTS_OF_ROUNDS: tuple[type[Plant], ...] = (
     PrepareIsSkippedForACopy,
     AcceptCarriesNoPromise,
     SetChangesWithoutRewriting,
+    AbsentVotesStay,
     VersionsCountTogether,
     OlderSetsAreAnswered,
     SetChangesByTwo,

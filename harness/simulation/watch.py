@@ -36,7 +36,17 @@ from harness.model.voter_set import VoterSet
 from harness.simulation.container import SimulatedContainer
 from harness.simulation.voters import SimulatedVoter
 
-__all__ = ["ChosenValues", "OneInstance", "OrderedStarts", "PausedNodes", "ProvidersFirst", "TrueLeases", "Violation"]
+__all__ = [
+    "ChosenValues",
+    "OfGroups",
+    "OfTheCluster",
+    "OneInstance",
+    "OrderedStarts",
+    "PausedNodes",
+    "ProvidersFirst",
+    "TrueLeases",
+    "Violation",
+]
 
 
 class Violation(AssertionError):
@@ -79,6 +89,34 @@ class OneInstance:
     def running(self, machine: str) -> list[SimulatedContainer]:
         """What is alive of a machine right now."""
         return list(self._alive.get(machine, []))
+
+
+class OfGroups:
+    """A watcher of changes of groups. Hook `chose` to the chosen values."""
+
+    def chose(self, key: str, older: Stored, newer: Stored) -> None:
+        """A register has a newer content."""
+        before, after = older.record, newer.record
+        if isinstance(before, GroupRecord) and isinstance(after, GroupRecord):
+            self.changed(key, before, after)
+
+    def changed(self, key: str, before: GroupRecord, after: GroupRecord) -> None:
+        """A group's register has a newer content."""
+        raise NotImplementedError
+
+
+class OfTheCluster:
+    """A watcher of changes of the cluster's register. Hook `chose` to the chosen values."""
+
+    def chose(self, key: str, older: Stored, newer: Stored) -> None:
+        """A register has a newer content."""
+        before, after = older.record, newer.record
+        if isinstance(before, ClusterRecord) and isinstance(after, ClusterRecord):
+            self.changed(key, before, after)
+
+    def changed(self, key: str, before: ClusterRecord, after: ClusterRecord) -> None:
+        """The cluster's register has a newer content."""
+        raise NotImplementedError
 
 
 PROPOSALS_KEPT = 64
@@ -279,8 +317,8 @@ class ProvidersFirst:
 class TrueLeases:
     """Hook `saw` to every voter, for what it `HEARS`, and `ordered` to every node's way to its engine.
 
-    A session's lease is reckoned from when its beats were sent, so at any moment at which it holds one a majority has
-    renewed it less than a lease ago by the time at which the voters did it.
+    A session's lease is reckoned from when its beats were sent, so at any moment at which it holds one a majority of
+    one set has renewed it, under that set's version, less than a lease ago by the time at which the voters did it.
     """
 
     HEARS: ClassVar[tuple[type[Call], ...]] = (Beat,)
@@ -297,10 +335,11 @@ class TrueLeases:
         """`pause_us` is the longest time between two beats of a session of which a voter hears all the time."""
         self._sets = sets
         self._lease_us = lease_us
-        self._pause_us = pause_us
+        self.pause_us = pause_us
         self._now = now
         self._told = told
         self._beats: dict[str, dict[str, tuple[int, int]]] = {}
+        self._renewed_us: dict[str, dict[int, dict[str, int]]] = {}
         self._sessions: dict[str, str] = {}
         self._ends_later_than_us: dict[str, int] = {}
         self._since_us: dict[str, int] = {}
@@ -312,12 +351,18 @@ class TrueLeases:
         session, now_us = call.session, self._now()
         beats = self._beats.get(session)
         if beats is None:
-            beats = self._beats[session] = {}
+            beats, self._renewed_us[session] = self._beats.setdefault(session, {}), {}
             self._sessions[session.partition("@")[0]] = session
         if now_us >= self._ends_later_than_us.get(session, 0):
             self._reckon(session, now_us)
         since_us, last_us = beats.get(voter.node, (now_us, now_us))
-        beats[voter.node] = since_us if now_us - last_us < self._pause_us else now_us, now_us
+        beats[voter.node] = since_us if now_us - last_us < self.pause_us else now_us, now_us
+        version, renewed_us = call.to.set_version, self._renewed_us[session]
+        if version not in renewed_us:
+            for old in [old for old, times in renewed_us.items() if max(times.values()) <= now_us - self._lease_us]:
+                del renewed_us[old]
+            renewed_us[version] = {}
+        renewed_us[version][voter.node] = now_us
 
     def _reckon(self, session: str, now_us: int) -> None:
         """What the lease was before a renewal of now: if it had ended, it begins with this one at the earliest."""
@@ -359,14 +404,14 @@ class TrueLeases:
 
     def ends_us(self, session: str) -> int:
         """When a lease ends in truth, by what has been renewed so far: that long after the renewal with which a
-        majority of a set was complete. It is counted over the set under which it was renewed, and that may be the one
-        before.
+        majority of a set was complete. Only what was renewed under the version of that set counts.
         """
-        beats, newest, ends_us = self._beats.get(session, {}), max(self._sets), 0
-        for voter_set in (self._sets.get(newest), self._sets.get(newest - 1)):
+        ends_us = 0
+        for version, renewed_us in self._renewed_us.get(session, {}).items():
+            voter_set = self._sets.get(version)
             if voter_set is None:
                 continue
-            times = sorted((at_us for voter, (_, at_us) in beats.items() if voter in voter_set.members), reverse=True)
+            times = sorted((at_us for voter, at_us in renewed_us.items() if voter in voter_set.members), reverse=True)
             if len(times) >= voter_set.majority:
                 ends_us = max(ends_us, times[voter_set.majority - 1] + self._lease_us)
         return ends_us

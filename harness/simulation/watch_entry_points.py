@@ -2,19 +2,23 @@
 
 - Deadlocks: an entry point that does not return within the deadlock-timeout is not waited for.
 - Urgency: of the machines that could be started on a node, those of the more urgent groups go first.
+- Starts at once: no more machines are being started on a node than its engine gains by.
+- Restarts: what has failed and is restarted is terminated before it is brought Online.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from harness.cluster_service.placement import urgency
+from harness.cluster_service.resource_control import START_PLACE_US, STARTS_AT_ONCE
 from harness.model.host import EntryPoint, HostReport, HostRequest
 from harness.model.records import GroupRecord
+from harness.model.states import ResourceState
 from harness.model.topology import SECOND_US, GroupSpec, ResourceSpec, Topology
 from harness.simulation.fault_kinds import FaultKind, Planned
-from harness.simulation.watch import ChosenValues
+from harness.simulation.watch import ChosenValues, OfGroups
 
-__all__ = ["EntryPointsReturn", "UrgentFirst"]
+__all__ = ["EntryPointsReturn", "StartsAtOnce", "TerminatedFirst", "UrgentFirst"]
 
 ON_THE_WAY_US = SECOND_US // 10
 """From a resource host to its service and back, and what the service makes of it."""
@@ -185,3 +189,102 @@ class UrgentFirst:
                 return False
             due_us.append(min(times))
         return self._now() - max(due_us) > ON_THE_WAY_US
+
+
+@dataclass(slots=True)
+class _Starts:
+    """What one life of a service has asked of one life of a resource host, and when."""
+
+    life: object
+    asked_us: dict[int, int] = field(default_factory=dict)
+
+
+class StartsAtOnce:
+    """Hook `asked` to every node's calls of its resource host, `answered` to the reports and `lapsed` to the ends of
+    leases. `life_of` tells what is the same as long as a node's service and its resource host are, None while there is
+    no host; `now` what the clock of a node says.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        life_of: Callable[[str], object | None],
+        now: Callable[[str], int],
+        told: Callable[[str], None],
+    ) -> None:
+        self._life_of = life_of
+        self._now = now
+        self._told = told
+        self._machines = {
+            spec.name for group in topology.groups for spec in group.resources if spec.type == "virtual-machine"
+        }
+        self._starts: dict[str, _Starts] = {}
+
+    def asked(self, node: str, request: HostRequest) -> None:
+        """A service asks something of its resource host."""
+        if request.entry_point is not EntryPoint.ONLINE or request.resource not in self._machines:
+            return
+        life, now_us = self._life_of(node), self._now(node)
+        starts = self._starts.get(node)
+        if starts is None or starts.life != life:
+            starts = self._starts[node] = _Starts(life)
+        if life is None:
+            return
+        if len(starts.asked_us) >= STARTS_AT_ONCE:
+            # One that takes long holds up no others.
+            starts.asked_us = {
+                number: asked_us for number, asked_us in starts.asked_us.items() if now_us < asked_us + START_PLACE_US
+            }
+        starts.asked_us[request.number] = now_us
+        if len(starts.asked_us) > STARTS_AT_ONCE:
+            at_once = f"{len(starts.asked_us)} machines at once"
+            self._told(f"{node} starts {at_once}, {request.resource} the last: no more than {STARTS_AT_ONCE} shall be")
+
+    def answered(self, node: str, report: HostReport) -> None:
+        """A resource host says something."""
+        starts = self._starts.get(node)
+        if starts is not None and report.number is not None:
+            starts.asked_us.pop(report.number, None)
+
+    def lapsed(self, node: str) -> None:
+        """The lease of that node has ended, and it learns everything afresh."""
+        self._starts.pop(node, None)
+
+
+class TerminatedFirst(OfGroups):
+    """Hook `chose` to the chosen values, `asked` to every node's calls of its resource host and `answered` to the
+    reports.
+
+    That a service knows of a failure is certain when a restart for it is recorded while the resource is Failed.
+    """
+
+    def __init__(self, *, told: Callable[[str], None]) -> None:
+        self._told = told
+        self._failed: set[tuple[str, str]] = set()
+        self._to_restart: set[tuple[str, str]] = set()
+
+    def changed(self, key: str, before: GroupRecord, after: GroupRecord) -> None:
+        """A group's register has a newer content."""
+        del key
+        if before.restarts != after.restarts:
+            made = {(one.session.node, one.resource) for one in after.restarts if one not in before.restarts}
+            self._to_restart |= made & self._failed
+
+    def asked(self, node: str, request: HostRequest) -> None:
+        """A service asks something of its resource host."""
+        about = node, request.resource
+        if request.entry_point is not EntryPoint.ONLINE:
+            self._failed.discard(about)
+            self._to_restart.discard(about)
+        elif about in self._to_restart:
+            self._told(f"{request.resource} is Failed on {node}, and is brought Online without being terminated")
+
+    def answered(self, node: str, report: HostReport) -> None:
+        """A resource host says something."""
+        about = node, report.resource
+        if report.state is ResourceState.FAILED:
+            self._failed.add(about)
+        else:
+            self._failed.discard(about)
+            self._to_restart.discard(about)

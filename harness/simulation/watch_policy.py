@@ -12,14 +12,13 @@
 from collections.abc import Callable
 
 from harness.database.protocol import CLUSTER_KEY
-from harness.database.register import Stored
 from harness.model import labels as label
 from harness.model.host import EntryPoint, HostRequest
 from harness.model.records import ClusterRecord, GroupRecord, MoveCause, Restart
 from harness.model.session import Session
 from harness.model.topology import ResourceSpec, Topology
 from harness.simulation.container import SimulatedContainer
-from harness.simulation.watch import ChosenValues, OneInstance, PausedNodes
+from harness.simulation.watch import ChosenValues, OfGroups, OneInstance, PausedNodes
 
 __all__ = [
     "DependentsGoneFirst",
@@ -34,18 +33,15 @@ DECIDED_US = 8_000_000
 """From a failure, by which restarts are counted, to the record of what followed, while the voters are slow."""
 
 
-class WishesOnly:
+class WishesOnly(OfGroups):
     """Hook `chose` to the chosen values. `may_be_wanted` tells what the requests so far can have left."""
 
     def __init__(self, *, may_be_wanted: Callable[[str], set[bool]], told: Callable[[str], None]) -> None:
         self._may_be_wanted = may_be_wanted
         self._told = told
 
-    def chose(self, key: str, older: Stored, newer: Stored) -> None:
-        """A register has a newer content."""
-        before, after = older.record, newer.record
-        if not isinstance(before, GroupRecord) or not isinstance(after, GroupRecord):
-            return
+    def changed(self, key: str, before: GroupRecord, after: GroupRecord) -> None:
+        """A group's register has a newer content."""
         if before.persistent == after.persistent:
             return
         for resource in after.spec.resources:
@@ -55,20 +51,22 @@ class WishesOnly:
                 self._told(f"register {key}: PersistentState of {resource.name} became {wanted:d}, and nobody asked")
 
 
-class Thresholds:
-    """Hook `chose` to the chosen values."""
+class Thresholds(OfGroups):
+    """Hook `chose` to the chosen values, and `stays_failed` to what nodes tell of a group that has been moved too often
+    for one more move.
+    """
 
-    def __init__(self, topology: Topology, *, one_clock: bool, told: Callable[[str], None]) -> None:
+    def __init__(
+        self, topology: Topology, *, chosen: ChosenValues, one_clock: bool, told: Callable[[str], None]
+    ) -> None:
         """`one_clock`: every node reads the same time, so that the times of several owners can be compared."""
         self._nodes = len(topology.nodes)
+        self._chosen = chosen
         self._one_clock = one_clock
         self._told = told
 
-    def chose(self, key: str, older: Stored, newer: Stored) -> None:
-        """A register has a newer content."""
-        before, after = older.record, newer.record
-        if not isinstance(before, GroupRecord) or not isinstance(after, GroupRecord):
-            return
+    def changed(self, key: str, before: GroupRecord, after: GroupRecord) -> None:
+        """A group's register has a newer content."""
         if before.restarts != after.restarts:
             self._look_at_restarts(key, before, after)
         if after.move is not None and before.move is None and len(after.failovers) > len(before.failovers):
@@ -93,10 +91,25 @@ class Thresholds:
                 if len(made) < spec.policy.restart_threshold:
                     allowed = spec.policy.restart_threshold
                     self._told(f"register {key}: moved for {spec.name} after {len(made)} restarts of {allowed}")
-        allowed = after.spec.failover_threshold if after.spec.failover_threshold is not None else self._nodes - 1
-        recent = [at_us for at_us in after.failovers if 0 <= decided_us - at_us <= after.spec.failover_period_us]
-        if self._one_clock and len(recent) > allowed:
-            self._told(f"register {key}: failover {len(recent)}, {allowed} are allowed in its period")
+        failovers, allowed = self._failovers(after, decided_us)
+        if self._one_clock and failovers > allowed:
+            self._told(f"register {key}: failover {failovers}, {allowed} are allowed in its period")
+
+    def stays_failed(self, group: str, now_us: int) -> None:
+        """By a node's clock."""
+        record = self._chosen.newest(f"group/{group}")
+        if not self._one_clock or not isinstance(record, GroupRecord):
+            return
+        made, allowed = self._failovers(record, now_us, slack_us=DECIDED_US)
+        if made < allowed:
+            told = f"stays Failed after {made} failovers, {allowed} are allowed in its period"
+            self._told(f"register group/{group}: {told}")
+
+    def _failovers(self, record: GroupRecord, at_us: int, slack_us: int = 0) -> tuple[int, int]:
+        """Of the period before: how many were made, and how many are allowed."""
+        spec, allowed = record.spec, record.spec.failover_threshold
+        made = sum(0 <= at_us - failed_us <= spec.failover_period_us + slack_us for failed_us in record.failovers)
+        return made, allowed if allowed is not None else self._nodes - 1
 
 
 def _spec(record: GroupRecord, name: str) -> ResourceSpec | None:
@@ -115,7 +128,7 @@ def _within_period(
     ]
 
 
-class PlacedWhereItMayRun:
+class PlacedWhereItMayRun(OfGroups):
     """Hook `chose` to the chosen values."""
 
     def __init__(self, *, chosen: ChosenValues, paused: PausedNodes, told: Callable[[str], None]) -> None:
@@ -123,10 +136,9 @@ class PlacedWhereItMayRun:
         self._paused = paused
         self._told = told
 
-    def chose(self, key: str, older: Stored, newer: Stored) -> None:
-        """A register has a newer content."""
-        before, after = older.record, newer.record
-        if not isinstance(before, GroupRecord) or not isinstance(after, GroupRecord) or after.owner is None:
+    def changed(self, key: str, before: GroupRecord, after: GroupRecord) -> None:
+        """A group's register has a newer content."""
+        if after.owner is None:
             return
         possible = after.spec.possible_owners
         if before.owner != after.owner and possible and after.owner.node not in possible:
@@ -147,7 +159,7 @@ class PlacedWhereItMayRun:
             self._told(f"register {key}: placed on {record.owner.node}, which is Paused, and not on {there}")
 
 
-class RestartDelays:
+class RestartDelays(OfGroups):
     """Hook `chose` to the chosen values, `ended` to the engine's ends, `lapsed` to the ends of leases and `ordered` to
     every node's way to its engine.
 
@@ -178,11 +190,10 @@ class RestartDelays:
         self._ended: dict[str, tuple[int, str, int]] = {}
         self._recorded_us: dict[str, int] = {}
 
-    def chose(self, key: str, older: Stored, newer: Stored) -> None:
-        """A register has a newer content."""
+    def changed(self, key: str, before: GroupRecord, after: GroupRecord) -> None:
+        """A group's register has a newer content."""
         del key
-        before, after = older.record, newer.record
-        if isinstance(before, GroupRecord) and isinstance(after, GroupRecord) and before.restarts != after.restarts:
+        if before.restarts != after.restarts:
             for entry in after.restarts:
                 if entry not in before.restarts:
                     self._recorded_us[entry.resource] = self._now()

@@ -10,19 +10,24 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.cluster_service.database import DatabaseManager
-from harness.cluster_service.messages import ChangeRegister, Event
+from harness.cluster_service.messages import ChangeRegister, Event, RegisterSeen
 from harness.cluster_service.service import ClusterService
 from harness.database.proposer import Result, Settlement
+from harness.database.protocol import CLUSTER_KEY
 from harness.database.register import Stored
+from harness.model.records import ClusterRecord
 from harness.simulation.watch import ChosenValues
 
 __all__ = ["FreshReads", "MadeOnce", "WatchedDatabase", "WatchedService"]
 
 
 class FreshReads:
-    """Hook `began` and `ended` to the Database Managers: `reader` is one of them. `chosen` knows the truth."""
+    """Hook `began` and `ended` to the Database Managers: `reader` is one of them. `chosen` knows the truth.
+    `on_cluster_seen` is told of each content of the cluster's register that the service of a node is about to hear of.
+    """
 
     def __init__(self, *, chosen: ChosenValues, told: Callable[[str], None]) -> None:
+        self.on_cluster_seen: list[Callable[[str, ClusterRecord], None]] = []
         self._chosen = chosen
         self._told = told
         self._began: dict[tuple[int, str], int] = {}
@@ -80,7 +85,12 @@ class WatchedDatabase(DatabaseManager):
                 self.reads.ended(id(self), settlement.key, settlement.stored.version if settlement.stored else 0)
             elif isinstance(wish, ChangeRegister):
                 self.changes.acknowledged(settlement.key, f"{self._identity}:{settlement.operation}")
+        known = len(events)
         super()._settle(now, settlement, events)
+        for event in events[known:] if settlement.key == CLUSTER_KEY else ():
+            if isinstance(event, RegisterSeen) and isinstance(event.record, ClusterRecord):
+                for seen in self.reads.on_cluster_seen:
+                    seen(self._node, event.record)
 
 
 class WatchedService(ClusterService):

@@ -24,9 +24,9 @@ from harness.simulation.container import SimulatedContainer
 from harness.simulation.engine import SimulatedEngine
 from harness.simulation.engine_client import SimulatedEngineClient
 from harness.simulation.runtime import Clock
-from harness.simulation.watch import ChosenValues, OneInstance, TrueLeases
+from harness.simulation.watch import ChosenValues, OfTheCluster, OneInstance, TrueLeases
 
-__all__ = ["AdoptsItsOwn", "Judges", "OwnersWrite", "Switches", "TurnsPass"]
+__all__ = ["AdoptsItsOwn", "Judges", "OwnLeases", "OwnersWrite", "Switches", "TurnsPass", "newly_down"]
 
 
 class Judges:
@@ -73,7 +73,7 @@ class Judges:
                 self._told(f"{entry.session} is declared Down by {judge}, whose lease was unbroken for {for_s:.6f} s")
 
 
-class Switches:
+class Switches(OfTheCluster):
     """Hook `ordered` to every node's fences, `listen` to its way to the engine, `chose` to the chosen values, and
     `down` to nodes that go off. A kill that the engine carries out late cannot be taken back: what counts is when it is
     sent.
@@ -132,12 +132,9 @@ class Switches:
         """A node has gone off."""
         self._off_us[node] = self._clock.now_us
 
-    def chose(self, key: str, older: Stored, newer: Stored) -> None:
-        """A register has a newer content."""
+    def changed(self, key: str, before: ClusterRecord, after: ClusterRecord) -> None:
+        """The cluster's register has a newer content."""
         del key
-        before, after = older.record, newer.record
-        if not isinstance(before, ClusterRecord) or not isinstance(after, ClusterRecord):
-            return
         now_us = self._clock.now_us
         for entry in after.nodes:
             known = before.node(entry.name)
@@ -182,9 +179,39 @@ class Switches:
         return cluster.node(node) if isinstance(cluster, ClusterRecord) else None
 
 
-class TurnsPass:
-    """Hook `petted` to what nodes tell their PID 1, `ordered` to every node's fences and `chose` to the chosen values.
-    `since` tells when the service of a node was started last.
+class OwnLeases:
+    """Hook `petted` to what nodes tell their PID 1: what sessions themselves believe of their leases. `since` tells
+    when the service of a node was started last.
+    """
+
+    def __init__(self, settings: Settings, *, since: Callable[[str], int], now: Callable[[], int]) -> None:
+        self._pause_us = settings.lease_us // 2
+        self._since = since
+        self._now = now
+        self._ends_us: dict[Session, int] = {}
+        self._petted_us: dict[Session, int] = {}
+        self._unbroken_us: dict[Session, int] = {}
+
+    def petted(self, session: Session, lease_left_us: int) -> None:
+        """A session tells its PID 1 for how long it holds a lease."""
+        now_us = self._now()
+        if now_us >= min(self._ends_us.get(session, 0), self._petted_us.get(session, 0) + self._pause_us):
+            self._unbroken_us[session] = now_us
+        self._petted_us[session] = now_us
+        self._ends_us[session] = now_us + lease_left_us
+
+    def held_for_us(self, session: Session) -> int:
+        """For how long that session has held its lease without a break, held up for no longer than its pets were; 0
+        for one that holds none now.
+        """
+        now_us = self._now()
+        if now_us >= min(self._ends_us.get(session, 0), self._petted_us.get(session, 0) + self._pause_us):
+            return 0
+        return now_us - max(self._unbroken_us[session], self._since(session.node))
+
+
+class TurnsPass(OfTheCluster):
+    """Hook `ordered` to every node's fences and `chose` to the chosen values.
 
     Who holds a lease, as it believes itself, a lease after a session was declared Down has read that. From then on its
     turn takes half a lease for each of the others, and it was held up for no longer than its pets were.
@@ -193,64 +220,51 @@ class TurnsPass:
     SLACK_US = 300_000
 
     def __init__(
-        self,
-        settings: Settings,
-        *,
-        chosen: ChosenValues,
-        clock: Clock,
-        since: Callable[[str], int],
-        told: Callable[[str], None],
+        self, settings: Settings, *, chosen: ChosenValues, own: OwnLeases, clock: Clock, told: Callable[[str], None]
     ) -> None:
         self._by_power = settings.fencing is Fencing.POWER
         self._lease_us = settings.lease_us
         self._chosen = chosen
+        self._own = own
         self._clock = clock
-        self._since = since
         self._told = told
-        self._ends_us: dict[Session, int] = {}
-        self._petted_us: dict[Session, int] = {}
-        self._unbroken_us: dict[Session, int] = {}
         self._ordered: set[tuple[Session, Session]] = set()
-
-    def petted(self, session: Session, lease_left_us: int) -> None:
-        """A session tells its PID 1 for how long it holds a lease."""
-        now_us = self._clock.now_us
-        if now_us >= min(self._ends_us.get(session, 0), self._petted_us.get(session, 0) + self._lease_us // 2):
-            self._unbroken_us[session] = now_us
-        self._petted_us[session] = now_us
-        self._ends_us[session] = now_us + lease_left_us
 
     def ordered(self, by: Session, whom: Session) -> None:
         """A session orders the end of another."""
         self._ordered.add((by, whom))
 
-    def chose(self, key: str, older: Stored, newer: Stored) -> None:
-        """A register has a newer content."""
+    def changed(self, key: str, before: ClusterRecord, after: ClusterRecord) -> None:
+        """The cluster's register has a newer content."""
         del key
-        before, after = older.record, newer.record
-        if not self._by_power or not isinstance(before, ClusterRecord) or not isinstance(after, ClusterRecord):
+        if not self._by_power:
             return
         wait_us = self._lease_us + (len(after.nodes) - 1) * self._lease_us // 2 + self.SLACK_US
-        down_us = self._clock.now_us
-        for entry in after.nodes:
-            if entry.session is not None and entry.state is SessionState.DOWN and before.is_up(entry.session):
-                self._clock.after(wait_us, partial(self._look, entry.session, down_us))
+        for session in newly_down(before, after):
+            self._clock.after(wait_us, partial(self._look, session, self._clock.now_us))
 
     def _look(self, lost: Session, down_us: int) -> None:
         """Whether somebody has let its turn pass who was there all the time."""
-        cluster, now_us = self._chosen.newest(CLUSTER_KEY), self._clock.now_us
+        cluster, down_for_us = self._chosen.newest(CLUSTER_KEY), self._clock.now_us - down_us
         entry = cluster.node(lost.node) if isinstance(cluster, ClusterRecord) else None
         if not isinstance(cluster, ClusterRecord) or entry is None or entry.session != lost or entry.fenced:
             return
         for other in cluster.up_nodes():
             session = other.session
-            if session is None or (session, lost) in self._ordered or now_us >= self._ends_us.get(session, 0):
+            if session is None or (session, lost) in self._ordered:
                 continue
-            if now_us >= self._petted_us[session] + self._lease_us // 2:
-                continue
-            if max(self._unbroken_us[session], self._since(session.node)) <= down_us:
-                for_s = (now_us - down_us) / 1e6
+            if self._own.held_for_us(session) >= down_for_us:
+                for_s = down_for_us / 1e6
                 self._told(f"{lost} is Down for {for_s:.6f} s and not fenced, and {session} has not taken its turn")
+
+
+def newly_down(before: ClusterRecord, after: ClusterRecord) -> list[Session]:
+    """The sessions that were Up, and are declared Down."""
+    return [
+        entry.session
+        for entry in after.nodes
+        if entry.session is not None and entry.state is SessionState.DOWN and before.is_up(entry.session)
+    ]
 
 
 class OwnersWrite:

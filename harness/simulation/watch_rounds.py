@@ -5,22 +5,29 @@
   prepare or with the accept before.
 - Set changes: one voter at a time and one change at a time, no round of an older set at a voter that has a newer one,
   and every register rewritten under the new set before the change is settled.
+- Absent votes: of more than three voters one whose node stays Down is taken out.
 - Behind: no voter votes that has counted fewer writes than it has told of.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from harness.cluster_service.messages import Answer, AnswerCode
+from harness.cluster_service.voter_set import ABSENT_US, LEAST_WITH_ABSENT
 from harness.database.protocol import CLUSTER_KEY, Accept, Accepted, Ballot, Call, Prepare, Promise, Reply
 from harness.database.register import Stored
 from harness.model.records import ClusterRecord, GroupRecord
-from harness.model.topology import Topology
+from harness.model.session import Session
+from harness.model.topology import SECOND_US, Settings, Topology
 from harness.model.voter_set import VoterSet
 from harness.simulation.administrator import Administrator
+from harness.simulation.runtime import Clock
 from harness.simulation.voters import SimulatedVoter
+from harness.simulation.watch import ChosenValues, OfTheCluster, TrueLeases
+from harness.simulation.watch_recovery import OwnLeases, newly_down
 
-__all__ = ["AnsweredIsMade", "BehindTheirCount", "PromisedFirst", "SetChanges", "WatchedAdministrator"]
+__all__ = ["AbsentVotes", "AnsweredIsMade", "BehindTheirCount", "PromisedFirst", "SetChanges", "WatchedAdministrator"]
 
 PROMISES_KEPT = 64
 """Of each register, by ballots, that were given last."""
@@ -99,7 +106,7 @@ class PromisedFirst:
             del promised[next(iter(promised))]
 
 
-class SetChanges:
+class SetChanges(OfTheCluster):
     """Hook `saw` to every voter, for what it `HEARS`, and `chose` to the chosen values."""
 
     HEARS: ClassVar[tuple[type[Call], ...]] = (Prepare, Accept)
@@ -123,12 +130,9 @@ class SetChanges:
         if counts and isinstance(call, Accept):
             self._accepted_by.setdefault((call.key, call.ballot), set()).add(voter.node)
 
-    def chose(self, key: str, older: Stored, newer: Stored) -> None:
-        """A register has a newer content."""
+    def changed(self, key: str, before: ClusterRecord, after: ClusterRecord) -> None:
+        """The cluster's register has a newer content."""
         del key
-        before, after = older.record, newer.record
-        if not isinstance(before, ClusterRecord) or not isinstance(after, ClusterRecord):
-            return
         if after.voter_set != before.voter_set:
             self._settled(after)
         if after.pending_set != before.pending_set and after.pending_set is not None:
@@ -169,3 +173,68 @@ class BehindTheirCount:
         if isinstance(call, Prepare | Accept) and isinstance(reply, Promise | Accepted) and call.seen >= reply.writes:
             has = reply.writes - 1
             self._told(f"register {call.key}: voter {voter.node} votes with {has} writes, and has told of {call.seen}")
+
+
+class AbsentVotes(OfTheCluster):
+    """Hook `chose` to the chosen values.
+
+    Dynamic quorum: of more than three voters, one whose node stays Down is taken out of the set ten seconds later by
+    whoever is first in turn, unless another change of the set comes first (the rules of the cluster, section 6).
+    """
+
+    SLACK_US = 3 * SECOND_US
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        chosen: ChosenValues,
+        own: OwnLeases,
+        leases: TrueLeases,
+        clock: Clock,
+        told: Callable[[str], None],
+    ) -> None:
+        self._dynamic = settings.dynamic_quorum
+        self._turn_us = 2 * settings.lease_us
+        self._chosen = chosen
+        self._own = own
+        self._leases = leases
+        self._clock = clock
+        self._told = told
+        self._changed_us = 0
+
+    def changed(self, key: str, before: ClusterRecord, after: ClusterRecord) -> None:
+        """The cluster's register has a newer content."""
+        del key
+        now_us = self._clock.now_us
+        if (before.voter_set, before.pending_set) != (after.voter_set, after.pending_set):
+            self._changed_us = now_us
+        for session in newly_down(before, after) if self._dynamic else ():
+            for place in range(len(after.nodes) - 1):
+                look = partial(self._look, session, place, now_us)
+                self._clock.after(ABSENT_US + self.SLACK_US + place * self._turn_us, look)
+
+    def _look(self, lost: Session, place: int, down_us: int) -> None:
+        """Whether the vote is still there, although one in that place or before it could change that all the time."""
+        cluster, down_for_us = self._chosen.newest(CLUSTER_KEY), self._clock.now_us - down_us
+        entry = cluster.node(lost.node) if isinstance(cluster, ClusterRecord) else None
+        if not isinstance(cluster, ClusterRecord) or entry is None or entry.session != lost or cluster.is_up(lost):
+            return
+        votes = cluster.voter_set
+        if votes is None or lost.node not in votes.members or len(votes.members) <= LEAST_WITH_ABSENT:
+            return
+        if self._changed_us >= down_us:
+            return
+        for other in cluster.up_nodes()[: place + 1]:
+            if other.session is None or self._own.held_for_us(other.session) < down_for_us:
+                continue
+            beats = self._leases.heard(str(other.session))
+            if lost.node in beats and self._answers(beats[lost.node]):
+                continue
+            heard = [voter for voter in votes.members if voter in beats and beats[voter][0] <= down_us]
+            if sum(self._answers(beats[voter]) for voter in heard) >= votes.majority:
+                for_s, by = down_for_us / 1e6, other.session
+                self._told(f"{lost} is Down for {for_s:.6f} s and still votes, and {by} does not change that")
+
+    def _answers(self, beats: tuple[int, int]) -> bool:
+        return beats[1] > self._clock.now_us - self._leases.pause_us

@@ -1,17 +1,28 @@
 """Every watcher of a world, and what each of them hears of: the one place that knows them all."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.model.session import Session
 from harness.model.topology import SECOND_US
 from harness.simulation.container import SimulatedContainer
+from harness.simulation.fault_kinds import FaultKind
 from harness.simulation.node_clock import DRIFT_MOST_PPM
 from harness.simulation.watch import OrderedStarts, PausedNodes, ProvidersFirst, TrueLeases
-from harness.simulation.watch_causes import DrainedOwnsNothing, FailuresCount, RestartActions, StopsAreWishes
-from harness.simulation.watch_entry_points import EntryPointsReturn, UrgentFirst
+from harness.simulation.watch_causes import (
+    DrainedOwnsNothing,
+    FailuresCount,
+    RestartActions,
+    RunningStays,
+    StartsAreWishes,
+    StopsAreWishes,
+    Troubles,
+)
+from harness.simulation.watch_entry_points import EntryPointsReturn, StartsAtOnce, TerminatedFirst, UrgentFirst
+from harness.simulation.watch_hosts import FailedStartsAreTerminated, HangsAreFound, OneCallAtATime, SilenceEndsACall
+from harness.simulation.watch_nodes import ClearedBeforeItJoins, DeadlinesHold, DownResets, EndsAreProved, HeldOff
 from harness.simulation.watch_orders import OrdersInTime, SettledBeforeItActs
-from harness.simulation.watch_places import Candidates, FailbackByPolicy, NextInTheCycle, PreferredFirst
+from harness.simulation.watch_places import Candidates, FailbackByPolicy, FirstInTurn, NextInTheCycle, PreferredFirst
 from harness.simulation.watch_policy import (
     DependentsGoneFirst,
     OnlyTheDownAreFenced,
@@ -20,8 +31,8 @@ from harness.simulation.watch_policy import (
     Thresholds,
     WishesOnly,
 )
-from harness.simulation.watch_recovery import AdoptsItsOwn, Judges, OwnersWrite, Switches, TurnsPass
-from harness.simulation.watch_rounds import AnsweredIsMade, BehindTheirCount, PromisedFirst, SetChanges
+from harness.simulation.watch_recovery import AdoptsItsOwn, Judges, OwnersWrite, OwnLeases, Switches, TurnsPass
+from harness.simulation.watch_rounds import AbsentVotes, AnsweredIsMade, BehindTheirCount, PromisedFirst, SetChanges
 
 if TYPE_CHECKING:
     from harness.simulation.world import TraceLine, World
@@ -44,7 +55,7 @@ class Watchers:
         self._lease_us = _longest(world.topology.settings.lease_us)
         self._starts: list[Callable[[SimulatedContainer, int], None]] = []
         self._lapses: list[Callable[[str], None]] = []
-        self.leases = TrueLeases(
+        self._leases = TrueLeases(
             sets=self._chosen.sets,
             lease_us=self._lease_us,
             pause_us=world.topology.settings.lease_us // 2,
@@ -55,9 +66,13 @@ class Watchers:
         self._watch_rounds()
         self._watch_orders()
         self._watch_recovery()
+        self._watch_nodes()
         self._watch_policies(one_clock=one_clock)
+        self._watch_hands()
         self._watch_places()
         self._watch_entry_points()
+        self._watch_starts()
+        self._watch_hosts()
         for node in world.nodes.values():
             node.client.on_start_ordered.append(self._start_ordered)
         world.listeners.append(self._heard)
@@ -65,17 +80,20 @@ class Watchers:
     def _since(self, node: str) -> int:
         return self._world.nodes[node].service_since_us
 
+    def _frozen(self, node: str) -> bool:
+        return self._world.nodes[node].frozen
+
     def _watch_leases(self) -> None:
         judges = Judges(
             codec=self._world.composition.codec,
-            leases=self.leases,
+            leases=self._leases,
             lease_us=self._topology.settings.lease_us,
             told=self._told,
         )
-        self._starts.append(self.leases.ordered)
+        self._starts.append(self._leases.ordered)
         self._chosen.on_chosen.append(judges.chose)
         for voter in self._world.voters.values():
-            voter.watch(self.leases.saw, TrueLeases.HEARS)
+            voter.watch(self._leases.saw, TrueLeases.HEARS)
             voter.on_proposed.append(judges.proposed)
         for node in self._world.nodes.values():
             node.on_pet.append(self._petted)
@@ -112,39 +130,80 @@ class Watchers:
         switches = Switches(
             engine=world.engine,
             chosen=self._chosen,
-            leases=self.leases,
+            leases=self._leases,
             rig=self._topology.rig,
             clock=world.clock,
             lease_us=self._lease_us,
             told=self._told,
         )
-        turns = TurnsPass(
-            self._topology.settings, chosen=self._chosen, clock=world.clock, since=self._since, told=self._told
-        )
-        self._chosen.on_chosen += [writers.chose, switches.chose, turns.chose]
+        settings, told = self._topology.settings, self._told
+        own = OwnLeases(settings, since=self._since, now=self._now)
+        turns = TurnsPass(settings, chosen=self._chosen, own=own, clock=world.clock, told=told)
+        votes = AbsentVotes(settings, chosen=self._chosen, own=own, leases=self._leases, clock=world.clock, told=told)
+        self._chosen.on_chosen += [writers.chose, switches.chose, turns.chose, votes.chose]
         world.engine.on_node_down.append(switches.down)
         world.on_disturbed.append(switches.disturbed)
         for name, node in world.nodes.items():
             switches.listen(name, node.client)
             node.on_fence += [fences.ordered, switches.ordered, turns.ordered]
-            node.on_pet.append(turns.petted)
+            node.on_pet.append(own.petted)
+
+    def _watch_nodes(self) -> None:
+        world, engine, told = self._world, self._world.engine, self._told
+        deadlines = DeadlinesHold(
+            engine=engine,
+            clock_of=world.clock_of,
+            frozen=self._frozen,
+            grace_us=self._topology.settings.grace_us,
+            told=told,
+        )
+        down = DownResets(engine=engine, since=self._since, frozen=self._frozen, told=told)
+        cleared = ClearedBeforeItJoins(engine=engine, told=told)
+        proved = EndsAreProved(
+            chosen=self._chosen, since=self._since, host_of=self._host_of, now=self._now, told=told
+        )
+        held = HeldOff(engine=engine, told=told)
+        world.reads.on_cluster_seen.append(down.seen)
+        engine.on_node_up.append(cleared.up)
+        self._chosen.on_chosen.append(cleared.chose)
+        self._lapses.append(proved.lapsed)
+        world.on_fault.append(held.struck)
+        world.on_disturbed.append(held.disturbed)
+        for name, node in world.nodes.items():
+            node.on_pet.append(deadlines.petted)
+            node.on_host_call.append(proved.asked)
+            node.on_host_report.append(proved.answered)
+            held.listen(name, node.client)
 
     def _watch_policies(self, *, one_clock: bool) -> None:
         world, told = self._world, self._told
         wishes = WishesOnly(may_be_wanted=world.administrator.may_be_wanted, told=told)
-        thresholds = Thresholds(self._topology, one_clock=one_clock, told=told)
+        thresholds = Thresholds(self._topology, chosen=self._chosen, one_clock=one_clock, told=told)
         actions, failures = RestartActions(told=told), FailuresCount(told=told)
         delays = RestartDelays(self._topology, chosen=self._chosen, now=self._now, told=told)
-        stops = StopsAreWishes(
-            self._topology, instances=world.instances, chosen=self._chosen, now=self._now, told=told
-        )
-        watchers = (wishes, thresholds, actions, failures, delays, stops)
+        watchers = (wishes, thresholds, actions, failures, delays)
         self._chosen.on_chosen += [watcher.chose for watcher in watchers]
-        self._starts += [delays.ordered, stops.ordered]
-        self._lapses += [delays.lapsed, stops.lapsed]
+        self._starts.append(delays.ordered)
+        self._lapses.append(delays.lapsed)
+        self._thresholds = thresholds
         world.engine.on_ended.append(delays.ended)
+
+    def _watch_hands(self) -> None:
+        world, told = self._world, self._told
+        troubles, but_starts = Troubles(now=self._now), Troubles(now=self._now, meant=FaultKind.VM_START_BY_HAND)
+        known: dict[str, Any] = {"instances": world.instances, "now": self._now, "told": told}
+        stops = StopsAreWishes(self._topology, chosen=self._chosen, troubles=troubles, **known)
+        starts = StartsAreWishes(self._topology, chosen=self._chosen, troubles=but_starts, **known)
+        stays = RunningStays(troubles=troubles, **known)
+        self._chosen.on_chosen += [stops.chose, starts.chose, stays.chose]
+        self._starts.append(stops.ordered)
+        self._lapses += [troubles.lapsed, but_starts.lapsed]
         world.engine.on_by_hand.append(stops.by_hand)
-        world.on_fault.append(stops.struck)
+        world.engine.on_started.append(starts.started)
+        world.on_fault += [stops.struck, troubles.struck, but_starts.struck]
+        world.on_disturbed += [starts.disturbed, stays.disturbed]
+        for node in world.nodes.values():
+            node.on_host_call.append(starts.asked)
 
     def _watch_places(self) -> None:
         settings, told = self._topology.settings, self._told
@@ -153,9 +212,10 @@ class Watchers:
         starts = OrderedStarts(chosen=self._chosen, paused=paused, told=told)
         places = PlacedWhereItMayRun(chosen=self._chosen, paused=paused, told=told)
         drained = DrainedOwnsNothing(chosen=self._chosen, seen_us=seen_us, now=self._now, told=told)
-        candidates = Candidates(settings, leases=self.leases, sets=self._chosen.sets, now=self._now)
+        candidates = Candidates(settings, leases=self._leases, sets=self._chosen.sets, now=self._now)
         back = FailbackByPolicy(
             chosen=self._chosen,
+            seen_us=seen_us,
             now=lambda name: self._world.clock_of(name).now_us,
             world_us=self._now,
             told=told,
@@ -166,8 +226,11 @@ class Watchers:
             preferred = PreferredFirst(
                 settings, chosen=self._chosen, candidates=candidates, now=self._now, told=told
             )
+            first = FirstInTurn(
+                settings, chosen=self._chosen, candidates=candidates, paused=paused, now=self._now, told=told
+            )
             cycle = NextInTheCycle(chosen=self._chosen, candidates=candidates, told=told)
-            self._chosen.on_chosen += [preferred.chose, cycle.chose]
+            self._chosen.on_chosen += [preferred.chose, first.chose, cycle.chose]
 
     def _watch_entry_points(self) -> None:
         returns = EntryPointsReturn(self._topology, host_of=self._host_of, now=self._now, told=self._told)
@@ -178,16 +241,49 @@ class Watchers:
             node.on_host_call += [returns.asked, urgent.asked]
             node.on_host_report += [returns.answered, urgent.answered]
 
+    def _watch_starts(self) -> None:
+        world, told = self._world, self._told
+        at_once = StartsAtOnce(
+            self._topology, life_of=self._life_of, now=lambda name: world.clock_of(name).now_us, told=told
+        )
+        terminated = TerminatedFirst(told=told)
+        self._chosen.on_chosen.append(terminated.chose)
+        self._lapses.append(at_once.lapsed)
+        for node in world.nodes.values():
+            node.on_host_call += [at_once.asked, terminated.asked]
+            node.on_host_report += [at_once.answered, terminated.answered]
+
+    def _watch_hosts(self) -> None:
+        world, told = self._world, self._told
+        one, left = OneCallAtATime(told=told), FailedStartsAreTerminated(told=told)
+        silence = SilenceEndsACall(self._topology, clock=world.clock, told=told)
+        hangs = HangsAreFound(
+            self._topology, instances=world.instances, host_of=self._host_of, clock=world.clock, told=told
+        )
+        calls = world.composition.calls
+        calls.on_begun += [one.begun, left.begun, silence.begun]
+        calls.on_ended += [one.ended, left.ended, silence.ended]
+        world.on_fault += [silence.struck, hangs.struck]
+        world.on_disturbed += [silence.disturbed, hangs.disturbed]
+        for node in world.nodes.values():
+            node.on_host_call.append(hangs.asked)
+            node.on_host_report += [left.answered, silence.answered, hangs.answered]
+
     # What several of them hear.
 
+    def _life_of(self, node: str) -> object | None:
+        host = self._host_of(node)
+        return (host, self._since(node)) if host is not None else None
+
     def _host_of(self, node: str) -> int | None:
-        host = self._world.nodes[node].processes().get("host")
-        return host.started_us if host is not None else None
+        return self._world.nodes[node].host_since_us
 
     def _heard(self, line: "TraceLine") -> None:
         if line.event == "lease-lapsed":
             for lapsed in self._lapses:
                 lapsed(line.node)
+        elif line.event == "resource-stays-failed" and line.fields["id"] == 1254:
+            self._thresholds.stays_failed(line.fields["group"], self._world.clock_of(line.node).now_us)
 
     def _start_ordered(self, container: str) -> None:
         box = self._world.engine.boxes.get(container)
@@ -196,10 +292,10 @@ class Watchers:
                 ordered(box, self._now())
 
     def _petted(self, session: Session, lease_left_us: int) -> None:
-        self.leases.petted(str(session), self._now() + lease_left_us)
+        self._leases.petted(str(session), self._now() + lease_left_us)
 
     def _fence_ordered(self, by: Session, whom: Session) -> None:
-        self.leases.acted(str(by), f"{by} fences {whom}", self._now())
+        self._leases.acted(str(by), f"{by} fences {whom}", self._now())
 
 
 def _longest(lease_us: int) -> int:

@@ -321,14 +321,16 @@ def test_check_that_does_not_answer_is_a_bad_answer(host: BenchHost, driver: Dri
     assert "did not answer" in host.reports[-1].evidence
 
 
-def test_check_that_cannot_reach_vmms_is_no_answer(host: BenchHost, driver: Driver) -> None:
-    async def lost(context: DriverContext) -> DriverStatus:
-        del context
-        raise EngineUnanswered("VMMS is gone")
+async def cannot_tell(context: DriverContext) -> DriverStatus:
+    """A check of a driver that gets no answer from VMMS."""
+    del context
+    raise EngineUnanswered("VMMS is gone")
 
+
+def test_check_that_cannot_reach_vmms_is_no_answer(host: BenchHost, driver: Driver) -> None:
     host.call(OPEN, spec=spec(policy=ResourcePolicy()))
     host.call(ONLINE)
-    driver.behaviour["is_alive"] = lost
+    driver.behaviour["is_alive"] = cannot_tell
 
     host.bench.run(30)
 
@@ -340,11 +342,8 @@ def test_what_nobody_can_tell_of_for_a_pending_timeout_has_failed(host: BenchHos
 
     async def lost_but_for_a_while(context: DriverContext) -> DriverStatus:
         nonlocal lost
-        del context
         lost += 1
-        if lost in (3, 7):
-            return ON
-        raise EngineUnanswered("VMMS is gone")
+        return ON if lost in (3, 7) else await cannot_tell(context)
 
     host.call(OPEN, spec=spec(policy=ResourcePolicy(is_alive_interval_us=SECOND, pending_timeout_us=4 * SECOND)))
     host.call(ONLINE)
@@ -361,13 +360,9 @@ def test_what_nobody_can_tell_of_for_a_pending_timeout_has_failed(host: BenchHos
 def test_one_check_alone_that_cannot_tell_is_no_failure_however_seldom_it_is_asked(
     host: BenchHost, driver: Driver
 ) -> None:
-    async def lost(context: DriverContext) -> DriverStatus:
-        del context
-        raise EngineUnanswered("VMMS is being restarted")
-
     host.call(OPEN, spec=spec(policy=ResourcePolicy(is_alive_interval_us=10 * SECOND, pending_timeout_us=4 * SECOND)))
     host.call(ONLINE)
-    driver.behaviour["is_alive"] = lost
+    driver.behaviour["is_alive"] = cannot_tell
 
     host.bench.run(15)
     assert host.states()[-1] == "Online"
@@ -377,13 +372,9 @@ def test_one_check_alone_that_cannot_tell_is_no_failure_however_seldom_it_is_ask
 
 
 def test_the_thorough_check_may_tell_nothing_for_ever(host: BenchHost, driver: Driver) -> None:
-    async def lost(context: DriverContext) -> DriverStatus:
-        del context
-        raise EngineUnanswered("the engine stalls")
-
     host.call(OPEN, spec=spec(policy=ResourcePolicy(looks_alive_interval_us=SECOND, pending_timeout_us=4 * SECOND)))
     host.call(ONLINE)
-    driver.behaviour["looks_alive"] = lost
+    driver.behaviour["looks_alive"] = cannot_tell
 
     host.bench.run(20)
 

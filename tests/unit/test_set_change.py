@@ -10,8 +10,8 @@ from set_change_bench import Run, SetBench
 
 from harness.database.acceptor import Acceptor
 from harness.database.protocol import NO_BALLOT, Refused, Why
-from harness.database.set_change import SetChange
 from harness.model.voter_set import VoterSet
+from harness.simulation.plants_of_rounds import RewritesNothing
 
 THREE = {"v1": "i1", "v2": "i2", "v3": "i3"}
 FIVE = {f"v{i}": f"i{i}" for i in range(1, 6)}
@@ -99,18 +99,6 @@ class _TakesOlderRounds(Acceptor):
         return None if refused is not None and refused.why is Why.SET_VERSION and older else refused
 
 
-class _NoIdentityChange(SetChange):
-    """The next change of the set begins as soon as the version was raised and the new voter admitted."""
-
-    @property
-    def unwritten(self) -> list[str]:
-        return []
-
-    @property
-    def complete(self) -> bool:
-        return self._all_known
-
-
 def copy_values(bench: SetBench, voter: str) -> None:
     """The empty voter is given the newest values of the others and votes on under its old name."""
     others = [other for name, other in bench.voters.items() if name != voter and other.incarnation]
@@ -138,7 +126,7 @@ def does_not_raise(seed: int) -> Run:
 
 
 def rewrites_nothing(seed: int) -> Run:
-    return readmission(seed, change=_NoIdentityChange)
+    return readmission(seed, change=RewritesNothing)
 
 
 def changes_two_at_once(seed: int) -> Run:

@@ -1,6 +1,7 @@
 """What the requests of a simulated administrator can have left, and which nodes a command is asked of."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,15 @@ from chaos.arena import Command, Subject
 from chaos.simulated_requests import ask_cluster
 from harness.cluster_service.messages import Answer, AnswerCode
 from harness.errors import ApiUnanswered, RequestRefused
-from harness.model.topology import GroupSpec, NodeSpec, Priority, ResourceSpec, Topology
+from harness.model.topology import (
+    GroupSpec,
+    NodeSpec,
+    Priority,
+    ResourcePolicy,
+    ResourceSpec,
+    ShutdownAction,
+    Topology,
+)
 from harness.rig.standing import Standing
 from harness.simulation.administrator import Administrator
 from harness.simulation.runtime import SimulatedRuntime, VirtualClock
@@ -73,6 +82,17 @@ def test_what_is_started_when_asked_for_is_wanted_with_what_it_needs_from_then_o
     assert left_by("", "", *specs, priority=Priority.NO_AUTO_START) == {"vm": {False}, "vmb": {False}}
     found = left_by("online", "vmb", *specs, priority=Priority.NO_AUTO_START)
     assert found == {"vm": {False, True}, "vmb": {True}}
+
+
+@pytest.mark.parametrize(("action", "left"), [(ShutdownAction.OFFLINE, {True, False}), (ShutdownAction.FAIL, {True})])
+def test_a_stop_by_hand_is_a_wish_unless_it_is_a_failure(action: ShutdownAction, left: set[bool]) -> None:
+    machine = replace(resource("vm"), policy=ResourcePolicy(shutdown_action=action))
+    topology = Topology(rig="r", subnet="", nodes=(), groups=(GroupSpec(name="web", resources=(machine,)),))
+    administrator = Administrator(VirtualClock(), topology=topology, nodes={})
+
+    administrator.by_hand("vm", False)
+
+    assert administrator.may_be_wanted("vm") == left
 
 
 MOVE = Command(subject=Subject.GROUP, name="web", verb="move", arguments={"target": "node2"})

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness.model import labels as label
+from harness.model.host import EntryPoint, HostRequest, Why
 from harness.model.records import ClusterRecord, GroupRecord, Move, MoveCause, NodeEntry, Restart, SessionState
 from harness.model.session import Session
 from harness.model.states import DrainState
@@ -25,7 +26,15 @@ from harness.model.topology import (
 )
 from harness.simulation.container import SimulatedContainer
 from harness.simulation.fault_kinds import FaultKind, Planned
-from harness.simulation.watch_causes import DrainedOwnsNothing, FailuresCount, RestartActions, StopsAreWishes
+from harness.simulation.watch_causes import (
+    DrainedOwnsNothing,
+    FailuresCount,
+    RestartActions,
+    RunningStays,
+    StartsAreWishes,
+    StopsAreWishes,
+    Troubles,
+)
 
 SESSION = Session.parse("node1@000000000001/5.1")
 OTHER = Session.parse("node2@000000000002/5.1")
@@ -150,17 +159,24 @@ class Stopped:
         instances: Any = SimpleNamespace(running=lambda machine: [self.box] if machine == "vm" else [])
         chosen: Any = SimpleNamespace(newest=lambda _key: self.record)
         nodes = (NodeSpec(name="node1", address="", voter=True),)
+        self.troubles = Troubles(now=lambda: self.now_us)
         self.watcher = StopsAreWishes(
             Topology(rig="r", subnet="", nodes=nodes, groups=(self.record.spec,)),
             instances=instances,
             chosen=chosen,
+            troubles=self.troubles,
             now=lambda: self.now_us,
             told=self.told.append,
         )
         for fault in (*befell, fault_of(FaultKind.VM_STOP_BY_HAND, "vm", STOP_US)):
             self.now_us = fault.at_us
-            self.watcher.struck(fault)
+            self.strike(fault)
         self.watcher.by_hand("vm", False)
+
+    def strike(self, fault: Planned) -> None:
+        """A fault strikes, now."""
+        self.watcher.struck(fault)
+        self.troubles.struck(fault)
 
     def start(self) -> list[str]:
         """Order it to start again, a second later."""
@@ -216,14 +232,14 @@ def test_after_a_stop_trouble_may_hide_it() -> None:
     for befallen in ("node1", "vm", "node3/web"):
         stopped = Stopped()
         kind = FaultKind.COMMAND if "/" in befallen else FaultKind.SERVICE_KILL
-        stopped.watcher.struck(fault_of(kind, befallen, STOP_US + 1))
+        stopped.strike(fault_of(kind, befallen, STOP_US + 1))
         assert stopped.start() == []
 
     stopped = Stopped()
-    stopped.watcher.lapsed("node2")
+    stopped.troubles.lapsed("node2")
     assert stopped.start() == TOLD
     stopped = Stopped()
-    stopped.watcher.lapsed("node1")
+    stopped.troubles.lapsed("node1")
     assert stopped.start() == []
 
 
@@ -231,3 +247,150 @@ def test_after_a_stop_the_next_owner_may_not_know_of_it() -> None:
     stopped = Stopped()
     stopped.record = replace(stopped.record, epoch=2)
     assert stopped.start() == []
+
+
+PAUSED = Move(target="node2", reason="", cause=MoveCause.PAUSED)
+
+
+@pytest.mark.parametrize(
+    ("befell", "record", "move", "runs_as", "broken"),
+    [
+        ((), {}, PAUSED, SESSION, True),
+        ((fault_of(FaultKind.VMMS_KILL, "node2", JUST_BEFORE_US),), {}, PAUSED, SESSION, True),
+        ((fault_of(FaultKind.VMMS_KILL, "node1", JUST_BEFORE_US),), {}, PAUSED, SESSION, False),
+        ((fault_of(FaultKind.VM_HANG, "vm", JUST_BEFORE_US),), {}, PAUSED, SESSION, False),
+        ((fault_of(FaultKind.COMMAND, "node2/web", JUST_BEFORE_US),), {}, PAUSED, SESSION, False),
+        ((), {"persistent": {"vm": False}}, PAUSED, SESSION, False),
+        ((), {"persistent": {"vm": True, "vm-b": True}}, PAUSED, SESSION, False),
+        ((), {}, replace(PAUSED, cause=MoveCause.DRAIN), SESSION, False),
+        ((), {"move": PAUSED}, PAUSED, SESSION, False),
+        ((), {"owner": None}, PAUSED, SESSION, False),
+        ((), {}, PAUSED, OTHER, False),
+    ],
+)
+def test_what_runs_on_a_paused_node_stays_there(
+    befell: tuple[Planned, ...], record: dict[str, Any], move: Move, runs_as: Session, broken: bool
+) -> None:
+    stopped = Stopped(*befell, **record)
+    told: list[str] = []
+    stopped.box.labels = {**stopped.box.labels, label.SESSION: str(runs_as)}
+    instances: Any = SimpleNamespace(running=lambda machine: [stopped.box] if machine == "vm" else [])
+    troubles = Troubles(now=lambda: STOP_US)
+    watcher = RunningStays(instances=instances, troubles=troubles, now=lambda: STOP_US, told=told.append)
+    for fault in befell:
+        troubles.struck(fault)
+
+    watcher.chose("group/web", content(stopped.record), content(replace(stopped.record, move=move)))
+    assert told == ["register group/web: leaves node1, which is Paused, although vm runs there"] * broken
+
+    watcher.disturbed()
+    watcher.chose("group/web", content(stopped.record), content(replace(stopped.record, move=move)))
+    assert len(told) == broken
+
+
+class Started:
+    """A machine that nobody wants, opened on node1 at zero, and started there by hand after what `befell` it."""
+
+    def __init__(self, *befell: Planned, asked_us: int | None = 0, foreign: bool = True, **record: Any) -> None:
+        self.told: list[str] = []
+        self.now_us = 0
+        self.record = owned(**{"persistent": {"vm": False}, **record})
+        labels = {label.NODE: "node1", label.RESOURCE: "vm", label.SESSION: str(SESSION), label.GROUP: "web"}
+        self.box = SimulatedContainer(id="c1", name="vm", labels=labels, host="n1")
+        instances: Any = SimpleNamespace(foreign={"c1"} if foreign else set())
+        chosen: Any = SimpleNamespace(newest=lambda _key: self.record)
+        self.troubles = Troubles(now=lambda: self.now_us, meant=FaultKind.VM_START_BY_HAND)
+        self.watcher = StartsAreWishes(
+            Topology(rig="r", subnet="", nodes=(), groups=(self.record.spec,)),
+            instances=instances,
+            chosen=chosen,
+            troubles=self.troubles,
+            now=lambda: self.now_us,
+            told=self.told.append,
+        )
+        if asked_us is not None:
+            self.now_us = asked_us
+            self.watcher.asked("node1", asking(EntryPoint.OPEN))
+        for fault in (*befell, fault_of(FaultKind.VM_START_BY_HAND, "vm", STOP_US)):
+            self.now_us = fault.at_us
+            self.troubles.struck(fault)
+        self.watcher.started(self.box, STOP_US)
+
+    def end(self, entry_point: EntryPoint = EntryPoint.OFFLINE, *, node: str = "node1", epoch: int = 1) -> list[str]:
+        """Ask for it, a second later."""
+        self.now_us = STOP_US + SECOND_US
+        self.watcher.asked(node, replace(asking(entry_point), epoch=epoch))
+        return self.told
+
+
+def asking(entry_point: EntryPoint) -> HostRequest:
+    return HostRequest(
+        number=1,
+        entry_point=entry_point,
+        resource="vm",
+        group="web",
+        session=SESSION,
+        epoch=1,
+        not_after_us=0,
+        why=Why.REQUEST,
+    )
+
+
+ENDED = ["machine vm is ended on node1 1.000000 s after somebody started it there"]
+
+
+@pytest.mark.parametrize(
+    ("befell", "broken"),
+    [
+        ((), True),
+        ((fault_of(FaultKind.VMMS_KILL, "node2", JUST_BEFORE_US),), True),
+        ((fault_of(FaultKind.VMMS_KILL, "node1", JUST_BEFORE_US - 10 * SECOND_US),), True),
+        ((fault_of(FaultKind.CLOCK_DRIFT, "node1", JUST_BEFORE_US),), True),
+        ((fault_of(FaultKind.COMMAND, "node1/mail", JUST_BEFORE_US),), True),
+        ((fault_of(FaultKind.VMMS_KILL, "node1", JUST_BEFORE_US),), False),
+        ((fault_of(FaultKind.VM_STOP_BY_HAND, "vm", JUST_BEFORE_US),), False),
+        ((fault_of(FaultKind.COMMAND, "node2/web", JUST_BEFORE_US),), False),
+        ((fault_of(FaultKind.COMMAND, "node2", JUST_BEFORE_US),), False),
+    ],
+)
+def test_a_machine_that_somebody_started_is_not_ended_again(befell: tuple[Planned, ...], broken: bool) -> None:
+    assert Started(*befell).end() == ENDED * broken
+    assert Started(*befell).end(EntryPoint.TERMINATE) == ENDED * broken
+
+
+def test_a_start_that_is_no_wish_is_not_looked_at() -> None:
+    assert Started(owner=OTHER).end() == []
+    assert Started(move=FAILED).end() == []
+    assert Started(persistent={"vm": True}).end() == []
+    assert Started(foreign=False).end() == []
+
+
+def test_a_start_while_something_is_asked_of_the_machine_may_be_missed() -> None:
+    assert Started(asked_us=None).end() == []
+    assert Started(asked_us=STOP_US - 3 * SECOND_US).end() == []
+    assert Started(asked_us=STOP_US - 3 * SECOND_US - 1).end() == ENDED
+
+
+def test_what_is_asked_after_a_start_may_be_something_else() -> None:
+    assert Started().end(EntryPoint.OPEN) == []
+    assert Started().end(node="node2") == []
+    assert Started().end(epoch=2) == []
+
+
+def test_after_a_start_somebody_may_want_it_no_more() -> None:
+    started = Started()
+    started.watcher.chose("group/web", content(started.record), content(replace(started.record, epoch=2)))
+    assert started.end() == []
+
+
+def test_after_a_start_trouble_may_hide_it() -> None:
+    crashed, lapsed, elsewhere, disturbed = Started(), Started(), Started(), Started()
+    crashed.troubles.struck(fault_of(FaultKind.VM_CRASH, "vm", STOP_US + 1))
+    lapsed.troubles.lapsed("node1")
+    elsewhere.troubles.lapsed("node2")
+    disturbed.watcher.disturbed()
+
+    assert crashed.end() == []
+    assert lapsed.end() == []
+    assert elsewhere.end() == ENDED
+    assert disturbed.end() == []

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from harness.cluster_service.resource_control import START_PLACE_US, STARTS_AT_ONCE
 from harness.model.host import EntryPoint, HostReport, HostRequest, Why
-from harness.model.records import GroupRecord
+from harness.model.records import GroupRecord, Restart
 from harness.model.session import Session
 from harness.model.states import ResourceState
 from harness.model.topology import GroupSpec, Priority, ResourcePolicy, ResourceSpec, Topology
 from harness.simulation.fault_kinds import FaultKind, Planned
-from harness.simulation.watch_entry_points import EntryPointsReturn, UrgentFirst
+from harness.simulation.watch_entry_points import EntryPointsReturn, StartsAtOnce, TerminatedFirst, UrgentFirst
 
 SESSION = Session.parse("node1@000000000001/5.1")
 OTHER = Session.parse("node1@000000000001/6.1")
@@ -222,3 +223,129 @@ def test_where_something_else_happens_neither_order_nor_time_is_looked_at() -> N
     assert starts.start() == []
     assert host.answers(1, after_us=TOO_LONG_US) == []
     assert host.answers(2, after_us=2 * TOO_LONG_US) == []
+
+
+class AtOnce:
+    """A node that starts machines, each at its time."""
+
+    def __init__(self) -> None:
+        self.life: object | None = 1
+        self.now_us = 0
+        self.told: list[str] = []
+        machines = tuple(ResourceSpec(name=f"vm{number}", type="virtual-machine") for number in range(20))
+        address = ResourceSpec(name="ip", type="ip-address")
+        self.watcher = StartsAtOnce(
+            topology(GroupSpec(name="web", resources=(*machines, address))),
+            life_of=lambda _node: self.life,
+            now=lambda _node: self.now_us,
+            told=self.told.append,
+        )
+        self.started = 0
+
+    def start(self, times: int = STARTS_AT_ONCE, *, node: str = "node1", resource: str = "") -> list[str]:
+        for _ in range(times):
+            self.watcher.asked(node, request(self.started, EntryPoint.ONLINE, resource or f"vm{self.started}"))
+            self.started += 1
+        return self.told
+
+
+TOO_MANY = ["node1 starts 9 machines at once, vm8 the last: no more than 8 shall be"]
+
+
+def test_a_node_starts_only_so_many_machines_at_once() -> None:
+    at_once = AtOnce()
+
+    assert at_once.start() == []
+    assert at_once.start(1) == TOO_MANY
+
+
+def test_a_start_that_is_answered_makes_room_for_another() -> None:
+    at_once = AtOnce()
+    at_once.start()
+
+    at_once.watcher.answered("node1", report(None, "vm3"))
+    at_once.watcher.answered("node2", report(3, "vm3"))
+    at_once.watcher.answered("node1", report(3, "vm3"))
+
+    assert at_once.start(1) == []
+    assert at_once.start(1) != []
+
+
+def test_a_start_that_takes_long_holds_up_no_others() -> None:
+    for after_us, told in ((START_PLACE_US - 1, TOO_MANY), (START_PLACE_US, [])):
+        at_once = AtOnce()
+        at_once.start()
+        at_once.now_us = after_us
+        assert at_once.start(1) == told
+
+
+def test_starts_elsewhere_and_of_other_things_do_not_count() -> None:
+    at_once = AtOnce()
+    at_once.start()
+
+    assert at_once.start(1, resource="ip") == []
+    assert at_once.start(1, node="node2") == []
+    at_once.watcher.asked("node1", request(99, EntryPoint.OPEN, "vm9"))
+    assert at_once.told == []
+
+
+def test_whoever_begins_anew_counts_anew() -> None:
+    lapsed, restarted, away = AtOnce(), AtOnce(), AtOnce()
+    for at_once in (lapsed, restarted):
+        at_once.start()
+    lapsed.watcher.lapsed("node1")
+    restarted.life = 2
+    away.life = None
+
+    assert lapsed.start() == []
+    assert restarted.start() == []
+    assert away.start(STARTS_AT_ONCE + 1) == []
+
+
+class Failed:
+    """A machine that has failed on node1, and whose restart is recorded."""
+
+    def __init__(self, *, session: Session = SESSION, state: ResourceState = ResourceState.FAILED) -> None:
+        self.told: list[str] = []
+        self.watcher = TerminatedFirst(told=self.told.append)
+        self.tell(state)
+        self.record_restart(session)
+
+    def record_restart(self, session: Session = SESSION) -> None:
+        before = GroupRecord(spec=group("web", Priority.MEDIUM), owner=SESSION, epoch=1, persistent={"vm": True})
+        after = replace(before, restarts=(Restart(resource="vm", session=session, at_us=1, failure="1"),))
+        self.watcher.changed("group/web", before, after)
+
+    def tell(self, state: ResourceState) -> None:
+        self.watcher.answered("node1", replace(report(None), state=state))
+
+    def ask(self, *entry_points: EntryPoint, node: str = "node1") -> list[str]:
+        for entry_point in entry_points:
+            self.watcher.asked(node, request(1, entry_point))
+        return self.told
+
+
+def test_what_failed_is_terminated_before_it_is_restarted() -> None:
+    assert Failed().ask(EntryPoint.ONLINE) == ["vm is Failed on node1, and is brought Online without being terminated"]
+    assert Failed().ask(EntryPoint.TERMINATE, EntryPoint.ONLINE) == []
+    assert Failed().ask(EntryPoint.OPEN, EntryPoint.ONLINE) == []
+
+
+def test_what_is_not_certainly_a_restart_needs_no_end() -> None:
+    recovered = Failed()
+    recovered.tell(ResourceState.ONLINE)
+
+    assert recovered.ask(EntryPoint.ONLINE) == []
+    assert Failed(state=ResourceState.OFFLINE).ask(EntryPoint.ONLINE) == []
+    assert Failed(session=Session.parse("node2@000000000002/5.1")).ask(EntryPoint.ONLINE) == []
+    assert Failed().ask(EntryPoint.ONLINE, node="node2") == []
+
+
+def test_a_failure_before_the_host_was_asked_anew_is_over() -> None:
+    failed = Failed(state=ResourceState.ONLINE)
+    failed.tell(ResourceState.FAILED)
+    failed.ask(EntryPoint.OPEN)
+
+    failed.record_restart()
+
+    assert failed.ask(EntryPoint.ONLINE) == []

@@ -19,7 +19,7 @@ from harness.model.voter_set import VoterSet
 from harness.simulation.container import SimulatedContainer
 from harness.simulation.runtime import VirtualClock
 from harness.simulation.watch import TrueLeases
-from harness.simulation.watch_recovery import AdoptsItsOwn, Judges, OwnersWrite, Switches, TurnsPass
+from harness.simulation.watch_recovery import AdoptsItsOwn, Judges, OwnersWrite, OwnLeases, Switches, TurnsPass
 
 LEASE_US = 2_000_000
 NAMES = ("node1", "node2", "node3")
@@ -51,7 +51,7 @@ class Leases:
         self.told: list[str] = []
         self.clock = VirtualClock()
         self.leases = TrueLeases(
-            sets={1: VOTERS},
+            sets={1: VOTERS, 2: VOTERS.without("node3")},
             lease_us=LEASE_US,
             pause_us=LEASE_US // 2,
             now=lambda: self.clock.now_us,
@@ -59,11 +59,11 @@ class Leases:
         )
         self.watcher = Judges(codec=JsonCodec(), leases=self.leases, lease_us=LEASE_US, told=self.told.append)
 
-    def beat(self, at_us: int, *voters: str) -> None:
+    def beat(self, at_us: int, *voters: str, version: int = 1) -> None:
         self.clock.run_until(at_us)
         session = str(SESSIONS["node1"])
         for name in voters:
-            to = Address(rig="r", voter=name, incarnation=f"{name}-1", set_version=1)
+            to = Address(rig="r", voter=name, incarnation=f"{name}-1", set_version=version)
             answer = BeatAnswer(
                 of=to, session=session, revision=0, cluster=NO_BALLOT, clock_us=0, leases=(), changed=()
             )
@@ -101,6 +101,17 @@ def test_others_are_judged_by_who_has_held_a_lease_for_a_whole_lease(
     leases.declare(declared_us)
 
     assert [f"for {unbroken_s} s" in text for text in leases.told] == [True] * (unbroken_s is not None)
+
+
+def test_what_was_renewed_under_two_versions_of_the_set_makes_no_lease() -> None:
+    leases, session = Leases(), str(SESSIONS["node1"])
+    leases.beat(1_000_000, "node1", "node2")
+    leases.beat(2_000_000, "node1")
+    leases.beat(2_500_000, "node2", version=2)
+    assert leases.leases.ends_us(session) == 1_000_000 + LEASE_US
+
+    leases.beat(2_600_000, "node1", version=2)
+    assert leases.leases.ends_us(session) == 2_500_000 + LEASE_US
 
 
 def test_what_another_has_proposed_is_not_laid_to_who_proposes_it_again() -> None:
@@ -229,14 +240,15 @@ def test_who_holds_a_lease_all_the_time_takes_its_turn_to_fence(
     clock = VirtualClock()
     chosen: Any = SimpleNamespace(newest=lambda _key: cluster)
     settings = Settings(lease_us=LEASE_US, fencing=Fencing.POWER)
-    watcher = TurnsPass(settings, chosen=chosen, clock=clock, since=lambda _node: since_us, told=told.append)
-    watcher.petted(SESSIONS["node1"], LEASE_US)
+    own = OwnLeases(settings, since=lambda _node: since_us, now=lambda: clock.now_us)
+    watcher = TurnsPass(settings, chosen=chosen, own=own, clock=clock, told=told.append)
+    own.petted(SESSIONS["node1"], LEASE_US)
     for at_us in range(500_000, pets_until_us, 500_000):
         clock.run_until(at_us)
         if at_us == 500_000:
             watcher.chose(CLUSTER_KEY, stored(1), stored(2, record=DOWN))
         if not (gap and 1_000_000 <= at_us < 2_000_000):
-            watcher.petted(SESSIONS["node1"], LEASE_US)
+            own.petted(SESSIONS["node1"], LEASE_US)
     if orders:
         watcher.ordered(SESSIONS["node1"], SESSIONS["node3"])
 

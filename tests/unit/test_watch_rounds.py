@@ -1,6 +1,8 @@
 """The watchers of rounds and of the voter set, each with the smallest history that breaks its rule."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -8,14 +10,16 @@ from harness.database.acceptor import Acceptor
 from harness.database.protocol import CLUSTER_KEY, Accept, Address, Ballot, Call, Form, Prepare, Raise, Reply
 from harness.database.register import Stored
 from harness.model.changes import Record
-from harness.model.records import ClusterRecord, GroupRecord
+from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, SessionState
+from harness.model.session import Session
 from harness.model.topology import GroupSpec, ResourceSpec, Settings, Topology
 from harness.model.voter_set import VoterSet
 from harness.simulation.plants_of_rounds import AcceptCarriesNoPromise, BehindItsCountItVotes, OlderSetsAreAnswered
 from harness.simulation.runtime import VirtualClock
 from harness.simulation.voters import SimulatedVoter
 from harness.simulation.watch_reads import MadeOnce
-from harness.simulation.watch_rounds import AnsweredIsMade, BehindTheirCount, PromisedFirst, SetChanges
+from harness.simulation.watch_recovery import OwnLeases
+from harness.simulation.watch_rounds import AbsentVotes, AnsweredIsMade, BehindTheirCount, PromisedFirst, SetChanges
 
 NAMES = ("node1", "node2", "node3")
 FIRST = VoterSet(version=1, members={name: f"{name}-1" for name in NAMES})
@@ -232,3 +236,96 @@ def test_a_voter_that_has_lost_writes_does_not_vote() -> None:
     Voters(watcher, BehindItsCountItVotes().acceptor).prepare("node1", 1, seen=5)  # type: ignore[arg-type]
 
     assert told == ["register cluster: voter node1 votes with 0 writes, and has told of 5"]
+
+
+FIVE = tuple(f"node{number}" for number in range(1, 6))
+SESSIONS = {name: Session(name, f"00000000000{name[-1]}", "5.1") for name in FIVE}
+OF_FIVE = VoterSet(version=1, members={name: f"{name}-1" for name in FIVE})
+UP_US, DOWN_US, LATE_US = 500_000, 5_000_000, 27_000_000
+
+
+def of_five(*down: str, votes: VoterSet = OF_FIVE, pending: VoterSet | None = None) -> ClusterRecord:
+    entries = tuple(
+        NodeEntry(
+            name=name,
+            address="",
+            session=SESSIONS[name],
+            state=SessionState.DOWN if name in down else SessionState.UP,
+        )
+        for name in FIVE
+    )
+    return replace(CLUSTER, nodes=entries, voter_set=votes, pending_set=pending)
+
+
+class Absent:
+    """Node5 is declared Down, and what others have heard since."""
+
+    def __init__(self, *, dynamic: bool = True) -> None:
+        self.told: list[str] = []
+        self.clock = VirtualClock()
+        self.cluster = of_five()
+        self.beats: dict[str, tuple[int, int]] = dict.fromkeys(FIVE[:-1], (UP_US, LATE_US))
+        settings = Settings(dynamic_quorum=dynamic)
+        chosen: Any = SimpleNamespace(newest=lambda _key: self.cluster)
+        leases: Any = SimpleNamespace(heard=lambda _session: self.beats, pause_us=settings.lease_us // 2)
+        self.own = OwnLeases(settings, since=lambda _node: 0, now=lambda: self.clock.now_us)
+        self.watcher = AbsentVotes(
+            settings, chosen=chosen, own=self.own, leases=leases, clock=self.clock, told=self.told.append
+        )
+
+    def choose(self, newer: ClusterRecord) -> None:
+        older, self.cluster = self.cluster, newer
+        self.watcher.chose(CLUSTER_KEY, stored(1, record=older), stored(2, record=newer))
+
+    def run(self, *lives: str, until_us: int = LATE_US, then: ClusterRecord | None = None) -> list[str]:
+        """These nodes hold their leases; `then` is what becomes of the cluster's register a second later."""
+        for at_us in range(UP_US, until_us, UP_US):
+            self.clock.run_until(at_us)
+            for name in lives:
+                self.own.petted(SESSIONS[name], 2_000_000)
+            if at_us == DOWN_US:
+                self.choose(of_five("node5"))
+            if at_us == DOWN_US + 1_000_000 and then is not None:
+                self.choose(then)
+        return self.told
+
+
+def still_votes(after_s: int, by: str) -> str:
+    lost, first = SESSIONS["node5"], SESSIONS[by]
+    return f"{lost} is Down for {after_s}.000000 s and still votes, and {first} does not change that"
+
+
+def test_a_voter_whose_node_stays_down_is_taken_out() -> None:
+    assert Absent().run(*FIVE[:-1], until_us=18_500_000) == [still_votes(13, "node1")]
+    assert Absent().run("node1", "node2", until_us=17_900_000) == []
+
+
+def test_whose_turn_comes_later_has_more_time() -> None:
+    assert Absent().run("node3") == [still_votes(21, "node3")]
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        of_five("node5", votes=OF_FIVE.without("node5")),
+        of_five("node5", pending=OF_FIVE.without("node4")),
+        of_five(),
+        of_five("node5", votes=VoterSet(version=1, members={"node4": "node4-1", "node5": "node5-1"})),
+    ],
+)
+def test_a_vote_may_be_out_or_another_change_comes_first(then: ClusterRecord) -> None:
+    assert Absent().run(*FIVE[:-1], then=then) == []
+
+
+def test_a_vote_stays_where_nobody_can_take_it_out_or_has_to() -> None:
+    assert Absent(dynamic=False).run(*FIVE[:-1]) == []
+    assert Absent().run() == []
+
+    answers = Absent()
+    answers.beats["node5"] = (UP_US, LATE_US)
+    assert answers.run(*FIVE[:-1]) == []
+
+    for beats in ((UP_US, UP_US), (DOWN_US + 1, LATE_US)):
+        hardly_heard = Absent()
+        hardly_heard.beats |= dict.fromkeys(FIVE[:2], beats)
+        assert hardly_heard.run(*FIVE[:-1]) == []
