@@ -94,12 +94,18 @@ def _optional_reader(hint: Any) -> Callable[[Any], Any]:
 def _tuple_reader(hint: Any) -> Callable[[Any], Any]:
     arguments = typing.get_args(hint)
     if len(arguments) == 2 and arguments[1] is Ellipsis:
-        item = _reader(arguments[0])
-        return lambda value: tuple(item(entry) for entry in _expect(value, list))
+        return functools.partial(_read_tuple, arguments[0], _reader(arguments[0]))
     readers = [_reader(argument) for argument in arguments]
     return lambda value: tuple(
         reader(entry) for reader, entry in zip(readers, _expect(value, list), strict=True)
     )
+
+
+def _read_tuple(kind: Any, item: Callable[[Any], Any], value: Any) -> tuple[Any, ...]:
+    """Taken as they are where they can be: a cluster's register has the names of all of its groups."""
+    entries = _expect(value, list)
+    as_they_are = kind in _PLAIN and set(map(type, entries)) <= {kind}
+    return tuple(entries if as_they_are else map(item, entries))
 
 
 def _read_record(cls: Any, value: Any) -> Any:

@@ -199,18 +199,18 @@ class SimulatedEngine:
 
     def create(self, spec: MachineSpec, *, host: str, labels: Mapping[str, str], answer: Answer) -> None:
         """A machine's container in the namespaces of the node container whose id begins with `host`."""
-        hosts = [box.id for box in self._nodes.values() if box.id.startswith(host)]
-        if not hosts:
+        node = next((box for box in self._nodes.values() if box.id.startswith(host)), None)
+        if node is None:
             answer.fail(NoSuchContainer(f"create of {spec.name}: no such container: {host}"))
             return
 
         def made() -> None:
             name = "-".join((labels[label.RIG], labels[label.NODE], spec.name, f"{self._made + 1:x}"))
-            box = self._make(name=name, labels=labels, host=hosts[0], spec=spec)
+            box = self._make(name=name, labels=labels, host=node.id, spec=spec)
             self._emit(box, "create")
             answer.succeed(box.id)
 
-        self._later(self._worked_ms(hosts[0], 16, 26), made)
+        self._later(self._worked_ms(node.id, 16, 26), made)
 
     def start(self, container: str, answer: Answer) -> None:
         """Start; the answer comes when it runs. A machine goes into the life of its node that is there now, whoever
