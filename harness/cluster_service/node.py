@@ -225,18 +225,23 @@ class NodeManager:
         return max(due, extra)
 
     def _reckon_expiries(self, now: int) -> None:
-        """When each peer's lease can be seen to end. A renewal only puts that off, so it is reckoned anew when the
-        first would come before the next beat, when other voters are witnesses, and as long as there are too few.
+        """When each peer's lease can be seen to end. A renewal only puts that off, so all are reckoned anew when others
+        are peers or witnesses, and as long as there are too few; else those that would come before the next beat.
         """
-        leases = self._leases
+        leases, soon_us = self._leases, now + self._settings.beat_us
         breaks = leases.breaks if leases is not None else 0
-        near = now + self._settings.beat_us >= self._first_expiry_us
-        if near or breaks != self._breaks or self._without_witnesses:
+        anew = breaks != self._breaks or self._without_witnesses or not self._first_expiry_us
+        if not anew and soon_us < self._first_expiry_us:
+            return
+        if leases is None or anew:
             self._expiries = {peer: leases.expires_us(peer) for peer in self._peers} if leases is not None else {}
-            self._breaks = breaks
-            known = [at for at in self._expiries.values() if at is not None]
-            self._without_witnesses = len(known) < len(self._expiries)
-            self._first_expiry_us = min(known, default=NEVER_US)
+        else:
+            near = [peer for peer, at in self._expiries.items() if at is not None and at <= soon_us]
+            self._expiries.update((peer, leases.expires_us(peer)) for peer in near)
+        self._breaks = breaks
+        known = [at for at in self._expiries.values() if at is not None]
+        self._without_witnesses = len(known) < len(self._expiries)
+        self._first_expiry_us = min(known, default=NEVER_US)
 
     def _beat(self, now: int, voter_set: VoterSet) -> list[Action]:
         self._last_beat_us = now

@@ -12,7 +12,9 @@ from harness.database.acceptor import Acceptor
 from harness.database.register import Codec, JsonCodec, Stored
 from harness.drivers.registry import built_in_drivers
 from harness.model.host import HostReport
+from harness.model.records import GroupRecord
 from harness.model.session import Session
+from harness.model.topology import GroupSpec
 from harness.ports import Addresses, Engine, Hypervisor, Log, Reach, Runtime
 from harness.resource_host.driver import DriverFactory
 from harness.resource_host.host import ResourceHost
@@ -35,15 +37,31 @@ class _SharedCodec(JsonCodec):
 
     def __init__(self) -> None:
         self._read: dict[str, Stored] = {}
+        self._specs: dict[str, GroupSpec] = {}
+
+    def encode(self, stored: Stored) -> str:
+        """The text. What it will be read as is known where it comes of what was read: no change puts keys into another
+        order.
+        """
+        text, record = super().encode(stored), stored.record
+        if isinstance(record, GroupRecord) and self._specs.get(record.spec.name) is record.spec:
+            self._keep(text, stored)
+        return text
 
     def decode(self, value: str) -> Stored:
         """The content."""
         known = self._read.get(value)
         if known is None:
-            if len(self._read) >= TEXTS_KEPT:
-                self._read.clear()
-            known = self._read[value] = super().decode(value)
+            known = self._keep(value, super().decode(value))
+            if isinstance(known.record, GroupRecord):
+                self._specs[known.record.spec.name] = known.record.spec
         return known
+
+    def _keep(self, text: str, stored: Stored) -> Stored:
+        if len(self._read) >= TEXTS_KEPT:
+            self._read.clear()
+        self._read[text] = stored
+        return stored
 
 
 class Composition:

@@ -2,7 +2,10 @@
 
 import pytest
 
+from chaos.search.hunt import play, schedule_of
+from harness.database.register import JsonCodec, Stored
 from harness.model.topology import Fencing
+from harness.simulation.composition import Composition
 from harness.simulation.schedule import Outcome, run_schedule, small_topology
 
 HEALTHY_SEEDS = 400
@@ -36,3 +39,33 @@ def test_one_seed_gives_one_trace() -> None:
     first, second = run_schedule(7), run_schedule(7)
 
     assert [str(line) for line in first.world.trace] == [str(line) for line in second.world.trace]
+
+
+class ReadTwice(Composition):
+    """What a text is taken for is compared with what it says, the order of keys included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: set[str] = set()
+        decode, plain = self.codec.decode, JsonCodec()
+
+        def compared(value: str) -> Stored:
+            known = decode(value)
+            if value not in self.texts:
+                self.texts.add(value)
+                assert repr(known) == repr(plain.decode(value))
+            return known
+
+        self.codec.decode = compared  # type: ignore[method-assign]
+
+
+def test_what_a_world_remembers_of_a_text_is_what_it_says() -> None:
+    texts = 0
+    for seed in range(12):
+        parts, schedule = ReadTwice(), schedule_of(seed)
+        for group in schedule.rig["groups"]:
+            group["resources"].reverse()
+        assert not play(schedule, lambda parts=parts: parts).broken  # type: ignore[misc]
+        texts += len(parts.texts)
+
+    assert texts > 200
