@@ -1,10 +1,12 @@
 """Writes docs/scale.md and docs/scale.svg: what it takes to simulate clusters of growing size.
 
-`make scale`: some three minutes. Each cluster boots, then loses the power of one node, and is measured until every
+`make scale`: some five minutes. Each cluster boots, then loses the power of one node, and is measured until every
 machine runs again; each in a process of its own.
 """
 
+import cProfile
 import json
+import pstats
 import resource
 import statistics
 import subprocess
@@ -13,12 +15,13 @@ import time
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from harness.model.topology import SECOND_US, GroupSpec, NodeSpec, ResourceSpec, Settings, Topology
 from harness.simulation.garbage import collected_later
 from harness.simulation.world import World
 
-__all__ = ["Measured", "cluster", "measure"]
+__all__ = ["Measured", "cluster", "count", "measure"]
 
 SIZES = ((4, 500), (8, 1000), (16, 2000), (32, 4000), (64, 8000))
 VOTERS = 5
@@ -34,20 +37,22 @@ HEAD = """\
 
 A cluster boots, then one node loses its power, until every machine runs again: simulated time, processor time of the
 one process that simulates it, and the most memory that it took. Forming the cluster comes before: it takes no simulated
-time. One machine a group, five voters, every watcher and the record of events on. Written by `make scale` with version
-{version}; the median of {rounds} rounds.
+time. One machine a group, five voters, every watcher and the record of events on. Function calls are counted in a run
+of their own: no neighbour on the machine and no cache changes them. "Each" is for each node and machine. Written by
+`make scale` with version {version}; the median of {rounds} rounds.
 
-| Nodes | Machines | Simulated, s | Processor, s | Processor for each node and machine, ms | Memory, MiB |
-|---|---|---|---|---|---|
+| Nodes | Machines | Simulated, s | Processor, s | each, ms | Function calls, millions | each | Memory, MiB |
+|---|---|---|---|---|---|---|---|
 """
 
 FOOT = """
 ![processor seconds by nodes and machines](scale.svg)
 
 The aim is {nodes} nodes and {machines:,} machines under 2 GiB ({memory}), faster than real time ({time}), at a cost
-that grows no faster than nodes and machines do ({growth}: twice of both costs {factor:.2f} times as much at last, the
-median of the rounds; {most} and less count as twice). In clusters of more than nine nodes a few watch each group, and
-an engine starts two machines at a time ([design/0009-large-clusters.md](design/0009-large-clusters.md)).
+that grows no faster than nodes and machines do: twice of both costs {calls_factor:.2f} times as many function calls at
+last ({calls_growth}), and {factor:.2f} times as much processor time ({growth}; the median of the rounds; {most} and
+less count as twice). In clusters of more than nine nodes a few watch each group, and an engine starts two machines at a
+time ([design/0009-large-clusters.md](design/0009-large-clusters.md)).
 """
 
 
@@ -89,11 +94,7 @@ def measure(nodes: int, machines: int) -> Measured:
     with collected_later():
         world = World(cluster(nodes, machines), seed=1)
         began_s = time.process_time()
-        _until_all_run(world, machines)
-        world.engine.hold(world.topology.rig, f"node{nodes}")
-        world.engine.power_off_node(f"node{nodes}")
-        world.run(STEP_US)
-        _until_all_run(world, machines)
+        _boot_and_lose_a_node(world, nodes, machines)
         took_s = time.process_time() - began_s
     return Measured(
         nodes=nodes,
@@ -102,6 +103,24 @@ def measure(nodes: int, machines: int) -> Measured:
         processor_s=took_s,
         memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     )
+
+
+def count(nodes: int, machines: int) -> int:
+    """How many functions are called for the same, Python's own included."""
+    profile = cProfile.Profile()
+    with collected_later():
+        world = World(cluster(nodes, machines), seed=1)
+        profile.runcall(_boot_and_lose_a_node, world, nodes, machines)
+    calls: int = pstats.Stats(profile).total_calls  # type: ignore[attr-defined]
+    return calls
+
+
+def _boot_and_lose_a_node(world: World, nodes: int, machines: int) -> None:
+    _until_all_run(world, machines)
+    world.engine.hold(world.topology.rig, f"node{nodes}")
+    world.engine.power_off_node(f"node{nodes}")
+    world.run(STEP_US)
+    _until_all_run(world, machines)
 
 
 def _until_all_run(world: World, machines: int) -> None:
@@ -131,18 +150,18 @@ def _plot(found: list[Measured]) -> None:
     figure.savefig(DOCS / "scale.svg", metadata={"Date": None})
 
 
-def _apart(nodes: int, machines: int) -> Measured:
+def _apart(nodes: int, machines: int, *what: str) -> Any:
     """In a process of its own: one that was at work before is slower, and takes more memory."""
-    command = [sys.executable, __file__, str(nodes), str(machines)]
+    command = [sys.executable, __file__, str(nodes), str(machines), *what]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
-    return Measured(**json.loads(run.stdout))
+    return json.loads(run.stdout)
 
 
 def _rounds() -> list[list[Measured]]:
     """Each round measures every size, one right after the other: a slow hour of the machine slows them all."""
     rounds = []
     for _ in range(ROUNDS):
-        rounds.append([_apart(nodes, machines) for nodes, machines in SIZES])
+        rounds.append([Measured(**_apart(nodes, machines)) for nodes, machines in SIZES])
         sys.stdout.write(" ".join(f"{one.processor_s:.1f}" for one in rounds[-1]) + "\n")
         sys.stdout.flush()
     return rounds
@@ -153,20 +172,24 @@ def _reached(it_is: bool) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Without arguments everything; with NODES MACHINES that one, as JSON."""
+    """Without arguments everything; with NODES MACHINES that one, as JSON, and with `count` its function calls."""
     if arguments:
-        sys.stdout.write(json.dumps(asdict(measure(int(arguments[0]), int(arguments[1])))) + "\n")
+        nodes, machines, *what = arguments
+        size = int(nodes), int(machines)
+        sys.stdout.write(json.dumps(count(*size) if what == ["count"] else asdict(measure(*size))) + "\n")
         return 0
+    calls = [int(_apart(nodes, machines, "count")) for nodes, machines in SIZES]
     rounds = _rounds()
     found = [sorted(runs, key=lambda one: one.processor_s)[ROUNDS // 2] for runs in zip(*rounds, strict=True)]
     page = HEAD.format(version=metadata.version("blackstart"), rounds=ROUNDS)
-    for one in found:
-        each_ms = 1000 * one.processor_s / (one.nodes + one.machines)
+    for one, called in zip(found, calls, strict=True):
+        size = one.nodes + one.machines
+        each_ms = 1000 * one.processor_s / size
         page += (
             f"| {one.nodes} | {one.machines:,} | {one.simulated_s:.1f} | {one.processor_s:.1f} | {each_ms:.1f} | "
-            f"{one.memory_mib:.0f} |\n"
+            f"{called / 1e6:.1f} | {called / size:,.0f} | {one.memory_mib:.0f} |\n"
         )
-    last = found[-1]
+    last, calls_factor = found[-1], calls[-1] / calls[-2]
     factor = statistics.median(sizes[-1].processor_s / sizes[-2].processor_s for sizes in rounds)
     foot = FOOT.format(
         nodes=last.nodes,
@@ -174,6 +197,8 @@ def main(arguments: list[str]) -> int:
         memory=_reached(last.memory_mib < 2048),
         time=_reached(last.processor_s < last.simulated_s),
         growth=_reached(factor <= LINEAR_MOST),
+        calls_growth=_reached(calls_factor <= LINEAR_MOST),
+        calls_factor=calls_factor,
         most=LINEAR_MOST,
         factor=factor,
     )
