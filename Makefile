@@ -9,7 +9,7 @@
 #   make bench    set up, then measure against the floors: some fifteen minutes (ROUNDS=3: five); docs/benchmarks.md
 #   make search-table  search for each broken cluster, fifteen minutes; docs/broken-clusters.md
 #   make search-long   ten thousand random schedules against the healthy cluster (SEED=0: the first); docs/searched.md
-#   make scale    simulate clusters of growing size, five minutes; docs/scale.md
+#   make scale    simulate clusters of growing size, four minutes; docs/scale.md
 #   make compose  render compose/*.yaml anew
 #   make clean    remove the rigs made from here, .venv and caches; images stay (make clean-images)
 

@@ -1,6 +1,6 @@
 """Writes docs/scale.md and docs/scale.svg: what it takes to simulate clusters of growing size.
 
-`make scale`: some five minutes. Each cluster boots, then loses the power of one node, and is measured until every
+`make scale`: some four minutes. Each cluster boots, then loses the power of one node, and is measured until every
 machine runs again; each in a process of its own.
 """
 
