@@ -284,20 +284,16 @@ class FailoverManager:
         return actions
 
     def _places(self, now: int, cluster: ClusterRecord, orphans: list[GroupSpec]) -> dict[str, int]:
-        """This node's place among those who may claim each orphan. What a node owned before it came back, it owns no
-        more.
-        """
+        """This node's place among those who may claim each orphan."""
         candidates = self._membership.candidates(now)
         paused = [entry.name for entry in cluster.nodes if entry.paused]
         places: dict[str, int] = {}
         for together in self._in_parts(orphans):
-            owned = Counter(self.groups_owned(together[0]))
-            owned.subtract(self.owner_node(group.name) for group in together)
             places |= claim_places(
                 self._session.node,
                 orphans=together,
                 candidates=self._watch.candidates(together[0], candidates),
-                groups_owned=owned,
+                groups_owned=self.groups_owned(together[0]),
                 paused=paused,
             )
         return places
@@ -353,8 +349,18 @@ class FailoverManager:
 
     def groups_owned(self, group: GroupSpec) -> Mapping[str, int]:
         """How many groups each node owns, of those that count where this one is placed, by the newest that was heard.
+        What a session owned that is over, its node owns no more, though it may have come back.
         """
-        return self._groups_owned.get(self._counted_with(group), {})
+        counted_with, cluster = self._counted_with(group), self._membership.cluster
+        owned = self._groups_owned.get(counted_with, Counter())
+        orphans = [
+            name
+            for owner, untaken in self._untaken.items()
+            if untaken and owner is not None and cluster is not None and cluster.is_over(owner)
+            for name, record in untaken.items()
+            if self._counted_with(record.spec) == counted_with
+        ]
+        return owned - Counter(self.owner_node(name) for name in orphans) if orphans else owned
 
     def _counted_with(self, group: GroupSpec) -> str:
         return circle_of(group) if self._watch.by_circle else ""
