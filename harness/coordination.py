@@ -19,6 +19,8 @@ T = TypeVar("T")
 class Mutex:
     """First come, first served; use it as `async with mutex:`."""
 
+    __slots__ = ("_held", "_runtime", "_waiting")
+
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._held = False
@@ -55,6 +57,8 @@ class Mutex:
 
 class Signal:
     """Wakes everybody who waits; who waits looks at the facts again, so that a wake-up too many does no harm."""
+
+    __slots__ = ("_next", "_runtime")
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime

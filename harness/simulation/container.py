@@ -74,6 +74,8 @@ class SimulatedContainer:
 class Answer:
     """How an operation tells its outcome; the first call counts. By hand nobody listens."""
 
+    __slots__ = ("_fail", "_succeed", "given")
+
     def __init__(
         self, succeed: Callable[[object], None] | None = None, fail: Callable[[EngineError], None] | None = None
     ) -> None:

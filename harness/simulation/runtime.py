@@ -134,6 +134,8 @@ class VirtualClock:
 class _Result(Generic[T]):
     """A result set once; waiting tasks are resumed through the clock, so that setting it never runs foreign code."""
 
+    __slots__ = ("_clock", "_done", "_error", "_value", "_waiters")
+
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._done = False
@@ -194,6 +196,8 @@ class _Race:
 class _Within(Generic[T]):
     """A coroutine that is run inside of the task that waits for it, and ended when it is late."""
 
+    __slots__ = ("_clock", "_coroutine", "_limit_us")
+
     def __init__(self, clock: Clock, limit_us: int, coroutine: Coroutine[Any, Any, T]) -> None:
         self._clock = clock
         self._limit_us = limit_us
@@ -238,6 +242,8 @@ def _end(coroutine: Coroutine[Any, Any, Any]) -> None:
 
 class SimulatedTask:
     """One coroutine on the heap. `on_error` gets whatever it raises that is not its own cancellation."""
+
+    __slots__ = ("_coroutine", "_finished", "_gate", "_on_error", "_waiting_for", "name")
 
     def __init__(
         self,
