@@ -6,7 +6,8 @@ of the safety review that it brings back.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from operator import attrgetter
+from typing import Any, TypeVar
 
 from harness.cluster_service.administration import AdministrationManager
 from harness.cluster_service.failover import group_key
@@ -26,6 +27,7 @@ from harness.model.records import ClusterRecord, GroupRecord, SessionState
 from harness.model.session import Session
 from harness.model.topology import Fencing
 from harness.ports import Container, Engine, Hypervisor
+from harness.resource_host.driver import DriverFactory
 from harness.simulation.composition import Composition
 from harness.simulation.fault_kinds import FaultKind
 from harness.simulation.vmms_link import VmmsLink
@@ -38,11 +40,16 @@ __all__ = [
     "Plant",
     "StopsInsteadOfRemoving",
     "WeakService",
+    "machines_driven_by",
+    "made_with",
     "service_of",
     "service_with",
     "vmms_with",
+    "with_class",
     "with_power",
 ]
+
+T = TypeVar("T")
 
 
 class Plant(Composition):
@@ -100,33 +107,44 @@ def service_with(weaken: Weaken) -> Callable[..., ClusterService]:
     return service
 
 
+def with_class(part: str, weak: type) -> Weaken:
+    """A part of it gets another class; `part` may lead through others, with dots."""
+
+    def weaken(whole: Any) -> None:
+        attrgetter(part)(whole).__class__ = weak
+
+    return weaken
+
+
 def service_of(manager: str, weak: type) -> Callable[..., ClusterService]:
-    """The same, where that manager gets another class."""
+    """The same, where that manager, or that part of one, gets another class."""
+    return service_with(with_class(manager, weak))
 
-    def weaken(managers: Any) -> None:
-        getattr(managers, manager).__class__ = weak
 
-    return service_with(weaken)
+def made_with(make: Callable[..., T], weaken: Weaken) -> Callable[..., T]:
+    """What makes the same, changed by `weaken`: for methods of a composition."""
+
+    def changed(self: Composition, **named: Any) -> T:
+        made = make(self, **named)
+        weaken(made)
+        return made
+
+    return changed
 
 
 def vmms_with(weaken: Weaken) -> Callable[..., Vmms]:
     """What makes a VMMS that `weaken` has changed: assigned to `vmms` of a composition."""
-
-    def make(self: Composition, **named: Any) -> Vmms:
-        made = Composition.vmms(self, **named)
-        weaken(made)
-        return made
-
-    return make
+    return made_with(Composition.vmms, weaken)
 
 
 def with_power(power: type[Power]) -> Weaken:
     """Its switch over nodes gets another class."""
+    return with_class("_power", power)
 
-    def weaken(vmms: Any) -> None:
-        vmms._power.__class__ = power
 
-    return weaken
+def machines_driven_by(driver: DriverFactory) -> Callable[[Composition], Mapping[str, DriverFactory]]:
+    """Drivers with that one for machines: assigned to `drivers` of a composition."""
+    return lambda composition: {**Composition.drivers(composition), "virtual-machine": driver}
 
 
 class _OwnsByNode(ResourceControlManager):

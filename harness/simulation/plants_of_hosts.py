@@ -3,7 +3,7 @@
 Like those of `plants`, they exist only as compositions of a simulated world.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,50 +11,35 @@ from harness.cluster_service.failure_policy import FailurePolicy
 from harness.cluster_service.messages import Action, CallHost
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.resource_facts import GroupFacts
-from harness.drivers.registry import built_in_drivers
 from harness.drivers.virtual_machine import VirtualMachineDriver
 from harness.model.host import EntryPoint, HostRequest, Why
 from harness.model.machine import MachineNotice, Proof
 from harness.model.states import ResourceState
 from harness.model.topology import ResourceSpec
-from harness.resource_host.driver import DriverContext, DriverFactory, DriverStatus
+from harness.resource_host.driver import DriverContext, DriverStatus
 from harness.resource_host.entry_points import EntryPoints
 from harness.resource_host.host import ResourceHost
 from harness.resource_host.polls import Polls
 from harness.resource_host.resource import HostedResource
 from harness.simulation.composition import Composition
-from harness.simulation.plants import Plant, Weaken, service_of, service_with
+from harness.simulation.plants import Plant, Weaken, machines_driven_by, made_with, service_of, with_class
 
 __all__ = ["PLANTS_OF_HOSTS"]
 
 
 def host_with(weaken: Weaken) -> Callable[..., ResourceHost]:
     """What makes a resource host that `weaken` has changed: assigned to `resource_host` of a composition."""
-
-    def make(self: Composition, **named: Any) -> ResourceHost:
-        made = Composition.resource_host(self, **named)
-        weaken(made)
-        return made
-
-    return make
+    return made_with(Composition.resource_host, weaken)
 
 
 def with_polls(polls: type[Polls]) -> Weaken:
     """It polls in that way."""
-
-    def weaken(host: Any) -> None:
-        host._polls.__class__ = polls
-
-    return weaken
+    return with_class("_polls", polls)
 
 
 def with_entry_points(entry_points: type[EntryPoints]) -> Weaken:
     """It carries requests out in that way."""
-
-    def weaken(host: Any) -> None:
-        host._entry_points.__class__ = entry_points
-
-    return weaken
+    return with_class("_entry_points", entry_points)
 
 
 # Starts and restarts
@@ -86,14 +71,10 @@ class _RestartsWithoutAnEnd(FailurePolicy):
         return CallHost(request)
 
 
-def _restart_without_an_end(managers: Any) -> None:
-    managers.resource_control._failures.__class__ = _RestartsWithoutAnEnd
-
-
 class RestartsDoNotTerminate(Plant):
     """What has failed is brought Online again, and not terminated before (the rules of the cluster, section 1)."""
 
-    service = service_with(_restart_without_an_end)
+    service = service_of("resource_control._failures", _RestartsWithoutAnEnd)
 
 
 class _LeavesFailedStarts(EntryPoints):
@@ -193,9 +174,7 @@ class StartsByHandAreNotSeen(Plant):
 
     unrest = True
     group = {"priority": "no-auto-start"}
-
-    def drivers(self) -> Mapping[str, DriverFactory]:
-        return {**built_in_drivers(), "virtual-machine": _SeesNoStarts}
+    drivers = machines_driven_by(_SeesNoStarts)
 
 
 class _AllowsEveryStop(ResourceControlManager):

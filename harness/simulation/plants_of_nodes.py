@@ -4,21 +4,18 @@ Like those of `plants`, they exist only as compositions of a simulated world.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from harness.cluster_service.membership import MembershipManager
 from harness.cluster_service.messages import Action, RegisterSeen, Reset
 from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.resource_facts import GroupFacts
-from harness.drivers.registry import built_in_drivers
 from harness.drivers.virtual_machine import VirtualMachineDriver
 from harness.errors import EngineError
 from harness.model.machine import MachineView
 from harness.model.topology import Fencing
 from harness.ports import Hypervisor
-from harness.resource_host.host import ResourceHost
 from harness.simulation.init import SimulatedInit
-from harness.simulation.plants import Plant, service_of, vmms_with, with_power
+from harness.simulation.plants import Plant, machines_driven_by, service_of, vmms_with, with_power
 from harness.simulation.runtime import Clock
 from harness.simulation.vmms_link import VmmsLink
 from harness.vmms.power import Power
@@ -139,9 +136,7 @@ class PollsDoNotWait(Plant):
     """A poll between the end of a machine and its evidence tells a failure (out-of-band changes; the rules, section 3).
     """
 
-    def resource_host(self, **named: Any) -> ResourceHost:
-        drivers = {**built_in_drivers(), "virtual-machine": _DoesNotWait}
-        return ResourceHost(**named, storage=self.storage, drivers=drivers)
+    drivers = machines_driven_by(_DoesNotWait)
 
 
 # Joining

@@ -19,7 +19,7 @@ from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, ResumeF
 from harness.model.session import Session
 from harness.model.states import DrainState
 from harness.model.topology import SECOND_US, Failback, GroupSpec, Priority, ResourceSpec, RestartAction
-from harness.simulation.plants import Plant, service_of, service_with
+from harness.simulation.plants import Plant, service_of
 from harness.simulation.plants_of_policy import with_policy
 
 __all__ = ["PLANTS_OF_PLACES"]
@@ -29,11 +29,7 @@ HOUR_US = 3600 * SECOND_US
 
 def moves_of(weak: type[GroupMove]) -> Callable[..., ClusterService]:
     """What makes a service whose groups move in that way."""
-
-    def weaken(managers: Any) -> None:
-        managers.resource_control._moves.__class__ = weak
-
-    return service_with(weaken)
+    return service_of("resource_control._moves", weak)
 
 
 # Preferred owners

@@ -15,7 +15,7 @@ from harness.cluster_service.resource_control import ResourceControlManager
 from harness.cluster_service.service import ClusterService
 from harness.model.records import GroupRecord
 from harness.model.topology import SECOND_US
-from harness.simulation.plants import Plant, service_of, service_with
+from harness.simulation.plants import Plant, service_of
 
 __all__ = [
     "PLANTS_OF_POLICY",
@@ -104,11 +104,7 @@ def with_policy(**given: Any) -> Callable[..., ClusterService]:
         pass
 
     Weak.given = given
-
-    def weaken(managers: Any) -> None:
-        managers.resource_control._failures.__class__ = Weak
-
-    return service_with(weaken)
+    return service_of("resource_control._failures", Weak)
 
 
 class RestartsAreNotCounted(Plant):

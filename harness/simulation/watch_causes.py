@@ -24,6 +24,7 @@ from harness.simulation.fault_kinds import FaultKind, Planned
 from harness.simulation.watch import ChosenValues, OfGroups, OneInstance
 
 __all__ = [
+    "RECOVERED_US",
     "DrainedOwnsNothing",
     "FailuresCount",
     "RestartActions",

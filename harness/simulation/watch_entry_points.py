@@ -8,6 +8,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from harness.cluster_service.placement import urgency
 from harness.cluster_service.resource_control import START_PLACE_US, STARTS_AT_ONCE
@@ -18,11 +19,10 @@ from harness.model.topology import SECOND_US, GroupSpec, ResourceSpec, Topology
 from harness.simulation.fault_kinds import FaultKind, Planned
 from harness.simulation.watch import ChosenValues, OfGroups
 
-__all__ = ["EntryPointsReturn", "StartsAtOnce", "TerminatedFirst", "UrgentFirst"]
+__all__ = ["STOPPED_TIMES", "EntryPointsReturn", "OfStandstills", "StartsAtOnce", "TerminatedFirst", "UrgentFirst"]
 
 ON_THE_WAY_US = SECOND_US // 10
 """From a resource host to its service and back, and what the service makes of it."""
-STOPS_A_HOST = frozenset({FaultKind.FREEZE, FaultKind.PAUSE, FaultKind.HOST_HANG})
 STOPPED_TIMES = 4
 """The length of such a fault, and then some."""
 
@@ -38,7 +38,23 @@ class _Asked:
     request: HostRequest
 
 
-class EntryPointsReturn:
+class OfStandstills:
+    """A watcher that says nothing of what stands still. Hook `struck` to the faults: a fault that `STOPS` something has
+    done so until `stopped_until_us` at the latest, and nothing of it is left `LEFT_US` later.
+    """
+
+    STOPS: ClassVar[frozenset[FaultKind]] = frozenset({FaultKind.FREEZE, FaultKind.PAUSE, FaultKind.HOST_HANG})
+    LEFT_US: ClassVar[int] = 0
+    stopped_until_us = -1
+
+    def struck(self, fault: Planned) -> None:
+        """A fault strikes."""
+        if fault.kind in self.STOPS:
+            until_us = fault.at_us + STOPPED_TIMES * fault.duration_us + self.LEFT_US
+            self.stopped_until_us = max(self.stopped_until_us, until_us)
+
+
+class EntryPointsReturn(OfStandstills):
     """Hook `asked` to every node's calls of its resource host, `answered` to the reports, and `struck` to the faults;
     once `disturbed` otherwise nothing more is said here: how long a host stands still then nobody tells. `host_of`
     tells what is the same as long as a node's resource host is, None while there is none.
@@ -60,13 +76,7 @@ class EntryPointsReturn:
             for group in topology.groups
             for resource in group.resources
         }
-        self._stopped_until_us = -1
         self._asked: dict[tuple[str, str], dict[int, _Asked]] = {}
-
-    def struck(self, fault: Planned) -> None:
-        """A fault strikes."""
-        if fault.kind in STOPS_A_HOST:
-            self._stopped_until_us = max(self._stopped_until_us, fault.at_us + STOPPED_TIMES * fault.duration_us)
 
     def disturbed(self) -> None:
         """Something else happens."""
@@ -92,7 +102,7 @@ class EntryPointsReturn:
         if asked is None or asked.host != self._host_of(node) or asked.request.entry_point not in _ONE_CALL:
             return
         limit_us, took_us = self._limits_us[report.resource], self._now() - asked.at_us
-        undisturbed = asked.first and asked.at_us > self._stopped_until_us
+        undisturbed = asked.first and asked.at_us > self.stopped_until_us
         if undisturbed and took_us > limit_us + limit_us // 50 + SECOND_US // 2:
             self._told(
                 f"{asked.request.entry_point} of {report.resource} on {node} took {took_us / 1e6:.6f} s:"

@@ -19,14 +19,13 @@ from harness.simulation.driver_calls import DriverCall
 from harness.simulation.fault_kinds import FaultKind, Planned
 from harness.simulation.runtime import Clock
 from harness.simulation.watch import OneInstance
-from harness.simulation.watch_entry_points import STOPPED_TIMES, STOPS_A_HOST
+from harness.simulation.watch_causes import RECOVERED_US
+from harness.simulation.watch_entry_points import STOPPED_TIMES, OfStandstills
 
 __all__ = ["FailedStartsAreTerminated", "HangsAreFound", "OneCallAtATime", "SilenceEndsACall"]
 
 SLACK_US = SECOND_US // 2
 """For what a check or a time-out takes beside the time that it waits."""
-RECOVERED_US = 6 * SECOND_US
-"""After trouble is over, by when nothing of it is left."""
 FOR_EVER_US = 1 << 60
 
 _ENDS = (ResourceState.FAILED, ResourceState.OFFLINE)
@@ -86,7 +85,7 @@ class FailedStartsAreTerminated:
             self._told(f"{report.resource} is Failed on {node} after its online went wrong, and was not terminated")
 
 
-class SilenceEndsACall:
+class SilenceEndsACall(OfStandstills):
     """Hook `begun` and `ended` to the calls of drivers, `answered` to the reports of every node's resource host, and
     `struck` to the faults; once `disturbed` otherwise nothing more is said here: how long a host stands still then
     nobody tells.
@@ -97,13 +96,7 @@ class SilenceEndsACall:
         self._told = told
         self._limits_us = {name: policy.pending_timeout_us for name, policy in _policies(topology).items()}
         self._under_way: dict[tuple[str, str], DriverCall] = {}
-        self._stopped_until_us = -1
         self._disturbed = False
-
-    def struck(self, fault: Planned) -> None:
-        """A fault strikes."""
-        if fault.kind in STOPS_A_HOST:
-            self._stopped_until_us = max(self._stopped_until_us, fault.at_us + STOPPED_TIMES * fault.duration_us)
 
     def disturbed(self) -> None:
         """Something else happens."""
@@ -132,7 +125,7 @@ class SilenceEndsACall:
 
     def _look(self, call: DriverCall, begun_us: int) -> None:
         silent = self._under_way.get((call.node, call.resource)) is call
-        if silent and begun_us > self._stopped_until_us and not self._disturbed:
+        if silent and begun_us > self.stopped_until_us and not self._disturbed:
             limit_s, for_s = self._limits_us[call.resource] / 1e6, (self._clock.now_us - begun_us) / 1e6
             self._told(
                 f"{call.entry_point} of {call.resource} on {call.node} is waited for after {for_s:.6f} s of silence:"

@@ -21,9 +21,10 @@ from harness.model.topology import SECOND_US
 from harness.simulation.container import SimulatedContainer
 from harness.simulation.engine import SimulatedEngine
 from harness.simulation.engine_client import CALL_LIMIT_US, SimulatedEngineClient
-from harness.simulation.fault_kinds import FaultKind, Planned
+from harness.simulation.fault_kinds import FaultKind
 from harness.simulation.runtime import Clock
 from harness.simulation.watch import ChosenValues, OfTheCluster
+from harness.simulation.watch_entry_points import OfStandstills
 
 __all__ = ["ClearedBeforeItJoins", "DeadlinesHold", "DownResets", "EndsAreProved", "HeldOff"]
 
@@ -254,7 +255,7 @@ class EndsAreProved:
         return self._since(node), self._host_of(node)
 
 
-class HeldOff:
+class HeldOff(OfStandstills):
     """Hook `listen` to every node's way to the engine, and `struck` to the faults; once `disturbed` otherwise nothing
     more is said here: how long a VMMS stands still then nobody tells.
 
@@ -264,20 +265,12 @@ class HeldOff:
     KNOWN_US = 2 * CALL_LIMIT_US + SECOND_US
     ANSWERS_KEPT = 1000
     STOPS = frozenset({FaultKind.FREEZE, FaultKind.PAUSE, FaultKind.VMMS_HANG})
-    STOPPED_TIMES = 4
-    """The length of such a fault, and then some."""
+    LEFT_US = KNOWN_US
 
     def __init__(self, *, engine: SimulatedEngine, told: Callable[[str], None]) -> None:
         self._engine = engine
         self._told = told
-        self._stopped_until_us = -1
         self._disturbed = False
-
-    def struck(self, fault: Planned) -> None:
-        """A fault strikes."""
-        if fault.kind in self.STOPS:
-            stopped_us = fault.at_us + self.STOPPED_TIMES * fault.duration_us + self.KNOWN_US
-            self._stopped_until_us = max(self._stopped_until_us, stopped_us)
 
     def disturbed(self) -> None:
         """Something else happens."""
@@ -303,7 +296,7 @@ class HeldOff:
 
     def _switched_on(self, by: str, node: str, answers: Iterable[tuple[int, frozenset[str]]]) -> None:
         now_us = self._engine.clock.now_us
-        if self._disturbed or now_us <= self._stopped_until_us:
+        if self._disturbed or now_us <= self.stopped_until_us:
             return
         held = any(node in names for names in self._engine.held.values())
         if held and all(node in names for at_us, names in answers if now_us - at_us <= self.KNOWN_US):

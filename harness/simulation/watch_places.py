@@ -28,7 +28,7 @@ from harness.model.topology import SECOND_US, Failback, GroupSpec, Settings
 from harness.model.voter_set import VoterSet
 from harness.simulation.watch import ChosenValues, OfGroups, PausedNodes, TrueLeases
 
-__all__ = ["Candidates", "FailbackByPolicy", "FirstInTurn", "NextInTheCycle", "PreferredFirst"]
+__all__ = ["Candidates", "FailbackByPolicy", "FirstInTurn", "NextInTheCycle", "OverSince", "PreferredFirst"]
 
 HOUR_US = 3600 * SECOND_US
 
@@ -86,8 +86,36 @@ class Candidates:
         )
 
 
+class OverSince:
+    """Hook `chose` to the chosen values: since when each session is over, and since when no node is missing any more.
+    """
+
+    def __init__(self, *, now: Callable[[], int]) -> None:
+        self._now = now
+        self._over_us: dict[Session | None, int] = {}
+
+    def chose(self, key: str, older: Stored, newer: Stored) -> None:
+        """A register has a newer content."""
+        del key, older
+        cluster = newer.record
+        if not isinstance(cluster, ClusterRecord):
+            return
+        over: list[Session | None] = [session for entry in cluster.nodes for session in entry.earlier]
+        over += [entry.session for entry in cluster.nodes if entry.session and cluster.is_over(entry.session)]
+        if len(cluster.up_nodes()) == len(cluster.nodes):
+            over.append(None)
+        for session in over:
+            self._over_us.setdefault(session, self._now())
+
+    def at(self, owner: Session | None) -> int | None:
+        """When what that session owns could be claimed first; without one, when what nobody has owned could. None
+        before.
+        """
+        return self._over_us.get(owner)
+
+
 class PreferredFirst:
-    """Hook `chose` to the chosen values."""
+    """Hook `chose` to the chosen values, after that of `over`."""
 
     def __init__(
         self,
@@ -95,22 +123,21 @@ class PreferredFirst:
         *,
         chosen: ChosenValues,
         candidates: Candidates,
+        over: OverSince,
         now: Callable[[], int],
         told: Callable[[str], None],
     ) -> None:
         self._turn_us = settings.lease_us // 2
+        self._over = over
         self._chosen = chosen
         self._candidates = candidates
         self._now = now
         self._told = told
-        self._over_us: dict[Session | None, int] = {}
         self._owned_us: dict[str, int] = {}
 
     def chose(self, key: str, older: Stored, newer: Stored) -> None:
         """A register has a newer content."""
         before, after = older.record, newer.record
-        if isinstance(after, ClusterRecord):
-            self._see_over(after)
         if not isinstance(before, GroupRecord) or not isinstance(after, GroupRecord):
             return
         if before.owner != after.owner:
@@ -120,16 +147,8 @@ class PreferredFirst:
         elif before.move is None and after.move is not None:
             self._look_at_move(key, after)
 
-    def _see_over(self, cluster: ClusterRecord) -> None:
-        over: list[Session | None] = [session for entry in cluster.nodes for session in entry.earlier]
-        over += [entry.session for entry in cluster.nodes if entry.session and cluster.is_over(entry.session)]
-        if len(cluster.up_nodes()) == len(cluster.nodes):
-            over.append(None)
-        for session in over:
-            self._over_us.setdefault(session, self._now())
-
     def _look_at_claim(self, key: str, before: GroupRecord, claimant: str) -> None:
-        over_us, proposed_us = self._over_us.get(before.owner), self._chosen.proposed_us
+        over_us, proposed_us = self._over.at(before.owner), self._chosen.proposed_us
         if over_us is None and before.owner is None and proposed_us < GROUP_WAIT_US * SLOWEST:
             self._told(f"register {key}: claimed by {claimant}, nobody has owned it, and some nodes have not come yet")
         if over_us is None or (before.owner is None and proposed_us > GROUP_WAIT_US * SLOWEST):
@@ -164,7 +183,7 @@ def _before(names: Sequence[str], name: str) -> Sequence[str]:
 
 
 class FirstInTurn:
-    """Hook `chose` to the chosen values.
+    """Hook `chose` to the chosen values, after that of `over`.
 
     Whose turn it is follows from who is a candidate and owns what. That is certain where nothing but the claims of what
     that lost session owned has changed for `seen_us`; of those each node may have heard of some, whichever they are.
@@ -179,6 +198,7 @@ class FirstInTurn:
         *,
         chosen: ChosenValues,
         candidates: Candidates,
+        over: OverSince,
         paused: PausedNodes,
         now: Callable[[], int],
         told: Callable[[str], None],
@@ -187,10 +207,10 @@ class FirstInTurn:
         self._seen_us = settings.lease_us + SECOND_US
         self._chosen = chosen
         self._candidates = candidates
+        self._over = over
         self._paused = paused
         self._now = now
         self._told = told
-        self._over_us: dict[Session, int] = {}
         self._came_or_went_us: dict[Session, int] = {}
         self._claimed: dict[Session, dict[str, str]] = {}
         self._changed_us: dict[Session | None, int] = {}
@@ -202,29 +222,27 @@ class FirstInTurn:
         if isinstance(before, ClusterRecord) and isinstance(after, ClusterRecord):
             self._see_cluster(before, after)
         elif isinstance(before, GroupRecord) and isinstance(after, GroupRecord) and before.owner != after.owner:
-            lost = before.owner if before.owner in self._over_us else None
-            if lost is not None and after.owner is not None:
-                self._look_at_claim(after.spec, lost, after.owner.node)
+            over_us = self._over.at(before.owner)
+            lost = before.owner if over_us is not None else None
+            if lost is not None and over_us is not None and after.owner is not None:
+                self._look_at_claim(after.spec, lost, over_us, after.owner.node)
                 self._claimed.setdefault(lost, {})[after.spec.name] = after.owner.node
             self._changed_us[lost] = self._now()
 
     def _see_cluster(self, before: ClusterRecord, after: ClusterRecord) -> None:
-        now_us = self._now()
         for entry in (*before.nodes, *after.nodes):
             session = entry.session
             if session is not None and before.is_up(session) != after.is_up(session):
-                self._came_or_went_us[session] = now_us
-            if session is not None and after.is_over(session):
-                self._over_us.setdefault(session, now_us)
+                self._came_or_went_us[session] = self._now()
 
-    def _look_at_claim(self, group: GroupSpec, lost: Session, claimant: str) -> None:
+    def _look_at_claim(self, group: GroupSpec, lost: Session, over_us: int, claimant: str) -> None:
         proposed_us, cluster = self._chosen.proposed_us, self._chosen.newest(CLUSTER_KEY)
-        waited_us = proposed_us - self._over_us[lost]
+        waited_us = proposed_us - over_us
         if not isinstance(cluster, ClusterRecord) or claimant not in [entry.name for entry in cluster.up_nodes()]:
             return
         if self._chosen.proposed_by != claimant or waited_us >= self._turn_us:
             return
-        if not self._all_is_known(cluster, lost, since_us=self._over_us[lost] - self._seen_us):
+        if not self._all_is_known(cluster, lost, since_us=over_us - self._seen_us):
             return
         for orphans, owned in self._views(cluster, group.name, lost):
             places = claim_places(

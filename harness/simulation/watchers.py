@@ -22,7 +22,14 @@ from harness.simulation.watch_entry_points import EntryPointsReturn, StartsAtOnc
 from harness.simulation.watch_hosts import FailedStartsAreTerminated, HangsAreFound, OneCallAtATime, SilenceEndsACall
 from harness.simulation.watch_nodes import ClearedBeforeItJoins, DeadlinesHold, DownResets, EndsAreProved, HeldOff
 from harness.simulation.watch_orders import OrdersInTime, SettledBeforeItActs
-from harness.simulation.watch_places import Candidates, FailbackByPolicy, FirstInTurn, NextInTheCycle, PreferredFirst
+from harness.simulation.watch_places import (
+    Candidates,
+    FailbackByPolicy,
+    FirstInTurn,
+    NextInTheCycle,
+    OverSince,
+    PreferredFirst,
+)
 from harness.simulation.watch_policy import (
     DependentsGoneFirst,
     OnlyTheDownAreFenced,
@@ -223,14 +230,12 @@ class Watchers:
         self._starts.append(starts.ordered)
         self._chosen.on_chosen += [watcher.chose for watcher in (paused, places, drained, candidates, back)]
         if len(self._topology.nodes) <= settings.everyone_watches_up_to:
-            preferred = PreferredFirst(
-                settings, chosen=self._chosen, candidates=candidates, now=self._now, told=told
-            )
-            first = FirstInTurn(
-                settings, chosen=self._chosen, candidates=candidates, paused=paused, now=self._now, told=told
-            )
-            cycle = NextInTheCycle(chosen=self._chosen, candidates=candidates, told=told)
-            self._chosen.on_chosen += [preferred.chose, first.chose, cycle.chose]
+            over = OverSince(now=self._now)
+            known: dict[str, Any] = {"chosen": self._chosen, "candidates": candidates, "told": told}
+            preferred = PreferredFirst(settings, over=over, now=self._now, **known)
+            first = FirstInTurn(settings, over=over, paused=paused, now=self._now, **known)
+            cycle = NextInTheCycle(**known)
+            self._chosen.on_chosen += [over.chose, preferred.chose, first.chose, cycle.chose]
 
     def _watch_entry_points(self) -> None:
         returns = EntryPointsReturn(self._topology, host_of=self._host_of, now=self._now, told=self._told)

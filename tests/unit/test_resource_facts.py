@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import pytest
+from host_requests import request_of
 
 from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
-from harness.model.host import EntryPoint, HostRequest, Why
+from harness.model.host import EntryPoint, HostRequest
 from harness.model.records import GroupRecord
 from harness.model.session import Session
 from harness.model.states import ResourceState
@@ -16,17 +17,7 @@ MACHINE = ResourceSpec(name="vm", type="virtual-machine", depends_on=(("ip",),))
 
 
 def request(entry_point: EntryPoint) -> HostRequest:
-    return HostRequest(
-        number=1,
-        entry_point=entry_point,
-        resource="ip",
-        group="web",
-        session=HERE,
-        epoch=1,
-        not_after_us=0,
-        why=Why.REQUEST,
-        wanted=True,
-    )
+    return request_of(HERE, entry_point, resource="ip", wanted=True)
 
 
 def group() -> GroupFacts:

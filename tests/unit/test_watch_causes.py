@@ -7,9 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from host_requests import request_of
 
 from harness.model import labels as label
-from harness.model.host import EntryPoint, HostRequest, Why
+from harness.model.host import EntryPoint, HostRequest
 from harness.model.records import ClusterRecord, GroupRecord, Move, MoveCause, NodeEntry, Restart, SessionState
 from harness.model.session import Session
 from harness.model.states import DrainState
@@ -192,19 +193,22 @@ TOLD = ["machine vm is ordered to start on node1 1.000000 s after somebody stopp
 JUST_BEFORE_US = STOP_US - SECOND_US
 
 
+BEFORE_AN_ACT = [
+    ((), True),
+    ((fault_of(FaultKind.VMMS_KILL, "node2", JUST_BEFORE_US),), True),
+    ((fault_of(FaultKind.VMMS_KILL, "node1", JUST_BEFORE_US - 10 * SECOND_US),), True),
+    ((fault_of(FaultKind.CLOCK_DRIFT, "node1", JUST_BEFORE_US),), True),
+    ((fault_of(FaultKind.COMMAND, "node1/mail", JUST_BEFORE_US),), True),
+    ((fault_of(FaultKind.VMMS_KILL, "node1", JUST_BEFORE_US),), False),
+    ((fault_of(FaultKind.COMMAND, "node2/web", JUST_BEFORE_US),), False),
+    ((fault_of(FaultKind.COMMAND, "node2", JUST_BEFORE_US),), False),
+]
+"""What befell before something was done by hand, and whether that still counts as a wish."""
+
+
 @pytest.mark.parametrize(
     ("befell", "broken"),
-    [
-        ((), True),
-        ((fault_of(FaultKind.VMMS_KILL, "node2", JUST_BEFORE_US),), True),
-        ((fault_of(FaultKind.VMMS_KILL, "node1", JUST_BEFORE_US - 10 * SECOND_US),), True),
-        ((fault_of(FaultKind.CLOCK_DRIFT, "node1", JUST_BEFORE_US),), True),
-        ((fault_of(FaultKind.COMMAND, "node1/mail", JUST_BEFORE_US),), True),
-        ((fault_of(FaultKind.VMMS_KILL, "node1", JUST_BEFORE_US),), False),
-        ((fault_of(FaultKind.VM_HANG, "vm", JUST_BEFORE_US),), False),
-        ((fault_of(FaultKind.COMMAND, "node2/web", JUST_BEFORE_US),), False),
-        ((fault_of(FaultKind.COMMAND, "node2", JUST_BEFORE_US),), False),
-    ],
+    [*BEFORE_AN_ACT, ((fault_of(FaultKind.VM_HANG, "vm", JUST_BEFORE_US),), False)],
 )
 def test_a_machine_that_somebody_stopped_is_not_started_again(befell: tuple[Planned, ...], broken: bool) -> None:
     assert Stopped(*befell).start() == TOLD * broken
@@ -324,16 +328,7 @@ class Started:
 
 
 def asking(entry_point: EntryPoint) -> HostRequest:
-    return HostRequest(
-        number=1,
-        entry_point=entry_point,
-        resource="vm",
-        group="web",
-        session=SESSION,
-        epoch=1,
-        not_after_us=0,
-        why=Why.REQUEST,
-    )
+    return request_of(SESSION, entry_point)
 
 
 ENDED = ["machine vm is ended on node1 1.000000 s after somebody started it there"]
@@ -341,17 +336,7 @@ ENDED = ["machine vm is ended on node1 1.000000 s after somebody started it ther
 
 @pytest.mark.parametrize(
     ("befell", "broken"),
-    [
-        ((), True),
-        ((fault_of(FaultKind.VMMS_KILL, "node2", JUST_BEFORE_US),), True),
-        ((fault_of(FaultKind.VMMS_KILL, "node1", JUST_BEFORE_US - 10 * SECOND_US),), True),
-        ((fault_of(FaultKind.CLOCK_DRIFT, "node1", JUST_BEFORE_US),), True),
-        ((fault_of(FaultKind.COMMAND, "node1/mail", JUST_BEFORE_US),), True),
-        ((fault_of(FaultKind.VMMS_KILL, "node1", JUST_BEFORE_US),), False),
-        ((fault_of(FaultKind.VM_STOP_BY_HAND, "vm", JUST_BEFORE_US),), False),
-        ((fault_of(FaultKind.COMMAND, "node2/web", JUST_BEFORE_US),), False),
-        ((fault_of(FaultKind.COMMAND, "node2", JUST_BEFORE_US),), False),
-    ],
+    [*BEFORE_AN_ACT, ((fault_of(FaultKind.VM_STOP_BY_HAND, "vm", JUST_BEFORE_US),), False)],
 )
 def test_a_machine_that_somebody_started_is_not_ended_again(befell: tuple[Planned, ...], broken: bool) -> None:
     assert Started(*befell).end() == ENDED * broken

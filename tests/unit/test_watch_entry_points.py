@@ -7,9 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from host_requests import report_of, request_of
 
 from harness.cluster_service.resource_control import START_PLACE_US, STARTS_AT_ONCE
-from harness.model.host import EntryPoint, HostReport, HostRequest, Why
+from harness.model.host import EntryPoint, HostReport, HostRequest
 from harness.model.records import GroupRecord, Restart
 from harness.model.session import Session
 from harness.model.states import ResourceState
@@ -23,29 +24,11 @@ TIMEOUT_US = 2_000_000
 
 
 def request(number: int, entry_point: EntryPoint, resource: str = "vm", group: str = "web") -> HostRequest:
-    return HostRequest(
-        number=number,
-        entry_point=entry_point,
-        resource=resource,
-        group=group,
-        session=SESSION,
-        epoch=1,
-        not_after_us=0,
-        why=Why.START,
-    )
+    return request_of(SESSION, entry_point, number=number, resource=resource, group=group)
 
 
 def report(number: int | None, resource: str = "vm", error: str | None = None) -> HostReport:
-    return HostReport(
-        sequence=1,
-        resource=resource,
-        group="",
-        epoch=1,
-        state=ResourceState.ONLINE,
-        at_us=0,
-        number=number,
-        error=error,
-    )
+    return report_of(ResourceState.ONLINE, resource=resource, number=number, error=error)
 
 
 def topology(*groups: GroupSpec) -> Topology:

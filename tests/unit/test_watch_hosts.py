@@ -7,9 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from host_requests import report_of, request_of
 
 from harness.model import labels as label
-from harness.model.host import EntryPoint, HostReport, HostRequest, Why
+from harness.model.host import EntryPoint, HostReport
 from harness.model.session import Session
 from harness.model.states import ResourceState
 from harness.model.topology import SECOND_US, GroupSpec, ResourcePolicy, ResourceSpec, Topology
@@ -33,9 +34,7 @@ def call(entry_point: EntryPoint, resource: str = "vm", driver: object = DRIVER)
 
 
 def report(state: ResourceState, number: int | None = None, error: str | None = None) -> HostReport:
-    return HostReport(
-        sequence=1, resource="vm", group="web", epoch=1, state=state, at_us=0, number=number, error=error
-    )
+    return report_of(state, number=number, error=error)
 
 
 def topology(policy: ResourcePolicy = POLICY) -> Topology:
@@ -275,17 +274,7 @@ class Hang:
             self.watcher.struck(one)
 
     def ask(self, number: int) -> None:
-        request = HostRequest(
-            number=number,
-            entry_point=EntryPoint.ONLINE,
-            resource="vm",
-            group="web",
-            session=SESSION,
-            epoch=1,
-            not_after_us=0,
-            why=Why.START,
-        )
-        self.watcher.asked("node1", request)
+        self.watcher.asked("node1", request_of(SESSION, EntryPoint.ONLINE, number=number))
 
     def begin(self, meanwhile: Callable[["Hang"], None] = lambda _hang: None, *, look_us: int = FOUND_US) -> list[str]:
         """It hangs, and a second later something happens."""

@@ -9,10 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from host_requests import report_of, request_of
 
 from harness.database.protocol import CLUSTER_KEY
 from harness.model import labels as label
-from harness.model.host import EntryPoint, HostReport, HostRequest, Why
+from harness.model.host import EntryPoint, HostReport, HostRequest
 from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, SessionState
 from harness.model.session import Session
 from harness.model.states import ResourceState
@@ -268,29 +269,11 @@ def test_a_session_joins_when_nothing_is_left_of_the_ones_before(
 
 
 def request(number: int, entry_point: EntryPoint = EntryPoint.TERMINATE, *, epoch: int = 4) -> HostRequest:
-    return HostRequest(
-        number=number,
-        entry_point=entry_point,
-        resource="vm",
-        group="web",
-        session=SESSION,
-        epoch=epoch,
-        not_after_us=0,
-        why=Why.REQUEST,
-    )
+    return request_of(SESSION, entry_point, number=number, epoch=epoch)
 
 
 def report(number: int | None, error: str | None = "no answer") -> HostReport:
-    return HostReport(
-        sequence=1,
-        resource="vm",
-        group="web",
-        epoch=4,
-        state=ResourceState.OFFLINE_PENDING,
-        at_us=0,
-        number=number,
-        error=error,
-    )
+    return report_of(ResourceState.OFFLINE_PENDING, epoch=4, number=number, error=error)
 
 
 class Owner(Node):

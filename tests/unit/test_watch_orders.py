@@ -5,9 +5,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from host_requests import request_of
 
 from harness.model import labels as label
-from harness.model.host import EntryPoint, HostRequest, Why
+from harness.model.host import EntryPoint, HostRequest
 from harness.model.records import GroupRecord, Restart
 from harness.model.session import Session
 from harness.model.topology import GroupSpec, ResourcePolicy, ResourceSpec, Topology
@@ -21,17 +22,7 @@ SESSION = Session.parse("node1@000000000001/5.1")
 def request(
     entry_point: EntryPoint = EntryPoint.ONLINE, *, not_after_us: int = 100, adopt: bool = False
 ) -> HostRequest:
-    return HostRequest(
-        number=1,
-        entry_point=entry_point,
-        resource="vm",
-        group="web",
-        session=SESSION,
-        epoch=1,
-        not_after_us=not_after_us,
-        why=Why.START,
-        adopt=adopt,
-    )
+    return request_of(SESSION, entry_point, not_after_us=not_after_us, adopt=adopt)
 
 
 def machine() -> SimulatedContainer:

@@ -21,7 +21,14 @@ from harness.model.session import Session
 from harness.model.topology import Failback, GroupSpec, Settings
 from harness.model.voter_set import VoterSet
 from harness.simulation.watch import PausedNodes, TrueLeases
-from harness.simulation.watch_places import Candidates, FailbackByPolicy, FirstInTurn, NextInTheCycle, PreferredFirst
+from harness.simulation.watch_places import (
+    Candidates,
+    FailbackByPolicy,
+    FirstInTurn,
+    NextInTheCycle,
+    OverSince,
+    PreferredFirst,
+)
 
 NAMES = ("node1", "node2", "node3")
 SESSIONS = {name: Session.parse(f"{name}@00000000000{number}/5.1") for number, name in enumerate(NAMES, start=1)}
@@ -73,8 +80,14 @@ class World:
             told=self.told.append,
         )
         self.candidates = Candidates(SETTINGS, leases=self.leases, sets=SETS, now=lambda: self.now_us)
+        self.over = OverSince(now=lambda: self.now_us)
         self.preferred = PreferredFirst(
-            SETTINGS, chosen=self.chosen, candidates=self.candidates, now=lambda: self.now_us, told=self.told.append
+            SETTINGS,
+            chosen=self.chosen,
+            candidates=self.candidates,
+            over=self.over,
+            now=lambda: self.now_us,
+            told=self.told.append,
         )
         self.cycle = NextInTheCycle(chosen=self.chosen, candidates=self.candidates, told=self.told.append)
 
@@ -85,7 +98,7 @@ class World:
         if isinstance(newer, ClusterRecord):
             self.cluster = newer
         key = CLUSTER_KEY if isinstance(newer, ClusterRecord) else "group/web"
-        for watcher in (self.candidates, self.preferred, self.cycle):
+        for watcher in (self.over, self.candidates, self.preferred, self.cycle):
             watcher.chose(key, content(older), content(newer))
 
     def beats(self, *, since_us: int = 0, until_us: int, silent: tuple[tuple[str, str], ...] = ()) -> None:
@@ -345,6 +358,7 @@ class Orphans:
             SETTINGS,
             chosen=chosen,
             candidates=self.world.candidates,
+            over=self.world.over,
             paused=pauses,
             now=now_us,
             told=self.told.append,

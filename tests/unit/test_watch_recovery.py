@@ -6,12 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from host_requests import request_of
 
 from harness.database.protocol import CLUSTER_KEY, NO_BALLOT, Accept, Address, Ballot, Beat, BeatAnswer
 from harness.database.register import JsonCodec, Stored
 from harness.model import labels as label
 from harness.model.changes import Record
-from harness.model.host import EntryPoint, HostRequest, Why
+from harness.model.host import EntryPoint, HostRequest
 from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, SessionState
 from harness.model.session import Session
 from harness.model.topology import Fencing, GroupSpec, ResourceSpec, Settings
@@ -283,19 +284,7 @@ def test_while_the_owner_is_up_nobody_else_changes_what_is_wanted(
 
 
 def opened(**changed: Any) -> HostRequest:
-    return HostRequest(
-        **{
-            "number": 1,
-            "entry_point": EntryPoint.OPEN,
-            "resource": "vm",
-            "group": "web",
-            "session": SESSIONS["node3"],
-            "epoch": 4,
-            "not_after_us": 0,
-            "why": Why.START,
-            **changed,
-        }
-    )
+    return request_of(**{"session": SESSIONS["node3"], "entry_point": EntryPoint.OPEN, "epoch": 4, **changed})
 
 
 @pytest.mark.parametrize(
