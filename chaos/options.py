@@ -33,16 +33,16 @@ class ReportFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """`out` gets the journal and the evidence; `state` gets the ledgers, which must survive the run.
+    """`out` gets the journal and the evidence.
 
     `rig` names the rig to make, `on_rig` one that stands already and is left standing. `journal` is a further place for
     `journal.json`, `reports` says which reports are made of it. `dry` reads the files, says what would be done
-    and does nothing. `seed` decides where a target leaves a choice (a minority, three of five).
+    and does nothing. `seed` decides where a target leaves a choice (a minority, three of five). `command` names the run
+    to others who want the same rig.
     """
 
     arena: str = "docker"
     out: Path = Path("out")
-    state: Path = Path(".blackstart")
     rig: str | None = None
     on_rig: str | None = None
     keep_rig: bool = False
@@ -50,3 +50,4 @@ class RunOptions:
     reports: ReportFiles = ReportFiles()
     dry: bool = False
     seed: int = 0
+    command: str = "blackstart run"
