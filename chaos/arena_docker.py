@@ -55,6 +55,7 @@ from chaos.history import (
 from chaos.interrupt import Interrupt
 from chaos.listing import differences, list_containers
 from chaos.log_stream import LogStream
+from chaos.options import DEFAULT_TIMES, ReaperTimes
 from chaos.process_effects import NodeInside, NodeProgram, ProcessEffect
 from chaos.reaper.guard import Guard
 from harness.errors import CleanupError, EngineError, HarnessError, UsageError
@@ -91,10 +92,11 @@ class DockerStage:
         on_rig: str | None = None,
         keep_rig: bool = False,
         command: str = "blackstart run",
+        reaper: ReaperTimes = DEFAULT_TIMES,
     ) -> None:
-        """`command` is what others are told who want the same rig. Raises HarnessError when no engine answers."""
+        """`command` names the run to others who want the same rig. Raises HarnessError when no engine answers."""
         self.interrupt = interrupt
-        self.arena = DockerArena(runtime, on_rig=on_rig, keep_rig=keep_rig, command=command)
+        self.arena = DockerArena(runtime, on_rig=on_rig, keep_rig=keep_rig, command=command, reaper=reaper)
 
     async def play(self, run: Coroutine[Any, Any, T]) -> T:
         """Real time passes by itself."""
@@ -105,7 +107,13 @@ class DockerArena:
     """One rig of one engine. Made on the loop's thread; its coroutines run there."""
 
     def __init__(
-        self, runtime: Runtime, *, on_rig: str | None = None, keep_rig: bool = False, command: str = "blackstart run"
+        self,
+        runtime: Runtime,
+        *,
+        on_rig: str | None = None,
+        keep_rig: bool = False,
+        command: str = "blackstart run",
+        reaper: ReaperTimes = DEFAULT_TIMES,
     ) -> None:
         """`on_rig` names a rig that stands: it is used, and left standing. So is one that is made with `keep_rig`, also
         when this process dies.
@@ -117,6 +125,7 @@ class DockerArena:
         self._on_rig = on_rig
         self._keep_rig = keep_rig or on_rig is not None
         self._command = command
+        self._reaper_times = reaper
         self._guard: Guard | None = None
         self._renewal: Task | None = None
         self._client = connect()
@@ -181,7 +190,9 @@ class DockerArena:
                 lambda: ensure_images(self._client, project_root=find_project_root(), say=say)
             )
             image = images.hypervisor.tag
-        guard = Guard(self._client, rig=self._name, command=self._command, keep_rig=self._keep_rig)
+        guard = Guard(
+            self._client, rig=self._name, command=self._command, keep_rig=self._keep_rig, times=self._reaper_times
+        )
         # Kept before it is started: what may have been made is taken away again.
         self._guard = guard
         await self._in_thread(lambda: guard.start(image=image))

@@ -80,8 +80,8 @@ class RigRepair:
         return drive(main)
 
     def find_traces(self) -> tuple[list[OpenFault], list[str]]:
-        """Look for the traces of faults. Returns them as entries that no ledger has, and as sentences why a target could
-        not be looked at. Raises BlackstartError.
+        """Look for the traces of faults. Returns them as entries that no ledger has, and sentences about targets that
+        could not be looked at. Raises BlackstartError.
         """
 
         async def main(runtime: AsyncioRuntime, _: Interrupt) -> tuple[list[OpenFault], list[str]]:
@@ -189,7 +189,10 @@ def _orders(lock: dict[str, Any]) -> Orders | None:
 
 
 def _stop_reaper(client: docker.DockerClient, lock: dict[str, Any]) -> None:
-    """Two that heal one fault at once would refute each other's receipts. The engine does not restart a container that was stopped by a call."""
+    """Two that heal one fault at once would refute each other's receipts.
+
+    The engine does not restart a container that was stopped by a call.
+    """
     if not lock["State"]["Running"]:
         return
     with contextlib.suppress(NoSuchContainer), engine_call("stop the reaper"):

@@ -137,7 +137,12 @@ def _stages(options: RunOptions, runtime: Runtime, interrupt: Interrupt) -> Call
     from chaos.arena_docker import DockerStage
 
     return lambda: DockerStage(
-        runtime, interrupt=interrupt, on_rig=options.on_rig, keep_rig=options.keep_rig, command=options.command
+        runtime,
+        interrupt=interrupt,
+        on_rig=options.on_rig,
+        keep_rig=options.keep_rig,
+        command=options.command,
+        reaper=options.reaper,
     )
 
 

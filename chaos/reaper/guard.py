@@ -15,9 +15,10 @@ import docker
 from docker.types import LogConfig
 
 from chaos.ledger import read_open
+from chaos.options import DEFAULT_TIMES, ReaperTimes
 from chaos.reading_thread import ReadingThread
 from chaos.reaper.book import LEDGER
-from chaos.reaper.lease import BEAT_INTERVAL_S, GRACE_S, LEASE_S
+from chaos.reaper.lease import BEAT_INTERVAL_S
 from chaos.reaper.program import Orders
 from chaos.reaper.sources import CODE, UNPACKED_IN, packed_sources
 from harness.errors import EngineError, HarnessError, NoSuchContainer, UsageError
@@ -63,16 +64,15 @@ class Guard:
         rig: str,
         command: str,
         keep_rig: bool,
-        lease_s: float = LEASE_S,
-        grace_s: float = GRACE_S,
+        times: ReaperTimes = DEFAULT_TIMES,
     ) -> None:
-        """`command` names this run in the refusal of another one; with `keep_rig` the reaper heals faults and removes nothing
-        else.
+        """`command` names this run in the refusal of another one. With `keep_rig` the reaper heals faults and removes
+        nothing else.
         """
         self._client = client
         self._rig = rig
         self._command = command
-        self._orders = Orders(rig=rig, keep_rig=keep_rig, lease_s=lease_s, grace_s=grace_s)
+        self._orders = Orders(rig=rig, keep_rig=keep_rig, lease_s=times.lease_s, grace_s=times.grace_s)
         self._loop = asyncio.get_running_loop()
         self._container = ""
         self._stream: FramedStream | None = None

@@ -8,13 +8,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["BEAT_INTERVAL_S", "GRACE_S", "LEASE_S", "Lease", "Reply"]
+__all__ = ["BEAT_INTERVAL_S", "Lease", "Reply"]
 
-LEASE_S = 10.0
-"""How long a runner may be silent. A loop that is late by a second is common on a machine under load, by ten is not."""
 BEAT_INTERVAL_S = 1.0
-GRACE_S = 20.0
-"""From the end of a run's lease to the removal of its rig: long enough to read a log, short enough to be forgotten."""
+"""Between two renewals of a runner. A lease is several times as long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
