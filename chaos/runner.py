@@ -23,7 +23,7 @@ from chaos.background import Background
 from chaos.barred import barred
 from chaos.checkers import AFTER_CLEAN_UP, CHECKERS, Checker, run_check
 from chaos.experiment import Activity, Experiment, load_experiment
-from chaos.history import CleanUp, ClusterSeen, Moment, PartBegan
+from chaos.history import ClusterSeen, Moment, PartBegan
 from chaos.injection import Injector
 from chaos.interrupt import Interrupt, Interrupted
 from chaos.journal import Journal
@@ -136,12 +136,14 @@ def _stages(options: RunOptions, runtime: Runtime, interrupt: Interrupt) -> Call
         return lambda: SimulatedStage(runtime, seed=options.seed, interrupt=interrupt)
     from chaos.arena_docker import DockerStage
 
-    return lambda: DockerStage(runtime, interrupt=interrupt, on_rig=options.on_rig)
-
-
-def _ledger_path(options: RunOptions, out: Path, rig: str, *, at_ns: int) -> Path:
-    """Where whoever repairs looks for it; what was done to a simulated world is nobody's to repair."""
-    return out / "ledger.jsonl" if options.arena == "sim" else options.state / "ledgers" / f"{rig}-{at_ns}.jsonl"
+    return lambda: DockerStage(
+        runtime,
+        interrupt=interrupt,
+        on_rig=options.on_rig,
+        keep_rig=options.keep_rig,
+        command=options.command,
+        reaper=options.reaper,
+    )
 
 
 async def _run_all(
@@ -172,7 +174,6 @@ async def _run_all(
                 interrupt=there.interrupt,
                 terminal=terminal,
                 out=out,
-                ledger_path=_ledger_path(options, out, experiment.topology.rig, at_ns=there.arena.unix_ns()),
                 keep_rig=options.keep_rig,
                 seed=options.seed,
             )
@@ -217,21 +218,15 @@ async def run_experiment(
     interrupt: Interrupt,
     terminal: Terminal,
     out: Path,
-    ledger_path: Path,
     keep_rig: bool = False,
     seed: int = 0,
 ) -> RunResult:
     """Run one experiment to its end. `seed` decides where a target leaves a choice.
 
-    Raises HarnessError only when journal or ledger cannot even be opened: then nothing was started.
+    Raises HarnessError only when the journal cannot even be opened: then nothing was started.
     """
     journal = Journal(out)
-    try:
-        ledger = Ledger(ledger_path, rig=experiment.topology.rig)
-    except HarnessError:
-        journal.close()
-        raise
-    run = _Run(experiment, arena, interrupt, terminal, journal, ledger, keep_rig=keep_rig, seed=seed)
+    run = _Run(experiment, arena, interrupt, terminal, journal, keep_rig=keep_rig, seed=seed)
     return await run.execute()
 
 
@@ -245,7 +240,6 @@ class _Run:
         interrupt: Interrupt,
         terminal: Terminal,
         journal: Journal,
-        ledger: Ledger,
         *,
         keep_rig: bool,
         seed: int,
@@ -256,9 +250,9 @@ class _Run:
         self._said = ""
         self._terminal = terminal
         self._journal = journal
-        self._ledger = ledger
         self._keep_rig = keep_rig
         voters = [node.name for node in experiment.topology.nodes if node.voter]
+        ledger = Ledger(rig=experiment.topology.rig, keep=arena.keep_ledger_line)
         self._injector = Injector(arena, ledger, voters=voters, seed=seed)
         self._seed = seed
         self._activities = Activities(
@@ -491,6 +485,9 @@ class _Run:
     async def _take_down(self) -> None:
         if not self._keep_rig:
             self._terminal.waiting("taking down what this run made")
+        lost = self._arena.guard_lost()
+        if lost:
+            self._find(FindingKind.HARNESS, lost)
         await self._arena.down(keep=self._keep_rig)
         self._terminal.rest()
 
@@ -500,8 +497,6 @@ class _Run:
             self._findings.append(Finding(kind=FindingKind.SIGNAL, reason=reason, signal=self._interrupt.signal))
         if self._journal.error:
             self._find(FindingKind.HARNESS, self._journal.error)
-        cleaned = self._arena.history.last(CleanUp)
-        self._ledger.close(rig_gone=cleaned is not None and not cleaned.kept and not cleaned.left)
         code = exit_code(self._findings)
         recoveries = read_recoveries(self._arena.history)
         facts = RunFacts(

@@ -99,6 +99,7 @@ def run(
         reports=_report_files(html, junit, markdown, step_summary),
         seed=seed,
         dry=dry,
+        command=f"blackstart run {' '.join(str(file) for file in files)}",
     )
     return int(run_files(files, options=options))
 

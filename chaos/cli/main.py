@@ -21,6 +21,7 @@ from chaos.cli.group_commands import group, resource
 from chaos.cli.log_commands import events, logs
 from chaos.cli.machine_commands import vm
 from chaos.cli.node_commands import node
+from chaos.cli.repair_command import repair
 from chaos.cli.rig_commands import compose, doctor, down, images, status, up
 from chaos.cli.search_commands import replay, search, shrink
 from chaos.cli.wait_commands import quorum, wait
@@ -70,7 +71,7 @@ def cli() -> None:
 
 
 for command in (
-    *(doctor, up, status, down, run, report, validate, search, shrink, replay, images, compose),
+    *(doctor, up, status, down, repair, run, report, validate, search, shrink, replay, images, compose),
     *(group, resource, node, vm, wait, quorum, events, logs),
 ):
     cli.add_command(command)

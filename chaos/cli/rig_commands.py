@@ -150,7 +150,7 @@ def down(name: str, every: bool) -> None:
     say = Progress()
     left = []
     with contextlib.closing(connect()) as client:
-        for rig in rig_names(client) if every else [name]:
+        for rig in rig_names(client, with_locks=True) if every else [name]:
             try:
                 if not remove_rig(client, rig, say=say) and not every:
                     say(f"there is no rig {rig}: nothing to remove")
