@@ -15,8 +15,9 @@ from collections.abc import Iterable
 import docker
 
 from harness.model import labels
-from harness.rig.compose import secrets_volume
+from harness.rig.compose import carrier_container, secrets_volume
 from harness.rig.engine import engine_call
+from harness.rig.ownership import remove_container
 
 __all__ = ["DIRECTORY", "TOKEN_FILE", "access_list", "fill_secrets"]
 
@@ -56,6 +57,7 @@ def fill_secrets(client: docker.DockerClient, *, rig: str, voters: Iterable[str]
     with engine_call("create a container that carries the secrets into their volume"):
         carrier = client.containers.create(
             image,
+            name=carrier_container(rig),
             labels={labels.RIG: rig, labels.ROLE: str(labels.Role.CLIENT)},
             network_mode="none",
             volumes={secrets_volume(rig): {"bind": DIRECTORY, "mode": "rw"}},
@@ -64,8 +66,7 @@ def fill_secrets(client: docker.DockerClient, *, rig: str, voters: Iterable[str]
         with engine_call(f"put the secrets into {secrets_volume(rig)}"):
             carrier.put_archive(DIRECTORY, archive.getvalue())
     finally:
-        with engine_call("remove the container that carried the secrets"):
-            carrier.remove(force=True)
+        remove_container(client, str(carrier.id), rig=rig, roles=(labels.Role.CLIENT,))
 
 
 def _add(tar: tarfile.TarFile, name: str, text: str, *, owner: int) -> None:

@@ -6,10 +6,10 @@ the default and reads on; what was read may be used only once `yaml_source.refus
 """
 
 import enum
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+from harness.model.name import NAME_FORM, is_name
 from harness.rig.duration import DURATION_FORM, format_duration, parse_duration_us
 from harness.rig.size import SIZE_FORM, format_size, parse_size_bytes
 from harness.rig.yaml_source import Path, Source, nearest, shown
@@ -18,17 +18,6 @@ __all__ = ["NAME_FORM", "Section", "is_name"]
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.StrEnum)
-
-NAME_LENGTH_MAX = 32
-"""Names are joined to name containers and volumes; three of this length stay far below every limit of the engine."""
-
-NAME_FORM = f"lower-case letters, digits and inner hyphens, a letter first, at most {NAME_LENGTH_MAX} characters"
-_NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
-
-
-def is_name(value: object) -> bool:
-    """Whether `value` may name a rig, node, group or resource."""
-    return isinstance(value, str) and len(value) <= NAME_LENGTH_MAX and _NAME.fullmatch(value) is not None
 
 
 class Section:
