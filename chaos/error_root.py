@@ -1,7 +1,7 @@
 """The root of a run's errors: a part of the run ends, or its error becomes a finding and the run goes on.
 
-An error that was raised on purpose becomes a finding with its text; a defect gets its traceback into the journal too. Only what
-ends the process passes through (a cancelled task, a second KeyboardInterrupt).
+An error that was raised on purpose becomes a finding with its text; a defect gets its traceback into the journal too.
+Only the end of the process passes through (a cancelled task, KeyboardInterrupt).
 """
 
 import traceback

@@ -1,7 +1,8 @@
 """Signals that ask a command to end, and the sections that they must not cut in two.
 
 Outside a section a signal ends the command at once, as Ctrl-C does. Inside one it is only noted: the section checks for
-it where it may give up, and no second signal cuts its clean-up short. Each call in a section has a limit of its own. The state is the process's, because signals are.
+it where it may give up, and no second signal cuts its clean-up short. Each call in a section has a limit of its own.
+The state is the process's, because signals are.
 """
 
 import contextlib
