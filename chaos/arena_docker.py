@@ -230,9 +230,9 @@ class DockerArena:
             raise HarnessError("this run has no reaper; without one no fault is injected")
         await self._guard.keep(line)
 
-    def guard_lost(self) -> str:
-        """What the connection to the reaper knows."""
-        return self._guard.lost if self._guard is not None else ""
+    async def guard_lost(self) -> str:
+        """One question to the reaper; empty for a run that never had one, and so no fault either."""
+        return await self._guard.confirm() if self._guard is not None and self._renewal is not None else ""
 
     async def cluster(self) -> ClusterSeen:
         """Asks every running node. Raises EngineError when the engine does not answer."""

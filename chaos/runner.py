@@ -496,11 +496,14 @@ class _Run:
     async def _take_down(self) -> None:
         if not self._keep_rig:
             self._terminal.waiting("taking down what this run made")
-        lost = self._root.step("reaper", self._arena.guard_lost, "")
-        if lost:
-            self._find(FindingKind.HARNESS, lost)
+        await self._root.part("reaper", self._confirm_guard)
         await self._arena.down(keep=self._keep_rig)
         self._terminal.rest()
+
+    async def _confirm_guard(self) -> None:
+        lost = await self._arena.guard_lost()
+        if lost:
+            self._find(FindingKind.HARNESS, lost)
 
     def _conclude(self) -> RunResult:
         """Close ledger and journal, and add up. Each step is tried whatever became of the others."""
