@@ -18,10 +18,11 @@ from chaos.history import ClusterSeen, EngineEvent, History, Record, Role
 from chaos.verdict import ExitCode, Finding, Verdict, exit_meaning
 from harness.errors import UsageError
 from harness.model.plain import from_plain
+from harness.text_file import read_text_file
 
 __all__ = ["GroupPlace", "RunRecord", "read_journal"]
 
-JOURNAL_LIMIT_BYTES = 1 << 30
+MAX_JOURNAL_BYTES = 1 << 30
 """A day of a large rig is a tenth of it; more than this is not read into memory."""
 
 NO_VERDICT = "no verdict: the run did not come to its end"
@@ -100,14 +101,7 @@ def read_journal(path: Path) -> RunRecord:
 
     Raises UsageError, naming the file, for what is neither, and for one of another version that does not fit this one.
     """
-    try:
-        if path.stat().st_size > JOURNAL_LIMIT_BYTES:
-            raise UsageError(f"{path}: larger than {JOURNAL_LIMIT_BYTES} bytes, expected the journal of a run")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}, expected the journal of a run") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 text, expected the journal of a run") from error
+    text = read_text_file(path, max_bytes=MAX_JOURNAL_BYTES, expected="the journal of a run")
     try:
         whole = _object(text)
         parts = _Parts.of_lines(text) if whole is None or "record" in whole else _Parts.of_document(whole)
