@@ -7,6 +7,7 @@ when part of it does not fit, and else read with a remark: the words may be the 
 """
 
 import json
+import math
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ __all__ = ["GroupPlace", "RunRecord", "read_journal"]
 
 MAX_JOURNAL_BYTES = 1 << 30
 """A day of a large rig is a tenth of it; more than this is not read into memory."""
+
+MAX_INTEGER = 1 << 62
+"""Of a journal: nanoseconds until the year 2116, and every sum of two of them is a number of 64 bits."""
 
 NO_VERDICT = "no verdict: the run did not come to its end"
 
@@ -106,7 +110,7 @@ def read_journal(path: Path) -> RunRecord:
         whole = _object(text)
         parts = _Parts.of_lines(text) if whole is None or "record" in whole else _Parts.of_document(whole)
         return parts.record(source=str(path))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"{path}: {error}; expected the journal.json of a run of this version, or its journal.jsonl"
         ) from error
@@ -183,7 +187,7 @@ class _Parts:
                 kind = _KINDS[entry["record"]]
                 content = {key: value for key, value in entry.items() if key != "record"}
                 self.history.append(from_plain(kind, content))
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 self.misfits += 1
 
     def record(self, *, source: str) -> RunRecord:
@@ -242,11 +246,30 @@ def _groups(topology: Mapping[str, Any], history: History) -> tuple[GroupPlace, 
 
 
 def _object(text: str) -> dict[str, Any] | None:
+    """The object in `text`; None for everything else, and for numbers that no journal has."""
     try:
-        found = json.loads(text)
-    except ValueError:
+        found = json.loads(text, parse_constant=_constant, parse_float=_float, parse_int=_integer)
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _constant(word: str) -> float:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError("a number beyond the floating-point numbers")
+    return value
+
+
+def _integer(digits: str) -> int:
+    value = int(digits)
+    if abs(value) > MAX_INTEGER:
+        raise ValueError("a number of more than 64 bits")
+    return value
 
 
 def _list(value: Any) -> list[Any]:

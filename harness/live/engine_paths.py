@@ -17,7 +17,7 @@ _WITH_SLASHES = ("/images/", "/distribution/")
 
 
 def guard_paths(client: docker.APIClient) -> None:
-    """From now on `client` raises EngineError, and sends nothing, for a name that would change the path it is put in."""
+    """From now on `client` raises EngineError, and sends nothing, for a name that would change its path."""
     make = client._url  # type: ignore[attr-defined]
 
     def checked(path: str, *names: Any, **options: Any) -> Any:
