@@ -293,7 +293,7 @@ def _read_topology(nodes: int | None, witness: bool, topology_file: Path | None,
         read_topology,
         too_many_for_containers,
     )
-    from harness.rig.yaml_source import load
+    from harness.rig.yaml_source import load_file
 
     if topology_file is None:
         count = DEFAULT_NODES if nodes is None else nodes
@@ -302,13 +302,7 @@ def _read_topology(nodes: int | None, witness: bool, topology_file: Path | None,
         raise UsageError("--nodes and --topology exclude each other: the file says how many nodes there are")
     if witness:
         raise UsageError("--witness and --topology exclude each other: the file says whether there is a witness")
-    try:
-        text = topology_file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{topology_file}: cannot be read: {error.strerror}, expected a file with a rig") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{topology_file}: not UTF-8 text, expected a file with a rig in YAML or JSON") from error
-    topology = read_topology(load(text, name=str(topology_file)), rig=name)
+    topology = read_topology(load_file(topology_file, expected="a rig in YAML or JSON"), rig=name)
     too_many = too_many_for_containers(topology)
     if too_many:
         raise UsageError(f"{topology_file}: {too_many}")

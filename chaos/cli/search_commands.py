@@ -229,10 +229,10 @@ def _rig_document(path: Path, *, worlds: int) -> dict[str, Any]:
     """
     from harness.errors import UsageError
     from harness.rig.topology_document import read_topology
-    from harness.rig.yaml_source import load
+    from harness.rig.yaml_source import load_file
     from harness.simulation.faults import machine_names
 
-    source = load(_text(path), name=str(path))
+    source = load_file(path, expected="a rig in YAML or JSON")
     topology = read_topology(source)
     _refuse_crowded(path, topology, worlds=worlds)
     if not machine_names(topology):
@@ -262,12 +262,11 @@ def _read(path: Path) -> "Schedule":
 
 
 def _text(path: Path) -> str:
-    from harness.errors import UsageError
+    """A schedule or a journal: the latter may be large."""
+    from chaos.report.run_record import MAX_JOURNAL_BYTES
+    from harness.text_file import read_text_file
 
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from error
+    return read_text_file(path, max_bytes=MAX_JOURNAL_BYTES, expected="a schedule, or the journal of a run")
 
 
 def _save(path: Path, schedule: "Schedule", remarks: list[str] | tuple[str, ...]) -> Path | None:

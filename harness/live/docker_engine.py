@@ -23,6 +23,7 @@ import urllib3.exceptions
 
 from harness.errors import EngineError, EngineTooLate, EngineUnanswered, NoSuchContainer
 from harness.live.docker_events import EventStream
+from harness.live.engine_paths import guard_paths
 from harness.live.node_environment import ENGINE_SOCKET
 from harness.live.runtime import boot_time_us
 from harness.model import labels as label
@@ -66,6 +67,7 @@ class DockerEngine:
         self._client = docker.APIClient(
             base_url=f"unix://{socket}", version=API_VERSION, timeout=CALL_LIMIT_S, max_pool_size=THREADS
         )
+        guard_paths(self._client)
         # Neither proxies nor credentials of an environment have to do with a local socket, and looking for them costs a
         # millisecond a call.
         self._client.trust_env = False

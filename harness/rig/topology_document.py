@@ -28,10 +28,11 @@ from harness.model.topology import SECOND_US, NodeSpec, Settings, Topology
 from harness.rig.addresses import CONTAINER_NODES_MAX, DEFAULT_SUBNET, NODES_MAX, node_address, witness_address
 from harness.rig.duration import format_duration
 from harness.rig.group_document import DEFAULT_GROUPS, default_groups, read_groups
+from harness.rig.refusals import Refusals, shown
 from harness.rig.section import NAME_FORM, Section, is_name
-from harness.rig.yaml_source import Path, Source, refuse, shown
+from harness.rig.yaml_source import Path, Source
 
-__all__ = ["DEFAULT_RIG", "default_topology", "read_topology", "too_many_for_containers"]
+__all__ = ["DEFAULT_RIG", "collect_topology", "default_topology", "read_topology", "too_many_for_containers"]
 
 DEFAULT_RIG = "blackstart"
 DEFAULT_NODES = 3
@@ -75,7 +76,17 @@ def read_topology(source: Source, *, path: Path = (), data: Any = _UNREAD, rig: 
             data = data[step]
         if not path and isinstance(data, dict) and isinstance(data.get("rig"), dict):
             path, data = ("rig",), data["rig"]
-    refusals: list[str] = []
+    refusals = Refusals(source.name)
+    topology = collect_topology(source, path=path, data=data, rig=rig, refusals=refusals)
+    refusals.raise_any()
+    return topology
+
+
+def collect_topology(source: Source, *, path: Path, data: Any, rig: str | None, refusals: Refusals) -> Topology:
+    """The topology that `data`, at `path` of `source`, describes; sound only if nothing was added to `refusals`.
+
+    Raises UsageError for a `rig` that no rig can be called.
+    """
     section = Section(data, source=source, path=path, refusals=refusals, what="a rig")
     name = section.name("name") if "name" in section else DEFAULT_RIG
     section.known("name")
@@ -94,7 +105,6 @@ def read_topology(source: Source, *, path: Path = (), data: Any = _UNREAD, rig: 
         witness=_witness(subnet) if witness else None,
     )
     section.finish()
-    refuse(sorted(refusals, key=_line))
     return topology
 
 
@@ -109,14 +119,6 @@ def too_many_for_containers(topology: Topology) -> str:
 def _check_rig_name(name: str) -> None:
     if not is_name(name):
         raise UsageError(f"the rig's name is {name!r}, expected {NAME_FORM}")
-
-
-def _line(refusal: str) -> int:
-    """The number in `FILE:LINE: ...`, so that refusals stand in the order of the file."""
-    for part in refusal.split(":"):
-        if part.isdigit():
-            return int(part)
-    return 0
 
 
 def _read_subnet(section: Section) -> str:
@@ -140,7 +142,7 @@ def _read_node_names(section: Section) -> tuple[str, ...]:
     if not isinstance(value, list):
         return _node_names(section.integer("nodes", DEFAULT_NODES, low=1, high=NODES_MAX))
     names: list[str] = []
-    for index, name in enumerate(value):
+    for index, name in enumerate(value[:NODES_MAX]):
         if not is_name(name):
             section.refuse_item("nodes", index, f"a node's name is {shown(name)}", NAME_FORM)
         elif name in names:
@@ -149,7 +151,7 @@ def _read_node_names(section: Section) -> tuple[str, ...]:
             names.append(name)
     if not 1 <= len(value) <= NODES_MAX:
         section.refuse("nodes", f"{len(value)} nodes", f"1 to {NODES_MAX} nodes")
-    return tuple(names[:NODES_MAX]) or _node_names(DEFAULT_NODES)
+    return tuple(names) or _node_names(DEFAULT_NODES)
 
 
 def _read_witness(section: Section, names: tuple[str, ...]) -> bool:
