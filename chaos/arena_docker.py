@@ -84,7 +84,7 @@ class DockerStage:
     def __init__(self, runtime: Runtime, *, interrupt: Interrupt, on_rig: str | None = None) -> None:
         """Raises HarnessError when no engine answers."""
         self.interrupt = interrupt
-        self.arena = DockerArena(runtime, on_rig=on_rig)
+        self.arena = DockerArena(runtime, on_rig=on_rig, stopped=lambda: interrupt.signal is not None)
 
     async def play(self, run: Coroutine[Any, Any, T]) -> T:
         """Real time passes by itself."""
@@ -94,14 +94,18 @@ class DockerStage:
 class DockerArena:
     """One rig of one engine. Made on the loop's thread; its coroutines run there."""
 
-    def __init__(self, runtime: Runtime, *, on_rig: str | None = None) -> None:
-        """`on_rig` names a rig that stands: it is used, and left standing.
+    def __init__(
+        self, runtime: Runtime, *, on_rig: str | None = None, stopped: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`on_rig` names a rig that stands: it is used, and left standing. `stopped` is true once a signal has
+        asked the run to stop: no further guest's evidence is read then.
 
         Raises HarnessError when no engine answers.
         """
         self.history = History()
         self.runtime = runtime
         self._on_rig = on_rig
+        self._stopped = stopped
         self._client = connect()
         self._loop = asyncio.get_running_loop()
         self._name = ""
@@ -291,6 +295,7 @@ class DockerArena:
             machines=self._machines(),
             without=machines_without_journal(self._standing_rig().topology),
             at_ns=self.unix_ns(),
+            stopped=self._stopped,
         )
 
     def _remove(self) -> list[str]:
