@@ -23,7 +23,7 @@ __all__ = ["MAX_LINES", "MAX_RUNS", "machines_without_journal", "read_guest_jour
 MAX_RUNS = 10_000
 """A machine that boots every second for three hours has so many."""
 MAX_LINES = 1_000_000
-"""Ten a second for a day; the size of a journal allows for a quarter of that."""
+"""The guest's program keeps at most 370,000."""
 MAX_LINE_CHARACTERS = 4096
 """The guest's own lines have some 200; a torn one has another glued to it."""
 MAX_NAME_CHARACTERS = 64

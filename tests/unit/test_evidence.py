@@ -60,7 +60,8 @@ class FakeEngine:
     def get(self, _url: str, *, params: dict[str, str], stream: bool, timeout: int) -> Response:
         assert stream
         assert timeout
-        journal = self._journals.get(params["path"].split("/")[2])
+        _, _, machine, _, file = params["path"].split("/")
+        journal = self._journals.get(machine if file == "journal.jsonl" else f"old {machine}")
         if journal is None:
             raise docker.errors.NotFound("no such file")
         response = regular(journal) if isinstance(journal, bytes) else journal()
@@ -165,6 +166,15 @@ def test_violation_of_another_guest_counts_beside_hostile_one() -> None:
     assert verdict.ruling is Ruling.BROKEN
     assert verdict.reasons[0].startswith("broken ran twice")
     assert any("evil" in note for note in verdict.notes)
+
+
+def test_previous_file_of_a_journal_comes_first() -> None:
+    engine = FakeEngine({"vm": b'{"boot": "b"}\n{"boot": "c"}\n', "old vm": b'{"boot": "a"}\n{"boot": "b"}\n{"bo'})
+
+    read = journals(engine, "vm")["vm"]
+
+    assert [run.boot for run in read.runs] == ["a", "b", "c"]
+    assert (read.lines, read.unreadable_lines) == (4, 1)
 
 
 def test_oversized_file_is_refused_before_its_content_is_read() -> None:
