@@ -1,6 +1,6 @@
 """The firewall of a node: rules in its own network namespace for packets that guests send.
 
-Guests share that namespace, so rules tell them by their user. A guest cannot change a rule, because it has no
+Guests share that namespace, so rules match their user. A guest cannot change a rule, because it has no
 capability. Rules end with each life of the node; PID 1 sets them before it reads the first pet, and so before any
 guest is permitted to run.
 
@@ -100,7 +100,7 @@ def _closed_port(event: str, port: int) -> Part:
 
 
 def _inside_network(subnet: str, gateway: str | None) -> Part:
-    """A guest's answers leave through it, so only the first packet of what a guest begins is matched."""
+    """Only the first packet of a flow is matched: a guest may answer a client on the engine's machine."""
     host = (f"-A {NETWORK_CHAIN} -d {gateway} -j REJECT",) if gateway else ()
     return Part(
         event="guest-network",
