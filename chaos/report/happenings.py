@@ -18,7 +18,10 @@ HAPPENINGS_MAX = 2000
 
 _ENGINE_ACTIONS = ("start", "die", "kill", "stop", "pause", "unpause", "oom", "restart")
 _OUTPUT = 3
-_ROUTINE = ("program-started", "resource-state", "voter-port-closed", "voters-known", "resource-host-started")
+_ROUTINE = (
+    *("program-started", "resource-state", "voters-known", "resource-host-started"),
+    *("voter-port-closed", "api-port-closed", "guest-network-closed", "guest-flows-closed"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

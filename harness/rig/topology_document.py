@@ -11,7 +11,8 @@ once; behind this module a topology is sound. It does not look at any engine.
                dynamic-quorum: true, program-ask: 1s, program-silence: 5s,
                everyone-watches-up-to: 9,  # in rigs of more nodes, a few watch each group
                appendfsync: always,  # everysec loses acknowledged changes: a negative control
-               voter-disk: 64MiB}    # by default none of its own
+               voter-disk: 64MiB,    # by default none of its own
+               network: internal}    # open: guests also reach the engine's machine, and further
     groups:                       # or a number of like groups; by default six
       - name: web
         preferred-owners: [node2]
@@ -214,6 +215,7 @@ def _read_settings(section: Section) -> Settings:
             "program-silence", default.program_silence_us, 500 * _MILLISECOND_US, 600 * SECOND_US
         ),
         voter_disk_bytes=section.size_bytes("voter-disk", 0, low=_VOTER_DISK_LEAST, high=_VOTER_DISK_MOST),
+        network=section.choice("network", default.network),
         everyone_watches_up_to=section.integer(
             "everyone-watches-up-to", default.everyone_watches_up_to, low=1, high=NODES_MAX
         ),
