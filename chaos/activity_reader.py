@@ -19,8 +19,9 @@ from chaos.targets import FromRegister, TargetKind, several
 from chaos.tolerance import Tolerance, misfit, read_tolerance
 from harness.model.topology import SECOND_US, Topology
 from harness.rig.duration import DURATION_FORM, format_duration, parse_duration_us
+from harness.rig.refusals import nearest, shown
 from harness.rig.section import Section
-from harness.rig.yaml_source import Source, nearest, shown
+from harness.rig.yaml_source import Source
 
 __all__ = ["ActivityReader", "Place"]
 
@@ -28,7 +29,8 @@ DEFAULT_INTERVAL_US = 200_000
 """Between two askings: a probe asks a node of the cluster, which takes some tens of milliseconds."""
 
 _REGISTER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-_REGISTER_FORM = "a name of letters, digits, - and _"
+MAX_REGISTER_CHARACTERS = 64
+_REGISTER_FORM = f"a name of letters, digits, - and _, at most {MAX_REGISTER_CHARACTERS} characters"
 
 
 class Place(StrEnum):
@@ -50,6 +52,11 @@ class ActivityReader:
         """`topology` is None when it was refused: then names are taken as they are."""
         self._source = source
         self._topology = topology
+        groups = topology.groups if topology else ()
+        self._groups = frozenset(group.name for group in groups)
+        self._machines = frozenset(
+            entry.name for group in groups for entry in group.resources if entry.type == MACHINE_TYPE
+        )
         self._registers: dict[str, Registered] = {}
         self._targets = TargetReader(topology=topology, registers=self._registers)
         self._faults = FaultReader(self._targets, topology=topology)
@@ -66,7 +73,7 @@ class ActivityReader:
             section.refuse("type", f"an action in {place}", "probes only")
         call, form = self._read_call(section, str(kind))
         activity = Activity(
-            name=section.text("name", "unnamed"),
+            name=section.line("name", "unnamed"),
             line=self._source.line_of(section.path),
             call=call or _NO_CALL,
             tolerance=self._read_tolerance(section, kind, place, form),
@@ -109,7 +116,7 @@ class ActivityReader:
             return self._read_probe(provider, name)
         elif "type" in provider:
             known = ("fault", *PROBES)
-            provider.refuse("type", f"there is no provider {shown(name)}", nearest(str(name), known))
+            provider.refuse("type", f"there is no provider {shown(name)}", nearest(name, known))
         return None, None
 
     def _read_probe(self, provider: Section, name: str) -> tuple[ProbeCall | None, ProbeForm | None]:
@@ -119,7 +126,7 @@ class ActivityReader:
         if form is None:
             if "probe" in provider:
                 provider.refuse(
-                    "probe", f"the provider {name} has no probe {shown(word)}", nearest(str(word), PROBES[name])
+                    "probe", f"the provider {name} has no probe {shown(word)}", nearest(word, PROBES[name])
                 )
             return None, None
         for argument in sorted(form.required):
@@ -139,13 +146,14 @@ class ActivityReader:
         match kind:
             case ArgumentKind.GROUPS | ArgumentKind.MACHINES:
                 names = provider.texts(key, what=kind.value)
-                known = self._groups() if kind is ArgumentKind.GROUPS else self._machines()
+                known = self._groups if kind is ArgumentKind.GROUPS else self._machines
                 for index, name in enumerate(names):
                     if self._topology is not None and name not in known:
-                        provider.refuse_item(key, index, f"the rig has no such thing as {name!r}", nearest(name, known))
+                        what = f"the rig has no such thing as {shown(name)}"
+                        provider.refuse_item(key, index, what, nearest(name, known))
                 return names
             case ArgumentKind.GROUP:
-                return self._targets.name_in(provider, key, self._groups(), what="group")
+                return self._targets.name_in(provider, key, self._groups, what="group")
             case ArgumentKind.MACHINE | ArgumentKind.NODE:
                 aimed_at = TargetKind.NODE if kind is ArgumentKind.NODE else TargetKind.MACHINE
                 target = self._targets.read(provider, key, aimed_at, what="the probe", several=False)
@@ -154,16 +162,9 @@ class ActivityReader:
                 value = provider.raw(key)
                 phases = [phase.value for phase in Phase if phase is not Phase.FAULT]
                 if value not in phases:
-                    provider.refuse(key, f"{key} is {shown(value)}", nearest(str(value), phases))
+                    provider.refuse(key, f"{key} is {shown(value)}", nearest(value, phases))
                     return Phase.STARTED
                 return Phase(value)
-
-    def _groups(self) -> list[str]:
-        return [group.name for group in self._topology.groups] if self._topology else []
-
-    def _machines(self) -> list[str]:
-        groups = self._topology.groups if self._topology else ()
-        return [entry.name for group in groups for entry in group.resources if entry.type == MACHINE_TYPE]
 
     def _read_tolerance(self, section: Section, kind: Any, place: Place, form: ProbeForm | None) -> Tolerance | None:
         if "tolerance" not in section:
@@ -215,7 +216,7 @@ class ActivityReader:
             section.known("register")
             return ""
         name = section.raw("register")
-        if not isinstance(name, str) or not _REGISTER.fullmatch(name):
+        if not isinstance(name, str) or len(name) > MAX_REGISTER_CHARACTERS or not _REGISTER.fullmatch(name):
             section.refuse("register", f"register is {shown(name)}", _REGISTER_FORM)
             return ""
         if place in (Place.HYPOTHESIS, Place.DURING):

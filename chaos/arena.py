@@ -241,7 +241,7 @@ class Arena(Protocol):
         """
         ...
 
-    def guard_lost(self) -> str:
+    async def guard_lost(self) -> str:
         """A sentence when nothing would undo the faults of this run if its runner died, or has undone them already;
         empty while the run is guarded, and in a world that ends with its runner.
         """

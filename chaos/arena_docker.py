@@ -96,7 +96,14 @@ class DockerStage:
     ) -> None:
         """`command` names the run to others who want the same rig. Raises HarnessError when no engine answers."""
         self.interrupt = interrupt
-        self.arena = DockerArena(runtime, on_rig=on_rig, keep_rig=keep_rig, command=command, reaper=reaper)
+        self.arena = DockerArena(
+            runtime,
+            on_rig=on_rig,
+            keep_rig=keep_rig,
+            command=command,
+            reaper=reaper,
+            stopped=lambda: interrupt.signal is not None,
+        )
 
     async def play(self, run: Coroutine[Any, Any, T]) -> T:
         """Real time passes by itself."""
@@ -114,9 +121,11 @@ class DockerArena:
         keep_rig: bool = False,
         command: str = "blackstart run",
         reaper: ReaperTimes = DEFAULT_TIMES,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         """`on_rig` names a rig that stands: it is used, and left standing. So is one that is made with `keep_rig`, also
-        when this process dies.
+        when this process dies. `stopped` is true once a signal has asked the run to stop: no further guest's evidence
+        is read then.
 
         Raises HarnessError when no engine answers.
         """
@@ -128,6 +137,7 @@ class DockerArena:
         self._reaper_times = reaper
         self._guard: Guard | None = None
         self._renewal: Task | None = None
+        self._stopped = stopped
         self._client = connect()
         self._loop = asyncio.get_running_loop()
         self._name = ""
@@ -230,9 +240,9 @@ class DockerArena:
             raise HarnessError("this run has no reaper; without one no fault is injected")
         await self._guard.keep(line)
 
-    def guard_lost(self) -> str:
-        """What the connection to the reaper knows."""
-        return self._guard.lost if self._guard is not None else ""
+    async def guard_lost(self) -> str:
+        """One question to the reaper; empty for a run that never had one, and so no fault either."""
+        return await self._guard.confirm() if self._guard is not None and self._renewal is not None else ""
 
     async def cluster(self) -> ClusterSeen:
         """Asks every running node. Raises EngineError when the engine does not answer."""
@@ -389,6 +399,7 @@ class DockerArena:
             machines=self._machines(),
             without=machines_without_journal(self._standing_rig().topology),
             at_ns=self.unix_ns(),
+            stopped=self._stopped,
         )
 
     def _remove(self) -> list[str]:

@@ -220,7 +220,7 @@ class SimulatedArena:
     async def keep_ledger_line(self, line: str) -> None:
         """Nothing: a simulated world ends with its runner, and its faults with it. The journal has every fault."""
 
-    def guard_lost(self) -> str:
+    async def guard_lost(self) -> str:
         """Empty: there is nothing to guard."""
         return ""
 

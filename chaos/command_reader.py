@@ -10,8 +10,8 @@ from chaos.target_reader import TargetReader
 from chaos.targets import Target, TargetKind
 from harness.model.records import ResumeFailback
 from harness.model.topology import Topology
+from harness.rig.refusals import nearest, shown
 from harness.rig.section import Section
-from harness.rig.yaml_source import nearest, shown
 
 __all__ = ["CommandReader"]
 
@@ -24,8 +24,8 @@ class CommandReader:
         self._targets = targets
         groups = topology.groups if topology else ()
         self._names = {
-            Subject.GROUP: [group.name for group in groups],
-            Subject.RESOURCE: [resource.name for group in groups for resource in group.resources],
+            Subject.GROUP: {group.name for group in groups},
+            Subject.RESOURCE: {resource.name for group in groups for resource in group.resources},
         }
 
     def read(self, provider: Section) -> CommandCall | None:
@@ -35,7 +35,7 @@ class CommandReader:
         form = COMMANDS.get(action) if isinstance(action, str) else None
         if form is None:
             if "action" in provider:
-                provider.refuse("action", f"there is no action {shown(action)}", nearest(str(action), COMMANDS))
+                provider.refuse("action", f"there is no action {shown(action)}", nearest(action, COMMANDS))
             return None
         provider.demand(form.subject.value, f"the {form.subject} that it is about", form.subject.value in provider)
         name = self._read_subject(provider, form.subject) if form.subject.value in provider else None

@@ -14,8 +14,8 @@ from typing import Any
 from chaos.arena import Subject
 from chaos.targets import Target
 from chaos.tolerance import Tolerance
-from harness.errors import UsageError
 from harness.model.topology import Topology
+from harness.text_file import read_text_file
 
 __all__ = [
     "Activity",
@@ -136,16 +136,7 @@ def load_experiment(path: Path, *, rig: str | None = None) -> Experiment:
 
     `rig` is the rig's name and wins over the document's. Raises UsageError with everything that is wrong.
     """
-    try:
-        if path.stat().st_size > FILE_LIMIT_BYTES:
-            raise UsageError(f"{path}: larger than {FILE_LIMIT_BYTES} bytes, expected an experiment")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}, expected an experiment file") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{path}: not UTF-8 text (byte {error.start}), expected an experiment in YAML or JSON"
-        ) from error
+    text = read_text_file(path, max_bytes=FILE_LIMIT_BYTES, expected="an experiment in YAML or JSON")
     return read_experiment(text, name=str(path), rig=rig)
 
 

@@ -22,12 +22,16 @@ from chaos.schema import (
 )
 from harness.errors import UsageError
 from harness.model.topology import Fencing, Topology
+from harness.rig.refusals import Refusals, shown
 from harness.rig.section import NAME_FORM, Section, is_name
 from harness.rig.size import format_size
-from harness.rig.topology_document import read_topology
-from harness.rig.yaml_source import Source, load, refuse, shown
+from harness.rig.topology_document import collect_topology
+from harness.rig.yaml_source import Source, load
 
 __all__ = ["ExperimentReader", "rig_name"]
+
+MAX_ACTIVITIES = 2_000
+"""In one list: each names targets, which are looked for among thousands of machines."""
 
 _RIG_NAME_LENGTH = 24
 
@@ -39,7 +43,7 @@ class ExperimentReader:
         """Raises UsageError when `text` is not one well-formed document."""
         self._source: Source = load(text, name=name)
         self._rig = rig
-        self._refusals: list[str] = []
+        self._refusals = Refusals(name)
 
     def read(self) -> Experiment:
         """The experiment. Raises one UsageError with every refusal, in the order of the file."""
@@ -47,7 +51,7 @@ class ExperimentReader:
         if not isinstance(data, dict):
             raise self._source.error((), f"the file holds {shown(data)}", EXPERIMENT_FORM)
         section = Section(data, source=self._source, path=(), refusals=self._refusals, what="an experiment")
-        title = section.text("title", "untitled")
+        title = section.line("title", "untitled")
         section.demand("title", "a sentence that says what must hold", "title" in section)
         topology = self._read_topology(section)
         activities = ActivityReader(self._source, topology=topology)
@@ -65,7 +69,7 @@ class ExperimentReader:
         experiment = Experiment(
             file=self._source.name,
             title=title,
-            description=str(section.raw("description", "")),
+            description=self._read_description(section),
             tags=section.texts("tags", what="words"),
             topology=topology or _NO_TOPOLOGY,
             hypothesis_title=hypothesis_title,
@@ -83,7 +87,7 @@ class ExperimentReader:
             if section.raw(key):
                 section.refuse(key, f"{key} is not available yet", "a file without it")
         section.finish()
-        refuse(sorted(self._refusals, key=self._line))
+        self._refusals.raise_any()
         return experiment
 
     def _read_topology(self, section: Section) -> Topology | None:
@@ -95,18 +99,25 @@ class ExperimentReader:
                 section.refuse("rig", f"rig is {shown(document)}", "a mapping such as {nodes: 3}")
             return None
         name = self._rig or (None if "name" in document else rig_name(self._source.name))
-        try:
-            return read_topology(self._source, path=("rig",), rig=name)
-        except UsageError as error:
-            self._refusals.extend(str(error).splitlines())
-            return None
+        refused = len(self._refusals)
+        topology = collect_topology(
+            self._source, path=("rig",), data=document, rig=name, refusals=self._refusals
+        )
+        return topology if len(self._refusals) == refused else None
+
+    @staticmethod
+    def _read_description(section: Section) -> str:
+        value = section.raw("description", "")
+        if isinstance(value, dict | list):
+            section.refuse("description", f"description is {shown(value)}", "text")
+        return str(value)
 
     def _read_hypothesis(self, section: Section, activities: ActivityReader) -> tuple[str, tuple[Activity, ...]]:
         if "steady-state-hypothesis" not in section:
             section.known("steady-state-hypothesis")
             return "", ()
         inner = section.section("steady-state-hypothesis", what="a steady-state hypothesis")
-        title = inner.text("title", "the steady state")
+        title = inner.line("title", "the steady state")
         inner.demand("title", "a sentence that says what must hold", "title" in inner)
         inner.demand("probes", "a list of probes", "probes" in inner)
         probes = self._read_list(inner, "probes", Place.HYPOTHESIS, activities)
@@ -115,6 +126,9 @@ class ExperimentReader:
 
     def _read_list(self, section: Section, key: str, place: Place, activities: ActivityReader) -> tuple[Activity, ...]:
         sections = section.sections(key, what="an activity")
+        if len(sections) > MAX_ACTIVITIES:
+            section.refuse(key, f"{len(sections):,} activities in {key}", f"at most {MAX_ACTIVITIES:,}")
+            sections = sections[:MAX_ACTIVITIES]
         found: Iterable[Activity | None] = [activities.read(inner, place) for inner in sections]
         return tuple(activity for activity in found if activity is not None)
 
@@ -130,7 +144,7 @@ class ExperimentReader:
         if isinstance(settings, dict) and "engine-proxy" in settings:
             at = ("rig", "settings", "engine-proxy")
             what = f"engine-proxy is false, and line {stalls[0].line} stalls an engine"
-            self._refusals.append(self._source.refusal(at, what, "true, or no such key"))
+            self._refusals.add(self._source.line_of(at), what, "true, or no such key")
             return topology, ()
         proxied = replace(topology, settings=replace(topology.settings, engine_proxy=True))
         return proxied, (f"engine-proxy: true, because line {stalls[0].line} stalls an engine",)
@@ -138,14 +152,11 @@ class ExperimentReader:
     def _refuse_under_self(self, faults: Sequence[Activity]) -> None:
         for step in faults:
             if isinstance(step.call, FaultCall) and step.call.fault in NOT_UNDER_SELF_FENCING:
-                self._refusals.append(
-                    f"{self._source.name}:{step.line}: {step.call.fault} with fencing: self, which cannot cover it, "
-                    "expected fencing: power, or expects-violation: true for a run that is to show it"
+                self._refusals.add(
+                    step.line,
+                    f"{step.call.fault} with fencing: self, which cannot cover it",
+                    "fencing: power, or expects-violation: true for a run that is to show it",
                 )
-
-    def _line(self, refusal: str) -> int:
-        match = re.match(re.escape(self._source.name) + r":(\d+):", refusal)
-        return int(match[1]) if match else 0
 
 
 def _with_voter_disks(

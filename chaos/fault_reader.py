@@ -14,8 +14,8 @@ from chaos.process_effects import Freezing
 from chaos.schema import FaultArgument
 from chaos.target_reader import TargetReader
 from harness.model.topology import SECOND_US, Topology
+from harness.rig.refusals import Nearest, nearest, shown
 from harness.rig.section import Section
-from harness.rig.yaml_source import nearest, shown
 
 __all__ = ["LONGEST_US", "SHORTEST_US", "FaultReader"]
 
@@ -74,7 +74,7 @@ class FaultReader:
             provider.demand(key, "at least one node", bool(names))
             for index, name in enumerate(names):
                 if self._peers is not None and name not in self._peers:
-                    provider.refuse_item(key, index, f"the rig has no node {name!r}", nearest(name, self._peers))
+                    provider.refuse_item(key, index, f"the rig has no node {shown(name)}", nearest(name, self._peers))
             return names
         value = provider.raw(key)
         if value not in _WORDS[kind]:
@@ -82,9 +82,9 @@ class FaultReader:
         return value
 
 
-def _unknown(name: object) -> tuple[str, str]:
+def _unknown(name: object) -> tuple[str, str | Nearest]:
     """Why there is no such fault, and what is expected."""
     if name in only_in_schedules():
         expected = "a fault that experiments have (`blackstart doctor` lists them), or a schedule to `replay`"
         return f"{name} exists in schedules of the simulator only", expected
-    return f"there is no fault {shown(name)}", nearest(str(name), FAULTS)
+    return f"there is no fault {shown(name)}", nearest(name, FAULTS)

@@ -7,6 +7,7 @@ events; the guests' own stamps are nanoseconds of the boot-time clock.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
@@ -383,7 +384,9 @@ class History:
 
 
 def to_plain(value: Any) -> Any:
-    """A record, or any part of one, as JSON values. A record says its kind under `record`."""
+    """A record, or any part of one, as JSON values. A record says its kind under `record`; a number that JSON
+    does not have becomes text: nan, inf, -inf.
+    """
     if isinstance(value, Enum):
         return value.value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -393,6 +396,8 @@ def to_plain(value: Any) -> Any:
         return {str(key): to_plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [to_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     if value is None or isinstance(value, str | int | float | bool):
         return value
     return repr(value)

@@ -70,7 +70,7 @@ class Journal:
     def _append(self, line: Mapping[str, Any]) -> None:
         """A full disk must not end a run in the middle of a fault: the first error is kept, and told at the end."""
         try:
-            self._file.write(json.dumps(line).encode() + b"\n")
+            self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
         except OSError as error:
             self.error = self.error or f"the journal {self.lines_path} is incomplete: {error}"
 
@@ -83,10 +83,10 @@ def holds_lines(text: str) -> bool:
 def _text(document: dict[str, Any]) -> str:
     """Indented for people; but the history, thousands of records, has one on each line."""
     history = document.pop("history", None)
-    text = json.dumps(document, indent=2)
+    text = json.dumps(document, indent=2, allow_nan=False)
     if history is None:
         return f"{text}\n"
-    records = ",\n    ".join(json.dumps(record) for record in history)
+    records = ",\n    ".join(json.dumps(record, allow_nan=False) for record in history)
     before = text.removesuffix("}").rstrip() + ("," if document else "")
     return f'{before}\n  "history": [\n    {records}\n  ]\n}}\n'
 

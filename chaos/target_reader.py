@@ -6,7 +6,7 @@ a register must have been written by an earlier step and hold the right kind of 
 
 import fnmatch
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,14 +28,17 @@ from chaos.targets import (
 )
 from chaos.targets import several as may_be_several
 from harness.model.topology import Topology
+from harness.rig.refusals import listed, nearest, shown
 from harness.rig.section import Section
-from harness.rig.yaml_source import nearest, shown
 
 __all__ = ["MACHINE_TYPE", "Registered", "TargetReader", "register_name"]
 
 MACHINE_TYPE = "virtual-machine"
 
-_VARIABLE = re.compile(r"\$\{\s*([^{}]*?)\s*\}")
+MAX_PATTERN_CHARACTERS = 64
+"""Twice the longest name: a longer pattern matches nothing that a shorter one does not."""
+
+_VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 _LABELS = ("group", "resource", "node", "session")
 _NODE_WORDS: Mapping[str, Target] = {
     "bystander": Bystander(),
@@ -60,7 +63,7 @@ class Registered:
 def register_name(value: str) -> str:
     """The register that `${name}` names, empty if `value` is not of that form."""
     match = _VARIABLE.fullmatch(value)
-    return match[1] if match else ""
+    return match[1].strip() if match else ""
 
 
 class TargetReader:
@@ -72,11 +75,13 @@ class TargetReader:
     def __init__(self, *, topology: Topology | None, registers: Mapping[str, Registered]) -> None:
         self._checked = topology is not None
         self._registers = registers
-        self._nodes = [node.name for node in topology.nodes] if topology else []
-        self._voters = [node.name for node in topology.nodes if node.voter] if topology else []
         groups = topology.groups if topology else ()
-        self._groups = [group.name for group in groups]
-        self._machines = [entry.name for group in groups for entry in group.resources if entry.type == MACHINE_TYPE]
+        machines = (entry.name for group in groups for entry in group.resources if entry.type == MACHINE_TYPE)
+        # Names in the rig's order, each found at once.
+        self._nodes = dict.fromkeys(node.name for node in topology.nodes) if topology else {}
+        self._voters = dict.fromkeys(node.name for node in topology.nodes if node.voter) if topology else {}
+        self._groups = dict.fromkeys(group.name for group in groups)
+        self._machines = dict.fromkeys(machines)
 
     def read(
         self, section: Section, key: str, kind: TargetKind, *, what: str, several: bool = True
@@ -107,7 +112,7 @@ class TargetReader:
             return None
         role = next(iter(value))
         if role not in _ROLES:
-            inner.refuse(role, f"there is no target {role!r}", nearest(str(role), (*_ROLES, *_DRAWS)))
+            inner.refuse(role, f"there is no target {shown(role)}", nearest(role, (*_ROLES, *_DRAWS)))
             return None
         if role != "label" and (role in _NODE_ROLES) != (kind is TargetKind.NODE):
             named = "node" if role in _NODE_ROLES else "machine"
@@ -115,14 +120,14 @@ class TargetReader:
             return None
         return self._read_role(inner, role, kind, several)
 
-    def name_in(self, section: Section, key: str, known: Sequence[str], *, what: str) -> str:
+    def name_in(self, section: Section, key: str, known: Collection[str], *, what: str) -> str:
         """The text at `key`, which must be one of `known`."""
         value = section.raw(key)
         if not isinstance(value, str) or not value:
             section.refuse(key, f"{key} is {shown(value)}", f"the name of a {what}")
             return ""
         if self._checked and value not in known:
-            section.refuse(key, f"the rig has no {what} {value!r}", nearest(value, known))
+            section.refuse(key, f"the rig has no {what} {shown(value)}", nearest(value, known))
         return value
 
     def _read_word(
@@ -148,10 +153,14 @@ class TargetReader:
         if not isinstance(value, str) or not any(sign in value for sign in "*?["):
             return ByName(name=self.name_in(section, key, known, what=kind.value))
         if not several:
-            section.refuse(key, f"{key} is the pattern {value!r}", f"the name of one {kind}")
+            section.refuse(key, f"{key} is the pattern {shown(value)}", f"the name of one {kind}")
             return None
-        if self._checked and not fnmatch.filter(known, value):
-            section.refuse(key, f"no {kind} of the rig is named like {value!r}", f"a pattern of {', '.join(known)}")
+        if len(value) > MAX_PATTERN_CHARACTERS:
+            found = f"{key} is a pattern of {len(value):,} characters"
+            section.refuse(key, found, f"at most {MAX_PATTERN_CHARACTERS}: no name is longer")
+            return None
+        if self._checked and not any(fnmatch.fnmatchcase(name, value) for name in known):
+            section.refuse(key, f"no {kind} of the rig is named like {shown(value)}", f"a pattern of {listed(known)}")
         return ByPattern(pattern=value)
 
     def _read_register(
@@ -159,7 +168,8 @@ class TargetReader:
     ) -> Target | None:
         if register not in self._registers:
             known = ", ".join(sorted(self._registers)) or "none yet"
-            section.refuse(key, f"no earlier step registers {register!r}", f"one that is registered by then ({known})")
+            what = f"no earlier step registers {shown(register)}"
+            section.refuse(key, what, f"one that is registered by then ({known})")
             return None
         holds = self._registers[register]
         if holds.kind is not kind:
@@ -237,7 +247,7 @@ class TargetReader:
             return None
         known = {"node": self._nodes, "group": self._groups, "resource": self._machines}.get(short)
         if self._checked and known is not None and wanted.strip() not in known:
-            inner.refuse(role, f"the rig has no {short} {wanted.strip()!r}", nearest(wanted.strip(), known))
+            inner.refuse(role, f"the rig has no {short} {shown(wanted.strip())}", nearest(wanted.strip(), known))
         return ByLabel(key=short, value=wanted.strip())
 
     def _expected(self, kind: TargetKind) -> str:

@@ -5,12 +5,13 @@ sense for a probe at all is decided when the document is read (`misfit`), not wh
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from chaos.pattern import found_in, problem_of_pattern
 from chaos.schema import TOLERANCE_FORM, Answers
+from harness.rig.refusals import shown
 
 __all__ = ["Equal", "InRange", "Matches", "OneOf", "Tolerance", "misfit", "read_tolerance"]
 
@@ -66,7 +67,7 @@ class Matches:
 
     def holds(self, answer: Any) -> bool:
         """Whether the answer is within."""
-        return isinstance(answer, str) and re.search(self.pattern, answer) is not None
+        return isinstance(answer, str) and found_in(self.pattern, answer)
 
     def __str__(self) -> str:
         return f"matching {self.pattern}"
@@ -83,16 +84,16 @@ def read_tolerance(value: Any) -> Tolerance:
         return _sequence(value)
     if isinstance(value, dict):
         return _mapping(value)
-    raise ValueError(f"{value!r} is no tolerance ({TOLERANCE_FORM})")
+    raise ValueError(f"{shown(value)} is no tolerance ({TOLERANCE_FORM})")
 
 
 def misfit(tolerance: Tolerance, answers: Answers) -> str:
     """Why no answer of that kind could ever hold, empty when one could."""
     match tolerance:
         case Equal(value=value) if not _is(value, answers):
-            return f"the probe answers with {answers}, which is never {value!r}"
+            return f"the probe answers with {answers}, which is never {shown(value)}"
         case OneOf(values=values) if not all(_is(value, answers) for value in values):
-            return f"the probe answers with {answers}, not with all of {list(values)!r}"
+            return f"the probe answers with {answers}, not with all of {shown(list(values))}"
         case InRange() if answers is not Answers.NUMBER:
             return f"the probe answers with {answers}, a range needs a number"
         case Matches() if answers is not Answers.TEXT:
@@ -123,26 +124,25 @@ def _mapping(value: dict[str, Any]) -> Tolerance:
     kind = value.get("type")
     allowed = {"range": {"type", "range"}, "regex": {"type", "pattern"}}
     if not isinstance(kind, str) or kind not in allowed:
-        raise ValueError(f"the type {kind!r} is not available: only range and regex are")
+        raise ValueError(f"the type {shown(kind)} is not available: only range and regex are")
     unknown = sorted(value.keys() - allowed[kind])
     if unknown:
-        raise ValueError(f"a tolerance of type {kind} has no key {', '.join(unknown)}")
+        raise ValueError(f"a tolerance of type {kind} has no key {', '.join(map(shown, unknown))}")
     if kind == "range":
         return _range(value.get("range"))
     pattern = value.get("pattern")
     if not isinstance(pattern, str) or not pattern:
-        raise ValueError(f"the pattern is {pattern!r}, not text")
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"the pattern {pattern!r} is no regular expression: {error}") from error
+        raise ValueError(f"the pattern is {shown(pattern)}, not text")
+    problem = problem_of_pattern(pattern)
+    if problem:
+        raise ValueError(f"the pattern {shown(pattern)} is no regular expression of RE2: {problem}")
     return Matches(pattern=pattern)
 
 
 def _range(value: Any) -> InRange:
     two = isinstance(value, list) and len(value) == 2
     if not two or not all(isinstance(item, int | float) and not isinstance(item, bool) for item in value):
-        raise ValueError(f"the range is {value!r}, not two numbers")
+        raise ValueError(f"the range is {shown(value)}, not two numbers")
     low, high = (float(_finite(item)) for item in value)
     if low > high:
         raise ValueError(f"the range is empty: {low:g} is above {high:g}")
@@ -150,6 +150,11 @@ def _range(value: Any) -> InRange:
 
 
 def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a number to compare with")
+    """`value`; a number must have a counterpart among floating-point numbers."""
+    try:
+        fits = isinstance(value, bool | str) or math.isfinite(value)
+    except OverflowError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{shown(value)} is not a number to compare with")
     return value

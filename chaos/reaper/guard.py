@@ -145,6 +145,14 @@ class Guard:
         if answer:
             raise HarnessError(f"the reaper of rig {self._rig} did not keep a line of the ledger: {answer}")
 
+    async def confirm(self) -> str:
+        """Ask the reaper whether the lease has held until now. Empty when it has, else a sentence."""
+        try:
+            await self.keep(json.dumps({"entry": "clean-up"}))
+        except HarnessError as error:
+            return self.lost or str(error)
+        return ""
+
     def open_faults(self) -> list[str]:
         """The faults that the reaper knows to be open, as sentences. Blocks. Raises EngineError."""
         if not self._container:
@@ -153,6 +161,7 @@ class Guard:
 
     async def hand_over(self) -> None:
         """Have the reaper go on alone, at once: this run leaves something for it to heal or to remove."""
+        self._ending = True
         with contextlib.suppress(HarnessError):  # then its lease lapses by itself
             await self._asked("handed_over", {"hand_over": True})
         self._disconnect()
@@ -197,7 +206,7 @@ class Guard:
             if self._stream is not None:
                 self._stream.write(json.dumps(message).encode() + b"\n")
         except OSError as error:
-            self._lose(f"the connection to the reaper of rig {self._rig} broke: {error}")
+            self._lose(self._unguarded(str(error)))
 
     def _read(self) -> None:
         """The thread that hears the reaper, until its stream ends."""
@@ -213,7 +222,10 @@ class Guard:
                             self._from_thread(self._heard, line)
         except (OSError, ValueError) as error:
             reason = str(error)
-        self._from_thread(self._lose, f"the reaper of rig {self._rig} does not guard this run any more: {reason}")
+        self._from_thread(self._lose, self._unguarded(reason))
+
+    def _unguarded(self, reason: str) -> str:
+        return f"the reaper of rig {self._rig} does not guard this run any more: {reason}"
 
     def _from_thread(self, call: Callable[[Any], None], argument: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has been closed: the run is over

@@ -88,6 +88,8 @@ def serve(orders: Orders, book: Book, *, source: int = 0, sink: int = 1) -> None
         for line in lines:
             _answer(sink, _handled(lease, book, line))
         buffer = buffer[-_LINES_MAX:]
+    # A runner that was only frozen reads this first when it goes on.
+    _answer(sink, {"lapsed": True})
 
 
 def _handled(lease: Lease, book: Book, line: bytes) -> dict[str, object] | None:

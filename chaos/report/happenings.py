@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from chaos.history import Answer, EngineEvent, FaultRecord, LogLine, PartBegan, Stall, StepEnded, StreamGap
 from chaos.report.run_record import RunRecord
-from chaos.report.shown_text import cut
+from chaos.shown_text import cut
 
 __all__ = ["HAPPENINGS_MAX", "Happening", "Happenings", "read_happenings"]
 
@@ -18,7 +18,10 @@ HAPPENINGS_MAX = 2000
 
 _ENGINE_ACTIONS = ("start", "die", "kill", "stop", "pause", "unpause", "oom", "restart")
 _OUTPUT = 3
-_ROUTINE = ("program-started", "resource-state", "voter-port-closed", "voters-known", "resource-host-started")
+_ROUTINE = (
+    *("program-started", "resource-state", "voters-known", "resource-host-started"),
+    *("voter-port-closed", "api-port-closed", "guest-network-closed", "guest-flows-closed"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

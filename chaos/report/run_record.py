@@ -7,6 +7,7 @@ when part of it does not fit, and else read with a remark: the words may be the 
 """
 
 import json
+import math
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,11 +19,15 @@ from chaos.history import ClusterSeen, EngineEvent, History, Record, Role
 from chaos.verdict import ExitCode, Finding, Verdict, exit_meaning
 from harness.errors import UsageError
 from harness.model.plain import from_plain
+from harness.text_file import read_text_file
 
 __all__ = ["GroupPlace", "RunRecord", "read_journal"]
 
-JOURNAL_LIMIT_BYTES = 1 << 30
+MAX_JOURNAL_BYTES = 1 << 30
 """A day of a large rig is a tenth of it; more than this is not read into memory."""
+
+MAX_INTEGER = 1 << 62
+"""Of a journal: nanoseconds until the year 2116, and every sum of two of them is a number of 64 bits."""
 
 NO_VERDICT = "no verdict: the run did not come to its end"
 
@@ -100,19 +105,12 @@ def read_journal(path: Path) -> RunRecord:
 
     Raises UsageError, naming the file, for what is neither, and for one of another version that does not fit this one.
     """
-    try:
-        if path.stat().st_size > JOURNAL_LIMIT_BYTES:
-            raise UsageError(f"{path}: larger than {JOURNAL_LIMIT_BYTES} bytes, expected the journal of a run")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}, expected the journal of a run") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 text, expected the journal of a run") from error
+    text = read_text_file(path, max_bytes=MAX_JOURNAL_BYTES, expected="the journal of a run")
     try:
         whole = _object(text)
         parts = _Parts.of_lines(text) if whole is None or "record" in whole else _Parts.of_document(whole)
         return parts.record(source=str(path))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"{path}: {error}; expected the journal.json of a run of this version, or its journal.jsonl"
         ) from error
@@ -189,7 +187,7 @@ class _Parts:
                 kind = _KINDS[entry["record"]]
                 content = {key: value for key, value in entry.items() if key != "record"}
                 self.history.append(from_plain(kind, content))
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 self.misfits += 1
 
     def record(self, *, source: str) -> RunRecord:
@@ -248,11 +246,30 @@ def _groups(topology: Mapping[str, Any], history: History) -> tuple[GroupPlace, 
 
 
 def _object(text: str) -> dict[str, Any] | None:
+    """The object in `text`; None for everything else, and for numbers that no journal has."""
     try:
-        found = json.loads(text)
-    except ValueError:
+        found = json.loads(text, parse_constant=_constant, parse_float=_float, parse_int=_integer)
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _constant(word: str) -> float:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError("a number beyond the floating-point numbers")
+    return value
+
+
+def _integer(digits: str) -> int:
+    value = int(digits)
+    if abs(value) > MAX_INTEGER:
+        raise ValueError("a number of more than 64 bits")
+    return value
 
 
 def _list(value: Any) -> list[Any]:

@@ -19,9 +19,10 @@ import yaml
 
 from harness.model.topology import Topology
 from harness.rig.duration import format_duration
+from harness.rig.refusals import Refusals, nearest, shown
 from harness.rig.section import Section
 from harness.rig.topology_document import read_topology
-from harness.rig.yaml_source import Source, load, nearest, refuse
+from harness.rig.yaml_source import Source, load
 from harness.simulation.fault_kinds import (
     ABOUT_MACHINES,
     NOT_UNDER_SELF,
@@ -38,6 +39,8 @@ FORMAT = 1
 RIG = "sim"
 DURATION_MOST_US = 60_000_000
 SEED_MOST = (1 << 63) - 1
+MAX_FAULTS = 10_000
+"""A drawn schedule has some dozens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,20 +65,25 @@ def topology_of(rig: Mapping[str, Any]) -> Topology:
 def read_schedule(text: str, *, name: str) -> Schedule:
     """The schedule in `text`. Raises one UsageError with every refusal, each with file and line."""
     source = load(text, name=name)
-    refusals: list[str] = []
+    refusals = Refusals(name)
     section = Section(source.data, source=source, path=(), refusals=refusals, what="a schedule")
     section.demand("schedule", f"schedule: {FORMAT}", given=False)
     version = section.raw("schedule")
     if "schedule" in section and version != FORMAT:
-        section.refuse("schedule", f"a schedule of version {version!r}", f"version {FORMAT}, which this program reads")
+        what = f"a schedule of version {shown(version)}"
+        section.refuse("schedule", what, f"version {FORMAT}, which this program reads")
     seed = section.integer("seed", 0, low=0, high=SEED_MOST)
     section.demand("rig", "rig: as in an experiment", given=False)
     section.known("rig")
-    refuse(refusals)
+    refusals.raise_any()
     topology = read_topology(source, path=("rig",), rig=RIG)
-    faults = tuple(_fault(entry, topology) for entry in section.sections("faults", what="a fault"))
+    entries = section.sections("faults", what="a fault")
+    if len(entries) > MAX_FAULTS:
+        section.refuse("faults", f"{len(entries):,} faults", f"at most {MAX_FAULTS:,}")
+    targets = _Targets(topology)
+    faults = tuple(_fault(entry, topology, targets) for entry in entries[:MAX_FAULTS])
     section.finish()
-    refuse(refusals)
+    refusals.raise_any()
     return Schedule(seed=seed, rig=source.data["rig"], faults=tuple(sorted(faults, key=lambda fault: fault.at_us)))
 
 
@@ -99,18 +107,31 @@ def write_schedule(schedule: Schedule, *, remarks: Sequence[str] = ()) -> str:
     return head + yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=118)
 
 
-def _fault(section: Section, topology: Topology) -> Planned:
+class _Targets:
+    """What each kind of fault may be aimed at in one rig, computed once a kind."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
+        self._of: dict[FaultKind, frozenset[str]] = {}
+
+    def of(self, kind: FaultKind) -> frozenset[str]:
+        if kind not in self._of:
+            self._of[kind] = frozenset(targets_of(kind, self._topology))
+        return self._of[kind]
+
+
+def _fault(section: Section, topology: Topology, targets: _Targets) -> Planned:
     kinds = [kind.value for kind in FaultKind]
     word = section.raw("fault")
     kind = FaultKind(word) if word in kinds else FaultKind.POWER_OFF
     if word not in kinds:
-        section.refuse("fault", f"there is no fault {word!r}", nearest(str(word), kinds))
+        section.refuse("fault", f"there is no fault {shown(word)}", nearest(word, kinds))
     elif kind in NOT_UNDER_SELF and topology.settings.fencing.value == "self":
         section.refuse("fault", f"{kind} cannot be survived with fencing: self", "fencing: power")
     target = section.text("target", "")
-    known = targets_of(kind, topology)
+    known = targets.of(kind)
     if word in kinds and target not in known:
-        section.refuse("target", f"{kind} has no target {target!r} in this rig", f"one of {', '.join(known)}")
+        section.refuse("target", f"{kind} has no target {shown(target)} in this rig", nearest(target, known))
     planned = Planned(
         at_us=section.duration_us("at", 0, low=0, high=FAULTS_END_US),
         kind=kind,

@@ -5,7 +5,7 @@ that a rig without it is known to be half made.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -14,13 +14,14 @@ import docker
 from harness.errors import HarnessError, NoSuchContainer, UsageError
 from harness.model import labels
 from harness.model.plain import to_plain
-from harness.model.topology import Topology
+from harness.model.topology import ResourceSpec, Topology
 from harness.model.workload import runs_guest
 from harness.rig.addresses import in_pool, moved, pool_subnets
 from harness.rig.build_context import EXAMPLES, find_project_root
 from harness.rig.compose import (
     TOPOLOGY_LABEL,
     csv_volume,
+    engine_proxy_container,
     formed_volume,
     node_container,
     object_names,
@@ -111,8 +112,8 @@ def check_machines(client: docker.DockerClient, topology: Topology) -> None:
 
 
 def refused_machines(client: docker.DockerClient, topology: Topology) -> list[str]:
-    """Machines whose image the engine does not have, or that are given more processors than it has. The guest's own
-    image is never among them: `up` builds it.
+    """Machines whose image the engine does not have or has volumes without a size, or that are given more processors
+    than it has. The guest's own image is never among them: `up` builds it.
     """
     machines = [
         resource for group in topology.groups for resource in group.resources if resource.type == "virtual-machine"
@@ -121,10 +122,18 @@ def refused_machines(client: docker.DockerClient, topology: Topology) -> list[st
     for image in sorted({machine.properties["image"] for machine in machines if not runs_guest(machine.properties)}):
         try:
             with engine_call(f"look for the image {image}"):
-                client.images.get(image)
+                found = client.images.get(image)
         except NoSuchContainer:
             users = ", ".join(machine.name for machine in machines if machine.properties["image"] == image)
             refusals.append(f"the engine does not have the image {image} of {users}: {_way_to(image)}")
+            continue
+        declared = sorted((found.attrs.get("Config") or {}).get("Volumes") or {})
+        refusals += [
+            refusal
+            for machine in machines
+            if machine.properties["image"] == image
+            for refusal in _volumes_without_size(machine, declared)
+        ]
     most_milli = max((int(machine.properties.get("processors", 0)) for machine in machines), default=0)
     if most_milli > 1000:
         with engine_call("ask the engine how many processors it has"):
@@ -136,6 +145,20 @@ def refused_machines(client: docker.DockerClient, topology: Topology) -> list[st
             if int(machine.properties.get("processors", 0)) > 1000 * there
         ]
     return refusals
+
+
+def _volumes_without_size(machine: ResourceSpec, declared: Sequence[str]) -> list[str]:
+    """A refusal for each volume that the image declares and the machine has no disk for: the engine would make one on
+    its own disk, and the machine could fill that.
+    """
+    given = json.loads(machine.properties.get("volumes") or "{}")
+    bounded = {"/disk", "/tmp", *given.values()}
+    return [
+        f"the image {machine.properties['image']} of {machine.name} declares the volume {path}, which has no size: "
+        f"give the machine a disk there, such as volumes: [data:{path}]"
+        for path in declared
+        if (path.rstrip("/") or "/") not in bounded
+    ]
 
 
 def _way_to(image: str) -> str:
@@ -167,12 +190,19 @@ def create(client: docker.DockerClient, tool: ComposeTool, topology: Topology, *
             refused.add(placed.subnet)
             remove_rig(client, placed.rig, say=_nobody, spare_lock=True)
             continue
-        fill_secrets(client, rig=placed.rig, voters=[voter.name for voter in placed.voters], image=image)
+        fill_secrets(
+            client,
+            rig=placed.rig,
+            voters=[node.name for node in placed.nodes if node.voter],
+            image=image,
+            witness=placed.witness.name if placed.witness is not None else None,
+        )
         # By the engine and not by the tool: version 1 of it takes half a second to start, for three calls.
-        nodes = {node_container(placed.rig, node.name) for node in placed.nodes}
-        # What nodes lean on comes first: their way to the engine, the keeper of their disks.
-        in_parallel(lambda name: _start(client, name), _container_names(client, placed.rig) - nodes)
-        in_parallel(lambda name: _start(client, name), nodes)
+        containers = _container_names(client, placed.rig)
+        proxies = containers & {engine_proxy_container(placed.rig, node.name) for node in placed.nodes}
+        # A node's way to the engine comes first. The keeper need not: nodes mount the same disks, still empty.
+        in_parallel(lambda name: _start(client, name), proxies)
+        in_parallel(lambda name: _start(client, name), containers - proxies)
         return placed
     raise HarnessError(f"rig {topology.rig} got no subnet in {SUBNET_ATTEMPTS} attempts, last {', '.join(refused)}")
 

@@ -5,7 +5,7 @@ who knows the line.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 __all__ = ["DEPENDENCY_FORM", "circle", "parse_dependency"]
 
@@ -13,11 +13,16 @@ DEPENDENCY_FORM = "resource names in brackets joined by and, alternatives in par
 
 Clauses = tuple[tuple[str, ...], ...]
 
-_TOKEN = re.compile(r"\s*(?:\[\s*(?P<name>[^\[\]]*?)\s*\]|(?P<word>and|or|\(|\)))", re.IGNORECASE)
+MAX_CHARACTERS = 4096
+"""A hundred names of the longest kind, with their words between them."""
+
+_TOKEN = re.compile(r"\s*(?:\[(?P<name>[^\[\]]*)\]|(?P<word>and|or|\(|\)))", re.IGNORECASE)
 
 
 def parse_dependency(text: str) -> Clauses:
     """Every tuple is one condition, met by any of its names. Raises ValueError, saying where, on another form."""
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"{len(text):,} characters, at most {MAX_CHARACTERS:,} are read; a list of names has no limit")
     tokens = _tokens(text)
     if not tokens:
         return ()
@@ -34,29 +39,33 @@ def parse_dependency(text: str) -> Clauses:
 
 
 def circle(dependencies: Mapping[str, Clauses]) -> tuple[str, ...]:
-    """The first circle found, its first name repeated at the end; empty when there is none."""
+    """The first circle found, its first name repeated at the end; empty when there is none. Linear, and without
+    recursion: a chain of dependencies may be as long as a document.
+    """
     finished: set[str] = set()
     for start in dependencies:
-        trail: list[str] = []
-        found = _walk(start, dependencies, trail, finished)
-        if found:
-            return found
+        trail: dict[str, Iterator[str]] = {}  # the names from `start` on, in order, with their providers still to visit
+        name: str | None = start
+        while name is not None:
+            if name not in finished and name not in trail:
+                trail[name] = iter([provider for clause in dependencies.get(name, ()) for provider in clause])
+            elif name in trail:
+                names = list(trail)
+                return (*names[names.index(name) :], name)
+            name = _next_provider(trail, finished)
     return ()
 
 
-def _walk(name: str, dependencies: Mapping[str, Clauses], trail: list[str], finished: set[str]) -> tuple[str, ...]:
-    if name in trail:
-        return (*trail[trail.index(name) :], name)
-    if name in finished:
-        return ()
-    trail.append(name)
-    for provider in (provider for clause in dependencies.get(name, ()) for provider in clause):
-        found = _walk(provider, dependencies, trail, finished)
-        if found:
-            return found
-    trail.pop()
-    finished.add(name)
-    return ()
+def _next_provider(trail: dict[str, Iterator[str]], finished: set[str]) -> str | None:
+    """The next name to visit; names without a further provider leave the trail. None when the trail is empty."""
+    while trail:
+        last = next(reversed(trail))
+        provider = next(trail[last], None)
+        if provider is not None:
+            return provider
+        finished.add(last)
+        del trail[last]
+    return None
 
 
 def _tokens(text: str) -> list[str]:
@@ -67,8 +76,8 @@ def _tokens(text: str) -> list[str]:
     while position < len(stripped):
         match = _TOKEN.match(stripped, position)
         if match is None:
-            raise ValueError(f"{stripped[position:].strip()!r} is neither a name in brackets nor and, or, ( or )")
-        tokens.append(match["word"].lower() if match["word"] else f"[{match['name']}]")
+            raise ValueError(f"{stripped[position:].strip()[:60]!r} is neither a name in brackets nor and, or, ( or )")
+        tokens.append(match["word"].lower() if match["word"] else f"[{match['name'].strip()}]")
         position = match.end()
     return tokens
 

@@ -6,7 +6,7 @@ A bare number is refused: a file in which `30` may mean seconds or milliseconds 
 import re
 from decimal import Decimal
 
-from harness.rig.yaml_source import shown
+from harness.rig.refusals import shown
 
 __all__ = ["DURATION_FORM", "format_duration", "parse_duration_us"]
 
@@ -19,17 +19,17 @@ _FORM = re.compile(r"(?P<number>[0-9]{1,9}(\.[0-9]{1,6})?)\s?(?P<unit>us|ms|s|m|
 def parse_duration_us(value: object) -> int:
     """Microseconds. Raises ValueError, whose text says what was wrong, on anything that is not of `DURATION_FORM`."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        raise ValueError(f"{value!r} has no unit")
+        raise ValueError(f"{shown(value)} has no unit")
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is no duration")
     match = _FORM.fullmatch(value.strip())
     if match is None and value.strip().startswith("-"):
-        raise ValueError(f"{value!r} is negative")
+        raise ValueError(f"{shown(value)} is negative")
     if match is None:
-        raise ValueError(f"{value!r} is no duration")
+        raise ValueError(f"{shown(value)} is no duration")
     duration_us = Decimal(match["number"]) * _UNITS_US[match["unit"]]
     if duration_us != int(duration_us):
-        raise ValueError(f"{value!r} is finer than a microsecond")
+        raise ValueError(f"{shown(value)} is finer than a microsecond")
     return int(duration_us)
 
 

@@ -18,6 +18,7 @@ import requests
 from docker.context import ContextAPI
 
 from harness.errors import EngineError, EngineUnanswered, HarnessError, NoSuchContainer
+from harness.live.engine_paths import guard_paths
 
 __all__ = ["CALL_LIMIT_S", "connect", "engine_call", "in_parallel", "socket_on_engine"]
 
@@ -44,6 +45,7 @@ def connect(*, limit_s: int = CALL_LIMIT_S) -> docker.DockerClient:
     try:
         _try_socket(host or f"unix://{_DEFAULT_SOCKET}", limit_s)
         client = docker.from_env(environment=environment, timeout=limit_s)
+        guard_paths(client.api)
         client.ping()
     except (docker.errors.DockerException, requests.RequestException, OSError) as error:
         raise HarnessError(

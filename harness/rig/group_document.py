@@ -11,7 +11,7 @@ Addresses that the document leaves out are given in order, so that the same docu
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
@@ -25,8 +25,8 @@ from harness.model.workload import GUEST_IMAGE
 from harness.rig.addresses import MACHINES_MAX, machine_address, reserved_for_machines
 from harness.rig.dependency import DEPENDENCY_FORM, Clauses, circle, parse_dependency
 from harness.rig.machine_document import FIRST_USER, LAST_USER, read_machine
+from harness.rig.refusals import nearest, shown
 from harness.rig.section import Section
-from harness.rig.yaml_source import nearest, shown
 
 __all__ = ["DEFAULT_GROUPS", "default_groups", "read_groups"]
 
@@ -63,8 +63,9 @@ def read_groups(section: Section, *, nodes: Sequence[str], subnet: str) -> tuple
     groups = [_read_group(group, nodes) for group in section.sections("groups", what="a group")]
     drafts = [draft for _, members in groups for draft in members]
     _refuse_repeated(groups, nodes)
+    everywhere = {draft.name for draft in drafts}
     for _, members in groups:
-        _check_dependencies(members, drafts)
+        _check_dependencies(members, everywhere)
     _give_addresses(drafts, subnet)
     _give_users([draft for draft in drafts if draft.type == "virtual-machine"])
     return tuple(
@@ -128,11 +129,13 @@ def _read_window(section: Section) -> tuple[int, int] | None:
 
 def _owners(section: Section, key: str, nodes: Sequence[str]) -> tuple[str, ...]:
     names = section.texts(key, what="nodes of the rig")
+    seen: set[str] = set()
     for index, name in enumerate(names):
         if name not in nodes:
-            section.refuse_item(key, index, f"the rig has no node {name!r}", nearest(name, nodes))
-        elif name in names[:index]:
+            section.refuse_item(key, index, f"the rig has no node {shown(name)}", nearest(name, nodes))
+        elif name in seen:
             section.refuse_item(key, index, f"{name} is named twice", "each node once")
+        seen.add(name)
     return names
 
 
@@ -204,7 +207,11 @@ def _separate_monitor(section: Section, default: bool) -> bool:
 
 def _read_ip_address(draft: _Draft) -> None:
     if "address" in draft.section:
-        draft.properties["address"] = str(draft.section.raw("address"))
+        written = draft.section.raw("address")
+        if isinstance(written, bool) or not isinstance(written, str | int):
+            draft.section.refuse("address", f"address is {shown(written)}", "an address, or its last number")
+        else:
+            draft.properties["address"] = str(written)
 
 
 def _read_virtual_machine(draft: _Draft) -> None:
@@ -233,16 +240,15 @@ def _refuse_repeated(groups: Sequence[tuple[GroupSpec, list[_Draft]]], nodes: Se
             seen_resources.add(draft.name)
 
 
-def _check_dependencies(members: Sequence[_Draft], everywhere: Sequence[_Draft]) -> None:
-    names = [draft.name for draft in members]
+def _check_dependencies(members: Sequence[_Draft], everywhere: Collection[str]) -> None:
+    names = {draft.name for draft in members}
     for draft in members:
         for provider in (name for clause in draft.clauses for name in clause):
             if provider in names:
                 continue
-            elsewhere = any(other.name == provider for other in everywhere)
-            problem = f"{provider!r} is in another group" if elsewhere else f"the group has no resource {provider!r}"
-            others = [name for name in names if name != draft.name]
-            draft.section.refuse("depends-on", f"depends-on: {problem}", nearest(provider, others))
+            word = shown(provider)
+            problem = f"{word} is in another group" if provider in everywhere else f"the group has no resource {word}"
+            draft.section.refuse("depends-on", f"depends-on: {problem}", nearest(provider, names, but=draft.name))
     found = circle({draft.name: draft.clauses for draft in members})
     if found:
         first = next(draft for draft in members if draft.name == found[0])
@@ -293,10 +299,13 @@ def _give_users(machines: Sequence[_Draft]) -> None:
         if user and user in taken:
             draft.section.refuse("user", f"the user {user} is another machine's", "a user of its own")
         taken.add(user)
-    free = (str(user) for user in range(FIRST_USER, LAST_USER) if str(user) not in taken)
+    free = (str(user) for user in range(FIRST_USER, LAST_USER + 1) if str(user) not in taken)
     for draft in machines:
         if "user" not in draft.properties:
-            draft.properties["user"] = next(free)
+            draft.properties["user"] = next(free, "")
+            if not draft.properties["user"]:
+                most = LAST_USER + 1 - FIRST_USER
+                draft.section.refuse(None, "the rig has no user left for this machine", f"at most {most:,} machines")
 
 
 def _written_address(draft: _Draft, subnet: str) -> str:
@@ -304,7 +313,8 @@ def _written_address(draft: _Draft, subnet: str) -> str:
     first, last = machine_address(subnet, 0), machine_address(subnet, MACHINES_MAX - 1)
     short = first.rpartition(".")[2]
     try:
-        address = str(IPv4Network(subnet)[int(written)] if written.isdecimal() else IPv4Address(written))
+        is_number = written.isascii() and written.isdecimal() and len(written) <= 3
+        address = str(IPv4Network(subnet)[int(written)] if is_number else IPv4Address(written))
         if reserved_for_machines(subnet, address):
             return address
         problem = f"{written} lies outside of the machines' range"

@@ -4,6 +4,8 @@
     command       words for the image's entry point, a list or one line split as a shell splits it: a JSON list
     environment   a JSON object; everybody who may ask the engine can read it
     memory        128MiB, without swap: bytes
+    disk          64MiB, the size of /disk and of each of its volumes, which live in memory beside `memory`: bytes
+    writable-root false: its image's files cannot be changed; true: they can, without limit on the engine's disk
     processors    1, as a number with at most two decimals: thousandths of a processor
     processes     64, threads counted
     user          a number from 10001 up; never root, see docs/security.md
@@ -20,11 +22,13 @@ import shlex
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from harness.model.disk import OWN_DISK
 from harness.model.plain import to_plain
 from harness.model.topology import SECOND_US
 from harness.model.workload import GUEST_IMAGE, Endpoint, Readiness
+from harness.rig.image_reference import IMAGE_FORM, is_image_reference
+from harness.rig.refusals import shown
 from harness.rig.section import NAME_FORM, Section, is_name
-from harness.rig.yaml_source import shown
 
 __all__ = ["FIRST_USER", "LAST_USER", "read_machine"]
 
@@ -32,10 +36,14 @@ FIRST_USER, LAST_USER = 10_001, 60_000
 """Guests have uids from 10000 up, one each; 10000 is the image's own user, and 65534 is nobody's."""
 
 _MEMORY_LEAST, _MEMORY_MOST = 16 << 20, 1024 << 30
+_DISK_LEAST, _DISK_MOST = 1 << 20, 1024 << 30
 _PROCESSORS_MOST = 64
 _VOLUMES_MOST = 16
+_VOLUME_PATH_MOST = 200
+_COMMAND_MOST = 4096
+_WORDS_MOST = 256
 _VOLUME_FORM = "NAME:/PATH, a disk of the machine's own and where it sees it"
-_TAKEN_PATHS = ("/disk", "/proc", "/sys", "/dev")
+_TAKEN_PATHS = ("/disk", "/proc", "/sys", "/dev", "/tmp")
 _PORT_FIRST, _PORT_LAST = 1024, 65_535
 _PATH = re.compile(r"/[!-~]{0,200}")
 _ENDPOINT_FORM = "{tcp: PORT} or {http: /PATH, port: PORT}"
@@ -45,7 +53,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def read_machine(section: Section) -> dict[str, str]:
     """The properties. Refusals go to the section: what is returned counts only if there are none."""
-    properties = {"image": section.text("image", GUEST_IMAGE)}
+    properties = {"image": _image(section)}
     if "address" in section:
         section.raw("address")
         section.refuse("address", "a virtual-machine has no address of its own", "an ip-address that it depends on")
@@ -57,6 +65,10 @@ def read_machine(section: Section) -> dict[str, str]:
         properties["environment"] = json.dumps(environment, sort_keys=True)
     if "memory" in section:
         properties["memory"] = str(_memory_bytes(section))
+    if "disk" in section:
+        properties["disk"] = str(section.size_bytes("disk", 0, low=_DISK_LEAST, high=_DISK_MOST))
+    if section.boolean("writable-root", False):
+        properties["writable-root"] = "true"
     if "processors" in section:
         properties["processors"] = str(_processors_milli(section))
     if "processes" in section:
@@ -75,6 +87,13 @@ def read_machine(section: Section) -> dict[str, str]:
     return properties
 
 
+def _image(section: Section) -> str:
+    image = section.text("image", GUEST_IMAGE)
+    if not is_image_reference(image):
+        section.refuse("image", f"image is {shown(image)}", IMAGE_FORM)
+    return image
+
+
 def _user(section: Section) -> int:
     value = section.raw("user")
     if isinstance(value, int) and not isinstance(value, bool) and FIRST_USER <= value <= LAST_USER:
@@ -86,15 +105,16 @@ def _user(section: Section) -> int:
 
 def _volumes(section: Section) -> dict[str, str]:
     found: dict[str, str] = {}
-    for index, text in enumerate(section.texts("volumes", what=_VOLUME_FORM)):
+    texts = section.texts("volumes", what=_VOLUME_FORM)
+    if len(texts) > _VOLUMES_MOST:
+        section.refuse("volumes", f"{len(texts):,} volumes", f"at most {_VOLUMES_MOST}")
+    for index, text in enumerate(texts[:_VOLUMES_MOST]):
         name, _, path = text.partition(":")
         problem, expected = _problem_of_volume(name, path, found)
         if problem:
             section.refuse_item("volumes", index, f"the volume {shown(text)}: {problem}", expected)
         else:
             found[name] = path
-    if len(found) > _VOLUMES_MOST:
-        section.refuse("volumes", f"{len(found)} volumes", f"at most {_VOLUMES_MOST}")
     return found
 
 
@@ -104,8 +124,12 @@ def _problem_of_volume(name: str, path: str, found: dict[str, str]) -> tuple[str
         return "directories of the host are never given to a machine", _VOLUME_FORM
     if not is_name(name):
         return f"the name is {shown(name)}", NAME_FORM
+    if name == OWN_DISK:
+        return f"every machine has a {OWN_DISK} already, at /{OWN_DISK}", "another name"
     if name in found:
         return "the name stands twice", "names that differ"
+    if len(path) > _VOLUME_PATH_MOST:
+        return f"a path of {len(path):,} characters", f"a path of at most {_VOLUME_PATH_MOST}"
     plain = PurePosixPath(path)
     if not plain.is_absolute() or str(plain) != path or ".." in plain.parts or path in ("/", "//") or ":" in path:
         return f"the path is {shown(path)}", "a plain absolute path, such as /var/lib/data"
@@ -176,13 +200,17 @@ def _words(section: Section, key: str) -> list[str]:
     """A list of words, or one line split as a shell splits it."""
     value = section.raw(key, [])
     words: Sequence[str] = ()
-    if isinstance(value, str):
+    if isinstance(value, str) and len(value) > _COMMAND_MOST:
+        section.refuse(key, f"{key} has {len(value):,} characters", f"one line of at most {_COMMAND_MOST}, or a list")
+    elif isinstance(value, str):
         try:
             words = shlex.split(value)
         except ValueError as error:
             section.refuse(key, f"{key}: {error}", "words with their quotes closed")
     else:
         words = section.texts(key, what="words (numbers in quotes)")
+    if len(words) > _WORDS_MOST:
+        section.refuse(key, f"{key} has {len(words):,} words", f"at most {_WORDS_MOST}")
     return list(words)
 
 
@@ -191,7 +219,8 @@ def _environment(section: Section) -> dict[str, str]:
     environment = section.section("environment", what="an environment")
     for name, value in environment.items():
         if not _VARIABLE.fullmatch(name) or name.startswith("BLACKSTART_"):
-            environment.refuse(name, f"the variable {name!r}", "a name of letters, digits and _, not from BLACKSTART_")
+            expected = "a name of letters, digits and _, not from BLACKSTART_"
+            environment.refuse(name, f"the variable {shown(name)}", expected)
         elif isinstance(value, bool) or not isinstance(value, str | int | float):
             environment.refuse(name, f"{name} is {shown(value)}", "text (in quotes) or a number")
         else:

@@ -2,33 +2,38 @@
 
 Refusals are collected, so that a person sees all errors of a file at once. A reader takes each key that it knows, with
 the form that it expects, and calls `finish`, which refuses the keys that nobody took. After a refusal the reader gets
-the default and reads on; what was read may be used only once `yaml_source.refuse` has been called with the refusals.
+the default and reads on; its values may be used only once `Refusals.raise_any` has returned.
 """
 
 import enum
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from harness.model.name import NAME_FORM, is_name
 from harness.rig.duration import DURATION_FORM, format_duration, parse_duration_us
+from harness.rig.refusals import Nearest, Refusals, nearest, shown
 from harness.rig.size import SIZE_FORM, format_size, parse_size_bytes
-from harness.rig.yaml_source import Path, Source, nearest, shown
+from harness.rig.yaml_source import Path, Source
 
 __all__ = ["NAME_FORM", "Section", "is_name"]
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.StrEnum)
 
+_NOT_OF_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Control characters, line separators, and marks that turn the direction of what follows them."""
+
 
 class Section:
     """`value`, which stands at `path` of `source`. The sections of one document share `refusals`."""
 
-    def __init__(self, value: object, *, source: Source, path: Path, refusals: list[str], what: str) -> None:
+    def __init__(self, value: object, *, source: Source, path: Path, refusals: Refusals, what: str) -> None:
         """`what` names the mapping in messages, such as "a group"."""
         self.path = path
         self.refusals = refusals
         self._source = source
-        self._known: list[str] = []
+        self._known: set[str] = set()
         self._what = what
         self._readable = isinstance(value, Mapping)
         self._entries: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
@@ -38,15 +43,15 @@ class Section:
     def __contains__(self, key: str) -> bool:
         return key in self._entries
 
-    def refuse(self, key: str | None, what: str, expected: str = "") -> None:
+    def refuse(self, key: str | None, what: str, expected: str | Nearest = "") -> None:
         """Notes that the value of `key` (None: the whole mapping) is refused."""
         self._refuse(self.path if key is None else (*self.path, key), what, expected)
 
-    def refuse_item(self, key: str, index: int, what: str, expected: str = "") -> None:
+    def refuse_item(self, key: str, index: int, what: str, expected: str | Nearest = "") -> None:
         """Notes that one item of the list at `key` is refused."""
         self._refuse((*self.path, key, index), what, expected)
 
-    def refuse_parent(self, key: str, what: str, expected: str = "") -> None:
+    def refuse_parent(self, key: str, what: str, expected: str | Nearest = "") -> None:
         """Notes a refusal of `key` in the mapping whose list this one is an item of."""
         self._refuse((*self.path[:-2], key), what, expected)
 
@@ -60,7 +65,7 @@ class Section:
 
     def known(self, key: str) -> None:
         """`finish` will not refuse `key`."""
-        self._known.append(key)
+        self._known.add(key)
 
     def items(self) -> Iterable[tuple[str, Any]]:
         """Every key with its value, for a mapping whose keys the person chooses."""
@@ -70,11 +75,11 @@ class Section:
         """Refuses every key that was not asked for."""
         for key in self._entries:
             if key not in self._known:
-                self.refuse(key, f"{self._what} has no key {key!r}", nearest(key, self._known))
+                self.refuse(key, f"{self._what} has no key {shown(key)}", nearest(key, self._known))
 
     def raw(self, key: str, default: Any = None) -> Any:
         """The value as it stands."""
-        self._known.append(key)
+        self._known.add(key)
         return self._entries.get(key, default)
 
     def section(self, key: str, *, what: str) -> "Section":
@@ -105,6 +110,14 @@ class Section:
         """Text that is not empty."""
         return self._taken(key, default, lambda value: isinstance(value, str) and bool(value.strip()), "some text")
 
+    def line(self, key: str, default: str) -> str:
+        """Text of one line, which a terminal shows as it is."""
+
+        def fits(value: object) -> bool:
+            return isinstance(value, str) and bool(value.strip()) and _NOT_OF_A_LINE.search(value.strip()) is None
+
+        return self._taken(key, default, fits, "text of one line, without control characters").strip()
+
     def integer(self, key: str, default: int, *, low: int, high: int) -> int:
         """A whole number from `low` to `high`, both included."""
         value = self.raw(key, default)
@@ -129,7 +142,7 @@ class Section:
     def duration_us(self, key: str, default: int, *, low: int, high: int) -> int:
         """A duration from `low` to `high`, both in microseconds and included."""
         if key not in self._entries:
-            self._known.append(key)
+            self._known.add(key)
             return default
         try:
             duration_us = parse_duration_us(self.raw(key))
@@ -145,7 +158,7 @@ class Section:
     def size_bytes(self, key: str, default: int, *, low: int, high: int) -> int:
         """A size from `low` to `high`, both in bytes and included."""
         if key not in self._entries:
-            self._known.append(key)
+            self._known.add(key)
             return default
         try:
             size = parse_size_bytes(self.raw(key))
@@ -179,5 +192,5 @@ class Section:
         self.refuse(key, f"{key} is {shown(value)}", expected)
         return default
 
-    def _refuse(self, path: Path, what: str, expected: str) -> None:
-        self.refusals.append(self._source.refusal(path, what, expected))
+    def _refuse(self, path: Path, what: str, expected: str | Nearest) -> None:
+        self.refusals.add(self._source.line_of(path), what, expected)

@@ -5,7 +5,7 @@ A bare number is refused, as it is for durations: it may mean bytes or mebibytes
 
 import re
 
-from harness.rig.yaml_source import shown
+from harness.rig.refusals import shown
 
 __all__ = ["SIZE_FORM", "format_size", "parse_size_bytes"]
 

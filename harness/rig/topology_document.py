@@ -11,7 +11,8 @@ once; behind this module a topology is sound. It does not look at any engine.
                dynamic-quorum: true, program-ask: 1s, program-silence: 5s,
                everyone-watches-up-to: 9,  # in rigs of more nodes, a few watch each group
                appendfsync: always,  # everysec loses acknowledged changes: a negative control
-               voter-disk: 64MiB}    # by default none of its own
+               voter-disk: 64MiB,    # by default none of its own
+               network: internal}    # open: guests also reach the engine's machine, and further
     groups:                       # or a number of like groups; by default six
       - name: web
         preferred-owners: [node2]
@@ -30,10 +31,11 @@ from harness.rig.compose import PROXY_SUFFIX
 from harness.rig.duration import format_duration
 from harness.rig.group_document import DEFAULT_GROUPS, default_groups, read_groups
 from harness.rig.ownership import check_rig_name
+from harness.rig.refusals import Refusals, shown
 from harness.rig.section import NAME_FORM, Section, is_name
-from harness.rig.yaml_source import Path, Source, refuse, shown
+from harness.rig.yaml_source import Path, Source
 
-__all__ = ["DEFAULT_RIG", "default_topology", "read_topology", "too_many_for_containers"]
+__all__ = ["DEFAULT_RIG", "collect_topology", "default_topology", "read_topology", "too_many_for_containers"]
 
 DEFAULT_RIG = "blackstart"
 DEFAULT_NODES = 3
@@ -83,7 +85,17 @@ def read_topology(source: Source, *, path: Path = (), data: Any = _UNREAD, rig: 
             data = data[step]
         if not path and isinstance(data, dict) and isinstance(data.get("rig"), dict):
             path, data = ("rig",), data["rig"]
-    refusals: list[str] = []
+    refusals = Refusals(source.name)
+    topology = collect_topology(source, path=path, data=data, rig=rig, refusals=refusals)
+    refusals.raise_any()
+    return topology
+
+
+def collect_topology(source: Source, *, path: Path, data: Any, rig: str | None, refusals: Refusals) -> Topology:
+    """The topology that `data`, at `path` of `source`, describes; sound only if nothing was added to `refusals`.
+
+    Raises UsageError for a `rig` that no rig can be called.
+    """
     section = Section(data, source=source, path=path, refusals=refusals, what="a rig")
     name = section.name("name") if "name" in section else DEFAULT_RIG
     section.known("name")
@@ -102,7 +114,6 @@ def read_topology(source: Source, *, path: Path = (), data: Any = _UNREAD, rig: 
         witness=_witness(subnet) if witness else None,
     )
     section.finish()
-    refuse(sorted(refusals, key=_line))
     return topology
 
 
@@ -114,12 +125,6 @@ def too_many_for_containers(topology: Topology) -> str:
     return f"{count} nodes, expected at most {CONTAINER_NODES_MAX} on containers; the simulator takes up to {NODES_MAX}"
 
 
-def _line(refusal: str) -> int:
-    """The number in `FILE:LINE: ...`, so that refusals stand in the order of the file."""
-    for part in refusal.split(":"):
-        if part.isdigit():
-            return int(part)
-    return 0
 
 
 def _read_subnet(section: Section) -> str:
@@ -143,7 +148,7 @@ def _read_node_names(section: Section) -> tuple[str, ...]:
     if not isinstance(value, list):
         return _node_names(section.integer("nodes", DEFAULT_NODES, low=1, high=NODES_MAX))
     names: list[str] = []
-    for index, name in enumerate(value):
+    for index, name in enumerate(value[:NODES_MAX]):
         if not is_name(name):
             section.refuse_item("nodes", index, f"a node's name is {shown(name)}", NAME_FORM)
         elif name in names:
@@ -153,14 +158,14 @@ def _read_node_names(section: Section) -> tuple[str, ...]:
             section.refuse_item("nodes", index, what, "another name for the node")
         else:
             names.append(name)
-    for index, name in enumerate(value):
+    for index, name in enumerate(value[:NODES_MAX]):
         # Also without proxies: a method that stalls an engine adds them.
         if name in names and (served := str(name).removesuffix(PROXY_SUFFIX)) != name and served in names:
             what = f"a node is called {name!r}, and the proxy between node {served!r} and the engine has that name"
             section.refuse_item("nodes", index, what, "another name for the node")
     if not 1 <= len(value) <= NODES_MAX:
         section.refuse("nodes", f"{len(value)} nodes", f"1 to {NODES_MAX} nodes")
-    return tuple(names[:NODES_MAX]) or _node_names(DEFAULT_NODES)
+    return tuple(names) or _node_names(DEFAULT_NODES)
 
 
 def _read_witness(section: Section, names: tuple[str, ...]) -> bool:
@@ -223,6 +228,7 @@ def _read_settings(section: Section) -> Settings:
             "program-silence", default.program_silence_us, 500 * _MILLISECOND_US, 600 * SECOND_US
         ),
         voter_disk_bytes=section.size_bytes("voter-disk", 0, low=_VOTER_DISK_LEAST, high=_VOTER_DISK_MOST),
+        network=section.choice("network", default.network),
         everyone_watches_up_to=section.integer(
             "everyone-watches-up-to", default.everyone_watches_up_to, low=1, high=NODES_MAX
         ),

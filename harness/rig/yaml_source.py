@@ -1,37 +1,34 @@
 """A YAML (or JSON) document as plain data that still knows its line numbers.
 
-Topology files and experiment files are read through here, so that every refusal can name file, line and the expected
-form. It is not a schema: what a document must contain is said by its readers. Only what JSON can say comes out (text
-keys, no dates, no tags that build objects): two readers of one file must not disagree about a value. YAML 1.1's
-base-sixty numbers (`12:30`) and dates stay text for the same reason.
+Topology files, experiment files and schedules are read through here, so that every refusal can name file, line and the
+expected form. It is not a schema: the readers of a document define its keys. Which values are plain is decided by
+`plain_values`. YAML 1.1's base-sixty numbers (`12:30`) and dates stay text: two readers of one file must not disagree
+about a value. Reading is linear in the size of the document, and each measure of a document has a limit.
 """
 
 import contextlib
-import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import cycle, repeat
+from pathlib import Path as FilePath
 from typing import Any
 
 import yaml
 
 from harness.errors import UsageError
+from harness.rig.plain_values import FLOAT, INT, MAX_CHARACTERS, MAX_DEPTH, MAX_VALUES, check_plain
+from harness.rig.refusals import Refusals, nearest, shown
+from harness.text_file import read_text_file
 
-__all__ = ["Path", "Source", "load", "nearest", "refuse", "shown"]
+__all__ = ["MAX_CHARACTERS", "Path", "Refusals", "Source", "load", "load_file", "nearest", "shown"]
 
 Path = tuple[str | int, ...]
 
-MAX_VALUES = 250_000
-"""Values in one document, aliases expanded. The largest real document, 64 nodes with 8,000 machines in groups of their
-own, has half as many when each says its owners and its policy; an alias bomb has millions.
-"""
+_Children = dict[str | int, tuple[int, yaml.Node]]
 
-MAX_CHARACTERS = 8 << 20
-"""In one document. The largest real one has two million; each takes half a microsecond, whatever it is part of."""
-
-_PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map"))
-_MERGE_TAG = "tag:yaml.org,2002:merge"
+_NOT_RESOLVED = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("timestamp", "value", "int", "float"))
+"""Implicit tags of YAML 1.1 that plain text does not get here; numbers get those of `plain_values`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +40,15 @@ class Source:
     name: str
     data: Any
     _root: yaml.Node | None = field(default=None, repr=False)
+    _children: dict[int, _Children] = field(default_factory=dict, repr=False, compare=False)
+    """The lines and nodes below a mapping, by the node's id: filled when a line below it is first asked for."""
 
     def line_of(self, path: Path) -> int:
         """The line, from 1, of the key or list item at `path`, or of the last part of it that exists."""
         node = self._root
         line = 1 if node is None else node.start_mark.line + 1
         for step in path:
-            found = _child(node, step)
+            found = self._child(node, step)
             if found is None:
                 return line
             line, node = found
@@ -60,86 +59,99 @@ class Source:
         return f"{self.name}:{self.line_of(path)}"
 
     def error(self, path: Path, what: str, expected: str = "") -> UsageError:
-        """The refusal of the value at `path`: `FILE:LINE: what, expected form`."""
-        return UsageError(self.refusal(path, what, expected))
+        """The refusal of the value at `path`, alone: `FILE:LINE: what, expected form`."""
+        refusals = Refusals(self.name)
+        refusals.add(self.line_of(path), what, expected)
+        return UsageError("\n".join(refusals.lines()))
 
-    def refusal(self, path: Path, what: str, expected: str = "") -> str:
-        """The text of `error`, for readers that collect all refusals of a document before they raise one error."""
-        return f"{self.at(path)}: {what}, expected {expected}" if expected else f"{self.at(path)}: {what}"
+    def _child(self, node: yaml.Node | None, step: str | int) -> tuple[int, yaml.Node] | None:
+        if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and 0 <= step < len(node.value):
+            item = node.value[step]
+            return item.start_mark.line + 1, item
+        if not isinstance(node, yaml.MappingNode):
+            return None
+        if id(node) not in self._children:
+            # Merged entries were put in front of the mapping's own, and the last one wins, as in the data.
+            self._children[id(node)] = {
+                key.value: (key.start_mark.line + 1, value)
+                for key, value in node.value
+                if isinstance(key, yaml.ScalarNode)
+            }
+        return self._children[id(node)].get(step)
+
+
+def load_file(path: FilePath, *, expected: str, max_bytes: int = MAX_CHARACTERS) -> Source:
+    """The document in a file; `expected` names it, such as "an experiment". Raises UsageError as `load` does, and for
+    anything but a regular file in UTF-8 of at most `max_bytes`.
+    """
+    return load(read_text_file(path, max_bytes=max_bytes, expected=expected), name=str(path))
 
 
 def load(text: str, *, name: str) -> Source:
     """The document in `text`. Raises UsageError, with `name` and line, unless it is one document of plain values."""
     if len(text) > MAX_CHARACTERS:
-        raise UsageError(f"{name}: {len(text):,} characters, expected at most {MAX_CHARACTERS:,}")
+        line = text.count("\n", 0, MAX_CHARACTERS) + 1
+        found = f"more than {MAX_CHARACTERS:,} characters down to this line"
+        raise _refused(name, line, found, f"at most {MAX_CHARACTERS:,} in a document")
     if text.lstrip().startswith("{"):
         text = _without_leading_tabs(text)
     _refuse_crowd(text, name)
+    loader: _Loader | None = None
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
             return Source(name=name, data=None, _root=None)
-        refuse(_problems(root, name))
-        data = loader.construct_document(root)
+        refusals = Refusals(name)
+        check_plain(root, refusals)
+        refusals.raise_any()
+        return Source(name=name, data=loader.construct_document(root), _root=root)
     except yaml.MarkedYAMLError as error:
-        raise UsageError(_describe(error, name)) from error
+        raise _not_well_formed(error, name) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise UsageError(f"{name}:{line}: a character that YAML does not allow, expected printable text") from error
-    except RecursionError as error:
-        raise UsageError(f"{name}:1: nested too deeply, expected a document of some dozens of levels") from error
-    except ValueError as error:
-        raise UsageError(f"{name}:1: a value does not fit its tag: {error}, expected values without tags") from error
-    return Source(name=name, data=data, _root=root)
-
-
-def refuse(refusals: Iterable[str]) -> None:
-    """Raises one UsageError with all `refusals`, a line each; returns when there are none."""
-    lines = list(dict.fromkeys(refusals))
-    if lines:
-        raise UsageError("\n".join(lines))
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """What to expect in place of the unknown `word`: the nearest of `known` if one is near, else all of them."""
-    names = sorted({name for name in known if name})
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    if close:
-        return f"{close[0]} (did you mean that?)"
-    return f"one of {', '.join(names)}" if names else "nothing here"
-
-
-def shown(value: object) -> str:
-    """`value` as a document has it, cut to a length that fits a line."""
-    if value is None or isinstance(value, bool):
-        return {True: "true", False: "false", None: "null"}[value]
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        raise _refused(name, line, "a character that YAML does not allow", "printable text") from error
+    except (ValueError, OverflowError) as error:
+        # The scanner computes characters from escapes, and versions from directives, without a check of its own.
+        line = loader.line + 1 if loader is not None else 1
+        raise _refused(name, line, f"not well-formed YAML: {error}", "characters and numbers that exist") from error
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader with JSON's idea of a number and without dates."""
+    """The safe loader with JSON's idea of a number, without dates, and with limits on depth and number of values."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+        self._values = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """One node with all below it. Raises a MarkedYAMLError where the document goes beyond a limit."""
+        self._depth += 1
+        self._values += 1
+        if self._depth > MAX_DEPTH:
+            self._refuse(f"more than {MAX_DEPTH} lists and mappings inside one another")
+        if self._values > 2 * MAX_VALUES:  # keys are nodes as well
+            self._refuse(f"more than {MAX_VALUES:,} values down to this line")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def _refuse(self, what: str) -> None:
+        raise yaml.composer.ComposerError(None, None, what, self.peek_event().start_mark)  # type: ignore[no-untyped-call]
 
 
 def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    replaced = {f"tag:yaml.org,2002:{kind}" for kind in ("timestamp", "int", "float")}
     kept = {
-        first: [(tag, form) for tag, form in forms if tag not in replaced]
+        first: [(tag, form) for tag, form in forms if tag not in _NOT_RESOLVED]
         for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     return {first: forms for first, forms in kept.items() if forms}
 
 
-_INT = re.compile(r"[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$")
-_FLOAT = re.compile(
-    r"""[-+]?( [0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)? | [0-9]+[eE][-+]?[0-9]+ | \.[0-9][0-9_]*([eE][-+]?[0-9]+)?
-        | \.(inf|Inf|INF) )$ | \.(nan|NaN|NAN)$""",
-    re.VERBOSE,
-)
 _Loader.yaml_implicit_resolvers = _resolvers()
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", INT, list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+0123456789."))
 
 
 def _without_leading_tabs(text: str) -> str:
@@ -151,15 +163,15 @@ def _refuse_crowd(text: str, name: str) -> None:
     """Raises UsageError at the first value that is too many, aliases not expanded.
 
     A tree of values takes 30 microseconds for each, libyaml's events take one: so a text that may have too many is
-    counted through first. What else is wrong with it is left to the parser that makes the tree.
+    counted through first. Other errors in it are left to the parser that makes the tree.
     """
     if len(text) <= MAX_VALUES:
         return
-    with contextlib.suppress(yaml.YAMLError, UnicodeError):
+    with contextlib.suppress(yaml.YAMLError, ValueError):
         for count, line in enumerate(_value_lines(text), start=1):
             if count > MAX_VALUES:
                 found = f"more than {MAX_VALUES:,} values down to this line"
-                raise UsageError(f"{name}:{line}: {found}, expected at most {MAX_VALUES:,} in a document")
+                raise _refused(name, line, found, f"at most {MAX_VALUES:,} in a document")
 
 
 def _value_lines(text: str) -> Iterator[int]:
@@ -174,82 +186,20 @@ def _value_lines(text: str) -> Iterator[int]:
             is_value.append(repeat(True))
         elif isinstance(event, yaml.CollectionEndEvent):
             is_value.pop()
+        if len(is_value) > MAX_DEPTH + 1:
+            return  # the parser that makes the tree refuses it there
 
 
-def _child(node: yaml.Node | None, step: str | int) -> tuple[int, yaml.Node] | None:
-    if isinstance(node, yaml.MappingNode):
-        # Merged entries were put in front of the mapping's own, and the last one wins, as in the data.
-        for key, value in reversed(node.value):
-            if key.value == step:
-                return key.start_mark.line + 1, value
-    elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and 0 <= step < len(node.value):
-        item = node.value[step]
-        return item.start_mark.line + 1, item
-    return None
-
-
-def _problems(root: yaml.Node, name: str) -> list[str]:
-    """Duplicate keys, keys that are no text, tags, loops and alias bombs, in the order of the document."""
-    walk = _Walk(name)
-    if walk.size(root) > MAX_VALUES:
-        what = f"more than {MAX_VALUES:,} values when its aliases are expanded"
-        walk.refuse(root, what, f"at most {MAX_VALUES:,} in a document")
-    return walk.found
-
-
-class _Walk:
-    """One look at every node of a document, however often aliases name it."""
-
-    def __init__(self, name: str) -> None:
-        self.found: list[str] = []
-        self._name = name
-        self._sizes: dict[int, int] = {}
-        self._open: set[int] = set()
-
-    def refuse(self, node: yaml.Node, what: str, expected: str) -> None:
-        self.found.append(f"{self._name}:{node.start_mark.line + 1}: {what}, expected {expected}")
-
-    def size(self, node: yaml.Node) -> int:
-        """How many values `node` stands for, itself included."""
-        if id(node) in self._open:
-            self.refuse(node, "a value that contains itself through an alias", "a finite document")
-            return 1
-        if id(node) not in self._sizes:
-            self._open.add(id(node))
-            self._sizes[id(node)] = 1 + self._size_inside(node)
-            self._open.discard(id(node))
-        return self._sizes[id(node)]
-
-    def _size_inside(self, node: yaml.Node) -> int:
-        if node.tag not in _PLAIN_TAGS:
-            expected = "a plain value (text, number, true, false, null, list or mapping)"
-            self.refuse(node, f"the tag {node.tag!r}", expected)
-            return 0
-        if isinstance(node, yaml.SequenceNode):
-            return sum(self.size(item) for item in node.value)
-        if isinstance(node, yaml.MappingNode):
-            self._check_keys(node)
-            return sum(self.size(value) for _, value in node.value)
-        return 0
-
-    def _check_keys(self, node: yaml.MappingNode) -> None:
-        first_lines: dict[str, int] = {}
-        for key, _ in node.value:
-            if key.tag == _MERGE_TAG:
-                continue
-            if key.tag != "tag:yaml.org,2002:str":
-                shown = key.value if isinstance(key, yaml.ScalarNode) else "a list or mapping"
-                self.refuse(key, f"the key {shown} is not text", "text; put it in quotes if it means that word")
-            elif key.value in first_lines:
-                first = first_lines[key.value]
-                self.refuse(key, f"the key {key.value!r} stands here again, first on line {first}", "each key once")
-            else:
-                first_lines[key.value] = key.start_mark.line + 1
-
-
-def _describe(error: yaml.MarkedYAMLError, name: str) -> str:
+def _not_well_formed(error: yaml.MarkedYAMLError, name: str) -> UsageError:
     mark = error.problem_mark or error.context_mark
     line = mark.line + 1 if mark is not None else 1
     parts = [part for part in (error.context, error.problem) if part]
     column = f" (column {mark.column + 1})" if mark is not None else ""
-    return f"{name}:{line}: not well-formed YAML: {'; '.join(parts)}{column}, expected one document, indented by spaces"
+    what = f"not well-formed YAML: {'; '.join(parts)}{column}"
+    return _refused(name, line, what, "one document, indented by spaces")
+
+
+def _refused(name: str, line: int, what: str, expected: str) -> UsageError:
+    refusals = Refusals(name)
+    refusals.add(line, what, expected)
+    return UsageError("\n".join(refusals.lines()))

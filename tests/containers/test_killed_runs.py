@@ -50,7 +50,7 @@ STEP = """
 """
 FAULTS = {
     "vm hung by its engine": "fault: vm.hang, target: web-vm",
-    "vm hung by a signal": "fault: vm.hang, target: web-vm, arguments: {how: sigstop}",
+    "vm hung by a signal": "fault: vm.hang, target: web-vm, how: sigstop",
     "vm stopped": "fault: vm.stop, target: web-vm",
     "node without power": "fault: node.power-off, target: node2",
     "node hung": "fault: node.hang, target: node2",

@@ -27,7 +27,7 @@ from harness.model.topology import Topology
 from harness.rig.duration import parse_duration_us
 from harness.rig.section import Section
 from harness.rig.topology_document import read_topology
-from harness.rig.yaml_source import load, nearest, refuse
+from harness.rig.yaml_source import Refusals, load, nearest
 from harness.simulation.composition import Composition
 from harness.simulation.engine_troubles import StartTrouble
 from harness.simulation.world import TraceLine, World
@@ -71,12 +71,12 @@ class Told:
 def read_scenario(path: Path) -> Scenario:
     """Raises UsageError with every refusal."""
     source = load(path.read_text(encoding="utf-8"), name=str(path))
-    refusals: list[str] = []
+    refusals = Refusals(str(path))
     section = Section(source.data, source=source, path=(), refusals=refusals, what="a scenario")
     for key in ("title", "rig", "steps", "end", "expect"):
         section.demand(key, f"{key}: as the module says", given=False)
     section.known("rig")
-    refuse(refusals)
+    refusals.raise_any()
     topology = read_topology(source, path=("rig",), rig="scenario")
     end_us = section.duration_us("end", 0, low=0, high=24 * HOUR_US)
     steps = tuple(_step(entry, end_us) for entry in section.sections("steps", what="a step"))
@@ -89,7 +89,7 @@ def read_scenario(path: Path) -> Scenario:
         expect=tuple(_expectation(entry) for entry in section.sections("expect", what="an expectation")),
     )
     section.finish()
-    refuse(refusals)
+    refusals.raise_any()
     return scenario
 
 

@@ -167,7 +167,7 @@ class ScriptedArena:
         """The faults that a repair would find open."""
         return read_open("\n".join(self.ledger_lines))
 
-    def guard_lost(self) -> str:
+    async def guard_lost(self) -> str:
         return self.script.guard_lost
 
     async def up(self, topology: Topology, *, say: Callable[[str], None]) -> None:

@@ -1,12 +1,14 @@
 """The journal: lines as things happen, a whole document or the old one at the end."""
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chaos.experiment import read_experiment
-from chaos.history import CleanUp, History, Stall
+from chaos.history import CleanUp, History, Stall, StepEnded, to_plain
 from chaos.journal import Journal
 from chaos.journal_document import about_experiment
 from harness.errors import HarnessError
@@ -95,3 +97,40 @@ def test_from_where_a_run_was_started_leaves_no_trace_in_its_journal(typed: str)
 
     assert told[0]["file"] == "crash.yaml"
     assert told[0] == told[1]
+
+
+def test_numbers_that_json_lacks_become_text(tmp_path: Path) -> None:
+    journal, history = Journal(tmp_path), History()
+    journal.follow(history)
+
+    history.append(StepEnded(at_ns=2, began_ns=1, phase="method", name="p", outcome="succeeded", output=math.nan))
+    journal.assemble({"experiment": {"contributions": {"a": math.inf}}, "history": [to_plain({"b": -math.inf})]})
+
+    (line,) = journal.lines_path.read_text().splitlines()
+    assert strict(line)["output"] == "nan"
+    document = strict(journal.path.read_text())
+    assert document == {"experiment": {"contributions": {"a": "inf"}}, "history": [{"b": "-inf"}]}
+    journal.close()
+
+
+def strict(text: str) -> Any:
+    """The JSON in `text`; Python's own names for numbers that JSON lacks are refused."""
+
+    def refuse(word: str) -> float:
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_journal_has_the_names_of_an_environment_without_values() -> None:
+    text = (
+        "title: a crash\nmethod: []\nrig:\n  nodes: 1\n  groups:\n    - name: db\n      resources:\n"
+        "        - {name: vm, type: virtual-machine, environment: {TOKEN: sesame, SIZE: 3}}\n"
+    )
+
+    told = about_experiment(read_experiment(text, name="crash.yaml"))
+
+    assert "sesame" not in json.dumps(told)
+    assert told["experiment"]["rig"]["groups"][0]["resources"][0]["environment"] == {"TOKEN": "***", "SIZE": "***"}
+    (machine,) = told["topology"]["groups"][0]["resources"]
+    assert json.loads(machine["properties"]["environment"]) == {"TOKEN": "***", "SIZE": "***"}
