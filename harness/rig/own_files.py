@@ -8,6 +8,7 @@ that the user names in `chaos.named_file`.
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,21 +18,27 @@ from harness.model.name import is_name
 from harness.rig.ownership import check_rig_name
 
 __all__ = [
+    "LOCK",
     "STATE",
+    "WHEELS",
     "discard_directory",
     "make_directory",
     "open_lock",
     "remove_rendered",
+    "remove_state",
     "rendered_rigs",
     "write_rendered",
 ]
 
 STATE = ".blackstart"
 RIGS = "rigs"
+WHEELS = "wheels"
+LOCK = "images.lock"
 RENDERED = "compose.yaml"
 RENDERED_MARK = b"# A rig of Blackstart, rendered by "
 """The beginning of every file that `compose.render` makes."""
 
+_WHEELS_OF = re.compile(r"[0-9a-f]{16}|partial-\w+")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -91,6 +98,38 @@ def make_directory(root: Path, *names: str) -> Path:
             return place
     except OSError as error:
         raise _unusable(place, error) from error
+
+
+def remove_state(root: Path) -> list[str]:
+    """Removes what this project keeps in the state folder, and the folder if it is empty then; the answer is what is
+    left there, which this project did not write.
+    """
+    for rig in rendered_rigs(root):
+        remove_rendered(root, rig)
+    with contextlib.suppress(OSError), _opened(root, STATE, make=False) as state:
+        with contextlib.suppress(OSError), _opened(state, WHEELS, make=False) as wheels:
+            for entry in os.listdir(wheels):
+                if _WHEELS_OF.fullmatch(entry):
+                    _remove_wheels(wheels, entry)
+        for directory in (WHEELS, RIGS):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory, dir_fd=state)
+        with contextlib.suppress(OSError):
+            if stat.S_ISREG(os.stat(LOCK, dir_fd=state, follow_symlinks=False).st_mode):
+                os.unlink(LOCK, dir_fd=state)
+    with contextlib.suppress(OSError):
+        os.rmdir(root / STATE)
+    place = root / STATE
+    return sorted(path.relative_to(root).as_posix() for path in place.rglob("*")) if place.is_dir() else []
+
+
+def _remove_wheels(wheels: int, name: str) -> None:
+    with contextlib.suppress(OSError), _opened(wheels, name, make=False) as directory:
+        for entry in os.listdir(directory):
+            if entry.endswith(".whl"):
+                os.unlink(entry, dir_fd=directory)
+    with contextlib.suppress(OSError):
+        os.rmdir(name, dir_fd=wheels)
 
 
 @contextlib.contextmanager
