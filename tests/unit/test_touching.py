@@ -1,7 +1,7 @@
 """Each call that removes, kills, stops or writes is in a module that proves ownership, or in a list with reasons.
 
-A new one fails here: it goes through `harness.rig.ownership` (objects of the engine), `harness.rig.own_files` (the state
-folder), `chaos.named_file` (files that the user names) or a run's folder, or it gets a reason.
+A new one fails here: it goes through `harness.rig.ownership` (objects of the engine), `harness.rig.own_files` (the
+state folder), `chaos.named_file` (files that the user names) or a run's folder, or it gets a reason.
 """
 
 import ast
