@@ -22,7 +22,12 @@ print(json.dumps(files))
 
 def test_reaper_needs_no_package_that_its_image_lacks(tmp_path: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(packed_sources())) as archive:
-        archive.extractall(tmp_path, filter="data")
+        for member in archive:
+            file = archive.extractfile(member)
+            path = tmp_path / member.name
+            (path.parent if file else path).mkdir(parents=True, exist_ok=True)
+            if file is not None:
+                path.write_bytes(file.read())
     code = tmp_path / Path(CODE).relative_to(UNPACKED_IN)
 
     told = subprocess.run(
