@@ -68,7 +68,7 @@ from harness.rig.creation import refuse_other
 from harness.rig.engine import connect, engine_call
 from harness.rig.images import ensure_images, find_project_root
 from harness.rig.rig import Rig
-from harness.rig.teardown import left_behind, remove_rig, rig_names
+from harness.rig.teardown import remove_rig, rig_names, still_there
 
 __all__ = ["DockerArena", "DockerStage", "log_line"]
 
@@ -232,7 +232,7 @@ class DockerArena:
 
     async def left_behind(self) -> list[str]:
         """The objects of the rig, as the engine lists them now."""
-        return await self._in_thread(lambda: left_behind(self._client, self._name))
+        return await self._in_thread(lambda: still_there(self._client, self._name))
 
     async def keep_ledger_line(self, line: str) -> None:
         """In the reaper, which has it on its disk before it answers."""
@@ -406,8 +406,8 @@ class DockerArena:
         try:
             remove_rig(self._client, self._name, say=lambda _: None, spare_lock=True)
         except CleanupError as error:
-            return left_behind(self._client, self._name) or [str(error)]
-        return left_behind(self._client, self._name)
+            return still_there(self._client, self._name) or [str(error)]
+        return still_there(self._client, self._name)
 
     def _crash(self, effect: CrashMachine) -> int:
         source = Path(chaos.crash_probe.__file__).read_text(encoding="utf-8")

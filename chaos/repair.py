@@ -27,7 +27,8 @@ from chaos.targets import TargetKind
 from harness.errors import CleanupError, EngineError, HarnessError, NoSuchContainer, UsageError
 from harness.live.runtime import AsyncioRuntime
 from harness.model import labels
-from harness.rig.engine import connect, engine_call
+from harness.rig.engine import connect
+from harness.rig.ownership import owner_of, stop_container
 from harness.rig.rig_lock import holder_of, look_at_lock, release_rig
 from harness.rig.teardown import remove_rig, rig_names
 
@@ -195,8 +196,9 @@ def _stop_reaper(client: docker.DockerClient, lock: dict[str, Any]) -> None:
     """
     if not lock["State"]["Running"]:
         return
-    with contextlib.suppress(NoSuchContainer), engine_call("stop the reaper"):
-        client.api.stop(lock["Id"], timeout=1)
+    rig = owner_of(lock["Config"]["Labels"])
+    with contextlib.suppress(NoSuchContainer):
+        stop_container(client, str(lock["Id"]), rig=rig, grace_s=1, roles=(labels.Role.REAPER,))
 
 
 async def _traces(arena: DockerArena, rig: str) -> tuple[list[OpenFault], list[str]]:

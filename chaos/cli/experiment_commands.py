@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from chaos.cli.rig_commands import as_json
+from chaos.cli.rig_commands import as_json, valid_rig
 from chaos.cli.signals import reports_written
 from chaos.printing import echo, echo_verbatim
 
@@ -66,8 +66,8 @@ def _report_files(html: Path | None, junit: Path | None, markdown: Path | None, 
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True)
 @click.option("--journal", type=click.Path(dir_okay=False, path_type=Path), help="A further place for journal.json.")
-@click.option("--name", "rig", help="The name of the rig that is made.")
-@click.option("--on-rig", help="Run on a rig that stands already, and leave it standing.")
+@click.option("--name", "rig", callback=valid_rig, help="The name of the rig that is made.")
+@click.option("--on-rig", callback=valid_rig, help="Run on a rig that stands already, and leave it standing.")
 @click.option("--keep-rig", is_flag=True, help="Leave the rig standing afterwards.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides where a target leaves a choice.")
 @click.option("--dry", is_flag=True, help="Read the files, say what would be done, do nothing.")

@@ -4,6 +4,8 @@ import contextlib
 
 import click
 
+from chaos.cli.rig_commands import valid_rig
+
 __all__ = ["repair"]
 
 
@@ -12,7 +14,7 @@ __all__ = ["repair"]
     "  blackstart repair --name my-rig\n"
     "  blackstart repair --name my-rig --keep-rig     heal its faults, leave it standing"
 )
-@click.option("--name", help="The rig's name.  [default: every rig on this engine]")
+@click.option("--name", callback=valid_rig, help="The rig's name.  [default: every rig on this engine]")
 @click.option("--keep-rig", is_flag=True, help="Leave the rig standing, although its run was to remove it.")
 @click.option("--force", is_flag=True, help="Disregard that the run may still be alive. Needs --name.")
 def repair(name: str | None, keep_rig: bool, force: bool) -> int:

@@ -16,13 +16,26 @@ if TYPE_CHECKING:
 
     from harness.model.topology import Topology
 
-__all__ = ["as_json", "compose", "doctor", "down", "images", "rig_name", "status", "up"]
+__all__ = ["as_json", "compose", "doctor", "down", "images", "rig_name", "status", "up", "valid_rig"]
 
 Say: TypeAlias = "Callable[[str], None]"
 
 DEFAULT_RIG = "blackstart"
 
-rig_name = click.option("--name", "name", default=DEFAULT_RIG, show_default=True, help="The rig's name.")
+
+
+def valid_rig(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """The callback of every option that names a rig. Raises click.BadParameter for a name that no rig can have."""
+    from harness.model.name import NAME_FORM, is_name
+
+    if value is not None and not is_name(value):
+        raise click.BadParameter(f"{value!r} is no rig's name, expected {NAME_FORM}")
+    return value
+
+
+rig_name = click.option(
+    "--name", "name", callback=valid_rig, default=DEFAULT_RIG, show_default=True, help="The rig's name."
+)
 as_json = click.option("--json", "json_wanted", is_flag=True, help="Print JSON for scripts.")
 _nodes = click.option("--nodes", type=int, help="This many nodes, with six machines.  [default: 3]")
 _witness = click.option("--witness", is_flag=True, help="A witness as well: one more vote, without a node.")
@@ -96,7 +109,7 @@ def doctor(json_wanted: bool) -> int:
 @_nodes
 @_witness
 @_topology
-@click.option("--name", "name", help=f"The rig's name.  [default: the file's, else {DEFAULT_RIG}]")
+@click.option("--name", "name", callback=valid_rig, help=f"The rig's name.  [default: the file's, else {DEFAULT_RIG}]")
 @click.option("--timeout", "limit_s", type=click.FloatRange(min=1), default=120.0, show_default=True, help="Seconds.")
 def up(nodes: int | None, witness: bool, topology_file: Path | None, name: str | None, limit_s: float) -> None:
     """Make a rig and wait until every node is Up and every group Online.
@@ -196,17 +209,26 @@ def status(name: str, json_wanted: bool) -> None:
 @rig_name
 @click.option("--all", "every", is_flag=True, help="Every rig on this engine.")
 def down(name: str, every: bool) -> None:
-    """Remove a rig: everything that carries its label, and nothing else. Twice is harmless."""
+    """Remove a rig: every object that belongs to it, and nothing else. Twice is harmless.
+
+    An object belongs to a rig by its labels: the rig's name and a known role. What only looks so is named and left.
+    """
     from chaos.cli.output import Progress
     from harness.errors import CleanupError, EngineError
     from harness.rig.engine import connect
-    from harness.rig.teardown import remove_rig, rig_names
+    from harness.rig.teardown import find_rigs, remove_rig
 
     say = Progress()
     left = []
     announcement = "the rig that is being removed is removed to its end, and no other is begun"
     with contextlib.closing(connect()) as client, held(announcement) as section:
-        for rig in rig_names(client, with_locks=True) if every else [name]:
+        names: tuple[str, ...] = (name,)
+        if every:
+            found = find_rigs(client, with_locks=True)
+            names = found.names
+            for stranger in found.strangers:
+                say(f"left alone: {stranger}")
+        for rig in names:
             if section.number is not None:
                 left.append(f"rig {rig} was not removed: `blackstart down --name {rig}` removes it")
                 continue
@@ -270,7 +292,7 @@ def list_images(json_wanted: bool) -> None:
 @_nodes
 @_witness
 @_topology
-@click.option("--name", "name", help=f"The rig's name.  [default: the file's, else {DEFAULT_RIG}]")
+@click.option("--name", "name", callback=valid_rig, help=f"The rig's name.  [default: the file's, else {DEFAULT_RIG}]")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of standard output.")
 def compose(
     nodes: int | None, witness: bool, topology_file: Path | None, name: str | None, output: Path | None

@@ -7,6 +7,7 @@ rig can be found, compared and formed without any file on this side.
 
 import json
 import posixpath
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -22,13 +23,20 @@ __all__ = [
     "HYPERVISOR_IMAGE",
     "NODE_CAPABILITIES",
     "PROXY_SOCKET",
+    "PROXY_SUFFIX",
     "TOPOLOGY_LABEL",
     "VOTER_PORT",
+    "ObjectNames",
+    "carrier_container",
+    "client_container",
     "csv_volume",
     "engine_proxy_container",
+    "formed_volume",
+    "hold_volume",
     "keeper_container",
     "network_name",
     "node_container",
+    "object_names",
     "render",
     "secrets_volume",
     "topology_from_label",
@@ -44,6 +52,8 @@ API_PUBLISHED = f"127.0.0.1::{API_PORT}"
 ENGINE_SOCKET = "/var/run/docker.sock"
 PROXY_SOCKET = "/run/engine/docker.sock"
 """Where a node finds the engine when there is a proxy in between: on a volume that both have."""
+PROXY_SUFFIX = "-engine"
+"""No node is called like another one with this behind it."""
 KEEPER_SERVICE = "kept_disks"
 """No node has this name: names have no underscores."""
 VOTER_UID = 901
@@ -81,7 +91,17 @@ def node_container(rig: str, node: str) -> str:
 
 def engine_proxy_container(rig: str, node: str) -> str:
     """The name of the container through which a node reaches the engine, where there is one."""
-    return f"{rig}-{node}-engine"
+    return f"{rig}-{node}{PROXY_SUFFIX}"
+
+
+def client_container(rig: str) -> str:
+    """The name of the container that measures from outside."""
+    return f"{rig}-client"
+
+
+def carrier_container(rig: str) -> str:
+    """The name of the container that carries the secrets into their volume; it is never started."""
+    return f"{rig}_secrets_carrier"
 
 
 def keeper_container(rig: str) -> str:
@@ -114,8 +134,51 @@ def voter_volume(rig: str, node: str) -> str:
     return f"{rig}_voter-{node}"
 
 
+def hold_volume(rig: str, node: str) -> str:
+    """The name of the volume that says that the power of a node is held off."""
+    return f"{rig}_hold_{node}"
+
+
+def formed_volume(rig: str) -> str:
+    """The name of the volume that says that the cluster of the rig was formed."""
+    return f"{rig}_formed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectNames:
+    """The names that a rig's objects have or will have in the engine."""
+
+    containers: frozenset[str]
+    volumes: frozenset[str]
+    networks: frozenset[str]
+
+
+def object_names(topology: Topology) -> ObjectNames:
+    """The names of everything that is made for a rig, but its lock and its machines."""
+    rig = topology.rig
+    document = _document(topology, image="", socket="")
+    containers = [service["container_name"] for service in document["services"].values()]
+    volumes = [volume["name"] for volume in document["volumes"].values()]
+    holds = [hold_volume(rig, node.name) for node in topology.nodes]
+    return ObjectNames(
+        containers=frozenset([*containers, client_container(rig), carrier_container(rig)]),
+        volumes=frozenset([*volumes, *holds, formed_volume(rig)]),
+        networks=frozenset([network_name(rig)]),
+    )
+
+
 def render(topology: Topology, *, image: str = HYPERVISOR_IMAGE, socket: str = ENGINE_SOCKET) -> str:
     """The Compose file of `topology`. `socket` is the path of the engine's socket on the engine's machine."""
+    document = _document(topology, image=image, socket=socket)
+    return _HEADER + yaml.safe_dump(document, sort_keys=False, default_flow_style=False, width=1_000_000)
+
+
+def topology_from_label(label: str) -> Topology:
+    """The topology that `render` put into a label. Raises ValueError for that of another version."""
+    return from_plain(Topology, json.loads(label))
+
+
+def _document(topology: Topology, *, image: str, socket: str) -> dict[str, Any]:
     rig = topology.rig
     volumes = {
         "csv": _volume(rig, csv_volume(rig), **{TOPOLOGY_LABEL: _topology_label(topology)}),
@@ -136,12 +199,12 @@ def render(topology: Topology, *, image: str = HYPERVISOR_IMAGE, socket: str = E
     for node in topology.nodes:
         if topology.settings.engine_proxy:
             volumes[f"engine-{node.name}"] = _volume(rig, f"{rig}_engine-{node.name}", **{labels.NODE: node.name})
-            services[f"{node.name}-engine"] = _engine_proxy(topology, node, image=image, socket=socket)
+            services[f"{node.name}{PROXY_SUFFIX}"] = _engine_proxy(topology, node, image=image, socket=socket)
         services[node.name] = _service(topology, node, image=image, socket=socket)
     if topology.witness is not None:
         volumes["witness-secrets"] = _volume(rig, witness_secrets_volume(rig))
         services[topology.witness.name] = _witness(topology, topology.witness, image=image)
-    document = {
+    return {
         "services": services,
         "networks": {
             "rig": {
@@ -153,12 +216,6 @@ def render(topology: Topology, *, image: str = HYPERVISOR_IMAGE, socket: str = E
         },
         "volumes": volumes,
     }
-    return _HEADER + yaml.safe_dump(document, sort_keys=False, default_flow_style=False, width=1_000_000)
-
-
-def topology_from_label(label: str) -> Topology:
-    """The topology that `render` put into a label. Raises ValueError for that of another version."""
-    return from_plain(Topology, json.loads(label))
 
 
 def _topology_label(topology: Topology) -> str:

@@ -14,11 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.rig.build_context import find_project_root
 
-__all__ = ["ComposeFailed", "ComposeTool", "find_compose_tool", "rendered_file", "require_compose_tool"]
-
-RIGS_DIRECTORY = Path(".blackstart") / "rigs"
+__all__ = ["ComposeFailed", "ComposeTool", "find_compose_tool", "require_compose_tool"]
 
 ASKING_LIMIT_S = 30
 RUN_LIMIT_S = 180
@@ -93,11 +90,6 @@ def find_compose_tool() -> ComposeTool | None:
     if _version(plugin):
         return ComposeTool(command=plugin)
     return ComposeTool(command=("docker-compose",)) if shutil.which("docker-compose") else None
-
-
-def rendered_file(rig: str) -> Path:
-    """Where the rendered file of a rig made from this checkout is, for the tool and for a curious person."""
-    return find_project_root() / RIGS_DIRECTORY / rig / "compose.yaml"
 
 
 def require_compose_tool() -> ComposeTool:

@@ -25,6 +25,7 @@ from harness.rig.compose import HYPERVISOR_IMAGE, NODE_CAPABILITIES, VOTER_PORT
 from harness.rig.compose_tool import find_compose_tool
 from harness.rig.engine import connect, engine_call
 from harness.rig.images import ImageState, find_project_root, image_status
+from harness.rig.ownership import remove_container, remove_volume
 from harness.rig.teardown import rig_names
 
 __all__ = ["DISKS_IN_MEMORY", "FREEZING", "PACKET_FILTER", "Check", "Health", "Report", "examine"]
@@ -280,8 +281,7 @@ def _try_in_node(client: docker.DockerClient) -> set[str]:
         except EngineError:
             return _run_trial(client, {})  # perhaps it was the volume
     finally:
-        with engine_call("remove the trial's volume"):
-            volume.remove(force=True)
+        remove_volume(client, str(volume.name), rig=DOCTOR_RIG)
 
 
 def _run_trial(client: docker.DockerClient, volumes: dict[str, dict[str, str]]) -> set[str]:
@@ -311,8 +311,7 @@ def _run_trial(client: docker.DockerClient, volumes: dict[str, dict[str, str]]) 
                 done = set(container.logs(stdout=True, stderr=False).decode(errors="replace").split())
         return done | _frozen(container)
     finally:
-        with engine_call("remove the trial's container"):
-            container.remove(force=True)
+        remove_container(client, str(container.id), rig=DOCTOR_RIG)
 
 
 def _frozen(container: Container) -> set[str]:

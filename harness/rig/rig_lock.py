@@ -22,6 +22,7 @@ import docker.errors
 from harness.errors import EngineError, NoSuchContainer, UsageError
 from harness.model import labels
 from harness.rig.engine import engine_call
+from harness.rig.ownership import check_rig_name, owner_of, remove_container
 
 __all__ = ["GUARDS", "Holder", "RigHeld", "claim_rig", "holder_of", "lock_name", "look_at_lock", "release_rig"]
 
@@ -77,7 +78,8 @@ class RigHeld(UsageError):
 
 
 def lock_name(rig: str) -> str:
-    """The name of the container that is the rig's lock."""
+    """The name of the container that is the rig's lock. Raises UsageError for an invalid rig name."""
+    check_rig_name(rig)
     return f"{rig}-lock"
 
 
@@ -149,7 +151,9 @@ def release_rig(client: docker.DockerClient, lock: str) -> None:
     """Gives a lock back that `claim_rig` returned. Raises EngineError."""
     try:
         with engine_call("give a rig's lock back"):
-            client.api.remove_container(lock, force=True, v=True)
+            found = client.api.inspect_container(lock)
+        rig = owner_of(found["Config"]["Labels"])
+        remove_container(client, str(found["Id"]), rig=rig, roles=GUARDS)
     except NoSuchContainer:
         return
 

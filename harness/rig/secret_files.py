@@ -15,8 +15,9 @@ from collections.abc import Iterable, Mapping
 import docker
 
 from harness.model import labels
-from harness.rig.compose import secrets_volume, witness_secrets_volume
+from harness.rig.compose import carrier_container, secrets_volume, witness_secrets_volume
 from harness.rig.engine import engine_call
+from harness.rig.ownership import remove_container
 
 __all__ = ["DIRECTORY", "TOKEN_FILE", "access_list", "fill_secrets"]
 
@@ -66,6 +67,7 @@ def fill_secrets(
     with engine_call("create a container that carries the secrets into their volume"):
         carrier = client.containers.create(
             image,
+            name=carrier_container(rig),
             labels={labels.RIG: rig, labels.ROLE: str(labels.Role.CLIENT)},
             network_mode="none",
             volumes=volumes,
@@ -75,8 +77,7 @@ def fill_secrets(
             with engine_call(f"put the secrets into {secrets_volume(rig)}"):
                 carrier.put_archive(directory, archive)
     finally:
-        with engine_call("remove the container that carried the secrets"):
-            carrier.remove(force=True)
+        remove_container(client, str(carrier.id), rig=rig, roles=(labels.Role.CLIENT,))
 
 
 def _archive(files: Mapping[str, tuple[str, int]]) -> bytes:
