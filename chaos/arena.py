@@ -234,6 +234,19 @@ class Arena(Protocol):
         """
         ...
 
+    async def keep_ledger_line(self, line: str) -> None:
+        """Make a line of the ledger durable where it outlives the runner.
+
+        Raises HarnessError when it is not certain that it is durable.
+        """
+        ...
+
+    async def guard_lost(self) -> str:
+        """A sentence when nothing would undo the faults of this run if its runner died, or has undone them already;
+        empty while the run is guarded, and in a world that ends with its runner.
+        """
+        ...
+
     async def cluster(self) -> ClusterSeen:
         """The cluster as one of its nodes tells it now."""
         ...

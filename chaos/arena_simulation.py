@@ -217,6 +217,13 @@ class SimulatedArena:
         self._client = SimulatedClient(world, sink=self._take)
         self._client.start()
 
+    async def keep_ledger_line(self, line: str) -> None:
+        """Nothing: a simulated world ends with its runner, and its faults with it. The journal has every fault."""
+
+    async def guard_lost(self) -> str:
+        """Empty: there is nothing to guard."""
+        return ""
+
     async def cluster(self) -> ClusterSeen:
         """Asks every node that answers."""
         await self._runtime.sleep(CALL_US)

@@ -15,7 +15,7 @@ import docker
 
 from chaos.guest_journal import read_guest_journal
 from chaos.history import EngineEvent, GuestJournal, to_plain
-from chaos.report.shown_text import shown
+from chaos.shown_text import shown
 from harness.errors import BlackstartError, EngineError, HarnessError, NoSuchContainer
 from harness.model import labels
 from harness.rig.container_file import read_file

@@ -124,7 +124,7 @@ def _masked(environment: Any) -> Any:
 
 
 def _status(code: ExitCode) -> str:
-    if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
+    if code in (ExitCode.HUNG_UP, ExitCode.INTERRUPTED, ExitCode.QUIT, ExitCode.TERMINATED):
         return "interrupted"
     if code is ExitCode.HARNESS:
         return "aborted"

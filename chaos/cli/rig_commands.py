@@ -2,14 +2,23 @@
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
+from chaos.cli.signals import Section, Signalled, held
+from chaos.printing import echo, echo_verbatim
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import docker
+
     from harness.model.topology import Topology
 
 __all__ = ["as_json", "compose", "doctor", "down", "images", "rig_name", "status", "up"]
+
+Say: TypeAlias = "Callable[[str], None]"
 
 DEFAULT_RIG = "blackstart"
 
@@ -55,7 +64,7 @@ def doctor(json_wanted: bool) -> int:
         [(check.name, coloured(check.health), _escaped(check.saw), _escaped(check.advice)) for check in report.checks],
         empty="",
     )
-    click.echo()
+    echo()
     print_table(
         ("fault", "", "arenas", "what it does", "why not"),
         [
@@ -70,7 +79,7 @@ def doctor(json_wanted: bool) -> int:
         ],
         empty="",
     )
-    click.echo()
+    echo()
     print_table(
         ("arenas", "other faults"),
         [("sim, schedules of `search` only", _escaped(", ".join(only_in_schedules())))],
@@ -96,23 +105,69 @@ def up(nodes: int | None, witness: bool, topology_file: Path | None, name: str |
     time, what was made stays for a look.
     """
     from chaos.cli.output import Progress
+    from harness.errors import BlackstartError, UsageError
     from harness.rig.engine import connect
+    from harness.rig.images import ensure_images, find_project_root
     from harness.rig.rig import Rig
-    from harness.rig.teardown import remove_rig, rig_names
+    from harness.rig.teardown import rig_names
 
     topology = _read_topology(nodes, witness, topology_file, name)
     say = Progress()
     with contextlib.closing(connect()) as client:
-        stood = topology.rig in rig_names(client)
-        try:
-            rig = Rig.up(topology, say=say, limit_s=limit_s, client=client)
-        except KeyboardInterrupt:
-            if not stood:
-                say(f"interrupted: removing what was made of rig {topology.rig}")
-                remove_rig(client, topology.rig, say=say)
-            raise
-        running = sum(machine.state == "running" for machine in rig.machines())
+        # Outside the section: it takes minutes the first time, and nothing of a rig is there yet.
+        ensure_images(client, project_root=find_project_root(), say=say)
+        with held(f"rig {topology.rig} is given up as soon as the step under way has ended") as section:
+            stood = topology.rig in rig_names(client)
+            try:
+                rig = Rig.up(
+                    topology, say=_asking(say, section), limit_s=limit_s, client=client, say_each_look=True
+                )
+                section.check()
+            except Signalled:
+                _give_up(client, topology.rig, stood=stood, say=say)
+                raise
+            except UsageError:
+                raise
+            except BlackstartError:
+                say(f"what was made of rig {topology.rig} stays for a look; `blackstart down --name {topology.rig}` "
+                    "removes it")
+                raise
+            section.complete()
+            running = sum(machine.state == "running" for machine in rig.machines())
     say(f"rig {rig.name} is up; nodes: {len(topology.nodes)}, groups: {len(topology.groups)}, machines: {running}")
+
+
+def _asking(say: Say, section: Section) -> Say:
+    """`say` for what is asked at every look: it raises Signalled once a signal has come, and says nothing twice."""
+    said = ""
+
+    def asking(text: str) -> None:
+        nonlocal said
+        section.check()
+        if text != said:
+            said = text
+            say(text)
+
+    return asking
+
+
+def _give_up(client: "docker.DockerClient", rig: str, *, stood: bool, say: Say) -> None:
+    """Remove what an interrupted `up` has made. Raises CleanupError, naming the rig, when something may be left."""
+    from harness.errors import CleanupError, EngineError
+    from harness.rig.teardown import remove_rig
+
+    if stood:
+        say(f"rig {rig} stood before and stays as it is: `blackstart status --name {rig}` shows it")
+        return
+    say(f"removing what was made of rig {rig}")
+    try:
+        remove_rig(client, rig, say=say)
+    except EngineError as error:
+        raise CleanupError(_may_be_left(rig, error)) from error
+
+
+def _may_be_left(rig: str, error: Exception) -> str:
+    return f"cannot remove rig {rig} to the end: {error}; `blackstart down --name {rig}` tries again"
 
 
 @click.command(epilog="\b\nExamples:\n  blackstart status\n  blackstart status --json | jq '.groups[].owner'")
@@ -129,11 +184,11 @@ def status(name: str, json_wanted: bool) -> None:
     if json_wanted:
         print_json(standing)
         return
-    click.echo(f"rig {standing.rig}, {standing.subnet}\n")
+    echo(f"rig {standing.rig}, {standing.subnet}\n")
     print_table(*node_rows(standing.nodes), empty="no nodes")
-    click.echo()
+    echo()
     print_table(*voter_rows(standing.voters), empty="no voters")
-    click.echo()
+    echo()
     print_table(*group_rows(standing.groups), empty="no groups")
 
 
@@ -143,21 +198,27 @@ def status(name: str, json_wanted: bool) -> None:
 def down(name: str, every: bool) -> None:
     """Remove a rig: everything that carries its label, and nothing else. Twice is harmless."""
     from chaos.cli.output import Progress
-    from harness.errors import CleanupError
+    from harness.errors import CleanupError, EngineError
     from harness.rig.engine import connect
     from harness.rig.teardown import remove_rig, rig_names
 
     say = Progress()
     left = []
-    with contextlib.closing(connect()) as client:
-        for rig in rig_names(client) if every else [name]:
+    announcement = "the rig that is being removed is removed to its end, and no other is begun"
+    with contextlib.closing(connect()) as client, held(announcement) as section:
+        for rig in rig_names(client, with_locks=True) if every else [name]:
+            if section.number is not None:
+                left.append(f"rig {rig} was not removed: `blackstart down --name {rig}` removes it")
+                continue
             try:
                 if not remove_rig(client, rig, say=say) and not every:
                     say(f"there is no rig {rig}: nothing to remove")
             except CleanupError as error:
                 left.append(str(error))
-    if left:
-        raise CleanupError("\n".join(left))
+            except EngineError as error:
+                left.append(_may_be_left(rig, error))
+        if left:
+            raise CleanupError("\n".join(left))
 
 
 @click.group()
@@ -219,7 +280,7 @@ def compose(
 
     text = render(_read_topology(nodes, witness, topology_file, name))
     if output is None:
-        click.echo(text, nl=False)
+        echo_verbatim(text)
     else:
         output.write_text(text)
 
@@ -255,6 +316,6 @@ def _read_topology(nodes: int | None, witness: bool, topology_file: Path | None,
 
 
 def _escaped(text: str) -> str:
-    from rich.markup import escape
+    from chaos.printing import markup
 
-    return escape(text)
+    return markup(text)

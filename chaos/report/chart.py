@@ -13,8 +13,8 @@ from enum import StrEnum
 from chaos.history import ClientBeat, FaultMoment, PartBegan, Stall, StepEnded, StreamGap
 from chaos.instances import Instance
 from chaos.report.run_record import RunRecord
-from chaos.report.shown_text import cut
 from chaos.report.timeline import FaultBand, NodeState, Span, Timeline
+from chaos.shown_text import cut
 
 __all__ = ["COLOURS", "Chart", "Glyph", "Row", "Shape", "Tick", "draw_chart"]
 

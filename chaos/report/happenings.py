@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from chaos.history import Answer, EngineEvent, FaultRecord, LogLine, PartBegan, Stall, StepEnded, StreamGap
 from chaos.report.run_record import RunRecord
-from chaos.report.shown_text import cut
+from chaos.shown_text import cut
 
 __all__ = ["HAPPENINGS_MAX", "Happening", "Happenings", "read_happenings"]
 

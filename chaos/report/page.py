@@ -22,9 +22,9 @@ from chaos.recovery import Phase, Recovery, read_recoveries
 from chaos.report.chart import Chart, draw_chart
 from chaos.report.happenings import Happenings, read_happenings
 from chaos.report.run_record import RunRecord
-from chaos.report.shown_text import cut, shown
 from chaos.report.steps import PARTS, ReportedStep, read_steps
 from chaos.report.timeline import Timeline, read_timeline
+from chaos.shown_text import cut, shown
 from chaos.verdict import FindingKind
 
 __all__ = ["render_page"]

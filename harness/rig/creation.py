@@ -29,6 +29,7 @@ from harness.rig.compose import (
 from harness.rig.compose_tool import ComposeFailed, ComposeTool, rendered_file
 from harness.rig.container_exec import run_inside
 from harness.rig.engine import engine_call, in_parallel, socket_on_engine
+from harness.rig.rig_lock import GUARDS
 from harness.rig.secret_files import fill_secrets
 from harness.rig.teardown import left_behind, remove_rig
 
@@ -181,7 +182,7 @@ def create(client: docker.DockerClient, tool: ComposeTool, topology: Topology, *
                 raise
             # Another rig has just taken it. The topology is a label of this one's volume, and labels cannot change.
             refused.add(placed.subnet)
-            remove_rig(client, placed.rig, say=_nobody)
+            remove_rig(client, placed.rig, say=_nobody, spare_lock=True)
             continue
         fill_secrets(
             client,
@@ -201,9 +202,10 @@ def create(client: docker.DockerClient, tool: ComposeTool, topology: Topology, *
 
 
 def _container_names(client: docker.DockerClient, rig: str) -> set[str]:
+    """Every container of the rig; its lock is none of them."""
     with engine_call(f"list the containers of rig {rig}"):
         listed = client.api.containers(all=True, filters={"label": f"{labels.RIG}={rig}"})
-    return {str(found["Names"][0]).lstrip("/") for found in listed}
+    return {str(found["Names"][0]).lstrip("/") for found in listed if found["Labels"].get(labels.ROLE) not in GUARDS}
 
 
 def _start(client: docker.DockerClient, container: str) -> None:

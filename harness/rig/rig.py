@@ -44,6 +44,7 @@ from harness.rig.creation import (
 from harness.rig.engine import connect, engine_call, in_parallel
 from harness.rig.images import ensure_images, find_project_root
 from harness.rig.node_api_client import Address, NodeApiClient, Reply, addresses_of
+from harness.rig.rig_lock import Holder, claim_rig, release_rig
 from harness.rig.standing import Condition, Power, Standing, merge
 from harness.rig.teardown import remove_rig, rig_names
 
@@ -96,26 +97,36 @@ class Rig:
         client: docker.DockerClient | None = None,
         project_root: Path | None = None,
         say_each_look: bool = False,
+        locked: bool = False,
     ) -> "Rig":
         """Makes the rig, or completes one that stands already and is the same; returns when everything is Online.
 
-        Raises UsageError when a rig of that name differs, WaitTimeout when it does not get Online within `limit_s`,
-        HarnessError, EngineError. What was made stays for a look: `down` removes it. With `say_each_look` what it waits
-        for is said at every look and not only when it changes, for a caller whose `say` raises in order to give up.
+        It holds the rig's lock meanwhile, unless the caller has it (`locked`).
+
+        Raises UsageError when a rig of that name differs or another process holds its lock, WaitTimeout when it does
+        not get Online within `limit_s`, HarnessError, EngineError. What was made stays for a look: `down` removes it.
+        With `say_each_look` what it waits for is said at every look and not only when it changes, for a caller whose
+        `say` raises in order to give up.
         """
         client = client or connect()
         tool = require_compose_tool()
         images = ensure_images(client, project_root=project_root or find_project_root(), say=say)
         check_machines(client, topology)
-        standing = topology_of(client, topology.rig)
-        if standing is None:
-            rig = cls(client, create(client, tool, topology, image=images.hypervisor.tag, say=say))
-        else:
-            refuse_other(topology, standing)
-            rig = cls(client, standing)
-            rig._complete(tool, image=images.hypervisor.tag, say=say)
-        form(client, rig.topology, say=say)
-        rig.wait_online(limit_s=limit_s, say=say, say_each_look=say_each_look)
+        image = images.hypervisor.tag
+        lock = "" if locked else claim_rig(client, topology.rig, holder=Holder.here("blackstart up"), image=image)
+        try:
+            standing = topology_of(client, topology.rig)
+            if standing is None:
+                rig = cls(client, create(client, tool, topology, image=image, say=say))
+            else:
+                refuse_other(topology, standing)
+                rig = cls(client, standing)
+                rig._complete(tool, image=image, say=say)
+            form(client, rig.topology, say=say)
+            rig.wait_online(limit_s=limit_s, say=say, say_each_look=say_each_look)
+        finally:
+            if lock:
+                release_rig(client, lock)
         return rig
 
     @classmethod

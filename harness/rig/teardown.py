@@ -16,6 +16,7 @@ from harness.errors import CleanupError, EngineError, HarnessError, NoSuchContai
 from harness.model import labels
 from harness.rig.compose_tool import rendered_file
 from harness.rig.engine import engine_call, in_parallel
+from harness.rig.rig_lock import GUARDS, look_at_lock, release_rig
 
 __all__ = ["left_behind", "remove_rig", "rig_names"]
 
@@ -26,20 +27,27 @@ LIMIT_S = 90.0
 ROUND_INTERVAL_S = 0.3
 
 
-def rig_names(client: docker.DockerClient) -> list[str]:
-    """Every rig of which this engine has a container, a network or a volume."""
+def rig_names(client: docker.DockerClient, *, with_locks: bool = False) -> list[str]:
+    """Every rig of which this engine has a container, a network or a volume; `with_locks` also those of which it has
+    a lock alone.
+    """
     names: set[str] = set()
     with engine_call("list the rigs of the engine"):
         containers = client.api.containers(all=True, filters={"label": labels.RIG})
         networks = client.api.networks(filters={"label": labels.RIG})
         volumes = client.api.volumes(filters={"label": labels.RIG}).get("Volumes") or []
+    if not with_locks:
+        containers = [found for found in containers if not _is_guard(found)]
     for found in (*containers, *networks, *volumes):
         names.add(found["Labels"][labels.RIG])
     return sorted(names)
 
 
-def remove_rig(client: docker.DockerClient, name: str, *, say: Say) -> int:
+def remove_rig(client: docker.DockerClient, name: str, *, say: Say, spare_lock: bool = False) -> int:
     """Removes every object of rig `name` and says what it removed; the answer is how many objects those were.
+
+    The rig's lock comes last, so that no other process makes a rig of that name meanwhile; `spare_lock` leaves it to
+    its holder, who calls this.
 
     Raises CleanupError, naming what is left and how to remove it, when something withstood until the limit.
     """
@@ -55,6 +63,10 @@ def remove_rig(client: docker.DockerClient, name: str, *, say: Say) -> int:
         refusals = found.remove(removed)
         if refusals:
             time.sleep(ROUND_INTERVAL_S)  # what refused is in use by something that is just going
+    lock = None if spare_lock else look_at_lock(client, name)
+    if lock is not None:
+        release_rig(client, str(lock["Id"]))
+        removed[_container_kind(lock["Config"])] = 1
     with contextlib.suppress(HarnessError):  # an installed package has no checkout, and left no file there
         shutil.rmtree(rendered_file(name).parent, ignore_errors=True)
     if removed:
@@ -64,12 +76,12 @@ def remove_rig(client: docker.DockerClient, name: str, *, say: Say) -> int:
 
 
 def left_behind(client: docker.DockerClient, name: str) -> list[str]:
-    """The names of all objects of rig `name`, with their kinds: empty when nothing is left."""
+    """The names of all objects of rig `name` but its lock, with their kinds: empty when nothing is left."""
     return _Objects.of(client, name).shown()
 
 
 class _Objects:
-    """The objects of one rig at one look."""
+    """The objects of one rig at one look, without its lock."""
 
     def __init__(
         self, client: docker.DockerClient, containers: list[Any], networks: list[Any], volumes: list[Any]
@@ -83,9 +95,10 @@ class _Objects:
     def of(cls, client: docker.DockerClient, rig: str) -> "_Objects":
         filters = {"label": f"{labels.RIG}={rig}"}
         with engine_call(f"list the objects of rig {rig}"):
+            containers = client.api.containers(all=True, filters=filters)
             return cls(
                 client,
-                client.api.containers(all=True, filters=filters),
+                [found for found in containers if not _is_guard(found)],
                 client.api.networks(filters=filters),
                 client.api.volumes(filters=filters).get("Volumes") or [],
             )
@@ -159,6 +172,10 @@ class _Objects:
     def _remove_volume(self, found: Any) -> None:
         with engine_call(f"remove volume {found['Name']}"):
             self._client.api.remove_volume(found["Name"])
+
+
+def _is_guard(found: Any) -> bool:
+    return found["Labels"].get(labels.ROLE) in GUARDS
 
 
 def _container_name(found: Any) -> str:

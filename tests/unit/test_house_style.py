@@ -31,6 +31,8 @@ WORLDLY_FILES = {
     "chaos/network_probe.py": "runs inside a node",
     "chaos/engine_stream.py": "a thread that reads the engine's events",
     "chaos/inside_probe.py": "runs inside a node",
+    "chaos/reaper/guard.py": "renews the lease of a run on containers, in real time",
+    "chaos/reaper/program.py": "runs in the reaper's container",
 }
 
 BANNED = {
