@@ -87,7 +87,7 @@ def remove_rig(client: docker.DockerClient, name: str, *, say: Say, spare_lock: 
         say(f"left alone: {stranger}")
     lock = None if spare_lock else look_at_lock(client, name)
     if lock is not None:
-        release_rig(client, str(lock["Id"]))
+        release_rig(client, name, str(lock["Id"]))
         removed[_container_kind(lock["Config"])] = 1
     with contextlib.suppress(HarnessError):  # an installed package has no checkout, and left no file there
         remove_rendered(find_project_root(), name)
