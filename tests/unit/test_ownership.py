@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from chaos.cli.main import run_command
 from chaos.client import Client
+from chaos.named_file import check_named_file, write_named_file
 from harness.errors import HarnessError, NotOwned, UsageError
 from harness.model import labels
 from harness.model.name import is_name
@@ -18,11 +19,9 @@ from harness.rig import own_files, ownership, teardown
 from harness.rig.compose import object_names, render
 from harness.rig.creation import topology_of
 from harness.rig.own_files import (
-    check_named_file,
     discard_directory,
     remove_rendered,
     rendered_rigs,
-    write_named_file,
     write_rendered,
 )
 from harness.rig.ownership import (
