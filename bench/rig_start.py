@@ -12,8 +12,9 @@ from bench.rigs import Events, new_name, say
 from harness.errors import HarnessError
 from harness.model import labels
 from harness.rig.compose import render
-from harness.rig.compose_tool import rendered_file, require_compose_tool
+from harness.rig.compose_tool import require_compose_tool
 from harness.rig.images import ensure_images, find_project_root
+from harness.rig.own_files import write_rendered
 from harness.rig.teardown import remove_rig
 from harness.rig.topology_document import default_topology
 
@@ -103,11 +104,9 @@ def _phases(began: float, marks: dict[str, float]) -> dict[str, float]:
 
 def _compose_alone(client: docker.DockerClient) -> float:
     name = new_name()
-    file = rendered_file(name)
     tool = require_compose_tool()
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(render(default_topology(rig=name, nodes=NODES)))
+        file = write_rendered(find_project_root(), name, render(default_topology(rig=name, nodes=NODES)))
         began = time.time()
         tool.run(name, file, "up", "-d")
         return time.time() - began

@@ -234,6 +234,19 @@ class Arena(Protocol):
         """
         ...
 
+    async def keep_ledger_line(self, line: str) -> None:
+        """Make a line of the ledger durable where it outlives the runner.
+
+        Raises HarnessError when it is not certain that it is durable.
+        """
+        ...
+
+    async def guard_lost(self) -> str:
+        """A sentence when nothing would undo the faults of this run if its runner died, or has undone them already;
+        empty while the run is guarded, and in a world that ends with its runner.
+        """
+        ...
+
     async def cluster(self) -> ClusterSeen:
         """The cluster as one of its nodes tells it now."""
         ...
@@ -252,6 +265,18 @@ class Arena(Protocol):
 
     async def engine(self, node: str) -> EngineSeen:
         """Whether the engine answers in the node now; asks from inside, which takes a second at most."""
+        ...
+
+    async def ask_engine(self) -> int:
+        """Have the engine answer a call that does nothing. Returns the microseconds that its answer took, without the
+        time that this process was late. Raises BlackstartError when the engine refuses or its answer is lost.
+        """
+        ...
+
+    def load_average(self) -> float | None:
+        """How many threads of the runner's host ran or waited for a processor, averaged over the last minute; None
+        where the arena has no such host.
+        """
         ...
 
     async def inside(self, node: str, *, ask: Collection[NodeProgram] = ()) -> NodeInside:

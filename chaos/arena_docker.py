@@ -38,6 +38,7 @@ from chaos.docker_effects.engine_effects import look_at_engine, resume_engine, s
 from chaos.docker_effects.network_effects import Cuts
 from chaos.docker_effects.node_effects import hang_node, reset_node, thaw_node
 from chaos.docker_effects.process_effects import carry_out, look_inside
+from chaos.engine_answer import engine_answer_us, load_average
 from chaos.engine_stream import EngineStream
 from chaos.evidence import collect_evidence, read_journals
 from chaos.guest_journal import machines_without_journal
@@ -55,17 +56,20 @@ from chaos.history import (
 from chaos.interrupt import Interrupt
 from chaos.listing import differences, list_containers
 from chaos.log_stream import LogStream
+from chaos.options import DEFAULT_TIMES, ReaperTimes
 from chaos.process_effects import NodeInside, NodeProgram, ProcessEffect
+from chaos.reaper.guard import Guard
 from harness.errors import CleanupError, EngineError, HarnessError, UsageError
 from harness.model.topology import Topology
-from harness.ports import Runtime
+from harness.ports import Runtime, Task
 from harness.rig.build_context import GUEST, HYPERVISOR
 from harness.rig.compose import node_container
 from harness.rig.container_exec import run_inside
 from harness.rig.creation import refuse_other
 from harness.rig.engine import connect, engine_call
+from harness.rig.images import ensure_images, find_project_root
 from harness.rig.rig import Rig
-from harness.rig.teardown import left_behind, remove_rig, rig_names
+from harness.rig.teardown import remove_rig, rig_names, still_there
 
 __all__ = ["DockerArena", "DockerStage", "log_line"]
 
@@ -81,10 +85,26 @@ T = TypeVar("T")
 class DockerStage:
     """The stage of one run: its rig, in real time, and the person's own request to stop."""
 
-    def __init__(self, runtime: Runtime, *, interrupt: Interrupt, on_rig: str | None = None) -> None:
-        """Raises HarnessError when no engine answers."""
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        interrupt: Interrupt,
+        on_rig: str | None = None,
+        keep_rig: bool = False,
+        command: str = "blackstart run",
+        reaper: ReaperTimes = DEFAULT_TIMES,
+    ) -> None:
+        """`command` names the run to others who want the same rig. Raises HarnessError when no engine answers."""
         self.interrupt = interrupt
-        self.arena = DockerArena(runtime, on_rig=on_rig)
+        self.arena = DockerArena(
+            runtime,
+            on_rig=on_rig,
+            keep_rig=keep_rig,
+            command=command,
+            reaper=reaper,
+            stopped=lambda: interrupt.signal is not None,
+        )
 
     async def play(self, run: Coroutine[Any, Any, T]) -> T:
         """Real time passes by itself."""
@@ -94,14 +114,31 @@ class DockerStage:
 class DockerArena:
     """One rig of one engine. Made on the loop's thread; its coroutines run there."""
 
-    def __init__(self, runtime: Runtime, *, on_rig: str | None = None) -> None:
-        """`on_rig` names a rig that stands: it is used, and left standing.
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        on_rig: str | None = None,
+        keep_rig: bool = False,
+        command: str = "blackstart run",
+        reaper: ReaperTimes = DEFAULT_TIMES,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`on_rig` names a rig that stands: it is used, and left standing. So is one that is made with `keep_rig`, also
+        when this process dies. `stopped` is true once a signal has asked the run to stop: no further guest's evidence
+        is read then.
 
         Raises HarnessError when no engine answers.
         """
         self.history = History()
         self.runtime = runtime
         self._on_rig = on_rig
+        self._keep_rig = keep_rig or on_rig is not None
+        self._command = command
+        self._reaper_times = reaper
+        self._guard: Guard | None = None
+        self._renewal: Task | None = None
+        self._stopped = stopped
         self._client = connect()
         self._loop = asyncio.get_running_loop()
         self._name = ""
@@ -133,19 +170,20 @@ class DockerArena:
         self._topology = topology
         self._began_ns = self.unix_ns()
         self._facts.update(await self._in_thread(self._learn_facts))
-        if self._on_rig is None:
-            await self._in_thread(self._refuse_standing)
-        self._events = EngineStream(self._client, rig=self._name, sink=self._from_thread)
-        await self._in_thread(self._events.open)
         if self._on_rig is not None:
             self._rig = await self._in_thread(lambda: self._find(topology))
+        await self._start_guard(say)
+        if self._on_rig is None:
+            await self._in_thread(self._refuse_standing)
+        await self._open_events()
+        if self._rig is not None:
             for seen in await self._in_thread(lambda: self._list(with_start=True)):
                 self.history.append(seen)
                 if seen.role is Role.NODE:
                     self._follow(seen.node)
         else:
             self._rig = await self._in_thread(
-                lambda: Rig.up(topology, say=say, client=self._client, say_each_look=True)
+                lambda: Rig.up(topology, say=say, client=self._client, say_each_look=True, locked=True)
             )
         self._cuts = Cuts(self._client, self._rig.topology)
         self._facts.update(await self._in_thread(self._learn_images))
@@ -154,6 +192,58 @@ class DockerArena:
         )
         await self._in_thread(outside.start)
         self._outside = outside
+
+    async def _start_guard(self, say: Callable[[str], None]) -> None:
+        """Before the first object of the rig, so that it is never without one that would remove it."""
+        image = HYPERVISOR.tag
+        if self._on_rig is None:
+            images = await self._in_thread(
+                lambda: ensure_images(self._client, project_root=find_project_root(), say=say)
+            )
+            image = images.hypervisor.tag
+        guard = Guard(
+            self._client, rig=self._name, command=self._command, keep_rig=self._keep_rig, times=self._reaper_times
+        )
+        # Kept before it is started: what may have been made is taken away again.
+        self._guard = guard
+        await self._in_thread(lambda: guard.start(image=image))
+        await self._in_thread(guard.attach)
+        self._renewal = self.runtime.spawn(guard.renew(), name="lease of the run")
+
+    async def _open_events(self) -> None:
+        self._events = EngineStream(self._client, rig=self._name, sink=self._from_thread)
+        await self._in_thread(self._events.open)
+
+    async def attach(self) -> None:
+        """Open what cures need of a rig that stands, without a client and without a guard: for a repair.
+
+        Raises UsageError when there is no such rig, EngineError.
+        """
+        assert self._on_rig is not None
+        self._name = self._on_rig
+        self._rig = await self._in_thread(lambda: Rig.find(self._name, client=self._client))
+        await self._open_events()
+        self._cuts = Cuts(self._client, self._rig.topology)
+
+    async def detach(self) -> None:
+        """Close what `attach` opened. Safe after one that failed."""
+        if self._events is not None:
+            await self._in_thread(self._events.close)
+        self._client.close()
+
+    async def left_behind(self) -> list[str]:
+        """The objects of the rig, as the engine lists them now."""
+        return await self._in_thread(lambda: still_there(self._client, self._name))
+
+    async def keep_ledger_line(self, line: str) -> None:
+        """In the reaper, which has it on its disk before it answers."""
+        if self._guard is None:
+            raise HarnessError("this run has no reaper; without one no fault is injected")
+        await self._guard.keep(line)
+
+    async def guard_lost(self) -> str:
+        """One question to the reaper; empty for a run that never had one, and so no fault either."""
+        return await self._guard.confirm() if self._guard is not None and self._renewal is not None else ""
 
     async def cluster(self) -> ClusterSeen:
         """Asks every running node. Raises EngineError when the engine does not answer."""
@@ -174,6 +264,15 @@ class DockerArena:
     async def engine(self, node: str) -> EngineSeen:
         """One command in the node. Raises UsageError for a rig without proxies."""
         return await self._in_thread(lambda: look_at_engine(self._client, self._name, node))
+
+    async def ask_engine(self) -> int:
+        """One call, in a thread of its own."""
+        return await engine_answer_us(self._client)
+
+    @staticmethod
+    def load_average() -> float | None:
+        """Of this host, which is the engine's as well where the engine is local."""
+        return load_average()
 
     async def inside(self, node: str, *, ask: Collection[NodeProgram] = ()) -> NodeInside:
         """One command in the node."""
@@ -251,8 +350,27 @@ class DockerArena:
             await self._in_thread(self._events.close)
         if self._events is not None and not kept:
             left = await self._in_thread(self._remove)
+        left += await self._end_guard(hand_over=bool(left))
         self.history.append(CleanUp(at_ns=self.unix_ns(), left=tuple(left), kept=kept))
         self._client.close()
+
+    async def _end_guard(self, *, hand_over: bool) -> list[str]:
+        """The reaper goes last, unless it is needed: it tries again what this run could not heal or remove."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+        if self._guard is None:
+            return []
+        guard = self._guard
+        try:
+            faults = await self._in_thread(guard.open_faults) if self._keep_rig else []
+            if faults or hand_over:
+                await guard.hand_over()
+            else:
+                await self._in_thread(guard.end)
+        except EngineError as error:
+            return [str(error)]
+        again = f"the reaper tries again; so does `blackstart repair --name {self._name}`"
+        return [f"{fault} ({again})" for fault in faults]
 
     def _standing_rig(self) -> Rig:
         if self._rig is None:
@@ -291,14 +409,15 @@ class DockerArena:
             machines=self._machines(),
             without=machines_without_journal(self._standing_rig().topology),
             at_ns=self.unix_ns(),
+            stopped=self._stopped,
         )
 
     def _remove(self) -> list[str]:
         try:
-            remove_rig(self._client, self._name, say=lambda _: None)
+            remove_rig(self._client, self._name, say=lambda _: None, spare_lock=True)
         except CleanupError as error:
-            return left_behind(self._client, self._name) or [str(error)]
-        return left_behind(self._client, self._name)
+            return still_there(self._client, self._name) or [str(error)]
+        return still_there(self._client, self._name)
 
     def _crash(self, effect: CrashMachine) -> int:
         source = Path(chaos.crash_probe.__file__).read_text(encoding="utf-8")

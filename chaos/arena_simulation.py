@@ -217,6 +217,13 @@ class SimulatedArena:
         self._client = SimulatedClient(world, sink=self._take)
         self._client.start()
 
+    async def keep_ledger_line(self, line: str) -> None:
+        """Nothing: a simulated world ends with its runner, and its faults with it. The journal has every fault."""
+
+    async def guard_lost(self) -> str:
+        """Empty: there is nothing to guard."""
+        return ""
+
     async def cluster(self) -> ClusterSeen:
         """Asks every node that answers."""
         await self._runtime.sleep(CALL_US)
@@ -262,6 +269,19 @@ class SimulatedArena:
         if stalled:
             await self._runtime.sleep(ASK_LIMIT_US)
         return EngineSeen(stalled=stalled, answers=not stalled if self._looks(node) else None)
+
+    async def ask_engine(self) -> int:
+        """At once, unless the engine stands still for the whole world. No host is overloaded here: time is simulated.
+        """
+        stalled_us = max(0, self._world.engine.stalled_until_us - self._runtime.now()) if self._world else 0
+        if stalled_us:
+            await self._runtime.sleep(stalled_us)
+        return stalled_us
+
+    @staticmethod
+    def load_average() -> float | None:
+        """None: the load of the host that computes the simulation says nothing of simulated time."""
+        return None
 
     async def inside(self, node: str, *, ask: Collection[NodeProgram] = ()) -> NodeInside:
         """The node's processes. Raises HarnessError for a node that is off or frozen."""

@@ -14,10 +14,11 @@ import docker
 import chaos.client_probe
 from chaos.history import Answer, ClientBeat
 from chaos.log_stream import LogStream
-from harness.errors import EngineError, NoSuchContainer
+from harness.errors import EngineError, NoSuchContainer, NotOwned, UsageError
 from harness.model import labels
-from harness.rig.compose import HYPERVISOR_IMAGE, network_name
+from harness.rig.compose import HYPERVISOR_IMAGE, client_container, network_name
 from harness.rig.engine import engine_call
+from harness.rig.ownership import remove_container
 
 __all__ = ["Client", "client_record"]
 
@@ -56,15 +57,21 @@ class Client:
         self._rig = rig
         self._machines = machines
         self._sink = sink
-        self._name = f"{rig}-client"
+        self._name = client_container(rig)
         self._log = LogStream(client, self._name, sink=self._take)
 
     def start(self) -> None:
         """Make the container, start it and begin to read.
 
-        Raises EngineError. One that an earlier run left is replaced.
+        One that an earlier run left is replaced. Raises UsageError when another's container has its name, EngineError.
         """
-        self._remove()
+        try:
+            self._remove()
+        except NotOwned as error:
+            raise UsageError(
+                f"cannot start the client of rig {self._rig}: its name is taken: {error}; "
+                f"try again once {self._name} is renamed, or take another rig with --name"
+            ) from error
         source = Path(chaos.client_probe.__file__).read_text(encoding="utf-8")
         targets = [f"{machine}={where}" for machine, where in sorted(self._machines.items())]
         with engine_call(f"start the client {self._name}"):
@@ -92,8 +99,7 @@ class Client:
 
     def _remove(self) -> None:
         try:
-            with engine_call(f"remove the client {self._name}"):
-                self._client.api.remove_container(self._name, force=True, v=True)
+            remove_container(self._client, self._name, rig=self._rig, roles=(labels.Role.CLIENT,))
         except NoSuchContainer:
             return
         except EngineError as error:

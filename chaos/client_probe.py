@@ -80,13 +80,19 @@ def ask(where: str) -> dict[str, object]:
         if kind == "http":
             return {"ok": True}
         said = json.loads(body)
-        return {"ok": True, "boot": str(said["boot"])[:NAME_MAX], "node": str(said["node"])[:NAME_MAX]}
+        return {"ok": True, "boot": visible(said["boot"]), "node": visible(said["node"])}
     except TimeoutError:
         return {"ok": False, "error": "no answer in time"}
     except OSError as error:
         return {"ok": False, "error": error.strerror or str(error)}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {"ok": False, "error": "not a good answer"}
+
+
+def visible(text: object) -> str:
+    """A name that a machine gave, cut, with an escape for each character that is not for showing."""
+    name = str(text)[:NAME_MAX]
+    return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in name)
 
 
 def watch(machine: str, where: str, tally: Tally) -> None:

@@ -28,11 +28,9 @@ __all__ = ["Injected", "Injector", "NotInjected"]
 APPLY_LIMIT_US = 60_000_000
 """How long an effect may take: an engine takes 12 s to refuse the kill of a frozen container."""
 
-DEADLINE_NS = 15 * 60 * 1_000_000_000
-"""How long a fault may stay when nobody is left to heal it: longer than any step of an experiment should wait."""
-
-LATE_NS = 60_000_000_000
-"""How much later than its duration a fault may be healed: a cure has ten seconds to show, and a machine may be slow."""
+UNDO_ROUNDS = 3
+UNDO_INTERVAL_US = 2_000_000
+"""A node boots within two seconds; each cure has limits of its own."""
 
 
 class NotInjected(Exception):
@@ -121,7 +119,7 @@ class Injector:
         target = plan.target
         if fault.target is TargetKind.NODE:
             self._touched.add(target)
-        entry = self._intend(fault, plan, batch, duration_us=duration_us)
+        entry = await self._intend(fault, plan, batch, duration_us=duration_us)
         try:
             at_ns = await self._arena.runtime.within(APPLY_LIMIT_US, self._arena.apply(plan.effect))
         except (BlackstartError, DeadlinePassed) as error:
@@ -131,25 +129,37 @@ class Injector:
         receipt = await fault.receipt(self._arena, plan, at_ns=at_ns)
         self._record(entry, receipt.outcome, seen=receipt.seen, plan=plan)
         if not fault.undo:
-            self._heal(entry, "nothing to undo")
+            await self._heal(entry, "nothing to undo")
         elif duration_us:
             # Not before the receipt: what is healed already cannot be measured.
             heal = self._heal_in_time(entry, at_ns + duration_us * 1000)
             self._timers.append(self._arena.runtime.spawn(heal, name=f"heal {fault.name} on {target}"))
         if receipt.outcome is FaultMoment.CONFIRMED:
-            self._heal_others(fault, target)
+            await self._heal_others(fault, target)
         return receipt
 
     async def undo_all(self) -> list[str]:
-        """Undo what is open, newest first, each on its own. Answers what could not be undone, as sentences."""
+        """Undo every open fault, newest first, each on its own. Answers which could not be undone, as sentences.
+
+        A cure may need what an earlier one restores: a node that has just got its power back takes a moment to boot.
+        """
+        problems = await self._undo_once()
+        for _ in range(UNDO_ROUNDS - 1):
+            if not problems:
+                break
+            await self._arena.runtime.sleep(UNDO_INTERVAL_US)
+            problems = await self._undo_once()
+        # None of them is in the middle of a cure: each waits for its turn, and the last turn was ours.
+        for timer in self._timers:
+            timer.cancel()
+        return problems
+
+    async def _undo_once(self) -> list[str]:
         problems = []
         for entry in self._ledger.open_faults():
             problem = await self._undo_alone(entry)
             if problem:
                 problems.append(f"{entry.fault} on {entry.target} could not be undone by {entry.undo}: {problem}")
-        # None of them is in the middle of a cure: each waits for its turn, and the last turn was ours.
-        for timer in self._timers:
-            timer.cancel()
         return problems
 
     def open_faults(self) -> list[OpenFault]:
@@ -193,41 +203,42 @@ class Injector:
         """Empty when the fault is healed, else a sentence."""
         cure = FAULTS.get(entry.undo)
         if cure is None:
-            self._heal(entry, "nothing to undo")
+            await self._heal(entry, "nothing to undo")
             return ""
         try:
             plan = await cure.plan(self._arena, entry.target)
         except FaultRefused as refusal:
-            self._heal(entry, str(refusal))
+            await self._heal(entry, str(refusal))
             return ""
         at_ns = await self._arena.runtime.within(APPLY_LIMIT_US, self._arena.apply(plan.effect))
         receipt = await cure.receipt(self._arena, plan, at_ns=at_ns)
         if receipt.outcome is not FaultMoment.CONFIRMED:
             return receipt.seen
-        self._heal(entry, receipt.seen)
+        await self._heal(entry, receipt.seen)
         return ""
 
-    def _intend(self, fault: Fault, plan: Plan, batch: list[int], *, duration_us: int) -> OpenFault:
+    async def _intend(self, fault: Fault, plan: Plan, batch: list[int], *, duration_us: int) -> OpenFault:
         at_ns = self._arena.unix_ns()
-        lasts_ns = duration_us * 1000 + LATE_NS if duration_us else DEADLINE_NS
-        entry = self._ledger.intend(
-            fault=fault.name, target=plan.target, undo=fault.undo, at_ns=at_ns, deadline_ns=at_ns + lasts_ns
+        # A fault without a duration is due as soon as its runner is gone: nothing else would ever end it.
+        deadline_ns = at_ns + duration_us * 1000
+        entry = await self._ledger.intend(
+            fault=fault.name, target=plan.target, undo=fault.undo, at_ns=at_ns, deadline_ns=deadline_ns
         )
         batch.append(entry.number)
         self._batches[entry.number] = batch[0]
-        self._record(entry, FaultMoment.INTENDED, at_ns=at_ns, plan=plan, in_ledger=False)
+        self._record(entry, FaultMoment.INTENDED, at_ns=at_ns, plan=plan)
         return entry
 
-    def _heal_others(self, cure: Fault, target: str) -> None:
+    async def _heal_others(self, cure: Fault, target: str) -> None:
         for entry in self._ledger.open_faults():
             if entry.fault in cure.heals and entry.target == target:
-                self._heal(entry, f"by {cure.name}")
+                await self._heal(entry, f"by {cure.name}")
 
-    def _heal(self, entry: OpenFault, how: str) -> None:
+    async def _heal(self, entry: OpenFault, how: str) -> None:
         if entry not in self._ledger.open_faults():
             return
-        self._record(entry, FaultMoment.HEALED, seen=how, in_ledger=False)
-        self._ledger.heal(entry, at_ns=self._arena.unix_ns(), how=how)
+        self._record(entry, FaultMoment.HEALED, seen=how)
+        await self._ledger.heal(entry, at_ns=self._arena.unix_ns(), how=how)
 
     def _record(
         self,
@@ -237,7 +248,6 @@ class Injector:
         seen: str = "",
         at_ns: int | None = None,
         plan: Plan | None = None,
-        in_ledger: bool = True,
     ) -> None:
         at_ns = self._arena.unix_ns() if at_ns is None else at_ns
         self._arena.history.append(
@@ -249,8 +259,6 @@ class Injector:
                 moment=moment,
                 seen=seen,
                 affected=plan.affected if plan else (),
-                batch=self._batches[entry.number],
+                batch=self._batches.get(entry.number, entry.number),
             )
         )
-        if in_ledger:
-            self._ledger.note(entry, at_ns=at_ns, what=moment.value, seen=seen)

@@ -1,16 +1,20 @@
-"""The request to stop, as SIGINT and SIGTERM make it.
+"""The request to stop, as signals make it (SIGINT, SIGTERM, SIGHUP, SIGQUIT).
 
 A signal never cuts through a step: an injection that has begun is finished, so that it can be undone. It ends waits,
-and the next step does not begin. A second signal changes nothing: what was begun is cleaned up first, and every part of
-the clean-up has a limit.
+and the next step does not begin. A second signal changes nothing: the clean-up goes on, and every part of it has a
+limit.
 """
 
 import signal as signals
+from collections.abc import Callable
 from typing import Any
 
 from harness.ports import Pending, Runtime
 
-__all__ = ["Interrupt", "Interrupted"]
+__all__ = ["STOP_SIGNALS", "Interrupt", "Interrupted"]
+
+STOP_SIGNALS = (signals.SIGHUP, signals.SIGINT, signals.SIGQUIT, signals.SIGTERM)
+"""The signals that ask a command to end: a closed terminal, Ctrl-C, Ctrl-\\, `kill`. SIGKILL asks nothing."""
 
 
 class Interrupted(Exception):
@@ -23,6 +27,7 @@ class Interrupt:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._waiting: list[Pending[Any]] = []
+        self._listeners: list[Callable[[str], None]] = []
         self.signal: int | None = None
         self.repeats = 0
 
@@ -30,11 +35,22 @@ class Interrupt:
         """Ask to stop. Called on the runner's own thread (a handler of its loop)."""
         if self.signal is not None:
             self.repeats += 1
+            if self.repeats == 1:
+                self._report(f"{self.name}, and a further signal: the clean-up is under way, and each part has a limit")
             return
         self.signal = signal
         for waiting in self._waiting:
             if not waiting.done():
                 waiting.set_result(None)
+        self._report(f"{self.name}: the run ends here; what it has injected and made is cleaned up first")
+
+    def listen(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` with a sentence at the first request and at the second, and at no further one."""
+        self._listeners.append(listener)
+
+    def _report(self, text: str) -> None:
+        for listener in self._listeners:
+            listener(text)
 
     @property
     def name(self) -> str:

@@ -4,6 +4,7 @@ Pure: facts of a run in, plain data out. `status` and `deviated` follow the Chao
 ours. With `history` the document is all that a report of the run needs.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,12 +16,15 @@ from chaos.activities import Phase
 from chaos.experiment import Experiment
 from chaos.history import CleanUp, FaultRecord, GuestJournal, History, Stall, StepEnded, StreamGap, to_plain
 from chaos.journal import about_this_machine
+from chaos.overload import overload_since
 from chaos.recovery import Phase as RecoveryPhase
 from chaos.recovery import Recovery
 from chaos.verdict import ExitCode, Finding, Verdict, exit_meaning
 
 __all__ = ["RunFacts", "about_experiment", "journal_document"]
 
+MASK = "***"
+"""In the place of each value of a machine's environment."""
 NOT_A_MACHINE = {"platform": "simulation", "node": "simulation"}
 """A simulated run is the same everywhere, and so is its journal."""
 
@@ -48,7 +52,7 @@ def journal_document(facts: RunFacts) -> dict[str, Any]:
     return {
         "chaoslib-version": f"blackstart {about['version']}",
         **(NOT_A_MACHINE if facts.arena.get("arena") == "sim" else about_this_machine()),
-        "experiment": facts.experiment.document,
+        "experiment": about["experiment"],
         "start": _time(facts.began_ns),
         "end": _time(facts.ended_ns),
         "duration": round((facts.ended_ns - facts.began_ns) / 1e9, 3),
@@ -75,6 +79,7 @@ def journal_document(facts: RunFacts) -> dict[str, Any]:
             "recovery": [_recovery(row) for row in facts.recoveries],
             "faults": [to_plain(record) for record in facts.history.of(FaultRecord)],
             "stalls": [to_plain(record) for record in facts.history.of(Stall)],
+            "overload": overload_since(facts.history, 0),
             "gaps": [to_plain(record) for record in facts.history.of(StreamGap)],
             "guest_journals": [to_plain(record) for record in facts.history.of(GuestJournal)],
             "clean_up": [to_plain(record) for record in facts.history.of(CleanUp)],
@@ -91,16 +96,37 @@ def about_experiment(experiment: Experiment) -> dict[str, Any]:
     """
     return {
         "version": metadata.version("blackstart"),
-        "experiment": experiment.document,
+        "experiment": _without_values(experiment.document),
         "title": experiment.title,
         "file": PurePath(experiment.file).name,
         "rig": experiment.topology.rig,
-        "topology": to_plain(experiment.topology),
+        "topology": _without_values(to_plain(experiment.topology)),
     }
 
 
+def _without_values(content: Any) -> Any:
+    """`content` with a mask for each value of a machine's environment: a journal is published, and names will do.
+
+    In a topology the environment is a property, and so JSON in a text.
+    """
+    if isinstance(content, list | tuple):
+        return [_without_values(entry) for entry in content]
+    if not isinstance(content, Mapping):
+        return content
+    return {key: _masked(entry) if key == "environment" else _without_values(entry) for key, entry in content.items()}
+
+
+def _masked(environment: Any) -> Any:
+    if isinstance(environment, str):
+        try:
+            return json.dumps(_masked(json.loads(environment)))
+        except ValueError:
+            return MASK
+    return dict.fromkeys(environment, MASK) if isinstance(environment, Mapping) else MASK
+
+
 def _status(code: ExitCode) -> str:
-    if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
+    if code in (ExitCode.HUNG_UP, ExitCode.INTERRUPTED, ExitCode.QUIT, ExitCode.TERMINATED):
         return "interrupted"
     if code is ExitCode.HARNESS:
         return "aborted"

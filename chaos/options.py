@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ARENAS", "ReportFiles", "RunOptions"]
+__all__ = ["ARENAS", "DEFAULT_TIMES", "ReaperTimes", "ReportFiles", "RunOptions"]
 
 ARENAS = ("docker", "sim")
 
@@ -32,17 +32,31 @@ class ReportFiles:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReaperTimes:
+    """How long the reaper of a run waits, in seconds: for a silent runner (`lease_s`), and then before the removal
+    of the rig (`grace_s`).
+    """
+
+    lease_s: float
+    grace_s: float
+
+
+DEFAULT_TIMES = ReaperTimes(lease_s=10.0, grace_s=20.0)
+"""A loop that is late by a second is common on a machine under load, by ten it is not. The grace is for a log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """`out` gets the journal and the evidence; `state` gets the ledgers, which must survive the run.
+    """`out` gets the journal and the evidence.
 
     `rig` names the rig to make, `on_rig` one that stands already and is left standing. `journal` is a further place for
     `journal.json`, `reports` says which reports are made of it. `dry` reads the files, says what would be done
-    and does nothing. `seed` decides where a target leaves a choice (a minority, three of five).
+    and does nothing. `seed` decides where a target leaves a choice (a minority, three of five). `command` names the run
+    to others who want the same rig; `reaper` are the times of the container that cleans up after a death.
     """
 
     arena: str = "docker"
     out: Path = Path("out")
-    state: Path = Path(".blackstart")
     rig: str | None = None
     on_rig: str | None = None
     keep_rig: bool = False
@@ -50,3 +64,5 @@ class RunOptions:
     reports: ReportFiles = ReportFiles()
     dry: bool = False
     seed: int = 0
+    command: str = "blackstart run"
+    reaper: ReaperTimes = DEFAULT_TIMES

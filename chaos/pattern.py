@@ -9,8 +9,6 @@ compared.
 import functools
 from typing import Any
 
-import re2
-
 __all__ = ["MAX_PATTERN_CHARACTERS", "found_in", "problem_of_pattern"]
 
 MAX_PATTERN_CHARACTERS = 1_000
@@ -21,6 +19,8 @@ def problem_of_pattern(pattern: str) -> str:
     """Why `pattern` is no regular expression here, empty when it is one."""
     if len(pattern) > MAX_PATTERN_CHARACTERS:
         return f"it has {len(pattern):,} characters, at most {MAX_PATTERN_CHARACTERS:,} are taken"
+    import re2
+
     try:
         _compiled(pattern)
     except re2.error as error:
@@ -39,6 +39,9 @@ def found_in(pattern: str, text: str) -> bool:
 @functools.lru_cache(maxsize=256)
 def _compiled(pattern: str) -> Any:
     """Raises re2.error, UnicodeEncodeError."""
+    # Imported where it is needed: the reaper reads no patterns, and the image of its container has no RE2.
+    import re2
+
     options = re2.Options()
     options.log_errors = False  # RE2 would write them to standard error
     return re2.compile(pattern, options)

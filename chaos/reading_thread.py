@@ -8,6 +8,8 @@ import signal
 import threading
 from collections.abc import Callable
 
+from chaos.interrupt import STOP_SIGNALS
+
 __all__ = ["ReadingThread"]
 
 END_LIMIT_S = 2.0
@@ -21,7 +23,7 @@ class ReadingThread:
 
     def begin(self) -> None:
         """Start it. What signals do to this thread they do afterwards, and never to that one."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             self._thread.start()
         finally:

@@ -4,34 +4,36 @@
     evidence, down, verdict
 
 A coroutine that awaits its arena and nothing else, so the same run goes through containers or through the simulation.
-Every part has one root, where an error becomes a finding; no error skips what cleans up. It judges nothing by itself:
-probes, receipts and checkers do, and `verdict` adds up.
+Every part has one root, where an error becomes a finding; no error, of printing and of the journal included, skips the
+clean-up. It judges nothing by itself: probes, receipts and checkers do, and `verdict` adds up.
 """
 
-import shutil
-import sys
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from chaos.activities import Activities, Phase
-from chaos.arena import Arena, Stage, wait_until
+from chaos.arena import Arena, Stage
 from chaos.background import Background
 from chaos.barred import barred
 from chaos.checkers import AFTER_CLEAN_UP, CHECKERS, Checker, run_check
+from chaos.error_root import ErrorRoot
 from chaos.experiment import Activity, Experiment, load_experiment
-from chaos.history import CleanUp, ClusterSeen, Moment, PartBegan
+from chaos.history import PartBegan
 from chaos.injection import Injector
-from chaos.interrupt import Interrupt, Interrupted
+from chaos.interrupt import Interrupt
 from chaos.journal import Journal
+from chaos.journal_copy import copy_journal, prepare_journal_copy
 from chaos.journal_document import RunFacts, about_experiment, journal_document
+from chaos.last_look import look_last
 from chaos.ledger import Ledger
 from chaos.live_loop import drive
 from chaos.options import ARENAS, ReportFiles, RunOptions
-from chaos.recovery import read_recoveries
+from chaos.printing import echo
+from chaos.recovery import Recovery, read_recoveries
 from chaos.report.writing import prepare_reports, write_reports
 from chaos.stall_watch import watch_stalls
 from chaos.terminal import Terminal
@@ -40,11 +42,6 @@ from harness.errors import BlackstartError, HarnessError, UsageError
 from harness.ports import DeadlinePassed, Runtime
 
 __all__ = ["RunResult", "load_all", "run_experiment", "run_files"]
-
-SETTLE_LIMIT_US = 60_000_000
-"""How long wanted resources may take to be online at the end: a node boots, joins and starts in some five seconds."""
-
-SETTLE_INTERVAL_US = 500_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +54,24 @@ class RunResult:
     verdicts: tuple[Verdict, ...]
     journal: Path
 
+    def with_finding(self, kind: FindingKind, reason: str) -> "RunResult":
+        """This result with one more finding, and the exit code that follows from it."""
+        findings = (*self.findings, Finding(kind=kind, reason=reason))
+        return replace(self, findings=findings, code=exit_code(findings))
 
-def run_files(paths: Sequence[Path], *, options: RunOptions, console: Console | None = None) -> int:
+
+def run_files(
+    paths: Sequence[Path],
+    *,
+    options: RunOptions,
+    console: Console | None = None,
+    unbroken: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> int:
     """Run the experiments in those files, one after another, and answer the exit code of them all.
 
     Every file is read before anything starts; one that is refused refuses them all (2), with every refusal on standard
-    error. A signal ends the run under way, cleans it up, and starts no further one.
+    error. A signal ends the run under way, cleans it up, and starts no further one. `unbroken` is entered while reports
+    are written: no signal is to end that.
     """
     terminal = Terminal(console)
     try:
@@ -76,10 +85,12 @@ def run_files(paths: Sequence[Path], *, options: RunOptions, console: Console | 
                 f"Without it each run has its own below {options.out}"
             )
         experiments = load_all(paths, rig=options.on_rig or options.rig)
+        if options.journal is not None and not options.dry:
+            prepare_journal_copy(options.journal)
         if options.reports.wanted and not options.dry:
             prepare_reports(options.reports)
     except UsageError as error:
-        print(error, file=sys.stderr)
+        echo(error, err=True)
         return ExitCode.USAGE.value
     if options.dry:
         for experiment in experiments:
@@ -87,28 +98,36 @@ def run_files(paths: Sequence[Path], *, options: RunOptions, console: Console | 
         return ExitCode.PASSED.value
     journals: list[Path] = []
 
-    async def main(runtime: Runtime, interrupt: Interrupt) -> int:
-        return await _run_all(
+    findings: list[Finding] = []
+
+    async def main(runtime: Runtime, interrupt: Interrupt) -> None:
+        interrupt.listen(terminal.note)
+        await _run_all(
             experiments,
             stage=_stages(options, runtime, interrupt),
             interrupt=interrupt,
             terminal=terminal,
             options=options,
             journals=journals,
+            findings=findings,
         )
 
-    code, problem = ExitCode.HARNESS.value, ""
+    problem = ""
     try:
-        code = drive(main)
-    except UsageError as error:
-        code, problem = ExitCode.USAGE.value, str(error)
-    except HarnessError as error:
+        drive(main)
+        code = exit_code(findings).value
+    except BlackstartError as error:
         problem = str(error)
+        # Its verdicts count for nothing, but a rig that was left behind is left behind all the same.
+        left = any(finding.kind is FindingKind.CLEANUP for finding in findings)
+        failed = ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.HARNESS
+        code = ExitCode.CLEANUP.value if left else failed.value
     if problem:
-        print(problem, file=sys.stderr)
+        echo(problem, err=True)
     if options.reports.wanted:
         not_started = [experiment.file for experiment in experiments[len(journals) :]]
-        return _report(journals, not_started, problem, code=code, files=options.reports, terminal=terminal)
+        with unbroken():
+            return _report(journals, not_started, problem, code=code, files=options.reports, terminal=terminal)
     return code
 
 
@@ -136,12 +155,14 @@ def _stages(options: RunOptions, runtime: Runtime, interrupt: Interrupt) -> Call
         return lambda: SimulatedStage(runtime, seed=options.seed, interrupt=interrupt)
     from chaos.arena_docker import DockerStage
 
-    return lambda: DockerStage(runtime, interrupt=interrupt, on_rig=options.on_rig)
-
-
-def _ledger_path(options: RunOptions, out: Path, rig: str, *, at_ns: int) -> Path:
-    """Where whoever repairs looks for it; what was done to a simulated world is nobody's to repair."""
-    return out / "ledger.jsonl" if options.arena == "sim" else options.state / "ledgers" / f"{rig}-{at_ns}.jsonl"
+    return lambda: DockerStage(
+        runtime,
+        interrupt=interrupt,
+        on_rig=options.on_rig,
+        keep_rig=options.keep_rig,
+        command=options.command,
+        reaper=options.reaper,
+    )
 
 
 async def _run_all(
@@ -152,9 +173,12 @@ async def _run_all(
     terminal: Terminal,
     options: RunOptions,
     journals: list[Path],
-) -> int:
-    """One stage a file. Several files have a directory each below `out`; `journals` gets the journal of each run."""
-    findings: list[Finding] = []
+    findings: list[Finding],
+) -> None:
+    """One stage a file. Several files have a directory each below `out`.
+
+    `journals` gets the journal of each run and `findings` what stands against a pass, as soon as a run has ended.
+    """
     for experiment in experiments:
         if interrupt.signal is not None:
             reason = f"asked to stop by {interrupt.name} before {experiment.file}"
@@ -172,23 +196,26 @@ async def _run_all(
                 interrupt=there.interrupt,
                 terminal=terminal,
                 out=out,
-                ledger_path=_ledger_path(options, out, experiment.topology.rig, at_ns=there.arena.unix_ns()),
                 keep_rig=options.keep_rig,
                 seed=options.seed,
             )
         )
         outputs = [f"journal: {result.journal}"]
         if options.journal is not None:
-            options.journal.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(result.journal, options.journal)
-            outputs.append(f"journal: {options.journal}")
+            try:
+                copy_journal(result.journal, options.journal)
+                outputs.append(f"journal: {options.journal}")
+            except HarnessError as error:
+                result = result.with_finding(FindingKind.HARNESS, str(error))
+        if options.keep_rig and options.on_rig is None:
+            rig = experiment.topology.rig
+            outputs.append(f"rig {rig} is left standing: `blackstart down --name {rig}` removes it")
         terminal.verdict(result.code, result.findings, outputs)
         findings += result.findings
         journals.append(result.journal)
     code = exit_code(findings)
     if len(experiments) > 1:
         terminal.note(f"{len(experiments)} experiments: {exit_meaning(code)} (exit code {code.value})")
-    return code.value
 
 
 def _report(
@@ -205,7 +232,7 @@ def _report(
         for line in write_reports(journals, files, not_started=not_started, problem=problem):
             terminal.note(line)
     except BlackstartError as error:
-        print(error, file=sys.stderr)
+        echo(error, err=True)
         return ExitCode.HARNESS.value if code == ExitCode.PASSED.value else code
     return code
 
@@ -217,22 +244,20 @@ async def run_experiment(
     interrupt: Interrupt,
     terminal: Terminal,
     out: Path,
-    ledger_path: Path,
     keep_rig: bool = False,
     seed: int = 0,
 ) -> RunResult:
     """Run one experiment to its end. `seed` decides where a target leaves a choice.
 
-    Raises HarnessError only when journal or ledger cannot even be opened: then nothing was started.
+    Raises HarnessError only when the journal cannot even be opened: then nothing was started.
     """
     journal = Journal(out)
     try:
-        ledger = Ledger(ledger_path, rig=experiment.topology.rig)
-    except HarnessError:
+        run = _Run(experiment, arena, interrupt, terminal, journal, keep_rig=keep_rig, seed=seed)
+        return await run.execute()
+    except BaseException:
         journal.close()
         raise
-    run = _Run(experiment, arena, interrupt, terminal, journal, ledger, keep_rig=keep_rig, seed=seed)
-    return await run.execute()
 
 
 class _Run:
@@ -245,7 +270,6 @@ class _Run:
         interrupt: Interrupt,
         terminal: Terminal,
         journal: Journal,
-        ledger: Ledger,
         *,
         keep_rig: bool,
         seed: int,
@@ -256,15 +280,16 @@ class _Run:
         self._said = ""
         self._terminal = terminal
         self._journal = journal
-        self._ledger = ledger
         self._keep_rig = keep_rig
         voters = [node.name for node in experiment.topology.nodes if node.voter]
+        ledger = Ledger(rig=experiment.topology.rig, keep=arena.keep_ledger_line)
         self._injector = Injector(arena, ledger, voters=voters, seed=seed)
         self._seed = seed
         self._activities = Activities(
             arena=arena, topology=experiment.topology, injector=self._injector, terminal=terminal
         )
         self._findings: list[Finding] = []
+        self._root = ErrorRoot(journal, self._findings)
         self._verdicts: list[Verdict] = []
         self._began_ns = arena.unix_ns()
         self._reached: set[str] = set()
@@ -273,6 +298,39 @@ class _Run:
         self._background = Background(arena.runtime, run=self._run_in_background)
 
     async def execute(self) -> RunResult:
+        """Everything from `up` to the verdict. `_take_down` is reached whatever is raised before it."""
+        try:
+            await self._root.part("run", self._proceed)
+        except GeneratorExit:
+            raise  # the loop has dropped the run: nothing can be awaited any more
+        except BaseException:
+            await self._part("down", self._take_down)
+            raise
+        await self._part("down", self._take_down)
+        await self._root.part("checkers after the clean-up", lambda: self._check(AFTER_CLEAN_UP))
+        return self._conclude()
+
+    async def _proceed(self) -> None:
+        """Everything that needs the rig."""
+        await self._root.part("begin", self._begin)
+        watch = self._arena.runtime.spawn(watch_stalls(self._arena), name="stall watch")
+        try:
+            if await self._part("up", self._bring_up):
+                if await self._part("gate", self._gate) and not self._findings:
+                    await self._part("method", self._method)
+                    await self._part("rollbacks", self._roll_back)
+                await self._part("undo", self._undo)
+                if self._changed_back and self._interrupt.signal is None:
+                    await self._part("restored", self._ask_restored)
+                await self._part("last look", self._last_look)
+            else:
+                await self._part("undo", self._undo)
+        finally:
+            watch.cancel()
+        await self._root.part("checkers", self._rule)
+        await self._part("evidence", self._collect)
+
+    async def _begin(self) -> None:
         self._journal.follow(self._arena.history)
         self._terminal.begin(self._experiment.title, self._experiment.file, self._experiment.topology.rig)
         for choice in self._experiment.choices:
@@ -286,48 +344,17 @@ class _Run:
                 "choices": self._experiment.choices,
             },
         )
-        watch = self._arena.runtime.spawn(watch_stalls(self._arena), name="stall watch")
-        if await self._part("up", self._bring_up):
-            if await self._part("gate", self._gate) and not self._findings:
-                await self._part("method", self._method)
-                await self._part("rollbacks", self._roll_back)
-            await self._part("undo", self._undo)
-            if self._changed_back and self._interrupt.signal is None:
-                await self._part("restored", self._ask_restored)
-            await self._part("last look", self._last_look)
-        else:
-            await self._part("undo", self._undo)
-        watch.cancel()
-        self._check(CHECKERS)
-        if self._experiment.expects_violation and not self._violated and "method" in self._reached:
-            self._find(FindingKind.BROKEN, "a violation of a safety invariant was expected, and no checker found one")
-        await self._part("evidence", self._collect)
-        await self._part("down", self._take_down)
-        self._check(AFTER_CLEAN_UP)
-        return self._conclude()
 
     async def _part(self, name: str, part: Callable[[], Awaitable[None]]) -> bool:
-        """One part of the run, and the root of its errors. Answers whether it came to its end."""
+        """One part of the run. Answers whether it came to its end."""
+        await self._root.part(name, lambda: self._announce(name))
+        ended = await self._root.part(name, part)
+        if ended:
+            self._reached.add(name)
+        return ended
+
+    async def _announce(self, name: str) -> None:
         self._arena.history.append(PartBegan(at_ns=self._arena.unix_ns(), part=name))
-        try:
-            await part()
-        except Interrupted:
-            # The finding is made at the end: a signal may also come while nobody waits.
-            return False
-        except UsageError as error:
-            self._find(FindingKind.USAGE, str(error))
-            return False
-        except (BlackstartError, DeadlinePassed) as error:
-            self._find(FindingKind.HARNESS, f"{name}: {error}")
-            return False
-        except Exception as error:  # noqa: BLE001 - the root: a defect of the harness must not skip the clean-up
-            self._journal.write("traceback", {"part": name, "text": traceback.format_exc()})
-            self._find(
-                FindingKind.HARNESS, f"{name}: {type(error).__name__}: {error} (a defect; traceback in the journal)"
-            )
-            return False
-        self._reached.add(name)
-        return True
 
     async def _bring_up(self) -> None:
         self._terminal.phase(f"Rig {self._experiment.topology.rig}")
@@ -425,49 +452,25 @@ class _Run:
             self._find(FindingKind.HARNESS, problem)
 
     async def _last_look(self) -> None:
-        """Wait until what is wanted is online; then snapshot, list and journals for the checkers."""
         self._terminal.phase("Last look")
-        if "gate" in self._reached and self._interrupt.signal is None and not self._gate_failed:
-            self._terminal.waiting("waiting until everything wanted is online")
-            await wait_until(self._arena, self._missing, limit_us=SETTLE_LIMIT_US, interval_us=SETTLE_INTERVAL_US)
-        try:
-            seen = await self._arena.cluster()
-            self._arena.history.append(replace(seen, moment=Moment.END))
-        except BlackstartError as error:
-            self._terminal.note(f"the cluster does not answer: {error}")
-        self._terminal.waiting("reading the engine's list and the machines' journals")
-        for container in await self._arena.containers():
-            self._arena.history.append(container)
-        await self._arena.settle()
-        self._terminal.rest()
-
-    async def _missing(self) -> str:
-        """Empty when everything wanted is online; ends early when the run is asked to stop."""
-        if self._interrupt.signal is not None:
-            return ""
-        try:
-            seen: ClusterSeen = await self._arena.cluster()
-        except BlackstartError as error:
-            return str(error)
-        missing = [
-            resource.name
-            for group in seen.groups
-            for resource in group.resources
-            if resource.wanted and resource.state != "Online"
-        ]
-        return f"not online: {', '.join(missing)}" if missing else ""
+        settled = "gate" in self._reached and not self._gate_failed
+        await look_last(self._arena, self._terminal, self._interrupt, settle=settled)
 
     @property
     def _gate_failed(self) -> bool:
         return any(finding.kind is FindingKind.NO_STEADY_STATE for finding in self._findings)
 
-    def _check(self, checkers: Sequence[Checker]) -> None:
+    async def _rule(self) -> None:
+        await self._check(CHECKERS)
+        if self._experiment.expects_violation and not self._violated and "method" in self._reached:
+            self._find(FindingKind.BROKEN, "a violation of a safety invariant was expected, and no checker found one")
+
+    async def _check(self, checkers: Sequence[Checker]) -> None:
         """Rule. On a run that did not get to its method only what must never happen counts, and only if it did."""
         began = "gate" in self._reached and not self._gate_failed
         for checker in checkers:
             verdict = run_check(checker, self._arena.history)
             self._verdicts.append(verdict)
-            self._journal.write("verdict", {"verdict": verdict})
             reason = f"{verdict.checker}: {'; '.join(verdict.reasons)}"
             if checker in AFTER_CLEAN_UP:
                 if verdict.ruling is not Ruling.HOLDS:
@@ -479,6 +482,8 @@ class _Run:
                 self._find(FindingKind.BROKEN, reason)
             elif verdict.ruling is Ruling.INCONCLUSIVE and began:
                 self._find(FindingKind.INCONCLUSIVE, reason)
+            # After the finding: what the journal cannot take must still decide the exit code.
+            self._journal.write("verdict", {"verdict": verdict})
 
     async def _collect(self) -> None:
         """Evidence is there before the clean-up takes it away, and only when somebody will want to read it."""
@@ -491,19 +496,38 @@ class _Run:
     async def _take_down(self) -> None:
         if not self._keep_rig:
             self._terminal.waiting("taking down what this run made")
+        await self._root.part("reaper", self._confirm_guard)
         await self._arena.down(keep=self._keep_rig)
         self._terminal.rest()
 
+    async def _confirm_guard(self) -> None:
+        lost = await self._arena.guard_lost()
+        if lost:
+            self._find(FindingKind.HARNESS, lost)
+
     def _conclude(self) -> RunResult:
+        """Close ledger and journal, and add up. Each step is tried whatever became of the others."""
         if self._interrupt.signal is not None:
             reason = f"asked to stop by {self._interrupt.name}"
             self._findings.append(Finding(kind=FindingKind.SIGNAL, reason=reason, signal=self._interrupt.signal))
+        none: tuple[Recovery, ...] = ()
+        recoveries = self._root.step("recovery", lambda: tuple(read_recoveries(self._arena.history)), none)
+        self._root.step("journal", lambda: self._write_journal(recoveries), None)
+        self._root.step("journal", self._journal.close, None)
+        self._terminal.recovery(recoveries)
+        self._terminal.verdicts(self._verdicts)
+        return RunResult(
+            experiment=self._experiment,
+            code=exit_code(self._findings),
+            findings=tuple(self._findings),
+            verdicts=tuple(self._verdicts),
+            journal=self._journal.path,
+        )
+
+    def _write_journal(self, recoveries: tuple[Recovery, ...]) -> None:
         if self._journal.error:
             self._find(FindingKind.HARNESS, self._journal.error)
-        cleaned = self._arena.history.last(CleanUp)
-        self._ledger.close(rig_gone=cleaned is not None and not cleaned.kept and not cleaned.left)
         code = exit_code(self._findings)
-        recoveries = read_recoveries(self._arena.history)
         facts = RunFacts(
             experiment=self._experiment,
             history=self._arena.history,
@@ -513,25 +537,11 @@ class _Run:
             code=code,
             findings=tuple(self._findings),
             verdicts=tuple(self._verdicts),
-            recoveries=tuple(recoveries),
+            recoveries=recoveries,
             seed=self._seed,
         )
         self._journal.write("run-ended", {"at_ns": facts.ended_ns, "exit_code": code.value, "findings": facts.findings})
-        try:
-            self._journal.assemble(journal_document(facts))
-        except HarnessError as error:
-            self._find(FindingKind.HARNESS, str(error))
-            code = exit_code(self._findings)
-        self._journal.close()
-        self._terminal.recovery(recoveries)
-        self._terminal.verdicts(self._verdicts)
-        return RunResult(
-            experiment=self._experiment,
-            code=code,
-            findings=tuple(self._findings),
-            verdicts=tuple(self._verdicts),
-            journal=self._journal.path,
-        )
+        self._journal.assemble(journal_document(facts))
 
     def _find(self, kind: FindingKind, reason: str) -> None:
         self._findings.append(Finding(kind=kind, reason=reason))

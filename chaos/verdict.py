@@ -12,7 +12,10 @@ __all__ = ["ExitCode", "Finding", "FindingKind", "Ruling", "Verdict", "exit_code
 
 
 class ExitCode(int, Enum):
-    """The exit codes of a run. 2 comes out of one that was refused by its arena before anything was started."""
+    """The exit codes of a run. 2 comes out of one that was refused by its arena before anything was started.
+
+    A run that was ended by signal n and cleaned up has 128 + n.
+    """
 
     PASSED = 0
     BROKEN = 1
@@ -21,7 +24,9 @@ class ExitCode(int, Enum):
     HARNESS = 4
     CLEANUP = 5
     INCONCLUSIVE = 6
+    HUNG_UP = 129
     INTERRUPTED = 130
+    QUIT = 131
     TERMINATED = 143
 
 
@@ -48,10 +53,10 @@ class Verdict:
 
 
 class FindingKind(StrEnum):
-    """What stands between a run and a pass, named after the exit codes."""
+    """What stands between a run and a pass, named after the exit codes, in the order in which they decide."""
 
-    SIGNAL = "signal"
     CLEANUP = "clean-up incomplete"
+    SIGNAL = "signal"
     BROKEN = "broken"
     HARNESS = "harness failed"
     INCONCLUSIVE = "inconclusive"
@@ -68,8 +73,9 @@ class Finding:
     signal: int | None = None
 
 
+_SIGNALS = {1: ExitCode.HUNG_UP, 2: ExitCode.INTERRUPTED, 3: ExitCode.QUIT, 15: ExitCode.TERMINATED}
+
 _PRECEDENCE = (
-    (FindingKind.CLEANUP, ExitCode.CLEANUP),
     (FindingKind.BROKEN, ExitCode.BROKEN),
     (FindingKind.HARNESS, ExitCode.HARNESS),
     (FindingKind.INCONCLUSIVE, ExitCode.INCONCLUSIVE),
@@ -85,7 +91,9 @@ _MEANING = {
     ExitCode.HARNESS: "the harness failed",
     ExitCode.CLEANUP: "clean-up is incomplete",
     ExitCode.INCONCLUSIVE: "inconclusive",
+    ExitCode.HUNG_UP: "hung up, cleaned up",
     ExitCode.INTERRUPTED: "interrupted, cleaned up",
+    ExitCode.QUIT: "quit, cleaned up",
     ExitCode.TERMINATED: "terminated, cleaned up",
 }
 
@@ -93,13 +101,16 @@ _MEANING = {
 def exit_code(findings: Iterable[Finding]) -> ExitCode:
     """The exit code of a run; only a run without findings is a pass.
 
-    The signal comes first, then clean-up, broken, harness, inconclusive, usage, no steady state.
+    Clean-up comes first, because something is left to do; then the signal, broken, harness, inconclusive, usage, no
+    steady state.
     """
     found = list(findings)
+    kinds = {finding.kind for finding in found}
+    if FindingKind.CLEANUP in kinds:
+        return ExitCode.CLEANUP
     for finding in found:
         if finding.kind is FindingKind.SIGNAL:
-            return ExitCode.TERMINATED if finding.signal == 15 else ExitCode.INTERRUPTED
-    kinds = {finding.kind for finding in found}
+            return _SIGNALS.get(finding.signal or 0, ExitCode.INTERRUPTED)
     for kind, code in _PRECEDENCE:
         if kind in kinds:
             return code

@@ -11,6 +11,7 @@ BlackstartError
 ├── CleanupError          something is left behind; says what and how to remove it (exit 5)
 └── EngineError           a call of the container engine failed
     ├── EngineUnanswered  nobody knows whether the call was or will be carried out
+    ├── NotOwned          the object is not the rig's, or that cannot be proven: the call was not made
     └── NoSuchContainer   the engine says that the object does not exist: the call had and will have no effect
 
 A leaf exists only where someone catches it. An error about a remote effect says through its class whether the effect
@@ -29,6 +30,7 @@ __all__ = [
     "EngineUnanswered",
     "HarnessError",
     "NoSuchContainer",
+    "NotOwned",
     "RequestRefused",
     "UsageError",
     "WaitTimeout",
@@ -96,6 +98,10 @@ class EngineUnanswered(EngineError):
 class EngineTooLate(EngineError):
     """The call has waited until after its time and was not sent: nothing was asked of the engine, and nothing will be.
     """
+
+
+class NotOwned(EngineError):
+    """The object is not the rig's, or nothing proves that it is: nothing was done to it."""
 
 
 class NoSuchContainer(EngineError):

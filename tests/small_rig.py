@@ -6,9 +6,7 @@ its own, by which `close` removes it.
 """
 
 import contextlib
-import io
 import os
-import tarfile
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +16,7 @@ import docker.errors
 from docker.models.containers import Container
 
 from harness.model import labels as label
+from harness.model.disk import DISK_BYTES, OWN_DISK, disk_volume
 from harness.model.labels import Role
 from harness.model.machine import MachineSpec
 from harness.model.session import Session
@@ -48,6 +47,13 @@ class SmallRig:
         self.nodes: dict[str, Container] = {}
         self._ensure_images()
         self.client.volumes.create(f"{self.name}_csv", labels=self.labels(Role.VOLUME))
+        for index, machine in enumerate(MACHINES):
+            options = f"size={DISK_BYTES},uid={GUEST_USER + index},gid={GUEST_USER + index},mode=0700"
+            self.client.volumes.create(
+                disk_volume(self.name, machine, OWN_DISK),
+                driver_opts={"type": "tmpfs", "device": "tmpfs", "o": options},
+                labels=self.labels(Role.VOLUME),
+            )
 
     def _ensure_images(self) -> None:
         try:
@@ -68,12 +74,17 @@ class SmallRig:
             command=[],
             name=f"{self.name}-{node}",
             labels=self.labels(Role.NODE, node=node),
-            volumes={f"{self.name}_csv": {"bind": "/csv", "mode": "rw"}, **options.pop("volumes", {})},
+            volumes={
+                f"{self.name}_csv": {"bind": "/csv", "mode": "rw"},
+                **{
+                    disk_volume(self.name, machine, OWN_DISK): {"bind": f"/csv/{machine}/disk", "mode": "rw"}
+                    for machine in MACHINES
+                },
+                **options.pop("volumes", {}),
+            },
             detach=True,
             **options,
         )
-        if not self.nodes:
-            box.put_archive("/csv", _places())
         self.nodes[node] = box
         return self.session(node)
 
@@ -122,16 +133,3 @@ class SmallRig:
         for volume in self.client.volumes.list(filters=filters):
             volume.remove(force=True)
         self.client.close()
-
-
-def _places() -> bytes:
-    """The machines' places on the shared volume, as an archive."""
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as places:
-        for index, machine in enumerate(MACHINES):
-            for name in (machine, f"{machine}/disk"):
-                entry = tarfile.TarInfo(name)
-                entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-                entry.uid = entry.gid = GUEST_USER + index if name.endswith("/disk") else 0
-                places.addfile(entry)
-    return archive.getvalue()

@@ -5,6 +5,7 @@ that stands for a node; each figure is the median of three rounds. Everything is
 interrupted.
 """
 
+import contextlib
 import statistics
 import sys
 import time
@@ -13,8 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import docker
 
+from harness.model import labels
+from harness.rig.teardown import remove_rig
+
 IMAGE = "blackstart/guest"
-LABELS = {"io.blackstart.measured": "starts"}
+RIG = "measured-starts"
+LABELS = {labels.RIG: RIG, labels.ROLE: str(labels.Role.CLIENT)}
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 125)
 IN_FLIGHT = 8
 ROUNDS = 3
@@ -37,7 +42,7 @@ def measure(count: int) -> tuple[float, float]:
             creation_s, made = timed(_create, [node] * count)
             start_s, _ = timed(_start, made)
         finally:
-            _remove_all(clients[0])
+            _remove_all()
     for client in clients:
         client.close()
     return creation_s, start_s
@@ -56,9 +61,9 @@ def _start(client: docker.APIClient, container: str) -> str:
     return container
 
 
-def _remove_all(client: docker.APIClient) -> None:
-    for found in client.containers(all=True, filters={"label": [f"{name}={value}" for name, value in LABELS.items()]}):
-        client.remove_container(found["Id"], force=True)
+def _remove_all() -> None:
+    with contextlib.closing(docker.from_env(timeout=120)) as client:
+        remove_rig(client, RIG, say=lambda _: None)
 
 
 def main() -> int:

@@ -28,6 +28,7 @@ READING_ORDER = (
     ("Experiments: documents, runner, history, verdict", "chaos"),
     ("Faults", "chaos/faults"),
     ("How the faults act on containers", "chaos/docker_effects"),
+    ("The reaper: what undoes the faults of a run whose runner is gone", "chaos/reaper"),
     ("Checkers", "chaos/checkers"),
     ("Reports", "chaos/report"),
     ("Searching the simulator", "chaos/search"),

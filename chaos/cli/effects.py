@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chaos.cli.rig_commands import as_json
+from chaos.cli.signals import held
+from chaos.printing import echo
 
 if TYPE_CHECKING:
     from harness.rig.rig import Rig
@@ -124,7 +126,8 @@ def carry_out(
     say = Progress()
     answer: dict[str, Any] = {"code": "unknown", "message": "", "result": {}}
     try:
-        answer = dict(rig.request(path, arguments).body)
+        with held("the request is under way; its answer is read first"):
+            answer = dict(rig.request(path, arguments).body)
         say(answer["message"])
     except ApiUnanswered as error:
         if not wish.wait:
@@ -139,7 +142,7 @@ def carry_out(
     if wish.json_wanted:
         print_json({**answer, "now": effect.record(standing)})
     else:
-        click.echo(effect.sentence(standing))
+        echo(effect.sentence(standing))
     return standing
 
 

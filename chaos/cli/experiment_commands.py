@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from chaos.cli.rig_commands import as_json
+from chaos.cli.rig_commands import as_json, valid_rig
+from chaos.cli.signals import reports_written
+from chaos.printing import echo, echo_verbatim
 
 if TYPE_CHECKING:
     from chaos.options import ReportFiles
@@ -64,8 +66,8 @@ def _report_files(html: Path | None, junit: Path | None, markdown: Path | None, 
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True)
 @click.option("--journal", type=click.Path(dir_okay=False, path_type=Path), help="A further place for journal.json.")
-@click.option("--name", "rig", help="The name of the rig that is made.")
-@click.option("--on-rig", help="Run on a rig that stands already, and leave it standing.")
+@click.option("--name", "rig", callback=valid_rig, help="The name of the rig that is made.")
+@click.option("--on-rig", callback=valid_rig, help="Run on a rig that stands already, and leave it standing.")
 @click.option("--keep-rig", is_flag=True, help="Leave the rig standing afterwards.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides where a target leaves a choice.")
 @click.option("--dry", is_flag=True, help="Read the files, say what would be done, do nothing.")
@@ -99,8 +101,9 @@ def run(
         reports=_report_files(html, junit, markdown, step_summary),
         seed=seed,
         dry=dry,
+        command=f"blackstart run {' '.join(str(file) for file in files)}",
     )
-    return int(run_files(files, options=options))
+    return int(run_files(files, options=options, unbroken=reports_written))
 
 
 @click.command(
@@ -130,12 +133,12 @@ def report(
     runs = [read_journal(path) for path in journals]
     for run in runs:
         if run.remark:
-            click.echo(f"{run.source}: {run.remark}", err=True)
+            echo(f"{run.source}: {run.remark}", err=True)
     if not files.wanted:
-        click.echo(render_markdown(runs), nl=False)
+        echo_verbatim(render_markdown(runs))
         return 0
     for line in write_reports_of(runs, files):
-        click.echo(line)
+        echo(line)
     return 0
 
 
@@ -164,7 +167,7 @@ def validate(files: tuple[Path, ...], json_wanted: bool, arena: str) -> int:
         try:
             experiment = load_experiment(file)
         except UsageError as error:
-            refusals[file] = str(error).splitlines()
+            refusals[file] = str(error).split("\n")
             continue
         seen = {view.arena: view for view in arena_views(experiment)}
         refused = _refused_by_engine(experiment.topology) if arena == "docker" else []
@@ -188,12 +191,12 @@ def validate(files: tuple[Path, ...], json_wanted: bool, arena: str) -> int:
         )
     else:
         for file, title in titles.items():
-            click.echo(f"{file}: valid: {title}")
+            echo(f"{file}: valid: {title}")
             for view in arenas[file]:
                 for line in (*view.barred, *view.differs):
-                    click.echo(f"  --arena {view.arena}: {line}")
+                    echo(f"  --arena {view.arena}: {line}")
         for line in (line for lines in refusals.values() for line in lines):
-            click.echo(line, err=True)
+            echo(line, err=True)
     return 2 if refusals else 0
 
 
@@ -212,5 +215,5 @@ def _refused_by_engine(topology: "Topology") -> list[str]:
         with contextlib.closing(connect(limit_s=ENGINE_LIMIT_S)) as client:
             return refused_machines(client, topology)
     except (EngineError, HarnessError):
-        click.echo("the machines' images were not looked for: no container engine answers here", err=True)
+        echo("the machines' images were not looked for: no container engine answers here", err=True)
         return []

@@ -8,6 +8,7 @@ import click
 
 from chaos.cli.effects import Wish, carry_out, effect_on_group, effect_on_resource, waits
 from chaos.cli.rig_commands import as_json, rig_name
+from chaos.printing import echo
 
 if TYPE_CHECKING:
     from harness.model.states import GroupState, ResourceState
@@ -68,7 +69,7 @@ def show_group(group_name: str, name: str, json_wanted: bool) -> None:
         print_json(found)
         return
     moving = f", moving to {found.moving_to}" if found.moving_to else ""
-    click.echo(f"{group_told(found)}, epoch {found.epoch}{moving}\n")
+    echo(f"{group_told(found)}, epoch {found.epoch}{moving}\n")
     print_table(*resource_rows([found]), empty="it has no resources")
 
 
@@ -178,7 +179,7 @@ def show_resource(resource_name: str, name: str, json_wanted: bool) -> None:
     if json_wanted:
         print_json(entry)
     else:
-        click.echo(resource_told(found, entry))
+        echo(resource_told(found, entry))
 
 
 @resource.command("online", epilog="\b\nExample:\n  blackstart resource online web1-vm")

@@ -4,7 +4,6 @@ Through the engine, so that it is there also when no node answers.
 """
 
 import contextlib
-import json
 import queue
 import time
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chaos.cli.rig_commands import rig_name
+from chaos.printing import echo, echo_json, reader_gone
 
 if TYPE_CHECKING:
     from harness.rig.rig import Rig
@@ -107,6 +107,8 @@ def events(name: str, follow_wanted: bool, since_ns: int, only: tuple[str, ...],
             return
         look_at = time.monotonic() + LOOK_INTERVAL_S
         for come in follow_events(rig.client, containers, since_ns=last, clock=time.monotonic):
+            if reader_gone():
+                return
             if come is not None:
                 _print_event(come, json_wanted)
             elif time.monotonic() > look_at:
@@ -124,7 +126,7 @@ def print_log(rig: "Rig", target: str, *, follow_wanted: bool, since_ns: int, li
         for container in _containers_of(rig, target)[-1:]:
             past = read_lines(rig.client, container, since_ns=since_ns, tail=lines, stderr=True)
             for _, text in past:
-                click.echo(text)
+                echo(text)
             if follow_wanted:
                 last_ns = past[-1][0] if past else since_ns or time.time_ns()
                 streams[container] = LogStream(
@@ -132,9 +134,9 @@ def print_log(rig: "Rig", target: str, *, follow_wanted: bool, since_ns: int, li
                 )
                 streams[container].open()
         look_at = time.monotonic() + LOOK_INTERVAL_S
-        while follow_wanted:
+        while follow_wanted and not reader_gone():
             with contextlib.suppress(queue.Empty):
-                click.echo(heard.get(timeout=LOOK_INTERVAL_S / 5))
+                echo(heard.get(timeout=LOOK_INTERVAL_S / 5))
             if time.monotonic() > look_at:
                 _check_stands(rig)
                 for container in _running_of(rig, target):
@@ -197,8 +199,8 @@ def _check_stands(rig: "Rig") -> None:
 
 def _print_event(record: Mapping[str, Any], json_wanted: bool) -> None:
     if json_wanted:
-        click.echo(json.dumps(record))
+        echo_json(record)
         return
     at = datetime.fromtimestamp(float(record["time"])).strftime("%H:%M:%S.%f")[:-3]
     number = f"[{record['id']}] " if record.get("id") else ""
-    click.echo(f"{at}  {record['node']:<8} {record['component']:<24} {number}{record['event']}: {record['message']}")
+    echo(f"{at}  {record['node']:<8} {record['component']:<24} {number}{record['event']}: {record['message']}")

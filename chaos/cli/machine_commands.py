@@ -9,6 +9,8 @@ import click
 from chaos.cli.effects import Wish, effect_on_resource, wait_for, waits
 from chaos.cli.log_commands import follow, print_log, since, tail
 from chaos.cli.rig_commands import as_json, rig_name
+from chaos.cli.signals import held
+from chaos.printing import echo
 
 if TYPE_CHECKING:
     from harness.model.states import ResourceState
@@ -98,7 +100,8 @@ def start(place: str, name: str, wish: Wish) -> None:
         machine = find_machine(rig, place)
         group, _ = find_resource(rig.standing(), machine.name)
         began = time.monotonic()
-        start_machine(rig, machine)
+        with held(f"the engine is starting {machine.name}, to the end"):
+            start_machine(rig, machine)
         say(f"the engine has started {machine.name} on {machine.node}")
         if wish.wait and group.owner != machine.node:
             _wait_for_its_end(rig, machine, group.owner, began, wish.limit_s)
@@ -126,7 +129,8 @@ def stop(place: str, name: str, wish: Wish) -> None:
         machine = find_machine(rig, place)
         if machine.state not in ("running", "paused"):
             raise UsageError(f"{machine.name} does not run on {machine.node}: the engine says {machine.state}")
-        stop_machine(rig, machine)
+        with held(f"the engine is stopping {machine.name}, to the end"):
+            stop_machine(rig, machine)
         say(f"the engine has stopped {machine.name} on {machine.node}")
         _tell(rig, machine, ResourceState.OFFLINE, wish)
 
@@ -172,14 +176,20 @@ def _tell(rig: "Rig", machine: "Machine", state: "ResourceState", wish: Wish) ->
     if wish.json_wanted:
         print_json({"node": machine.node, "container": machine.container, "now": effect.record(standing)})
     else:
-        click.echo(effect.sentence(standing))
+        echo(effect.sentence(standing))
 
 
 def _print_machines(machines: list["Machine"]) -> None:
     from chaos.cli.output import coloured, print_table
+    from chaos.printing import markup
 
     rows = [
-        (machine.node, machine.name, machine.group, coloured(machine.state), machine.status, machine.container[:12])
+        (
+            *(markup(word) for word in (machine.node, machine.name, machine.group)),
+            coloured(machine.state),
+            markup(machine.status),
+            machine.container[:12],
+        )
         for machine in machines
     ]
     print_table(("node", "machine", "group", "state", "since", "container"), rows, empty="no machines")

@@ -7,6 +7,8 @@ import click
 
 from chaos.cli.effects import Wish, carry_out, effect_on_node, wait_for, waits
 from chaos.cli.rig_commands import as_json, rig_name
+from chaos.cli.signals import held
+from chaos.printing import echo
 
 if TYPE_CHECKING:
     from harness.rig.standing import Condition
@@ -58,9 +60,9 @@ def show_node(node_name: str, name: str, json_wanted: bool) -> None:
     if json_wanted:
         print_json({**dataclasses.asdict(found), "groups": [group.name for group in groups]})
         return
-    click.echo(f"{node_told(found)}\n")
+    echo(f"{node_told(found)}\n")
     print_table(*node_rows([found]), empty="")
-    click.echo()
+    echo()
     print_table(*group_rows(groups), empty="it owns no groups")
 
 
@@ -122,7 +124,8 @@ def power_off(node_name: str, name: str, json_wanted: bool) -> None:
 
     say = Progress()
     with contextlib.closing(Rig.find(name)) as rig:
-        rig.power_off(node_name)
+        with held(f"the power of {node_name} is being cut, to the end"):
+            rig.power_off(node_name)
         power = rig.powers()[node_name]
     say(f"the power of {node_name} is {power}; `blackstart node power-on {node_name} --name {name}` gives it back")
     if json_wanted:
@@ -142,13 +145,14 @@ def power_on(node_name: str, name: str, wish: Wish) -> None:
     say = Progress()
     effect = effect_on_node(node_name, f"{node_name} to be up", node_up(node_name))
     with contextlib.closing(Rig.find(name)) as rig:
-        rig.power_on(node_name)
+        with held(f"the power of {node_name} is being given back, to the end"):
+            rig.power_on(node_name)
         say(f"{node_name} has its power back")
         standing = wait_for(rig, effect, limit_s=wish.limit_s, say=say) if wish.wait else rig.standing()
     if wish.json_wanted:
         print_json(effect.record(standing))
     else:
-        click.echo(effect.sentence(standing))
+        echo(effect.sentence(standing))
 
 
 def _request(
@@ -172,6 +176,6 @@ def _request(
     drained = arguments.get("drain") and standing is not None
     if drained and standing is not None and find_node(standing, node_name).drain == DrainState.FAILED:
         left = ", ".join(group.name for group in standing.groups if group.owner == node_name)
-        click.echo(f"blackstart: the drain of {node_name} has failed; still there: {left or 'nothing'}", err=True)
+        echo(f"blackstart: the drain of {node_name} has failed; still there: {left or 'nothing'}", err=True)
         return 1
     return 0

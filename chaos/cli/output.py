@@ -5,14 +5,14 @@ what is going on.
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+
+from chaos.printing import aside, console, echo_json, markup
+from chaos.shown_text import shown
 
 __all__ = ["Progress", "coloured", "print_json", "print_table", "table"]
 
@@ -53,19 +53,20 @@ class Progress:
     """Says what is being done, with the seconds since the command began."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+        self._console = console(err=True, soft_wrap=True)
         self._began = time.monotonic()
 
+    @aside
     def __call__(self, text: str) -> None:
         """One line."""
         elapsed_s = time.monotonic() - self._began
-        self._console.print(f"[dim]{elapsed_s:6.1f} s[/]  {escape(text)}")
+        self._console.print(f"[dim]{elapsed_s:6.1f} s[/]  {markup(text)}")
 
 
 def coloured(word: str) -> str:
     """A state's word as markup, in the colour that it always has."""
     colour = _COLOURS.get(word)
-    return f"[{colour}]{escape(word)}[/]" if colour else escape(word)
+    return f"[{colour}]{markup(word)}[/]" if colour else markup(word)
 
 
 def table(*headings: str) -> Table:
@@ -77,22 +78,22 @@ def table(*headings: str) -> Table:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
-    """Rows of markup; `empty` when there are none. Never wrapped for a file or a pipe."""
+    """Rows of markup; `empty` when there are none. One line each, never wrapped for a file or a pipe."""
     made = table(*headings)
     for row in rows:
-        made.add_row(*row)
-    console = Console(highlight=False, emoji=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, emoji=False, width=_WIDTH_OF_A_FILE)
+        made.add_row(*(shown(cell).replace("\n", " ") for cell in row))
+    screen = console()
+    if not screen.is_terminal:
+        screen = console(width=_WIDTH_OF_A_FILE)
     if made.row_count:
-        console.print(made)
+        screen.print(made)
     else:
-        console.print(escape(empty))
+        screen.print(markup(empty))
 
 
 def print_json(value: Any) -> None:
     """A record or a list of records, for scripts."""
-    print(json.dumps(_plain(value), indent=2))
+    echo_json(_plain(value), indent=2)
 
 
 def _plain(value: Any) -> Any:

@@ -2,18 +2,40 @@
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
+from chaos.cli.signals import Section, Signalled, held
+from chaos.printing import echo, echo_verbatim
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import docker
+
     from harness.model.topology import Topology
 
-__all__ = ["as_json", "compose", "doctor", "down", "images", "rig_name", "status", "up"]
+__all__ = ["as_json", "compose", "doctor", "down", "images", "rig_name", "status", "up", "valid_rig"]
+
+Say: TypeAlias = "Callable[[str], None]"
 
 DEFAULT_RIG = "blackstart"
 
-rig_name = click.option("--name", "name", default=DEFAULT_RIG, show_default=True, help="The rig's name.")
+
+
+def valid_rig(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """The callback of every option that names a rig. Raises click.BadParameter for a name that no rig can have."""
+    from harness.model.name import NAME_FORM, is_name
+
+    if value is not None and not is_name(value):
+        raise click.BadParameter(f"{value!r} is no rig's name, expected {NAME_FORM}")
+    return value
+
+
+rig_name = click.option(
+    "--name", "name", callback=valid_rig, default=DEFAULT_RIG, show_default=True, help="The rig's name."
+)
 as_json = click.option("--json", "json_wanted", is_flag=True, help="Print JSON for scripts.")
 _nodes = click.option("--nodes", type=int, help="This many nodes, with six machines.  [default: 3]")
 _witness = click.option("--witness", is_flag=True, help="A witness as well: one more vote, without a node.")
@@ -55,7 +77,7 @@ def doctor(json_wanted: bool) -> int:
         [(check.name, coloured(check.health), _escaped(check.saw), _escaped(check.advice)) for check in report.checks],
         empty="",
     )
-    click.echo()
+    echo()
     print_table(
         ("fault", "", "arenas", "what it does", "why not"),
         [
@@ -70,7 +92,7 @@ def doctor(json_wanted: bool) -> int:
         ],
         empty="",
     )
-    click.echo()
+    echo()
     print_table(
         ("arenas", "other faults"),
         [("sim, schedules of `search` only", _escaped(", ".join(only_in_schedules())))],
@@ -87,7 +109,7 @@ def doctor(json_wanted: bool) -> int:
 @_nodes
 @_witness
 @_topology
-@click.option("--name", "name", help=f"The rig's name.  [default: the file's, else {DEFAULT_RIG}]")
+@click.option("--name", "name", callback=valid_rig, help=f"The rig's name.  [default: the file's, else {DEFAULT_RIG}]")
 @click.option("--timeout", "limit_s", type=click.FloatRange(min=1), default=120.0, show_default=True, help="Seconds.")
 def up(nodes: int | None, witness: bool, topology_file: Path | None, name: str | None, limit_s: float) -> None:
     """Make a rig and wait until every node is Up and every group Online.
@@ -96,23 +118,69 @@ def up(nodes: int | None, witness: bool, topology_file: Path | None, name: str |
     time, what was made stays for a look.
     """
     from chaos.cli.output import Progress
+    from harness.errors import BlackstartError, UsageError
     from harness.rig.engine import connect
+    from harness.rig.images import ensure_images, find_project_root
     from harness.rig.rig import Rig
-    from harness.rig.teardown import remove_rig, rig_names
+    from harness.rig.teardown import rig_names
 
     topology = _read_topology(nodes, witness, topology_file, name)
     say = Progress()
     with contextlib.closing(connect()) as client:
-        stood = topology.rig in rig_names(client)
-        try:
-            rig = Rig.up(topology, say=say, limit_s=limit_s, client=client)
-        except KeyboardInterrupt:
-            if not stood:
-                say(f"interrupted: removing what was made of rig {topology.rig}")
-                remove_rig(client, topology.rig, say=say)
-            raise
-        running = sum(machine.state == "running" for machine in rig.machines())
+        # Outside the section: it takes minutes the first time, and nothing of a rig is there yet.
+        ensure_images(client, project_root=find_project_root(), say=say)
+        with held(f"rig {topology.rig} is given up as soon as the step under way has ended") as section:
+            stood = topology.rig in rig_names(client)
+            try:
+                rig = Rig.up(
+                    topology, say=_asking(say, section), limit_s=limit_s, client=client, say_each_look=True
+                )
+                section.check()
+            except Signalled:
+                _give_up(client, topology.rig, stood=stood, say=say)
+                raise
+            except UsageError:
+                raise
+            except BlackstartError:
+                say(f"what was made of rig {topology.rig} stays for a look; `blackstart down --name {topology.rig}` "
+                    "removes it")
+                raise
+            section.complete()
+            running = sum(machine.state == "running" for machine in rig.machines())
     say(f"rig {rig.name} is up; nodes: {len(topology.nodes)}, groups: {len(topology.groups)}, machines: {running}")
+
+
+def _asking(say: Say, section: Section) -> Say:
+    """`say` for what is asked at every look: it raises Signalled once a signal has come, and says nothing twice."""
+    said = ""
+
+    def asking(text: str) -> None:
+        nonlocal said
+        section.check()
+        if text != said:
+            said = text
+            say(text)
+
+    return asking
+
+
+def _give_up(client: "docker.DockerClient", rig: str, *, stood: bool, say: Say) -> None:
+    """Remove what an interrupted `up` has made. Raises CleanupError, naming the rig, when something may be left."""
+    from harness.errors import CleanupError, EngineError
+    from harness.rig.teardown import remove_rig
+
+    if stood:
+        say(f"rig {rig} stood before and stays as it is: `blackstart status --name {rig}` shows it")
+        return
+    say(f"removing what was made of rig {rig}")
+    try:
+        remove_rig(client, rig, say=say)
+    except EngineError as error:
+        raise CleanupError(_may_be_left(rig, error)) from error
+
+
+def _may_be_left(rig: str, error: Exception) -> str:
+    return f"cannot remove rig {rig} to the end: {error}; `blackstart down --name {rig}` tries again"
 
 
 @click.command(epilog="\b\nExamples:\n  blackstart status\n  blackstart status --json | jq '.groups[].owner'")
@@ -129,11 +197,11 @@ def status(name: str, json_wanted: bool) -> None:
     if json_wanted:
         print_json(standing)
         return
-    click.echo(f"rig {standing.rig}, {standing.subnet}\n")
+    echo(f"rig {standing.rig}, {standing.subnet}\n")
     print_table(*node_rows(standing.nodes), empty="no nodes")
-    click.echo()
+    echo()
     print_table(*voter_rows(standing.voters), empty="no voters")
-    click.echo()
+    echo()
     print_table(*group_rows(standing.groups), empty="no groups")
 
 
@@ -141,23 +209,38 @@ def status(name: str, json_wanted: bool) -> None:
 @rig_name
 @click.option("--all", "every", is_flag=True, help="Every rig on this engine.")
 def down(name: str, every: bool) -> None:
-    """Remove a rig: everything that carries its label, and nothing else. Twice is harmless."""
+    """Remove a rig: every object that belongs to it, and nothing else. Twice is harmless.
+
+    An object belongs to a rig by its labels: the rig's name and a known role. What only looks so is named and left.
+    """
     from chaos.cli.output import Progress
-    from harness.errors import CleanupError
+    from harness.errors import CleanupError, EngineError
     from harness.rig.engine import connect
-    from harness.rig.teardown import remove_rig, rig_names
+    from harness.rig.teardown import find_rigs, remove_rig
 
     say = Progress()
     left = []
-    with contextlib.closing(connect()) as client:
-        for rig in rig_names(client) if every else [name]:
+    announcement = "the rig that is being removed is removed to its end, and no other is begun"
+    with contextlib.closing(connect()) as client, held(announcement) as section:
+        names: tuple[str, ...] = (name,)
+        if every:
+            found = find_rigs(client, with_locks=True)
+            names = found.names
+            for stranger in found.strangers:
+                say(f"left alone: {stranger}")
+        for rig in names:
+            if section.number is not None:
+                left.append(f"rig {rig} was not removed: `blackstart down --name {rig}` removes it")
+                continue
             try:
                 if not remove_rig(client, rig, say=say) and not every:
                     say(f"there is no rig {rig}: nothing to remove")
             except CleanupError as error:
                 left.append(str(error))
-    if left:
-        raise CleanupError("\n".join(left))
+            except EngineError as error:
+                left.append(_may_be_left(rig, error))
+        if left:
+            raise CleanupError("\n".join(left))
 
 
 @click.group()
@@ -209,7 +292,7 @@ def list_images(json_wanted: bool) -> None:
 @_nodes
 @_witness
 @_topology
-@click.option("--name", "name", help=f"The rig's name.  [default: the file's, else {DEFAULT_RIG}]")
+@click.option("--name", "name", callback=valid_rig, help=f"The rig's name.  [default: the file's, else {DEFAULT_RIG}]")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of standard output.")
 def compose(
     nodes: int | None, witness: bool, topology_file: Path | None, name: str | None, output: Path | None
@@ -219,7 +302,7 @@ def compose(
 
     text = render(_read_topology(nodes, witness, topology_file, name))
     if output is None:
-        click.echo(text, nl=False)
+        echo_verbatim(text)
     else:
         output.write_text(text)
 
@@ -249,6 +332,6 @@ def _read_topology(nodes: int | None, witness: bool, topology_file: Path | None,
 
 
 def _escaped(text: str) -> str:
-    from rich.markup import escape
+    from chaos.printing import markup
 
-    return escape(text)
+    return markup(text)

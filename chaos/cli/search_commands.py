@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chaos.cli.rig_commands import as_json
+from chaos.cli.signals import held, reports_written
+from chaos.printing import echo
 
 if TYPE_CHECKING:
     from chaos.search.hunt import Found, Hunt
@@ -87,7 +89,7 @@ def search(
         now = time.monotonic()
         if now - shown >= PROGRESS_S:
             shown = now
-            click.echo(f"  ... {_pace(hunt.runs, now - began)}, nothing broken", err=True)
+            echo(f"  ... {_pace(hunt.runs, now - began)}, nothing broken", err=True)
         return (most is None or hunt.runs < most) and (limit_s is None or now - began < limit_s)
 
     found = hunt.search(goes_on)
@@ -122,20 +124,22 @@ def shrink(file: Path, output: Path | None) -> None:
 
     schedule = _read(file)
     _refuse_crowded(file, schedule.topology)
-    reduction = Shrinking(schedule, say=lambda text: click.echo(f"  ... {text}", err=True))
+    reduction = Shrinking(schedule, say=lambda text: echo(f"  ... {text}", err=True))
     place = output or file.with_suffix(f".min{file.suffix}")
     try:
         smallest = reduction.shrink()
     except KeyboardInterrupt:
-        _save(place, reduction.schedule, ["interrupted: not yet minimal", *reduction.broken])
+        with held(f"{place} is being saved") as section:
+            _save(place, reduction.schedule, ["interrupted: not yet minimal", *reduction.broken])
+            section.complete()
         left = len(reduction.schedule.faults)
-        click.echo(f"{reduction.runs} runs: {left} faults are left, in {place}: not yet minimal, it was interrupted")
-        click.echo(f"  blackstart shrink {place}")
+        echo(f"{reduction.runs} runs: {left} faults are left, in {place}: not yet minimal, it was interrupted")
+        echo(f"  blackstart shrink {place}")
         raise
     outcome = play(smallest)
     _save(place, smallest, broken_by(outcome))
     _print_trace(outcome, LINES_BEFORE)
-    click.echo(f"{reduction.runs} runs: {len(smallest.faults)} faults are left, in {place}")
+    echo(f"{reduction.runs} runs: {len(smallest.faults)} faults are left, in {place}")
 
 
 @click.command(
@@ -188,11 +192,11 @@ def _play_again(schedule: "Schedule", *, whole: bool) -> int:
     outcome = play(schedule)
     _print_trace(outcome, None if whole else LINES_BEFORE)
     if outcome.defect is not None:
-        click.echo("".join(traceback.format_exception(outcome.defect)), err=True)
+        echo("".join(traceback.format_exception(outcome.defect)), err=True)
     for text in broken_by(outcome):
-        click.echo(f"broken: {text}")
+        echo(f"broken: {text}")
     if not outcome.broken:
-        click.echo("nothing is broken")
+        echo("nothing is broken")
     return BROKEN if outcome.broken else 0
 
 
@@ -201,10 +205,11 @@ def _run_again(past: "PastRun", *, arena: str, out: Path) -> int:
     from chaos.runner import run_files
 
     if arena == "docker":
-        click.echo("a seed fixes choices, not timing: containers may make something else of them", err=True)
+        echo("a seed fixes choices, not timing: containers may make something else of them", err=True)
     place = out / "replay.yaml"
     _write(place, past.experiment)
-    return int(run_files([place], options=RunOptions(arena=arena, out=out, seed=past.seed, rig=past.rig)))
+    options = RunOptions(arena=arena, out=out, seed=past.seed, rig=past.rig)
+    return int(run_files([place], options=options, unbroken=reports_written))
 
 
 def _experiment(file: Path, schedule: "Schedule") -> str:
@@ -301,13 +306,13 @@ def _print_found(found: "Found", took_s: float, saved: Sequence[Path]) -> None:
         print_table((f"fault, by {what}", *words), rows, empty="no fault struck")
     failure = found.failure
     if failure is None:
-        click.echo(f"{_pace(found.runs, took_s)}: nothing broke")
+        echo(f"{_pace(found.runs, took_s)}: nothing broke")
         return
     _print_trace(play(failure.schedule), LINES_BEFORE)
     for text in failure.broken:
-        click.echo(f"broken by seed {failure.schedule.seed}: {text}")
-    click.echo(f"{_pace(found.runs, took_s)}; saved in {' and '.join(map(str, saved))}")
-    click.echo(f"  blackstart replay {saved[0]}\n  blackstart shrink {saved[0]}")
+        echo(f"broken by seed {failure.schedule.seed}: {text}")
+    echo(f"{_pace(found.runs, took_s)}; saved in {' and '.join(map(str, saved))}")
+    echo(f"  blackstart replay {saved[0]}\n  blackstart shrink {saved[0]}")
 
 
 def _print_json(found: "Found", took_s: float, saved: Sequence[Path]) -> None:
@@ -332,4 +337,4 @@ def _print_json(found: "Found", took_s: float, saved: Sequence[Path]) -> None:
 def _print_trace(outcome: "Outcome", last: int | None) -> None:
     lines = outcome.world.trace if last is None else outcome.world.trace[-last:]
     for line in lines:
-        click.echo(str(line))
+        echo(str(line))

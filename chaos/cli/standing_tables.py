@@ -41,8 +41,10 @@ def node_rows(nodes: Iterable["NodeStanding"]) -> Rows:
 
 def voter_rows(voters: Iterable["VoterStanding"]) -> Rows:
     """The headings and rows of the table of voters, as a node with a lease sees them."""
+    from chaos.printing import markup
+
     rows: list[Sequence[str]] = [
-        (voter.name, voter.role, "counts" if voter.member else "does not count", voter.state, voter.why)
+        (voter.name, voter.role, "counts" if voter.member else "does not count", voter.state, markup(voter.why))
         for voter in voters
     ]
     return ("voter", "", "", "state", "why"), rows
@@ -70,9 +72,8 @@ def group_rows(groups: Iterable["GroupStanding"]) -> Rows:
 
 def resource_rows(groups: Iterable["GroupStanding"]) -> Rows:
     """The headings and rows of the table of resources."""
-    from rich.markup import escape
-
     from chaos.cli.output import coloured
+    from chaos.printing import markup
 
     rows: list[Sequence[str]] = [
         (
@@ -82,7 +83,7 @@ def resource_rows(groups: Iterable["GroupStanding"]) -> Rows:
             group.owner or "-",
             coloured(resource.state),
             "?" if resource.persistent_state is None else str(resource.persistent_state),
-            escape(resource.why),
+            markup(resource.why),
         )
         for group in groups
         for resource in group.resources

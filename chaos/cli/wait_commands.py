@@ -7,6 +7,7 @@ import click
 
 from chaos.cli.effects import Effect, effect_on_group, effect_on_node, time_limit, wait_for
 from chaos.cli.rig_commands import as_json, rig_name
+from chaos.printing import echo
 
 if TYPE_CHECKING:
     from harness.rig.rig import Rig
@@ -77,7 +78,7 @@ def _wait(rig: "Rig", effect: Effect, limit_s: float, json_wanted: bool) -> None
     if json_wanted:
         print_json(effect.record(standing))
     else:
-        click.echo(effect.sentence(standing))
+        echo(effect.sentence(standing))
 
 
 @click.command(epilog="\b\nExample:\n  blackstart quorum --json | jq '.quorum'")
@@ -96,7 +97,7 @@ def quorum(name: str, json_wanted: bool) -> None:
     if json_wanted:
         print_json({**told, "leases": held})
         return
-    click.echo(f"{answer.get('message', '')}\n")
+    echo(f"{answer.get('message', '')}\n")
     rows = [
         (
             node.name,
@@ -110,4 +111,4 @@ def quorum(name: str, json_wanted: bool) -> None:
     rows += [(voter, "yes", "", "no node") for voter in others]
     print_table(("voter or node", "vote", "power", "holds its lease"), rows, empty="no nodes")
     votes = len(told.get("voters", ()))
-    click.echo(f"\nvotes: {votes}, majority: {told.get('majority')}, voter set: version {told.get('version')}")
+    echo(f"\nvotes: {votes}, majority: {told.get('majority')}, voter set: version {told.get('version')}")

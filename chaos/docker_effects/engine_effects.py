@@ -14,9 +14,11 @@ import docker
 import chaos.engine_probe
 from chaos.arena import EngineSeen
 from harness.errors import EngineError, NoSuchContainer, UsageError, WaitTimeout
+from harness.model import labels
 from harness.rig.compose import PROXY_SOCKET, engine_proxy_container, node_container
 from harness.rig.container_exec import run_inside
 from harness.rig.engine import engine_call
+from harness.rig.ownership import kill_container, pause_container
 
 __all__ = ["look_at_engine", "resume_engine", "stall_engine"]
 
@@ -29,8 +31,7 @@ VMMS_USER = "902:902"
 def stall_engine(client: docker.DockerClient, rig: str, node: str) -> int:
     """From now on the engine does not answer in that node."""
     at_ns = time.time_ns()
-    with engine_call(f"stall the engine of {node}"):
-        client.api.pause(_proxy(client, rig, node)["Id"])
+    pause_container(client, _proxy(client, rig, node)["Id"], rig=rig, roles=(labels.Role.ENGINE_PROXY,))
     return at_ns
 
 
@@ -38,9 +39,10 @@ def resume_engine(client: docker.DockerClient, rig: str, node: str, *, drop: boo
     """The engine answers again; `drop`: what was asked meanwhile is forgotten."""
     proxy = _proxy(client, rig, node)["Id"]
     at_ns = time.time_ns()
+    if drop:
+        kill_container(client, proxy, rig=rig, roles=(labels.Role.ENGINE_PROXY,))
     with engine_call(f"resume the engine of {node}"):
         if drop:
-            client.api.kill(proxy)
             client.api.wait(proxy)
             client.api.start(proxy)
         else:

@@ -14,6 +14,7 @@ from harness.errors import EngineError
 from harness.model import labels
 from harness.rig.compose import node_container
 from harness.rig.engine import engine_call, in_parallel
+from harness.rig.ownership import own_container, pause_container
 
 __all__ = ["hang_node", "reset_node", "thaw_node"]
 
@@ -24,9 +25,12 @@ ROUNDS = 20
 def hang_node(client: docker.DockerClient, rig: str, node: str) -> int:
     """Freezes the node, then its machines, all at once. Raises EngineError when the node cannot be frozen."""
     at_ns = time.time_ns()
-    with engine_call(f"freeze {node_container(rig, node)}"):
-        client.api.pause(node_container(rig, node))
-    _each(client, rig, node, state="running", roles=(labels.Role.MACHINE,), call=client.api.pause)
+    pause_container(client, node_container(rig, node), rig=rig, roles=(labels.Role.NODE,))
+
+    def freeze(machine: str) -> None:
+        pause_container(client, machine, rig=rig, roles=(labels.Role.MACHINE,))
+
+    _each(client, rig, node, state="running", roles=(labels.Role.MACHINE,), call=freeze)
     return at_ns
 
 
@@ -40,11 +44,11 @@ def thaw_node(client: docker.DockerClient, rig: str, node: str) -> int:
 
 def reset_node(client: docker.DockerClient, rig: str, node: str) -> int:
     """Has the node's PID 1 end itself, as root of the node; its answer would die with it, so none is awaited."""
-    container = node_container(rig, node)
+    container = str(own_container(client, node_container(rig, node), rig=rig, roles=(labels.Role.NODE,))["Id"])
     life = _life(client, container)
     at_ns = time.time_ns()
     try:
-        with engine_call(f"reset {container} from inside"):
+        with engine_call(f"reset {node_container(rig, node)} from inside"):
             order = client.api.exec_create(container, ["sh", "-c", "kill -TERM 1"], user="0")["Id"]
             client.api.exec_start(order, detach=True)
     except EngineError:
@@ -56,7 +60,7 @@ def reset_node(client: docker.DockerClient, rig: str, node: str) -> int:
 
 def _life(client: docker.DockerClient, container: str) -> str:
     """When the container's present life began, empty when it does not run."""
-    with engine_call(f"inspect {container}"):
+    with engine_call(f"inspect {container[:12]}"):
         state = client.api.inspect_container(container)["State"]
     return str(state["StartedAt"]) if state["Running"] and not state["Restarting"] else ""
 

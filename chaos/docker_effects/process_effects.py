@@ -33,14 +33,17 @@ from chaos.process_effects import (
     WipeVoter,
 )
 from harness.errors import HarnessError
+from harness.model import labels
 from harness.rig.compose import node_container
 from harness.rig.container_exec import run_inside
 from harness.rig.engine import engine_call
+from harness.rig.ownership import kill_container, pause_container, stop_container
 
 __all__ = ["carry_out", "look_inside"]
 
 PROBE_LIMIT_S = 10.0
 """Starting Python in a node took 0.1 s; a node that hangs answers never."""
+MACHINES = (labels.Role.MACHINE,)
 STOP_GRACE_S = 5
 """A guest ends within milliseconds of its TERM; one that ignores it is killed after that, which is a stop as well."""
 
@@ -55,15 +58,15 @@ def carry_out(client: docker.DockerClient, rig: str, effect: ProcessEffect) -> i
     """Do it. Answers the earliest time at which it acted, in Unix nanoseconds. Raises EngineError, HarnessError."""
     match effect:
         case KillMachine(container=container):
-            return _timed(f"kill {effect.machine}", lambda: client.api.kill(container))
+            return _timed(lambda: kill_container(client, container, rig=rig, roles=MACHINES))
         case StopMachine(container=container):
-            return _timed(f"stop {effect.machine}", lambda: client.api.stop(container, timeout=STOP_GRACE_S))
+            return _timed(lambda: stop_container(client, container, rig=rig, grace_s=STOP_GRACE_S, roles=MACHINES))
         case StartMachine(container=container):
-            return _timed(f"start {effect.machine}", lambda: client.api.start(container))
+            return _timed(lambda: client.api.start(container), what=f"start {effect.machine}")
         case HangMachine(container=container, how=Freezing.PAUSE):
-            return _timed(f"pause {effect.machine}", lambda: client.api.pause(container))
+            return _timed(lambda: pause_container(client, container, rig=rig, roles=MACHINES))
         case ThawMachine(container=container, how=Freezing.PAUSE):
-            return _timed(f"unpause {effect.machine}", lambda: client.api.unpause(container))
+            return _timed(lambda: client.api.unpause(container), what=f"unpause {effect.machine}")
         case HangMachine(container=container) | ThawMachine(container=container):
             number = signals.SIGSTOP if isinstance(effect, HangMachine) else signals.SIGCONT
             return _probe(client, rig, effect.node, "machine", {"container": container, "signal": int(number)})
@@ -96,7 +99,7 @@ def look_inside(
     )
 
 
-def _timed(what: str, call: Callable[[], object]) -> int:
+def _timed(call: Callable[[], object], *, what: str = "act on a machine") -> int:
     at_ns = time.time_ns()
     with engine_call(what):
         call()

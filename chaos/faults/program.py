@@ -10,7 +10,7 @@ from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, ma
 from chaos.history import FaultMoment
 from chaos.process_effects import NodeInside, NodeProgram, ProgramSeen, ProgramSignal, SignalProgram
 from chaos.targets import TargetKind
-from harness.errors import BlackstartError
+from harness.errors import BlackstartError, HarnessError
 
 __all__ = ["WORDS", "ProgramHang", "ProgramKill", "ProgramThaw", "look_at", "running_program", "unless_died"]
 
@@ -136,7 +136,12 @@ class ProgramThaw:
     heals: frozenset[str]
 
     async def plan(self, arena: Arena, target: str) -> Plan:
-        """The program must be stopped: nothing is left to thaw where the node or PID 1 has put another in its place."""
+        """The program must be stopped: nothing is left to thaw where the node or PID 1 has put another in its place.
+
+        Raises HarnessError for a frozen node: its program stays stopped, and cannot be reached before node.thaw.
+        """
+        if node_container(await arena.containers(), target).paused:
+            raise HarnessError(f"the {WORDS[self.program]} of {target} cannot be reached: the node is frozen")
         seen = await running_program(arena, target, self.program)
         if not seen.hangs:
             raise FaultRefused(f"the {WORDS[self.program]} of {target} does not hang (process {seen.pid} runs)")

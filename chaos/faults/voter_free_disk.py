@@ -9,6 +9,7 @@ from chaos.faults.program import look_at, unless_died
 from chaos.history import FaultMoment
 from chaos.process_effects import FreeVoterDisk, NodeProgram
 from chaos.targets import TargetKind
+from harness.errors import HarnessError
 
 __all__ = ["VoterFreeDisk"]
 
@@ -23,10 +24,14 @@ class VoterFreeDisk:
     heals = frozenset({"voter.disk-full"})
 
     async def plan(self, arena: Arena, target: str) -> Plan:
-        """The node must be on and not frozen, and its voter's disk be full."""
+        """The node must be on and not frozen, and its voter's disk be full.
+
+        Raises HarnessError for a node that is off or frozen: its disk stays full, and cannot be reached.
+        """
         seen = node_container(await arena.containers(), target)
         if not seen.running or seen.paused:
-            raise FaultRefused(f"node {target} is {'frozen' if seen.running else 'off'}: its disk cannot be reached")
+            state = "frozen" if seen.running else "off"
+            raise HarnessError(f"the voter's disk of {target} cannot be reached: the node is {state}")
         disk = (await arena.inside(target)).disk
         if disk is None or not disk.limited or disk.free:
             free = disk.free if disk is not None else "no"

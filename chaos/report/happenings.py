@@ -7,9 +7,19 @@ can hold: then what says least is left out first, and the number is told.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from chaos.history import Answer, EngineEvent, FaultRecord, LogLine, PartBegan, Stall, StepEnded, StreamGap
+from chaos.history import (
+    Answer,
+    EngineEvent,
+    EngineSlow,
+    FaultRecord,
+    LogLine,
+    PartBegan,
+    Stall,
+    StepEnded,
+    StreamGap,
+)
 from chaos.report.run_record import RunRecord
-from chaos.report.shown_text import cut
+from chaos.shown_text import cut
 
 __all__ = ["HAPPENINGS_MAX", "Happening", "Happenings", "read_happenings"]
 
@@ -18,7 +28,10 @@ HAPPENINGS_MAX = 2000
 
 _ENGINE_ACTIONS = ("start", "die", "kill", "stop", "pause", "unpause", "oom", "restart")
 _OUTPUT = 3
-_ROUTINE = ("program-started", "resource-state", "voter-port-closed", "voters-known", "resource-host-started")
+_ROUTINE = (
+    *("program-started", "resource-state", "voters-known", "resource-host-started"),
+    *("voter-port-closed", "api-port-closed", "guest-network-closed", "guest-flows-closed"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +87,12 @@ def _all(run: RunRecord) -> Iterator[Happening]:
             case PartBegan():
                 yield _line(record.at_ns, "experiment", "", "part", f"{record.part} began", rank=0)
             case Stall():
-                text = f"this machine stood still for {record.length_us / 1e6:.1f} s"
+                text = f"the runner stood still for {record.length_us / 1e6:.1f} s"
                 yield _line(record.at_ns, "experiment", "", "stall", text, rank=0)
+            case EngineSlow():
+                what = "answered after" if record.answered else "had not answered after"
+                text = f"the engine {what} {record.took_us / 1e6:.1f} s"
+                yield _line(record.at_ns, "experiment", "", "engine-slow", text, rank=0)
             case StreamGap():
                 text = f"events were not heard: {record.reason}"
                 yield _line(record.at_ns, "engine", "", "gap", text, rank=0)

@@ -11,8 +11,8 @@ from pathlib import PurePath
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from chaos.report.run_record import RunRecord
-from chaos.report.shown_text import cut, shown
 from chaos.report.steps import ReportedStep, read_steps
+from chaos.shown_text import cut, shown
 from chaos.verdict import ExitCode, Finding, FindingKind, Ruling, Verdict
 
 __all__ = ["render_junit"]

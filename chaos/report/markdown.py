@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 
 from chaos.recovery import Phase, read_recoveries
 from chaos.report.run_record import RunRecord
-from chaos.report.shown_text import cut
 from chaos.report.steps import PARTS, read_steps
+from chaos.shown_text import cut
 from chaos.verdict import Ruling
 
 __all__ = ["render_markdown"]

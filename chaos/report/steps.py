@@ -11,7 +11,7 @@ from typing import Any
 
 from chaos.history import StepEnded
 from chaos.report.run_record import RunRecord
-from chaos.report.shown_text import cut
+from chaos.shown_text import cut
 from chaos.verdict import Finding, FindingKind
 
 __all__ = ["PARTS", "ReportedStep", "read_steps"]

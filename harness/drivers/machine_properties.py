@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from harness.model.disk import DISK_BYTES
 from harness.model.machine import MachineSpec
 from harness.model.topology import ResourceSpec
 from harness.model.workload import Readiness, answers_on, readiness
@@ -17,6 +18,7 @@ _KNOWN = frozenset(
         "address",
         "answers-on",
         "command",
+        "disk",
         "environment",
         "image",
         "memory",
@@ -25,6 +27,7 @@ _KNOWN = frozenset(
         "readiness",
         "user",
         "volumes",
+        "writable-root",
     }
 )
 
@@ -54,6 +57,8 @@ def machine_spec(resource: ResourceSpec, *, group: str) -> MachineSpec:
         environment=_texts(resource, "environment"),
         volumes=_texts(resource, "volumes"),
         memory_bytes=_number(resource, "memory", default=128 << 20),
+        disk_bytes=_number(resource, "disk", default=DISK_BYTES),
+        writable_root=given.get("writable-root") == "true",
         processes=_number(resource, "processes", default=64),
         processors_milli=_number(resource, "processors", default=1000),
     )

@@ -27,6 +27,7 @@ from harness.live.engine_paths import guard_paths
 from harness.live.node_environment import ENGINE_SOCKET
 from harness.live.runtime import boot_time_us
 from harness.model import labels as label
+from harness.model.disk import OWN_DISK, disk_volume
 from harness.model.labels import Role
 from harness.model.machine import MachineSpec
 from harness.model.session import Session
@@ -50,6 +51,8 @@ MACHINE_CPU_SHARES = 256
 MACHINE_OOM_SCORE = 500
 """Where the memory of the engine's machine runs out, machines are killed before any process of a node."""
 LOG_OPTIONS = {"max-size": "1m", "max-file": "2"}
+TEMPORARY_FILES = {"/tmp": "size=16m,nr_inodes=4096,mode=1777,nosuid,nodev"}
+"""A machine's /tmp: gone when it ends, and part of its memory."""
 
 T = TypeVar("T")
 
@@ -76,7 +79,6 @@ class DockerEngine:
         self._free = asyncio.Semaphore(THREADS)
         self._bulk = asyncio.Semaphore(BULK_THREADS)
         self._answered = 0
-        self._shared_volumes: dict[str, str] = {}
 
     def close(self) -> None:
         """Does not wait for calls under way."""
@@ -106,35 +108,47 @@ class DockerEngine:
         """Create a machine's container in the namespaces of the session's node; returns its id.
 
         It belongs to one session: no restart policy, the user forced, no capability, limits on processes, memory and
-        processors, and nothing of the shared volume but its own disks. What is mounted lies in directories that the
-        machine cannot write to: else it could put a link in the place of a disk, and the engine would follow it.
+        processors, nothing of the shared volume but its own disks, and, but for those and a small /tmp, no place to
+        write to: everything else would be on the engine's disk, without a limit.
         """
-        place = f"{await self._shared_volume(labels[label.RIG])}/{spec.name}"
-        disks = {"disk": "/disk", **{f"volumes/{name}": path for name, path in spec.volumes.items()}}
-        name = f"{labels[label.RIG]}-{session.node}-{spec.name}-{os.urandom(3).hex()}"
+        rig = labels[label.RIG]
+        disks = {
+            disk_volume(rig, spec.name, OWN_DISK): "/disk",
+            **{disk_volume(rig, spec.name, volume): path for volume, path in spec.volumes.items()},
+        }
+        # What a machine writes on its disks is counted as its memory, because the disks live there.
+        memory = spec.memory_bytes + len(disks) * spec.disk_bytes
+        name = f"{rig}-{session.node}-{spec.name}-{os.urandom(3).hex()}"
         node = f"container:{session.container}"
         host_config = self._client.create_host_config(
             network_mode=node,
             pid_mode=node,
             cap_drop=["ALL"],
             security_opt=["no-new-privileges:true"],
-            mem_limit=spec.memory_bytes,
-            memswap_limit=spec.memory_bytes,
+            mem_limit=memory,
+            memswap_limit=memory,
             pids_limit=spec.processes,
             nano_cpus=spec.processors_milli * 1_000_000,
             cpu_shares=MACHINE_CPU_SHARES,
             oom_score_adj=MACHINE_OOM_SCORE,
             init=False,
             restart_policy={"Name": "no"},
-            # A mount, not a bind: that would make a missing directory, owned by root.
+            read_only=not spec.writable_root,
+            tmpfs=TEMPORARY_FILES,
+            ulimits=[docker.types.Ulimit(name="core", soft=0, hard=0)],
             mounts=[
-                docker.types.Mount(target=path, source=f"{place}/{name}", type="bind") for name, path in disks.items()
+                # Without a copy: the image's files at that path would fill the disk, and its owner become the disk's.
+                docker.types.Mount(target=path, source=volume, type="volume", no_copy=True)
+                for volume, path in disks.items()
             ],
             log_config=docker.types.LogConfig(type="json-file", config=LOG_OPTIONS),
         )
-        made = await self._call(
-            f"create machine {spec.name}",
-            lambda: self._client.create_container(
+
+        def create() -> Any:
+            for volume in disks:
+                # The engine would make a missing one, without a limit.
+                self._client.inspect_volume(volume)
+            return self._client.create_container(
                 image=spec.image,
                 command=list(spec.command) or None,
                 name=name,
@@ -148,8 +162,9 @@ class DockerEngine:
                 tty=False,
                 stdin_open=False,
                 detach=True,
-            ),
-        )
+            )
+
+        made = await self._call(f"create machine {spec.name}", create)
         return str(made["Id"])
 
     async def start(self, container: str, *, not_after_us: int | None = None) -> None:
@@ -211,13 +226,6 @@ class DockerEngine:
             return _listed(entry)
         async with self._bulk:
             return await self.inspect(entry["Id"])
-
-    async def _shared_volume(self, rig: str) -> str:
-        if rig not in self._shared_volumes:
-            name = f"{rig}_csv"
-            found = await self._call(f"inspect volume {name}", lambda: self._client.inspect_volume(name))
-            self._shared_volumes[rig] = str(found["Mountpoint"])
-        return self._shared_volumes[rig]
 
     # How a call travels.
 

@@ -21,6 +21,8 @@ class Role(StrEnum):
     ENGINE_PROXY = "engine-proxy"
     HOLD = "hold"
     KEEPER = "keeper"
+    LOCK = "lock"
     NETWORK = "network"
+    REAPER = "reaper"
     VOLUME = "volume"
     WITNESS = "witness"

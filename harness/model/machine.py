@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from harness.model.disk import DISK_BYTES
 from harness.model.session import Session
 
 __all__ = ["Ending", "MachineNotice", "MachineSpec", "MachineState", "MachineView", "Order", "Proof"]
@@ -14,7 +15,8 @@ class MachineSpec:
     """What a machine's container is made from. `user` is the forced uid; empty `command` means the image's own;
     `volumes` are further disks of the machine, by name, and where it sees them.
 
-    Limits: `memory_bytes`, with no swap beyond; `processes`, threads counted; `processors_milli`, thousandths of one.
+    Limits: `memory_bytes`, with no swap beyond; `disk_bytes` for each disk; `processes`, threads counted;
+    `processors_milli`, thousandths of one. With `writable_root` it can change its image's files, without a limit.
     """
 
     name: str
@@ -26,6 +28,8 @@ class MachineSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
     memory_bytes: int = 128 << 20
+    disk_bytes: int = DISK_BYTES
+    writable_root: bool = False
     processes: int = 64
     processors_milli: int = 1000
 

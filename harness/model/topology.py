@@ -15,6 +15,7 @@ __all__ = [
     "Failback",
     "Fencing",
     "GroupSpec",
+    "Network",
     "NodeSpec",
     "Priority",
     "ResourcePolicy",
@@ -44,6 +45,13 @@ class Appendfsync(StrEnum):
 
     ALWAYS = "always"
     EVERYSEC = "everysec"
+
+
+class Network(StrEnum):
+    """Which addresses guests can reach: those of the rig's network, or all that the engine's machine can."""
+
+    INTERNAL = "internal"
+    OPEN = "open"
 
 
 class RestartAction(StrEnum):
@@ -87,6 +95,8 @@ class Settings:
     not answered for `program_silence_us`. `voter_disk_bytes` is the size of each voter's disk, which then lives in
     memory and can be filled; 0: a volume of the engine's, as large as the engine's disk.
 
+    `network` limits the connections that guests open; nodes are not limited.
+
     With `dynamic_quorum` the votes of nodes that stay away are taken out of the set of voters.
 
     In a cluster of up to `everyone_watches_up_to` nodes each of them watches every group; in a larger one a few nodes
@@ -101,6 +111,7 @@ class Settings:
     program_ask_us: int = SECOND_US
     program_silence_us: int = 5 * SECOND_US
     voter_disk_bytes: int = 0
+    network: Network = Network.INTERNAL
     dynamic_quorum: bool = True
     appendfsync: Appendfsync = Appendfsync.ALWAYS
     everyone_watches_up_to: int = 9

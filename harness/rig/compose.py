@@ -7,31 +7,41 @@ rig can be found, compared and formed without any file on this side.
 
 import json
 import posixpath
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from harness.live.node_api_endpoints import API_PORT
 from harness.model import labels
+from harness.model.disk import disk_bytes, disk_names, disk_volume
 from harness.model.plain import from_plain, to_plain
-from harness.model.topology import Appendfsync, NodeSpec, Topology
+from harness.model.topology import Appendfsync, Network, NodeSpec, ResourceSpec, Topology
 from harness.rig.addresses import dynamic_range
 
 __all__ = [
     "HYPERVISOR_IMAGE",
     "NODE_CAPABILITIES",
     "PROXY_SOCKET",
+    "PROXY_SUFFIX",
     "TOPOLOGY_LABEL",
     "VOTER_PORT",
+    "ObjectNames",
+    "carrier_container",
+    "client_container",
     "csv_volume",
     "engine_proxy_container",
+    "formed_volume",
+    "hold_volume",
     "keeper_container",
     "network_name",
     "node_container",
+    "object_names",
     "render",
     "secrets_volume",
     "topology_from_label",
     "voter_volume",
+    "witness_secrets_volume",
 ]
 
 HYPERVISOR_IMAGE = "blackstart/hypervisor"
@@ -42,8 +52,10 @@ API_PUBLISHED = f"127.0.0.1::{API_PORT}"
 ENGINE_SOCKET = "/var/run/docker.sock"
 PROXY_SOCKET = "/run/engine/docker.sock"
 """Where a node finds the engine when there is a proxy in between: on a volume that both have."""
-KEEPER_SERVICE = "voter_disks"
-"""No node is called so: names have no underscores."""
+PROXY_SUFFIX = "-engine"
+"""No node is called like another one with this behind it."""
+KEEPER_SERVICE = "kept_disks"
+"""No node has this name: names have no underscores."""
 VOTER_UID = 901
 PROXY_PROGRAM = "/usr/lib/blackstart/engine_proxy.py"
 
@@ -58,6 +70,13 @@ NODE_CAPABILITIES = (
     "NET_BIND_SERVICE",
 )
 """What PID 1 of a node needs or hands on. Single ones: `ALL` can be refused by a host that lacks one of them itself."""
+WITNESS_CAPABILITIES = ("SETUID", "SETGID", "SETPCAP", "CHOWN", "KILL", "NET_BIND_SERVICE")
+"""What PID 1 of a witness needs to start and restart its voter: it has no addresses, no rules and no guests."""
+NODE_LIMITS = {"mem_limit": "1g", "memswap_limit": "1g", "pids_limit": 1024}
+"""A node takes 60 MiB and 50 tasks, its voter at most 128 MiB more, an `exec` of a fault 20. Guests have their own."""
+HELPER_LIMITS = {"mem_limit": "256m", "memswap_limit": "256m", "pids_limit": 256}
+"""A witness takes 20 MiB and its voter at most 128 MiB more, a proxy 12 MiB and two threads a connection."""
+KEEPER_LIMITS = {"mem_limit": "16m", "memswap_limit": "16m", "pids_limit": 8}
 
 _HEADER = """\
 # A rig of Blackstart, rendered by `blackstart compose`. Not to be edited: `make compose` renders it anew.
@@ -72,11 +91,21 @@ def node_container(rig: str, node: str) -> str:
 
 def engine_proxy_container(rig: str, node: str) -> str:
     """The name of the container through which a node reaches the engine, where there is one."""
-    return f"{rig}-{node}-engine"
+    return f"{rig}-{node}{PROXY_SUFFIX}"
+
+
+def client_container(rig: str) -> str:
+    """The name of the container that measures from outside."""
+    return f"{rig}-client"
+
+
+def carrier_container(rig: str) -> str:
+    """The name of the container that carries the secrets into their volume; it is never started."""
+    return f"{rig}_secrets_carrier"
 
 
 def keeper_container(rig: str) -> str:
-    """The name of the container that keeps the voters' disks while their nodes are off, where they live in memory."""
+    """The name of the container that keeps the disks that live in memory while all nodes are off."""
     return f"{rig}_{KEEPER_SERVICE}"
 
 
@@ -95,13 +124,61 @@ def secrets_volume(rig: str) -> str:
     return f"{rig}_secrets"
 
 
+def witness_secrets_volume(rig: str) -> str:
+    """The name of the volume that holds the access list of the witness's voter and nothing else."""
+    return f"{rig}_witness-secrets"
+
+
 def voter_volume(rig: str, node: str) -> str:
     """The name of the volume on which a voter keeps its data."""
     return f"{rig}_voter-{node}"
 
 
+def hold_volume(rig: str, node: str) -> str:
+    """The name of the volume that says that the power of a node is held off."""
+    return f"{rig}_hold_{node}"
+
+
+def formed_volume(rig: str) -> str:
+    """The name of the volume that says that the cluster of the rig was formed."""
+    return f"{rig}_formed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectNames:
+    """The names that a rig's objects have or will have in the engine."""
+
+    containers: frozenset[str]
+    volumes: frozenset[str]
+    networks: frozenset[str]
+
+
+def object_names(topology: Topology) -> ObjectNames:
+    """The names of everything that is made for a rig, but its lock and its machines."""
+    rig = topology.rig
+    document = _document(topology, image="", socket="")
+    containers = [service["container_name"] for service in document["services"].values()]
+    volumes = [volume["name"] for volume in document["volumes"].values()]
+    holds = [hold_volume(rig, node.name) for node in topology.nodes]
+    return ObjectNames(
+        containers=frozenset([*containers, client_container(rig), carrier_container(rig)]),
+        volumes=frozenset([*volumes, *holds, formed_volume(rig)]),
+        networks=frozenset([network_name(rig)]),
+    )
+
+
 def render(topology: Topology, *, image: str = HYPERVISOR_IMAGE, socket: str = ENGINE_SOCKET) -> str:
     """The Compose file of `topology`. `socket` is the path of the engine's socket on the engine's machine."""
+    document = _document(topology, image=image, socket=socket)
+    return _HEADER + yaml.safe_dump(document, sort_keys=False, default_flow_style=False, width=1_000_000)
+
+
+def topology_from_label(label: str) -> Topology:
+    """The topology that `render` put into a label. Raises ValueError for that of another version."""
+    return from_plain(Topology, json.loads(label))
+
+
+def _document(topology: Topology, *, image: str, socket: str) -> dict[str, Any]:
     rig = topology.rig
     volumes = {
         "csv": _volume(rig, csv_volume(rig), **{TOPOLOGY_LABEL: _topology_label(topology)}),
@@ -109,18 +186,25 @@ def render(topology: Topology, *, image: str = HYPERVISOR_IMAGE, socket: str = E
     }
     for node in topology.voters:
         volume = _volume(rig, voter_volume(rig, node.name), **{labels.NODE: node.name})
-        volumes[f"voter-{node.name}"] = volume | _disk_in_memory(topology.settings.voter_disk_bytes)
+        volumes[f"voter-{node.name}"] = volume | _disk_in_memory(topology.settings.voter_disk_bytes, user=VOTER_UID)
+    for machine in _machines(topology):
+        for disk in disk_names(machine.properties):
+            name = disk_volume(rig, machine.name, disk)
+            volumes[_disk_key(machine, disk)] = _volume(rig, name, **{labels.RESOURCE: machine.name}) | _disk_in_memory(
+                disk_bytes(machine.properties), user=int(machine.properties["user"]), mode="0700"
+            )
     services = {}
-    if topology.settings.voter_disk_bytes:
+    if topology.settings.voter_disk_bytes or _machines(topology):
         services[KEEPER_SERVICE] = _keeper(topology, image=image)
     for node in topology.nodes:
         if topology.settings.engine_proxy:
             volumes[f"engine-{node.name}"] = _volume(rig, f"{rig}_engine-{node.name}", **{labels.NODE: node.name})
-            services[f"{node.name}-engine"] = _engine_proxy(topology, node, image=image, socket=socket)
+            services[f"{node.name}{PROXY_SUFFIX}"] = _engine_proxy(topology, node, image=image, socket=socket)
         services[node.name] = _service(topology, node, image=image, socket=socket)
     if topology.witness is not None:
+        volumes["witness-secrets"] = _volume(rig, witness_secrets_volume(rig))
         services[topology.witness.name] = _witness(topology, topology.witness, image=image)
-    document = {
+    return {
         "services": services,
         "networks": {
             "rig": {
@@ -132,12 +216,6 @@ def render(topology: Topology, *, image: str = HYPERVISOR_IMAGE, socket: str = E
         },
         "volumes": volumes,
     }
-    return _HEADER + yaml.safe_dump(document, sort_keys=False, default_flow_style=False, width=1_000_000)
-
-
-def topology_from_label(label: str) -> Topology:
-    """The topology that `render` put into a label. Raises ValueError for that of another version."""
-    return from_plain(Topology, json.loads(label))
 
 
 def _topology_label(topology: Topology) -> str:
@@ -175,9 +253,11 @@ def _service(topology: Topology, node: NodeSpec, *, image: str, socket: str) -> 
         "volumes": [
             engine,
             "csv:/csv",
+            *(f"{_disk_key(machine, disk)}:/csv/{machine.name}/{disk}" for machine, disk in _disks(topology)),
             "secrets:/run/secrets:ro",
             *data,
         ],
+        **NODE_LIMITS,
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
     }
 
@@ -195,7 +275,8 @@ def _witness(topology: Topology, witness: NodeSpec, *, image: str) -> dict[str, 
         "restart": "unless-stopped",
         "stop_grace_period": "1s",
         "cap_drop": ["ALL"],
-        "cap_add": list(NODE_CAPABILITIES),
+        "cap_add": list(WITNESS_CAPABILITIES),
+        "entrypoint": _first_process(WITNESS_CAPABILITIES),
         "security_opt": ["no-new-privileges:true"],
         "environment": {
             "BLACKSTART_RIG": topology.rig,
@@ -205,21 +286,47 @@ def _witness(topology: Topology, witness: NodeSpec, *, image: str) -> dict[str, 
             **_appendfsync(topology),
         },
         "networks": {"rig": {"ipv4_address": witness.address}},
-        "volumes": ["secrets:/run/secrets:ro", f"voter-{witness.name}:/data"],
+        "volumes": ["witness-secrets:/run/secrets:ro", f"voter-{witness.name}:/data"],
+        **HELPER_LIMITS,
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
     }
 
 
-def _disk_in_memory(size: int) -> dict[str, Any]:
-    """A volume of that size. It is gone when the last container that mounts it ends, hence the keeper."""
+def _first_process(capabilities: tuple[str, ...]) -> list[str]:
+    """The command of PID 1 with fewer capabilities than the image's own ENTRYPOINT gives it."""
+    wanted = ",".join(["-all", *(f"+{name.lower()}" for name in capabilities)])
+    identity = ["setpriv", "--reuid", "899", "--regid", "899", "--groups", "910"]
+    granted = ["--inh-caps", wanted, "--ambient-caps", wanted, "--bounding-set", wanted, "--no-new-privs"]
+    return [*identity, *granted, "python3", "-I", "-B", "/usr/lib/blackstart/init.py"]
+
+
+def _machines(topology: Topology) -> list[ResourceSpec]:
+    resources = [resource for group in topology.groups for resource in group.resources]
+    return [resource for resource in resources if resource.type == "virtual-machine"]
+
+
+def _disks(topology: Topology) -> list[tuple[ResourceSpec, str]]:
+    return [(machine, disk) for machine in _machines(topology) for disk in disk_names(machine.properties)]
+
+
+def _disk_key(machine: ResourceSpec, disk: str) -> str:
+    """The disk's volume inside the Compose file."""
+    return disk_volume("", machine.name, disk).removeprefix("_")
+
+
+def _disk_in_memory(size: int, *, user: int, mode: str = "0755") -> dict[str, Any]:
+    """The options of a volume of `size` bytes; empty for 0. Its content ends with the last container that mounts it,
+    hence the keeper. The kernel refuses what exceeds the size, or a file for each page of it.
+    """
     if not size:
         return {}
-    options = f"size={size},uid={VOTER_UID},gid={VOTER_UID},mode=0755"
+    options = f"size={size},nr_inodes={max(1024, size // 4096)},uid={user},gid={user},mode={mode},nosuid,nodev"
     return {"driver": "local", "driver_opts": {"type": "tmpfs", "device": "tmpfs", "o": options}}
 
 
 def _keeper(topology: Topology, *, image: str) -> dict[str, Any]:
-    """A power cut takes a node's memory and leaves its disk: so somebody else must have that mounted."""
+    """A power cut takes a node's memory and leaves the disks: so another container must have them mounted."""
+    voters = topology.voters if topology.settings.voter_disk_bytes else ()
     return {
         "image": image,
         "container_name": keeper_container(topology.rig),
@@ -231,7 +338,11 @@ def _keeper(topology: Topology, *, image: str) -> dict[str, Any]:
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "entrypoint": ["sleep", "infinity"],
-        "volumes": [f"voter-{node.name}:/{node.name}:ro" for node in topology.voters],
+        "volumes": [
+            *(f"voter-{node.name}:/voters/{node.name}:ro" for node in voters),
+            *(f"{_disk_key(machine, disk)}:/machines/{machine.name}/{disk}:ro" for machine, disk in _disks(topology)),
+        ],
+        **KEEPER_LIMITS,
     }
 
 
@@ -257,6 +368,7 @@ def _engine_proxy(topology: Topology, node: NodeSpec, *, image: str, socket: str
             f"{socket}:/var/run/docker.sock",
             f"engine-{node.name}:{posixpath.dirname(PROXY_SOCKET)}",
         ],
+        **HELPER_LIMITS,
         "logging": {"driver": "json-file", "options": {"max-size": "1m", "max-file": "2"}},
     }
 
@@ -274,9 +386,18 @@ def _environment(topology: Topology, node: NodeSpec) -> dict[str, str]:
         "BLACKSTART_FENCING": str(settings.fencing),
         "BLACKSTART_PROGRAM_ASK_MS": str(settings.program_ask_us // 1000),
         "BLACKSTART_PROGRAM_SILENCE_MS": str(settings.program_silence_us // 1000),
+        "BLACKSTART_GUEST_USERS": ",".join(sorted({machine.properties["user"] for machine in _machines(topology)})),
+        **_guest_network(topology),
         **engine,
         **_appendfsync(topology),
     }
+
+
+def _guest_network(topology: Topology) -> dict[str, str]:
+    """The only network that guests may reach, for PID 1's firewall rules; nothing where they may leave it."""
+    if topology.settings.network is Network.OPEN:
+        return {}
+    return {"BLACKSTART_GUEST_SUBNET": topology.subnet}
 
 
 def _appendfsync(topology: Topology) -> dict[str, str]:

@@ -4,23 +4,24 @@ Used to create nodes, networks and volumes, and for nothing else: everything is 
 labels, so that no file on this side is ever needed again.
 """
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.rig.build_context import find_project_root
 
-__all__ = ["ComposeFailed", "ComposeTool", "find_compose_tool", "rendered_file", "require_compose_tool"]
-
-RIGS_DIRECTORY = Path(".blackstart") / "rigs"
+__all__ = ["ComposeFailed", "ComposeTool", "find_compose_tool", "require_compose_tool"]
 
 ASKING_LIMIT_S = 30
 RUN_LIMIT_S = 180
 """Three nodes take 1.6 s where it was measured; nine on a loaded machine some ten times that."""
+END_LIMIT_S = 10.0
+"""Between SIGTERM and SIGKILL: the tool ends by itself within a second, once the engine has answered its call."""
 _TAIL_LINES = 20
 
 
@@ -44,24 +45,40 @@ class ComposeTool:
         # Machines of the rig are no services: without this each call of v1 would ask to remove "orphans".
         environment = {**os.environ, "COMPOSE_IGNORE_ORPHANS": "1", "COMPOSE_HTTP_TIMEOUT": str(RUN_LIMIT_S)}
         shown = " ".join(command)
+        # A session of its own: Ctrl-C at the terminal must not end it between two objects while we clean up.
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            cwd=file.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
         try:
-            done = subprocess.run(
-                command,
-                env=environment,
-                cwd=file.parent,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                timeout=RUN_LIMIT_S,
-                check=False,
-            )
+            output, _ = process.communicate(timeout=RUN_LIMIT_S)
         except subprocess.TimeoutExpired as error:
             raise HarnessError(f"`{shown}` had not ended after {RUN_LIMIT_S} s and was killed") from error
-        if done.returncode != 0:
-            tail = "\n".join(done.stdout.splitlines()[-_TAIL_LINES:])
-            raise ComposeFailed(f"`{shown}` ended with status {done.returncode}; it said last:\n{tail}")
+        finally:
+            if process.returncode is None:
+                _end_session(process)
+        if process.returncode != 0:
+            tail = "\n".join(output.rstrip("\n").split("\n")[-_TAIL_LINES:])
+            raise ComposeFailed(f"`{shown}` ended with status {process.returncode}; it said last:\n{tail}")
+
+
+def _end_session(process: "subprocess.Popen[str]") -> None:
+    """End the tool and the programs that it has started: asked first, as it may be creating something, then killed."""
+    for number, limit_s in ((signal.SIGTERM, END_LIMIT_S), (signal.SIGKILL, END_LIMIT_S)):
+        with contextlib.suppress(ProcessLookupError):  # no process of the session is left
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=limit_s)
+            break
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 def find_compose_tool() -> ComposeTool | None:
@@ -73,11 +90,6 @@ def find_compose_tool() -> ComposeTool | None:
     if _version(plugin):
         return ComposeTool(command=plugin)
     return ComposeTool(command=("docker-compose",)) if shutil.which("docker-compose") else None
-
-
-def rendered_file(rig: str) -> Path:
-    """Where the rendered file of a rig made from this checkout is, for the tool and for a curious person."""
-    return find_project_root() / RIGS_DIRECTORY / rig / "compose.yaml"
 
 
 def require_compose_tool() -> ComposeTool:

@@ -4,21 +4,18 @@ The deadline is the point: an exec's stream can hang for ever when its container
 command wrote and how it ended. When the deadline passes, the command may go on inside.
 """
 
-import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import docker
 
 from harness.errors import EngineError, WaitTimeout
 from harness.rig.engine import engine_call
+from harness.rig.framed_stream import STDERR, FramedStream
 
 __all__ = ["Finished", "run_inside"]
 
-_HEADER = struct.Struct(">BxxxL")
-_STDERR = 2
 _OUTPUT_MAX = 16 << 20
 
 
@@ -51,44 +48,40 @@ def run_inside(
     deadline = time.monotonic() + limit_s
     with engine_call(f"start {shown}"):
         exec_id = client.api.exec_create(container, list(command), user=user, stdin=bool(stdin))["Id"]
-        stream: Any = client.api.exec_start(exec_id, socket=True)
-    reader = _Reader(stream, on_line)
+        stream = FramedStream(client.api.exec_start(exec_id, socket=True))
+    output = _Output(stream, on_line)
     try:
         with engine_call(f"run {shown}"):
-            reader.write(stdin)
-            reader.read_to_end(deadline)
+            output.write(stdin)
+            output.read_to_end(deadline)
     except EngineError as error:
         if isinstance(error.__cause__, TimeoutError):
-            raise WaitTimeout(waited_for=shown, saw=reader.saw(), limit_s=limit_s) from error
+            raise WaitTimeout(waited_for=shown, saw=output.saw(), limit_s=limit_s) from error
         raise
     finally:
-        reader.close()
+        stream.close()
     with engine_call(f"learn how {shown} ended"):
         exit_code = client.api.exec_inspect(exec_id)["ExitCode"]
     if exit_code is None:
-        raise EngineError(f"{shown} broke off: its container was killed or restarted; it wrote: {reader.saw()}")
-    return Finished(exit_code=exit_code, stdout=reader.stdout.decode(errors="replace"), stderr=reader.error_text())
+        raise EngineError(f"{shown} broke off: its container was killed or restarted; it wrote: {output.saw()}")
+    return Finished(exit_code=exit_code, stdout=output.stdout.decode(errors="replace"), stderr=output.error_text())
 
 
-class _Reader:
-    """The engine's framing: eight bytes that say which stream and how long, then the bytes."""
+class _Output:
+    """What a command has written so far."""
 
-    def __init__(self, stream: Any, on_line: Callable[[str], None] | None) -> None:
+    def __init__(self, stream: FramedStream, on_line: Callable[[str], None] | None) -> None:
         self.stdout = bytearray()
         self._stderr = bytearray()
         self._on_line = on_line
         self._told = 0
-        self._buffer = bytearray()
         self._stream = stream
-        self._socket = getattr(stream, "_sock", None) or stream
-        # The client reads the answer's head through a buffer, and the first output may already be in it.
-        self._buffered = getattr(getattr(getattr(stream, "_response", None), "raw", None), "_fp", None)
 
     def write(self, stdin: bytes) -> None:
         """Sends all of `stdin` and its end."""
         if stdin:
-            self._socket.sendall(stdin)
-            self._socket.shutdown(1)
+            self._stream.write(stdin)
+            self._stream.write_end()
 
     def read_to_end(self, deadline: float) -> None:
         """Raises TimeoutError at `deadline` (monotonic seconds)."""
@@ -96,18 +89,11 @@ class _Reader:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise TimeoutError("the deadline has passed")
-            self._socket.settimeout(left_s)
-            data = self._next()
-            if not data:
+            frames = self._stream.read(left_s)
+            if frames is None:
                 return
-            self._buffer += data
-            self._take_frames()
-
-    def close(self) -> None:
-        """Ends the connection: the stream, its socket and the answer that still refers to both are three objects."""
-        for part in (getattr(self._stream, "_response", None), self._stream, self._socket):
-            if part is not None:
-                part.close()
+            for stream, data in frames:
+                self._take(stream, data)
 
     def saw(self) -> str:
         """The last of what the command wrote."""
@@ -118,22 +104,12 @@ class _Reader:
         """What it wrote to standard error."""
         return self._stderr.decode(errors="replace")
 
-    def _next(self) -> bytes:
-        buffered = getattr(self._buffered, "fp", None)
-        return bytes(buffered.read1(65536) if buffered is not None else self._socket.recv(65536))
-
-    def _take_frames(self) -> None:
-        while len(self._buffer) >= _HEADER.size:
-            stream, length = _HEADER.unpack_from(self._buffer)
-            end = _HEADER.size + length
-            if len(self._buffer) < end:
-                return
-            into = self._stderr if stream == _STDERR else self.stdout
-            into += self._buffer[_HEADER.size : end]
-            del self._buffer[:end]
-            if len(self.stdout) + len(self._stderr) > _OUTPUT_MAX:
-                raise OSError(f"more than {_OUTPUT_MAX} bytes of output")
-            self._tell_lines()
+    def _take(self, stream: int, data: bytes) -> None:
+        into = self._stderr if stream == STDERR else self.stdout
+        into += data
+        if len(self.stdout) + len(self._stderr) > _OUTPUT_MAX:
+            raise OSError(f"more than {_OUTPUT_MAX} bytes of output")
+        self._tell_lines()
 
     def _tell_lines(self) -> None:
         if self._on_line is None:

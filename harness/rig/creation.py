@@ -5,7 +5,7 @@ that a rig without it is known to be half made.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -14,16 +14,28 @@ import docker
 from harness.errors import HarnessError, NoSuchContainer, UsageError
 from harness.model import labels
 from harness.model.plain import to_plain
-from harness.model.topology import Topology
+from harness.model.topology import ResourceSpec, Topology
 from harness.model.workload import runs_guest
 from harness.rig.addresses import in_pool, moved, pool_subnets
-from harness.rig.build_context import EXAMPLES
-from harness.rig.compose import TOPOLOGY_LABEL, csv_volume, node_container, render, topology_from_label
-from harness.rig.compose_tool import ComposeFailed, ComposeTool, rendered_file
+from harness.rig.build_context import EXAMPLES, find_project_root
+from harness.rig.compose import (
+    TOPOLOGY_LABEL,
+    csv_volume,
+    engine_proxy_container,
+    formed_volume,
+    node_container,
+    object_names,
+    render,
+    topology_from_label,
+)
+from harness.rig.compose_tool import ComposeFailed, ComposeTool
 from harness.rig.container_exec import run_inside
 from harness.rig.engine import engine_call, in_parallel, socket_on_engine
+from harness.rig.own_files import write_rendered
+from harness.rig.ownership import check_rig_name, names_taken_by_others, owner_of
+from harness.rig.rig_lock import GUARDS
 from harness.rig.secret_files import fill_secrets
-from harness.rig.teardown import left_behind, remove_rig
+from harness.rig.teardown import remove_rig, still_there
 
 __all__ = [
     "check_machines",
@@ -47,17 +59,18 @@ def topology_of(client: docker.DockerClient, name: str) -> Topology | None:
 
     Raises UsageError for a rig that is half made or was made by another version: it can only be removed.
     """
+    check_rig_name(name)
     remedy = f"`blackstart down --name {name}` removes it"
     try:
         with engine_call(f"look for rig {name}"):
             volume = client.api.inspect_volume(csv_volume(name))
     except NoSuchContainer:
-        parts = left_behind(client, name)
+        parts = still_there(client, name)
         if parts:
             raise UsageError(f"of rig {name} there are only parts ({', '.join(parts)}): {remedy}") from None
         return None
     volume_labels = volume.get("Labels") or {}
-    if volume_labels.get(labels.RIG) != name:
+    if owner_of(volume_labels) != name:
         raise UsageError(f"the volume {csv_volume(name)} is not a rig's: take another name, or remove that volume")
     try:
         topology = topology_from_label(volume_labels.get(TOPOLOGY_LABEL, ""))
@@ -99,8 +112,8 @@ def check_machines(client: docker.DockerClient, topology: Topology) -> None:
 
 
 def refused_machines(client: docker.DockerClient, topology: Topology) -> list[str]:
-    """Machines whose image the engine does not have, or that are given more processors than it has. The guest's own
-    image is never among them: `up` builds it.
+    """Machines whose image the engine does not have or has volumes without a size, or that are given more processors
+    than it has. The guest's own image is never among them: `up` builds it.
     """
     machines = [
         resource for group in topology.groups for resource in group.resources if resource.type == "virtual-machine"
@@ -109,10 +122,18 @@ def refused_machines(client: docker.DockerClient, topology: Topology) -> list[st
     for image in sorted({machine.properties["image"] for machine in machines if not runs_guest(machine.properties)}):
         try:
             with engine_call(f"look for the image {image}"):
-                client.images.get(image)
+                found = client.images.get(image)
         except NoSuchContainer:
             users = ", ".join(machine.name for machine in machines if machine.properties["image"] == image)
             refusals.append(f"the engine does not have the image {image} of {users}: {_way_to(image)}")
+            continue
+        declared = sorted((found.attrs.get("Config") or {}).get("Volumes") or {})
+        refusals += [
+            refusal
+            for machine in machines
+            if machine.properties["image"] == image
+            for refusal in _volumes_without_size(machine, declared)
+        ]
     most_milli = max((int(machine.properties.get("processors", 0)) for machine in machines), default=0)
     if most_milli > 1000:
         with engine_call("ask the engine how many processors it has"):
@@ -124,6 +145,20 @@ def refused_machines(client: docker.DockerClient, topology: Topology) -> list[st
             if int(machine.properties.get("processors", 0)) > 1000 * there
         ]
     return refusals
+
+
+def _volumes_without_size(machine: ResourceSpec, declared: Sequence[str]) -> list[str]:
+    """A refusal for each volume that the image declares and the machine has no disk for: the engine would make one on
+    its own disk, and the machine could fill that.
+    """
+    given = json.loads(machine.properties.get("volumes") or "{}")
+    bounded = {"/disk", "/tmp", *given.values()}
+    return [
+        f"the image {machine.properties['image']} of {machine.name} declares the volume {path}, which has no size: "
+        f"give the machine a disk there, such as volumes: [data:{path}]"
+        for path in declared
+        if (path.rstrip("/") or "/") not in bounded
+    ]
 
 
 def _way_to(image: str) -> str:
@@ -139,6 +174,7 @@ def create(client: docker.DockerClient, tool: ComposeTool, topology: Topology, *
     The secrets go in before anything starts, because a voter must not run without them. Raises HarnessError,
     EngineError, UsageError for a subnet that is taken and may not be replaced.
     """
+    _refuse_taken_names(client, topology)
     socket = socket_on_engine(client)
     refused: set[str] = set()
     for _ in range(SUBNET_ATTEMPTS):
@@ -152,22 +188,43 @@ def create(client: docker.DockerClient, tool: ComposeTool, topology: Topology, *
                 raise
             # Another rig has just taken it. The topology is a label of this one's volume, and labels cannot change.
             refused.add(placed.subnet)
-            remove_rig(client, placed.rig, say=_nobody)
+            remove_rig(client, placed.rig, say=_nobody, spare_lock=True)
             continue
-        fill_secrets(client, rig=placed.rig, voters=[voter.name for voter in placed.voters], image=image)
+        fill_secrets(
+            client,
+            rig=placed.rig,
+            voters=[node.name for node in placed.nodes if node.voter],
+            image=image,
+            witness=placed.witness.name if placed.witness is not None else None,
+        )
         # By the engine and not by the tool: version 1 of it takes half a second to start, for three calls.
-        nodes = {node_container(placed.rig, node.name) for node in placed.nodes}
-        # What nodes lean on comes first: their way to the engine, the keeper of their disks.
-        in_parallel(lambda name: _start(client, name), _container_names(client, placed.rig) - nodes)
-        in_parallel(lambda name: _start(client, name), nodes)
+        containers = _container_names(client, placed.rig)
+        proxies = containers & {engine_proxy_container(placed.rig, node.name) for node in placed.nodes}
+        # A node's way to the engine comes first. The keeper need not: nodes mount the same disks, still empty.
+        in_parallel(lambda name: _start(client, name), proxies)
+        in_parallel(lambda name: _start(client, name), containers - proxies)
         return placed
     raise HarnessError(f"rig {topology.rig} got no subnet in {SUBNET_ATTEMPTS} attempts, last {', '.join(refused)}")
 
 
+def _refuse_taken_names(client: docker.DockerClient, topology: Topology) -> None:
+    """Raises UsageError when another's container, volume or network has a name that the rig needs."""
+    names = object_names(topology)
+    taken = names_taken_by_others(
+        client, topology.rig, containers=names.containers, volumes=names.volumes, networks=names.networks
+    )
+    if taken:
+        raise UsageError(
+            f"cannot make rig {topology.rig}: its names are taken by {', '.join(taken)}, which are not Blackstart's; "
+            "take another name for the rig, or rename or remove them"
+        )
+
+
 def _container_names(client: docker.DockerClient, rig: str) -> set[str]:
+    """Every container of the rig; its lock is none of them."""
     with engine_call(f"list the containers of rig {rig}"):
         listed = client.api.containers(all=True, filters={"label": f"{labels.RIG}={rig}"})
-    return {str(found["Names"][0]).lstrip("/") for found in listed}
+    return {str(found["Names"][0]).lstrip("/") for found in listed if found["Labels"].get(labels.ROLE) not in GUARDS}
 
 
 def _start(client: docker.DockerClient, container: str) -> None:
@@ -177,6 +234,7 @@ def _start(client: docker.DockerClient, container: str) -> None:
 
 def make_missing_nodes(client: docker.DockerClient, tool: ComposeTool, topology: Topology, *, image: str) -> None:
     """Makes node containers anew that somebody removed; those that exist are left as they are."""
+    _refuse_taken_names(client, topology)
     file = _write(topology, image=image, socket=socket_on_engine(client))
     tool.run(topology.rig, file, "up", "--no-start", "--no-recreate")
 
@@ -218,21 +276,17 @@ def form(client: docker.DockerClient, topology: Topology, *, say: Say) -> None:
         )
     with engine_call("mark the cluster as formed"):
         marked = {labels.RIG: topology.rig, labels.ROLE: str(labels.Role.VOLUME)}
-        client.api.create_volume(_formed_volume(topology.rig), labels=marked)
+        client.api.create_volume(formed_volume(topology.rig), labels=marked)
 
 
 def _nobody(_: str) -> None:
     """Takes what need not be said."""
 
 
-def _formed_volume(rig: str) -> str:
-    return f"{rig}_formed"
-
-
 def _formed(client: docker.DockerClient, rig: str) -> bool:
     try:
         with engine_call(f"ask whether the cluster of rig {rig} was formed"):
-            client.api.inspect_volume(_formed_volume(rig))
+            client.api.inspect_volume(formed_volume(rig))
     except NoSuchContainer:
         return False
     return True
@@ -240,10 +294,7 @@ def _formed(client: docker.DockerClient, rig: str) -> bool:
 
 def _write(topology: Topology, *, image: str, socket: str) -> Path:
     """The rendered file; nothing but the Compose tool reads it."""
-    file = rendered_file(topology.rig)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(render(topology, image=image, socket=socket))
-    return file
+    return write_rendered(find_project_root(), topology.rig, render(topology, image=image, socket=socket))
 
 
 def _placed(client: docker.DockerClient, topology: Topology, refused: set[str], say: Say) -> Topology:

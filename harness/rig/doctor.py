@@ -25,11 +25,13 @@ from harness.rig.compose import HYPERVISOR_IMAGE, NODE_CAPABILITIES, VOTER_PORT
 from harness.rig.compose_tool import find_compose_tool
 from harness.rig.engine import connect, engine_call
 from harness.rig.images import ImageState, find_project_root, image_status
+from harness.rig.ownership import remove_container, remove_volume
 from harness.rig.teardown import rig_names
 
 __all__ = ["DISKS_IN_MEMORY", "FREEZING", "PACKET_FILTER", "Check", "Health", "Report", "examine"]
 
 PACKET_FILTER = "packet filter"
+GUESTS = "guests' connections"
 FREEZING = "freezing"
 DISKS_IN_MEMORY = "disks in memory"
 
@@ -44,6 +46,14 @@ MEMORY_NEEDED_BYTES = 1 << 30
 DOCTOR_RIG = "doctor"
 LOOK_INTERVAL_S = 0.05
 
+_GUEST_RULES = """
+import sys
+sys.path.insert(0, "/usr/lib/blackstart")
+from node_firewall import close_to_guests, parts_of
+trial = {"BLACKSTART_GUEST_USERS": "10001", "BLACKSTART_GUEST_SUBNET": "192.0.2.0/24"}
+for log in close_to_guests({"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, parts_of(trial, gateway="192.0.2.1")):
+    print(log.event)
+"""
 _TRIAL = f"""
 ip address add 192.0.2.77/32 dev lo && echo address
 setpriv --reuid 903 --regid 903 --clear-groups --inh-caps -all,+net_admin --ambient-caps -all,+net_admin \
@@ -54,6 +64,8 @@ for tool in iptables-nft iptables-legacy; do
     $tool -w 2 -A OUTPUT -p tcp --dport {VOTER_PORT} -m owner ! --uid-owner 900 -j REJECT && echo owner
     break
 done
+python3 -I -B -c '{_GUEST_RULES}'
+echo connections=$(cat /proc/sys/net/netfilter/nf_conntrack_max)
 [ "$(stat -f -c %T /trial)" = tmpfs ] && echo disk
 echo done
 exec sleep {TRIAL_LIMIT_S}
@@ -231,8 +243,24 @@ def _node_trial(client: docker.DockerClient) -> Iterator[Check]:
     else:
         saw = f"{flavours[0]}; guests can be kept from the voter by their uid"
         yield Check(name=PACKET_FILTER, health=Health.OK, saw=saw)
+    yield _guests_connections(done)
     yield _of(FREEZING, "frozen" in done, "a container can be paused", "the engine pauses no container")
     yield _of(DISKS_IN_MEMORY, "disk" in done, "volumes of a size are made", "the engine makes no tmpfs volume")
+
+
+def _guests_connections(done: set[str]) -> Check:
+    """What a guest can reach and use up, by the rules that a node sets for its guests."""
+    size = next((word.partition("=")[2] for word in done if word.startswith("connections=")), "") or "an unknown number"
+    problems = []
+    if "guest-flows-closed" not in done:
+        problems.append(f"a guest can fill the connection table of the engine's machine ({size} entries)")
+    if "guest-network-closed" not in done:
+        problems.append("a guest reaches the engine's machine and further")
+    if problems:
+        advice = "load xt_owner, xt_conntrack, xt_hashlimit and xt_connlimit on the engine's machine"
+        return _warned(GUESTS, "; ".join(problems), advice)
+    saw = f"stay in the rig's network, and each guest's below 7,000 of {size} entries in the connection table"
+    return Check(name=GUESTS, health=Health.OK, saw=saw)
 
 
 def _of(name: str, works: bool, saw: str, saw_not: str) -> Check:
@@ -253,8 +281,7 @@ def _try_in_node(client: docker.DockerClient) -> set[str]:
         except EngineError:
             return _run_trial(client, {})  # perhaps it was the volume
     finally:
-        with engine_call("remove the trial's volume"):
-            volume.remove(force=True)
+        remove_volume(client, str(volume.name), rig=DOCTOR_RIG)
 
 
 def _run_trial(client: docker.DockerClient, volumes: dict[str, dict[str, str]]) -> set[str]:
@@ -284,8 +311,7 @@ def _run_trial(client: docker.DockerClient, volumes: dict[str, dict[str, str]]) 
                 done = set(container.logs(stdout=True, stderr=False).decode(errors="replace").split())
         return done | _frozen(container)
     finally:
-        with engine_call("remove the trial's container"):
-            container.remove(force=True)
+        remove_container(client, str(container.id), rig=DOCTOR_RIG)
 
 
 def _frozen(container: Container) -> set[str]:

@@ -33,6 +33,8 @@ from harness.rig.build_context import (
     find_project_root,
     pack_context,
 )
+from harness.rig.own_files import STATE, open_lock
+from harness.rig.ownership import IMAGE_LABEL, remove_image
 from harness.rig.wheels import ensure_wheels
 
 __all__ = [
@@ -46,12 +48,13 @@ __all__ = [
     "image_status",
 ]
 
-CONTEXT_LABEL = "io.blackstart.context"
+CONTEXT_LABEL = IMAGE_LABEL
 BASE_LABEL = "io.blackstart.base"
 
 BUILD_LIMIT_S = 600.0
 """25 s where it was measured; a slow mirror is given more than twenty times that."""
 BUILD_SILENCE_LIMIT_S = 120
+LOCK_FILE = "images.lock"
 LOCK_LIMIT_S = 900.0
 LOCK_LOOK_INTERVAL_S = 0.2
 TAIL_LINES = 30
@@ -101,7 +104,7 @@ def ensure_images(client: docker.DockerClient, *, project_root: Path, say: Say) 
     current = _current_images(client, project_root)
     if current is not None:
         return current
-    with _lock(project_root / ".blackstart" / "images.lock", say=say):
+    with _lock(project_root, say=say):
         current = _current_images(client, project_root)  # another process may have built them meanwhile
         if current is not None:
             return current
@@ -115,7 +118,7 @@ def ensure_images(client: docker.DockerClient, *, project_root: Path, say: Say) 
 
 def ensure_example(client: docker.DockerClient, name: str, *, project_root: Path, say: Say) -> Image:
     """The image of an example of `EXAMPLES`, like those of `ensure_images`. It needs Debian's packages."""
-    with _lock(project_root / ".blackstart" / "images.lock", say=say):
+    with _lock(project_root, say=say):
         base = ensure_base(client, say=say)
         machine = machine_of_engine(client)
         return _ensure(client, EXAMPLES[name], project_root=project_root, machine=machine, base=base, say=say)
@@ -176,8 +179,8 @@ def _ensure(
     say(f"built {recipe.tag} in {time.monotonic() - started:.1f} s")
     if replaced is not None and replaced.id != built.id:
         # Or each change of a source would leave an image without a name. It stays while containers need it.
-        with contextlib.suppress(docker.errors.DockerException, requests.RequestException):
-            client.images.remove(str(replaced.id))
+        with contextlib.suppress(EngineError):
+            remove_image(client, str(replaced.id))
     return built
 
 
@@ -232,11 +235,10 @@ def _as_built(client: docker.DockerClient, tag: str) -> Image:
 
 
 @contextlib.contextmanager
-def _lock(path: Path, *, say: Say) -> Iterator[None]:
+def _lock(project_root: Path, *, say: Say) -> Iterator[None]:
     """Held by one process of this checkout at a time; let go by the kernel when it dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + LOCK_LIMIT_S
-    with path.open("w") as file:
+    with open_lock(project_root, LOCK_FILE) as file:
         told = False
         while True:
             try:
@@ -245,7 +247,7 @@ def _lock(path: Path, *, say: Say) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise WaitTimeout(
-                        waited_for=f"another process that builds the images ({path})",
+                        waited_for=f"another process that builds the images ({STATE}/{LOCK_FILE})",
                         saw="it still holds the lock",
                         limit_s=LOCK_LIMIT_S,
                     ) from None

@@ -4,6 +4,8 @@
     command       words for the image's entry point, a list or one line split as a shell splits it: a JSON list
     environment   a JSON object; everybody who may ask the engine can read it
     memory        128MiB, without swap: bytes
+    disk          64MiB, the size of /disk and of each of its volumes, which live in memory beside `memory`: bytes
+    writable-root false: its image's files cannot be changed; true: they can, without limit on the engine's disk
     processors    1, as a number with at most two decimals: thousandths of a processor
     processes     64, threads counted
     user          a number from 10001 up; never root, see docs/security.md
@@ -20,6 +22,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from harness.model.disk import OWN_DISK
 from harness.model.plain import to_plain
 from harness.model.topology import SECOND_US
 from harness.model.workload import GUEST_IMAGE, Endpoint, Readiness
@@ -33,13 +36,14 @@ FIRST_USER, LAST_USER = 10_001, 60_000
 """Guests have uids from 10000 up, one each; 10000 is the image's own user, and 65534 is nobody's."""
 
 _MEMORY_LEAST, _MEMORY_MOST = 16 << 20, 1024 << 30
+_DISK_LEAST, _DISK_MOST = 1 << 20, 1024 << 30
 _PROCESSORS_MOST = 64
 _VOLUMES_MOST = 16
 _VOLUME_PATH_MOST = 200
 _COMMAND_MOST = 4096
 _WORDS_MOST = 256
 _VOLUME_FORM = "NAME:/PATH, a disk of the machine's own and where it sees it"
-_TAKEN_PATHS = ("/disk", "/proc", "/sys", "/dev")
+_TAKEN_PATHS = ("/disk", "/proc", "/sys", "/dev", "/tmp")
 _PORT_FIRST, _PORT_LAST = 1024, 65_535
 _PATH = re.compile(r"/[!-~]{0,200}")
 _ENDPOINT_FORM = "{tcp: PORT} or {http: /PATH, port: PORT}"
@@ -61,6 +65,10 @@ def read_machine(section: Section) -> dict[str, str]:
         properties["environment"] = json.dumps(environment, sort_keys=True)
     if "memory" in section:
         properties["memory"] = str(_memory_bytes(section))
+    if "disk" in section:
+        properties["disk"] = str(section.size_bytes("disk", 0, low=_DISK_LEAST, high=_DISK_MOST))
+    if section.boolean("writable-root", False):
+        properties["writable-root"] = "true"
     if "processors" in section:
         properties["processors"] = str(_processors_milli(section))
     if "processes" in section:
@@ -116,6 +124,8 @@ def _problem_of_volume(name: str, path: str, found: dict[str, str]) -> tuple[str
         return "directories of the host are never given to a machine", _VOLUME_FORM
     if not is_name(name):
         return f"the name is {shown(name)}", NAME_FORM
+    if name == OWN_DISK:
+        return f"every machine has a {OWN_DISK} already, at /{OWN_DISK}", "another name"
     if name in found:
         return "the name stands twice", "names that differ"
     if len(path) > _VOLUME_PATH_MOST:

@@ -5,7 +5,9 @@ notice, and what it makes of it is in the rules of the cluster.
 """
 
 from harness.errors import UsageError
+from harness.model import labels
 from harness.rig.engine import engine_call
+from harness.rig.ownership import stop_container
 from harness.rig.rig import Machine, Rig
 
 __all__ = ["find_machine", "machines_named", "parse_place", "start_machine", "stop_machine"]
@@ -54,5 +56,5 @@ def start_machine(rig: Rig, machine: Machine) -> None:
 
 def stop_machine(rig: Rig, machine: Machine) -> None:
     """As `docker stop`: TERM, and KILL after ten seconds; the engine then tells of a `stop`. Raises EngineError."""
-    with engine_call(f"stop {machine.name} on {machine.node}"):
-        rig.client.api.stop(machine.container, timeout=STOP_GRACE_S)
+    roles = (labels.Role.MACHINE,)
+    stop_container(rig.client, machine.container, rig=rig.name, grace_s=STOP_GRACE_S, roles=roles)

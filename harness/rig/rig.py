@@ -24,6 +24,7 @@ from harness.errors import (
     EngineError,
     HarnessError,
     NoSuchContainer,
+    NotOwned,
     RequestRefused,
     UsageError,
     WaitTimeout,
@@ -31,7 +32,7 @@ from harness.errors import (
 from harness.model import labels
 from harness.model.topology import Topology
 from harness.rig.cluster_request import Question, send_request, who_to_ask
-from harness.rig.compose import node_container
+from harness.rig.compose import hold_volume, node_container
 from harness.rig.compose_tool import ComposeTool, require_compose_tool
 from harness.rig.creation import (
     check_machines,
@@ -44,6 +45,8 @@ from harness.rig.creation import (
 from harness.rig.engine import connect, engine_call, in_parallel
 from harness.rig.images import ensure_images, find_project_root
 from harness.rig.node_api_client import Address, NodeApiClient, Reply, addresses_of
+from harness.rig.ownership import check_rig_name, kill_container, remove_volume
+from harness.rig.rig_lock import Holder, claim_rig, release_rig
 from harness.rig.standing import Condition, Power, Standing, merge
 from harness.rig.teardown import remove_rig, rig_names
 
@@ -96,31 +99,42 @@ class Rig:
         client: docker.DockerClient | None = None,
         project_root: Path | None = None,
         say_each_look: bool = False,
+        locked: bool = False,
     ) -> "Rig":
         """Makes the rig, or completes one that stands already and is the same; returns when everything is Online.
 
-        Raises UsageError when a rig of that name differs, WaitTimeout when it does not get Online within `limit_s`,
-        HarnessError, EngineError. What was made stays for a look: `down` removes it. With `say_each_look` what it waits
-        for is said at every look and not only when it changes, for a caller whose `say` raises in order to give up.
+        It holds the rig's lock meanwhile, unless the caller has it (`locked`).
+
+        Raises UsageError when a rig of that name differs or another process holds its lock, WaitTimeout when it does
+        not get Online within `limit_s`, HarnessError, EngineError. What was made stays for a look: `down` removes it.
+        With `say_each_look` what it waits for is said at every look and not only when it changes, for a caller whose
+        `say` raises in order to give up.
         """
         client = client or connect()
         tool = require_compose_tool()
         images = ensure_images(client, project_root=project_root or find_project_root(), say=say)
         check_machines(client, topology)
-        standing = topology_of(client, topology.rig)
-        if standing is None:
-            rig = cls(client, create(client, tool, topology, image=images.hypervisor.tag, say=say))
-        else:
-            refuse_other(topology, standing)
-            rig = cls(client, standing)
-            rig._complete(tool, image=images.hypervisor.tag, say=say)
-        form(client, rig.topology, say=say)
-        rig.wait_online(limit_s=limit_s, say=say, say_each_look=say_each_look)
+        image = images.hypervisor.tag
+        lock = "" if locked else claim_rig(client, topology.rig, holder=Holder.here("blackstart up"), image=image)
+        try:
+            standing = topology_of(client, topology.rig)
+            if standing is None:
+                rig = cls(client, create(client, tool, topology, image=image, say=say))
+            else:
+                refuse_other(topology, standing)
+                rig = cls(client, standing)
+                rig._complete(tool, image=image, say=say)
+            form(client, rig.topology, say=say)
+            rig.wait_online(limit_s=limit_s, say=say, say_each_look=say_each_look)
+        finally:
+            if lock:
+                release_rig(client, topology.rig, lock)
         return rig
 
     @classmethod
     def find(cls, name: str, *, client: docker.DockerClient | None = None) -> "Rig":
         """The rig of that name. Raises UsageError when the engine has none, or only parts of it."""
+        check_rig_name(name)
         client = client or connect()
         topology = topology_of(client, name)
         if topology is None:
@@ -240,17 +254,14 @@ class Rig:
             if time.monotonic() > deadline:
                 saw = ", ".join(f"{found['Names'][0].lstrip('/')} {found['State']}" for found in alive)
                 raise WaitTimeout(waited_for=f"the power of {node} to go", saw=saw, limit_s=POWER_LIMIT_S)
-            if any(in_parallel(self._kill, [found["Id"] for found in alive])):
+            if any(in_parallel(self._kill, [str(found["Id"]) for found in alive])):
                 time.sleep(ENGINE_LOOK_INTERVAL_S)  # the engine refused a kill: between two lives, or already dying
 
     def power_on(self, node: str) -> None:
         """Removes the hold mark and gives `node` its power; returns when the engine has started it."""
         self._check_node(node)
-        try:
-            with engine_call(f"remove the hold mark of {node}"):
-                self.client.api.remove_volume(_hold_volume(self.name, node))
-        except NoSuchContainer:
-            pass  # it was not held
+        with contextlib.suppress(NoSuchContainer):  # it was not held
+            remove_volume(self.client, hold_volume(self.name, node), rig=self.name, roles=(labels.Role.HOLD,))
         with engine_call(f"power on {node}"):
             self.client.api.start(node_container(self.name, node))
 
@@ -335,15 +346,16 @@ class Rig:
     def _hold(self, node: str) -> None:
         mark = {labels.RIG: self.name, labels.ROLE: str(labels.Role.HOLD), labels.NODE: node}
         with engine_call(f"make the hold mark of {node}"):
-            self.client.api.create_volume(_hold_volume(self.name, node), labels=mark)
+            self.client.api.create_volume(hold_volume(self.name, node), labels=mark)
 
     def _kill(self, container: str) -> bool:
-        """Whether the engine refused."""
+        """Whether the engine refused. Raises NotOwned."""
         try:
-            with engine_call(f"kill {container[:12]}"):
-                self.client.api.kill(container)
+            kill_container(self.client, container, rig=self.name, roles=(labels.Role.NODE, labels.Role.MACHINE))
         except NoSuchContainer:
             return False
+        except NotOwned:
+            raise
         except EngineError:
             return True
         return False
@@ -387,7 +399,3 @@ def _log_line(line: str) -> str:
         return f"  {entry['component']}: {entry['message']}"
     except (ValueError, KeyError, TypeError):
         return f"  {line}"
-
-
-def _hold_volume(rig: str, node: str) -> str:
-    return f"{rig}_hold_{node}"

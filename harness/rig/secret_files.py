@@ -10,18 +10,20 @@ import hashlib
 import io
 import secrets
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import docker
 
 from harness.model import labels
-from harness.rig.compose import secrets_volume
+from harness.rig.compose import carrier_container, secrets_volume, witness_secrets_volume
 from harness.rig.engine import engine_call
+from harness.rig.ownership import remove_container
 
 __all__ = ["DIRECTORY", "TOKEN_FILE", "access_list", "fill_secrets"]
 
 DIRECTORY = "/run/secrets"
 TOKEN_FILE = "api-token"
+_WITNESS_DIRECTORY = "/run/witness-secrets"
 _SECRET_BYTES = 32
 _SERVICE_ID = 900
 _VOTER_ID = 901
@@ -44,34 +46,49 @@ def access_list(voter: str, password: str) -> str:
     return "".join(f"user {name} on sanitize-payload {password} {rights}\n" for name, password in passwords.items())
 
 
-def fill_secrets(client: docker.DockerClient, *, rig: str, voters: Iterable[str], image: str) -> None:
-    """Puts new secrets into the rig's secrets volume, which must exist and be mounted by no running node yet."""
+def fill_secrets(
+    client: docker.DockerClient, *, rig: str, voters: Iterable[str], image: str, witness: str | None = None
+) -> None:
+    """Put new secrets into the rig's secrets volumes, which must exist and be mounted by no running node yet.
+
+    `witness`, a further voter, has a volume of its own with its access list and nothing else.
+    """
     password = secrets.token_urlsafe(_SECRET_BYTES)
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        _add(tar, "voter-password", password, owner=_SERVICE_ID)
-        for voter in voters:
-            _add(tar, f"voter-{voter}.acl", access_list(voter, password), owner=_VOTER_ID)
-        _add(tar, TOKEN_FILE, secrets.token_urlsafe(_SECRET_BYTES), owner=_SERVICE_ID)
+    files = {
+        "voter-password": (password, _SERVICE_ID),
+        TOKEN_FILE: (secrets.token_urlsafe(_SECRET_BYTES), _SERVICE_ID),
+        **{f"voter-{voter}.acl": (access_list(voter, password), _VOTER_ID) for voter in voters},
+    }
+    archives = {DIRECTORY: _archive(files)}
+    volumes = {secrets_volume(rig): {"bind": DIRECTORY, "mode": "rw"}}
+    if witness is not None:
+        archives[_WITNESS_DIRECTORY] = _archive({f"voter-{witness}.acl": (access_list(witness, password), _VOTER_ID)})
+        volumes[witness_secrets_volume(rig)] = {"bind": _WITNESS_DIRECTORY, "mode": "rw"}
     with engine_call("create a container that carries the secrets into their volume"):
         carrier = client.containers.create(
             image,
+            name=carrier_container(rig),
             labels={labels.RIG: rig, labels.ROLE: str(labels.Role.CLIENT)},
             network_mode="none",
-            volumes={secrets_volume(rig): {"bind": DIRECTORY, "mode": "rw"}},
+            volumes=volumes,
         )
     try:
-        with engine_call(f"put the secrets into {secrets_volume(rig)}"):
-            carrier.put_archive(DIRECTORY, archive.getvalue())
+        for directory, archive in archives.items():
+            with engine_call(f"put the secrets into {secrets_volume(rig)}"):
+                carrier.put_archive(directory, archive)
     finally:
-        with engine_call("remove the container that carried the secrets"):
-            carrier.remove(force=True)
+        remove_container(client, str(carrier.id), rig=rig, roles=(labels.Role.CLIENT,))
 
 
-def _add(tar: tarfile.TarFile, name: str, text: str, *, owner: int) -> None:
-    data = text.encode()
-    entry = tarfile.TarInfo(name)
-    entry.size = len(data)
-    entry.mode = 0o400
-    entry.uid = entry.gid = owner
-    tar.addfile(entry, io.BytesIO(data))
+def _archive(files: Mapping[str, tuple[str, int]]) -> bytes:
+    """An archive of files by name: the text and the owner of each."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, (text, owner) in files.items():
+            data = text.encode()
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            entry.mode = 0o400
+            entry.uid = entry.gid = owner
+            tar.addfile(entry, io.BytesIO(data))
+    return archive.getvalue()

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+from harness.model.name import NAME_FORM, is_name
 from harness.rig.duration import DURATION_FORM, format_duration, parse_duration_us
 from harness.rig.refusals import Nearest, Refusals, nearest, shown
 from harness.rig.size import SIZE_FORM, format_size, parse_size_bytes
@@ -20,18 +21,8 @@ __all__ = ["NAME_FORM", "Section", "is_name"]
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.StrEnum)
 
-NAME_LENGTH_MAX = 32
-"""Names are joined to name containers and volumes; three of this length stay far below every limit of the engine."""
-
-NAME_FORM = f"lower-case letters, digits and inner hyphens, a letter first, at most {NAME_LENGTH_MAX} characters"
 _NOT_OF_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Control characters, line separators, and marks that turn the direction of what follows them."""
-_NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
-
-
-def is_name(value: object) -> bool:
-    """Whether `value` may name a rig, node, group or resource."""
-    return isinstance(value, str) and len(value) <= NAME_LENGTH_MAX and _NAME.fullmatch(value) is not None
 
 
 class Section:

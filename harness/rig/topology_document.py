@@ -11,7 +11,8 @@ once; behind this module a topology is sound. It does not look at any engine.
                dynamic-quorum: true, program-ask: 1s, program-silence: 5s,
                everyone-watches-up-to: 9,  # in rigs of more nodes, a few watch each group
                appendfsync: always,  # everysec loses acknowledged changes: a negative control
-               voter-disk: 64MiB}    # by default none of its own
+               voter-disk: 64MiB,    # by default none of its own
+               network: internal}    # open: guests also reach the engine's machine, and further
     groups:                       # or a number of like groups; by default six
       - name: web
         preferred-owners: [node2]
@@ -26,8 +27,10 @@ from typing import Any
 from harness.errors import UsageError
 from harness.model.topology import SECOND_US, NodeSpec, Settings, Topology
 from harness.rig.addresses import CONTAINER_NODES_MAX, DEFAULT_SUBNET, NODES_MAX, node_address, witness_address
+from harness.rig.compose import PROXY_SUFFIX
 from harness.rig.duration import format_duration
 from harness.rig.group_document import DEFAULT_GROUPS, default_groups, read_groups
+from harness.rig.ownership import check_rig_name
 from harness.rig.refusals import Refusals, shown
 from harness.rig.section import NAME_FORM, Section, is_name
 from harness.rig.yaml_source import Path, Source
@@ -37,6 +40,12 @@ __all__ = ["DEFAULT_RIG", "collect_topology", "default_topology", "read_topology
 DEFAULT_RIG = "blackstart"
 DEFAULT_NODES = 3
 WITNESS = "witness"
+RESERVED_NODE_NAMES = {
+    "client": "client outside",
+    "lock": "lock",
+    "reaper": "reaper",
+}
+"""Names of a rig's containers that a node's container would have as well, with the containers' parts."""
 VOTERS_MAX = 5
 """More voters than five make every change slower and survive nothing that happens."""
 
@@ -53,7 +62,7 @@ def default_topology(*, rig: str = DEFAULT_RIG, nodes: int = DEFAULT_NODES, witn
     """
     if not 1 <= nodes <= CONTAINER_NODES_MAX:
         raise UsageError(f"--nodes is {nodes}, expected a whole number from 1 to {CONTAINER_NODES_MAX}")
-    _check_rig_name(rig)
+    check_rig_name(rig)
     names = _node_names(nodes)
     return Topology(
         rig=rig,
@@ -91,7 +100,7 @@ def collect_topology(source: Source, *, path: Path, data: Any, rig: str | None, 
     name = section.name("name") if "name" in section else DEFAULT_RIG
     section.known("name")
     if rig is not None:
-        _check_rig_name(rig)
+        check_rig_name(rig)
         name = rig
     subnet = _read_subnet(section)
     names = _read_node_names(section)
@@ -116,9 +125,6 @@ def too_many_for_containers(topology: Topology) -> str:
     return f"{count} nodes, expected at most {CONTAINER_NODES_MAX} on containers; the simulator takes up to {NODES_MAX}"
 
 
-def _check_rig_name(name: str) -> None:
-    if not is_name(name):
-        raise UsageError(f"the rig's name is {name!r}, expected {NAME_FORM}")
 
 
 def _read_subnet(section: Section) -> str:
@@ -147,8 +153,16 @@ def _read_node_names(section: Section) -> tuple[str, ...]:
             section.refuse_item("nodes", index, f"a node's name is {shown(name)}", NAME_FORM)
         elif name in names:
             section.refuse_item("nodes", index, f"there is another node {name!r}", "names that differ")
+        elif name in RESERVED_NODE_NAMES:
+            what = f"a node is called {name!r}, and the rig's {RESERVED_NODE_NAMES[name]} has that name"
+            section.refuse_item("nodes", index, what, "another name for the node")
         else:
             names.append(name)
+    for index, name in enumerate(value[:NODES_MAX]):
+        # Also without proxies: a method that stalls an engine adds them.
+        if name in names and (served := str(name).removesuffix(PROXY_SUFFIX)) != name and served in names:
+            what = f"a node is called {name!r}, and the proxy between node {served!r} and the engine has that name"
+            section.refuse_item("nodes", index, what, "another name for the node")
     if not 1 <= len(value) <= NODES_MAX:
         section.refuse("nodes", f"{len(value)} nodes", f"1 to {NODES_MAX} nodes")
     return tuple(names) or _node_names(DEFAULT_NODES)
@@ -214,6 +228,7 @@ def _read_settings(section: Section) -> Settings:
             "program-silence", default.program_silence_us, 500 * _MILLISECOND_US, 600 * SECOND_US
         ),
         voter_disk_bytes=section.size_bytes("voter-disk", 0, low=_VOTER_DISK_LEAST, high=_VOTER_DISK_MOST),
+        network=section.choice("network", default.network),
         everyone_watches_up_to=section.integer(
             "everyone-watches-up-to", default.everyone_watches_up_to, low=1, high=NODES_MAX
         ),

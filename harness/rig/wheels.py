@@ -5,7 +5,6 @@ of the requirements, and is whole or absent.
 """
 
 import hashlib
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,9 +13,11 @@ from pathlib import Path
 
 from harness.errors import HarnessError
 from harness.rig.base_image import Say
+from harness.rig.own_files import STATE, discard_directory, make_directory
 
 __all__ = ["download_with_pip", "ensure_wheels"]
 
+WHEELS = "wheels"
 IMAGE_PYTHON = "3.11"
 """Of Debian bookworm, whatever Python the harness itself runs on."""
 IMAGE_ABI = "cp311"
@@ -63,15 +64,14 @@ def ensure_wheels(
     Raises HarnessError when they cannot be had; nothing of a broken download is left behind.
     """
     key = hashlib.sha256(f"{IMAGE_PYTHON} {machine}\n".encode() + requirements.read_bytes()).hexdigest()[:16]
-    cache = project_root / ".blackstart" / "wheels"
-    wanted = cache / key
+    wanted = project_root / STATE / WHEELS / key
     if not wanted.is_dir():
         say("downloading the node's Python packages")
-        cache.mkdir(parents=True, exist_ok=True)
+        cache = make_directory(project_root, WHEELS)
         partial = Path(tempfile.mkdtemp(prefix="partial-", dir=cache))
         try:
             download(requirements, machine, partial)
             partial.rename(wanted)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            discard_directory(partial)
     return sorted(wanted.glob("*.whl"))

@@ -6,7 +6,8 @@ believed.
 
     journal   BLACKSTART_DISK/journal.jsonl, every 100 ms one line {machine, boot, node, at, boottime, count}, the
               last one of an orderly stop with "stop": true; `at` is Unix time, `boottime` CLOCK_BOOTTIME, both
-              in nanoseconds; `count` numbers the lines of a boot from 1
+              in nanoseconds; `count` numbers the lines of a boot from 1. A file of 24 MiB, some five hours, becomes
+              journal.old.jsonl and replaces the previous one: the disk has a size
     HTTP      any GET on BLACKSTART_ADDRESS:BLACKSTART_PORT: {machine, boot, node, count, uptime_s, disk}; without
               an address there is no HTTP; `disk` is "ok", "full", or the name of the error (EROFS, ENOENT)
 
@@ -33,12 +34,17 @@ REQUEST_TIME_LIMIT = 2 * SECOND
 CLIENTS_LIMIT = 32
 COMPLAINT_INTERVAL = 10 * SECOND
 FULL = (errno.ENOSPC, errno.EDQUOT)
+JOURNAL_MAX_BYTES = 24 << 20
+LOOK_INTERVAL_LINES = 64
+"""Between two looks at the journal's size and at the file of its name."""
 
 
 class Journal:
     """One file, appended to, one write a line.
 
-    Invariant: a line begins at the start of a line of the file, also after a write that a full disk cut short.
+    Invariant: a line begins at the start of a line of the file, also after a write that a full disk cut short. Every
+    instance that may run at one time writes to the file of that name, so that their lines interleave there: each looks
+    whether another has renamed it.
     """
 
     def __init__(self, path: str, *, write: Callable[[int, bytes], int] = os.write) -> None:
@@ -54,6 +60,8 @@ class Journal:
         """Add `record` with the next count. False when the disk did not take all of it; `disk` says why."""
         line = json.dumps({**record, "count": self.count + 1}).encode() + b"\n"
         try:
+            if self.count % LOOK_INTERVAL_LINES <= 1:  # the second line too: no boot is too short to look
+                self._follow_name()
             file = self._open()
             whole = b"\n" + line if self._torn else line
             written = self._write(file, whole)
@@ -69,12 +77,36 @@ class Journal:
         self.count += 1  # also when nothing but its own newline is missing: the next write brings that
         return True
 
+    def _follow_name(self) -> None:
+        """Rename a file that has reached its size, and let go of one that is not the one of that name any more."""
+        if self._file is None:
+            return
+        mine = os.fstat(self._file)
+        named = self._named()
+        if named is not None and os.path.samestat(mine, named):
+            if mine.st_size < JOURNAL_MAX_BYTES:
+                return
+            os.replace(self._path, old_path(self._path))
+        os.close(self._file)
+        self._file = None
+
+    def _named(self) -> os.stat_result | None:
+        try:
+            return os.stat(self._path)
+        except FileNotFoundError:
+            return None
+
     def _open(self) -> int:
         if self._file is None:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             size = os.fstat(self._file).st_size
             self._torn = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
         return self._file
+
+
+def old_path(path: str) -> str:
+    """Where the previous journal is kept."""
+    return f"{path.removesuffix('.jsonl')}.old.jsonl"
 
 
 def next_beat(due: int, now: int) -> int:

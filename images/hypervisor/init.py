@@ -20,13 +20,13 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 
 sys.path.insert(0, os.path.dirname(__file__))  # isolated mode leaves out the directory of the script itself
 
+from node_firewall import API_PORT, ROUTES, close_to_guests, gateway_of, parts_of
 from node_log import Lines, Log, LogWriter
 from node_processes import count_machines, kill_group, kill_guests
 from node_programs import (
@@ -65,18 +65,14 @@ API_FD = 22
 """Where it finds the node API's listening socket."""
 DESCRIPTORS = {"pet_fd": PET_FD, "restart_fd": RESTART_FD, "api_fd": API_FD}
 """By the names that they have in a program's arguments."""
-API_PORT = 7637
 API_BACKLOG = 32
 ENGINE_SOCKET = "/var/run/docker.sock"
 VOTER = "voter"
 VOTER_DISK = "/data"
 VOTER_UID = 901
-VOTER_PORT = 637
-VOTER_CLIENTS = "900-901"
 LONGEST_SLEEP = LOOK_INTERVAL
 """A sleep does not count the time for which the machine was suspended, so no deadline is left to one long sleep."""
 REAP_BATCH = 256
-FIREWALL_LIMIT_S = 2.0
 FLUSH_LIMIT_S = 0.05
 STATUS_STOPPED = 0
 STATUS_UNUSABLE_FILE = 2
@@ -91,8 +87,9 @@ class Init:
         self._log_writer = LogWriter(node=environment.get("BLACKSTART_NODE", ""))
         self._keeper = Keeper(programs)
         self._voter_disk = VoterDisk(VOTER_DISK, free_bytes)
-        watched = any(program.pets for program in programs)  # a witness has no service, and no guests to watch
-        self._watchdog = Watchdog(node_ends_at=boottime() + int(boot_grace_s * SECOND) if watched else NEVER)
+        self._has_guests = any(program.pets for program in programs)  # a witness has no service, and no guests to watch
+        grace = int(boot_grace_s * SECOND)
+        self._watchdog = Watchdog(node_ends_at=boottime() + grace if self._has_guests else NEVER)
         self._stop_asked = False
         self._more_to_reap = False
         self._wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -117,8 +114,9 @@ class Init:
         self._log(Log(event="node-boots", message="the node boots", fields={"uid": os.getuid()}))
         give_voter_its_disk()
         self._start_due_programs()
-        for port in (VOTER_PORT, API_PORT):
-            self._log(close_port_to_guests(port, self._environment))
+        if self._has_guests:
+            for log in close_to_guests(self._environment, parts_of(self._environment, gateway=default_gateway())):
+                self._log(log)
         while True:
             self._perform(self._watchdog.handle(boottime(), Woke()))
             if self._stop_asked:
@@ -298,37 +296,13 @@ def listen_for_api() -> socket.socket:
     return listener
 
 
-def close_port_to_guests(port: int, environment: Mapping[str, str]) -> Log:
-    """Reject new connections to this port of any node but the service's and the voter's own; tells how, or why it could
-    not.
-
-    A guest knows neither password nor token, but thousands of its connections would use up the voter's. Only first
-    packets are matched: the last packets of a connection that its process has closed have no owner any more.
-    """
-    event = "voter-port" if port == VOTER_PORT else "api-port"
-    rule = ("-w", "1", "-A", "OUTPUT", "-p", "tcp", "--syn", "--dport", str(port))
-    stranger = ("-m", "owner", "!", "--uid-owner", VOTER_CLIENTS, "-j", "REJECT", "--reject-with", "tcp-reset")
-    environment = {**environment, "XTABLES_LOCKFILE": "/run/blackstart/xtables.lock"}  # the usual one is root's
-    refusals = []
-    for tool in ("iptables-nft", "iptables-legacy"):
-        try:
-            done = subprocess.run(
-                (tool, *rule, *stranger),
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=FIREWALL_LIMIT_S,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            refusals.append(str(error))
-            continue
-        if done.returncode == 0:
-            message = f"guests cannot connect to port {port}"
-            return Log(event=f"{event}-closed", message=message, fields={"tool": tool})
-        refusals.append(f"{tool}: {done.stderr.strip()}")
-    message = f"guests can connect to port {port}: no firewall rule could be set"
-    return Log(event=f"{event}-open", message=message, fields={"refusals": refusals})
+def default_gateway() -> str | None:
+    """The engine's machine as this node reaches it."""
+    try:
+        with open(ROUTES, encoding="ascii") as file:
+            return gateway_of(file.read())
+    except OSError:
+        return None
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:

@@ -102,14 +102,14 @@ def rig(engine: docker.DockerClient, rig_names: Callable[[], str]) -> Iterator[R
 
 
 @pytest.fixture
-def on_rig(rig: Rig, tmp_path: Path) -> Callable[[Callable[[Trial], Awaitable[None]]], None]:
+def on_rig(rig: Rig) -> Callable[[Callable[[Trial], Awaitable[None]]], None]:
     """Runs a coroutine on the whole rig, undoes what it left open, and waits until the rig is whole again."""
 
     def run(test: Callable[[Trial], Awaitable[None]]) -> None:
         async def main(runtime: AsyncioRuntime, interrupt: Interrupt) -> None:
             del interrupt
             arena = DockerArena(runtime, on_rig=rig.name)
-            ledger = Ledger(tmp_path / "ledger.jsonl", rig=rig.name)
+            ledger = Ledger(rig=rig.name, keep=arena.keep_ledger_line)
             trial = Trial(arena, Injector(arena, ledger))
             try:
                 await arena.up(rig.topology, say=print)
@@ -122,7 +122,6 @@ def on_rig(rig: Rig, tmp_path: Path) -> Callable[[Callable[[Trial], Awaitable[No
                 await trial.wait_settled()
             finally:
                 await arena.down(keep=True)
-                ledger.close(rig_gone=False)
 
         drive(main)
 

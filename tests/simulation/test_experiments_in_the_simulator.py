@@ -51,7 +51,6 @@ class Ran:
                 interrupt=stage.interrupt,
                 terminal=Terminal(Console(file=io.StringIO())),
                 out=directory,
-                ledger_path=directory / "ledger.jsonl",
             )
             return await stage.play(run)
 
@@ -75,7 +74,6 @@ def test_every_shipped_experiment_passes_in_the_simulator(file: Path, tmp_path: 
     assert (ran.result.code, ran.result.findings) == (ExitCode.PASSED, ())
     faults = ran.history.of(FaultRecord)
     assert any(record.moment is FaultMoment.CONFIRMED for record in faults)
-    assert not (tmp_path / "ledger.jsonl").exists()
 
 
 def test_one_seed_gives_one_journal_to_the_byte_under_any_hash_seed(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ from chaos.history import (
     StreamGap,
 )
 from chaos.interrupt import Interrupt
+from chaos.ledger import OpenFault, read_open
 from chaos.process_effects import NodeInside, NodeProgram, ProcessEffect
 from harness.errors import HarnessError
 from harness.model.topology import Topology
@@ -83,10 +84,14 @@ class Script:
     never_online: bool = False
     never_recovers: bool = False
     starts_before_fence: bool = False
+    ledger_raises: Exception | None = None
+    guard_lost: str = ""
     lost_events: bool = False
     event_gap: bool = False
     journals_unreadable: bool = False
     stalls_after_fault: bool = False
+    engine_takes_us: int = 0
+    load: float | None = None
     leaves: tuple[str, ...] = ()
     down_raises: Exception | None = None
     at: Mapping[int, Callable[["ScriptedArena"], None]] = field(default_factory=dict)
@@ -114,6 +119,7 @@ class ScriptedArena:
         self.history = History()
         self.interrupt = Interrupt(self.runtime)
         self.calls: list[str] = []
+        self.ledger_lines: list[str] = []
         self.nodes: dict[str, bool] = {}
         self.holds: set[str] = set()
         self.frozen: set[str] = set()
@@ -153,6 +159,18 @@ class ScriptedArena:
 
     def facts(self) -> Mapping[str, Any]:
         return {"arena": "scripted"}
+
+    async def keep_ledger_line(self, line: str) -> None:
+        if self.script.ledger_raises:
+            raise self.script.ledger_raises
+        self.ledger_lines.append(line)
+
+    def open_in_ledger(self) -> list[OpenFault]:
+        """The faults that a repair would find open."""
+        return read_open("\n".join(self.ledger_lines))
+
+    async def guard_lost(self) -> str:
+        return self.script.guard_lost
 
     async def up(self, topology: Topology, *, say: Callable[[str], None]) -> None:
         self.calls.append("up")
@@ -219,6 +237,13 @@ class ScriptedArena:
 
     async def held(self, node: str) -> bool:
         return node in self.holds
+
+    async def ask_engine(self) -> int:
+        await self.runtime.sleep(self.script.engine_takes_us or MS)
+        return self.script.engine_takes_us or MS
+
+    def load_average(self) -> float | None:
+        return self.script.load
 
     async def inside(self, node: str, *, ask: Collection[NodeProgram] = ()) -> NodeInside:
         await self.runtime.sleep(100 * MS)

@@ -55,7 +55,6 @@ class Ran:
     def __init__(self, arena: ScriptedArena, directory: Path, document: str = DOCUMENT, **options: Any) -> None:
         self.arena = arena
         self.out = directory / "out"
-        self.ledgers = directory / "ledgers"
         self.screen = io.StringIO()
         experiment = read_experiment(document, name="test.yaml")
         self.result: RunResult = arena.drive(
@@ -65,7 +64,6 @@ class Ran:
                 interrupt=arena.interrupt,
                 terminal=Terminal(Console(file=self.screen, width=200)),
                 out=self.out,
-                ledger_path=self.ledgers / "ledger.jsonl",
                 **options,
             )
         )

@@ -7,8 +7,8 @@ import pytest
 from chaos.verdict import ExitCode, Finding, FindingKind, exit_code, exit_meaning
 
 ORDER = [
-    (FindingKind.SIGNAL, ExitCode.INTERRUPTED),
     (FindingKind.CLEANUP, ExitCode.CLEANUP),
+    (FindingKind.SIGNAL, ExitCode.INTERRUPTED),
     (FindingKind.BROKEN, ExitCode.BROKEN),
     (FindingKind.HARNESS, ExitCode.HARNESS),
     (FindingKind.INCONCLUSIVE, ExitCode.INCONCLUSIVE),
@@ -41,7 +41,7 @@ def test_the_stronger_finding_wins_in_any_order(
     assert exit_code(reversed(both)) is stronger[1]
 
 
-@pytest.mark.parametrize(("signal", "code"), [(2, 130), (15, 143)])
+@pytest.mark.parametrize(("signal", "code"), [(1, 129), (2, 130), (3, 131), (15, 143)])
 def test_the_signal_is_in_the_code(signal: int, code: int) -> None:
     assert exit_code([finding(FindingKind.SIGNAL, signal)]).value == code
 

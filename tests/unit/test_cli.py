@@ -8,10 +8,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from chaos.cli import main as command_line
 from chaos.cli.main import cli, run_command
 from chaos.cli.output import print_table
+from chaos.cli.signals import Signalled
 from chaos.faults import FAULTS
+from chaos.interrupt import STOP_SIGNALS
 from harness.errors import (
     ApiUnanswered,
     BlackstartError,
@@ -189,7 +190,7 @@ def test_compose_prints_a_rig_of_ones_own(tmp_path: Path, capfd: pytest.CaptureF
         (EngineUnanswered("silent"), 4),
         (CleanupError("left"), 5),
         (KeyboardInterrupt(), 130),
-        (command_line.Terminated(), 143),
+        *((Signalled(number), 128 + number) for number in STOP_SIGNALS),
         (ZeroDivisionError("a defect of ours"), 4),
     ],
 )

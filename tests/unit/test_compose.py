@@ -63,7 +63,9 @@ def test_a_witness_has_a_vote_and_nothing_else() -> None:
     witness = rendered["services"]["witness"]
 
     assert witness["environment"]["BLACKSTART_ROLE"] == "witness"
-    assert witness["volumes"] == ["secrets:/run/secrets:ro", "voter-witness:/data"]
+    assert witness["volumes"] == ["witness-secrets:/run/secrets:ro", "voter-witness:/data"]
+    assert not {"NET_ADMIN", "NET_RAW"} & set(witness["cap_add"])
+    assert not any("net_admin" in word or "net_raw" in word for word in witness["entrypoint"])
     assert "ports" not in witness
     assert witness["restart"] == "unless-stopped"
     assert "witness=10.87.0.10" in rendered["services"]["node1"]["environment"]["BLACKSTART_VOTERS"].split(",")
@@ -84,13 +86,28 @@ def test_environment_names_voters_and_times_and_nothing_secret() -> None:
         "BLACKSTART_FENCING": "power",
         "BLACKSTART_PROGRAM_ASK_MS": "1000",
         "BLACKSTART_PROGRAM_SILENCE_MS": "5000",
+        "BLACKSTART_GUEST_USERS": "10001,10002,10003,10004,10005,10006",
+        "BLACKSTART_GUEST_SUBNET": "10.87.0.0/24",
     }
+
+
+def test_guests_of_an_open_network_get_no_subnet() -> None:
+    environment = document("nodes: 1\nsettings: {network: open}\n")["services"]["node1"]["environment"]
+
+    assert "BLACKSTART_GUEST_SUBNET" not in environment
+
+
+@pytest.mark.parametrize("text", ["nodes: 2\nwitness: true\nsettings: {engine-proxy: true}\n", "nodes: 3\n"])
+def test_every_container_has_limits(text: str) -> None:
+    for service in document(text)["services"].values():
+        assert service["mem_limit"] == service["memswap_limit"]
+        assert service["pids_limit"] > 0
 
 
 def test_an_engine_proxy_stands_between_each_node_and_the_engine_when_it_is_asked_for() -> None:
     plain, proxied = document()["services"], document("nodes: 3\nsettings: {engine-proxy: true}\n")["services"]
 
-    assert list(plain) == ["node1", "node2", "node3"]
+    assert list(plain) == ["kept_disks", "node1", "node2", "node3"]
     proxies = {name: service for name, service in proxied.items() if name.endswith("-engine")}
     assert list(proxies) == ["node1-engine", "node2-engine", "node3-engine"]
     for name, proxy in proxies.items():
@@ -105,24 +122,52 @@ def test_an_engine_proxy_stands_between_each_node_and_the_engine_when_it_is_aske
 
 
 def test_a_voters_disk_of_a_size_of_its_own_is_kept_while_its_node_is_off() -> None:
-    rendered = document("nodes: 4\nvoters: 3\nsettings: {voter-disk: 64MiB}\n")
-    keeper = rendered["services"]["voter_disks"]
+    rendered = document("nodes: 4\nvoters: 3\nsettings: {voter-disk: 64MiB}\ngroups: 0\n")
+    keeper = rendered["services"]["kept_disks"]
 
     assert rendered["volumes"]["voter-node1"]["driver_opts"] == {
         "type": "tmpfs",
         "device": "tmpfs",
-        "o": "size=67108864,uid=901,gid=901,mode=0755",
+        "o": "size=67108864,nr_inodes=16384,uid=901,gid=901,mode=0755,nosuid,nodev",
     }
-    assert keeper["volumes"] == [f"voter-node{number}:/node{number}:ro" for number in (1, 2, 3)]
+    assert keeper["volumes"] == [f"voter-node{number}:/voters/node{number}:ro" for number in (1, 2, 3)]
     assert keeper["labels"]["io.blackstart.role"] == "keeper"
     assert (keeper["user"], keeper["cap_drop"], keeper["network_mode"]) == ("65534:65534", ["ALL"], "none")
 
 
 def test_a_voters_disk_is_the_engines_by_default() -> None:
-    rendered = document()
+    rendered = document("groups: 0\n")
 
     assert "driver_opts" not in rendered["volumes"]["voter-node1"]
-    assert "voter_disks" not in rendered["services"]
+    assert "kept_disks" not in rendered["services"]
+
+
+MACHINE_WITH_DISKS = """\
+nodes: 1
+groups:
+  - name: db
+    resources:
+      - {name: db-vm, type: virtual-machine, disk: 8MiB, volumes: ["data:/var/lib/data"], user: 12000}
+"""
+
+
+def test_each_disk_of_a_machine_is_a_volume_with_a_size() -> None:
+    rendered = document(MACHINE_WITH_DISKS)
+
+    for key, name in (("disk-db-vm", "blackstart_disk-db-vm"), ("disk-db-vm.data", "blackstart_disk-db-vm.data")):
+        assert rendered["volumes"][key]["name"] == name
+        assert rendered["volumes"][key]["driver_opts"] == {
+            "type": "tmpfs",
+            "device": "tmpfs",
+            "o": "size=8388608,nr_inodes=2048,uid=12000,gid=12000,mode=0700,nosuid,nodev",
+        }
+    node, keeper = rendered["services"]["node1"], rendered["services"]["kept_disks"]
+    assert "disk-db-vm:/csv/db-vm/disk" in node["volumes"]
+    assert "disk-db-vm.data:/csv/db-vm/volumes/data" in node["volumes"]
+    assert keeper["volumes"] == [
+        "disk-db-vm:/machines/db-vm/disk:ro",
+        "disk-db-vm.data:/machines/db-vm/volumes/data:ro",
+    ]
 
 
 def test_every_object_carries_the_rigs_label() -> None:
@@ -131,11 +176,11 @@ def test_every_object_carries_the_rigs_label() -> None:
 
     assert objects
     assert all(entry["labels"]["io.blackstart.rig"] == "mine" for entry in objects)
-    assert all(entry["labels"]["io.blackstart.role"] in ("node", "network", "volume") for entry in objects)
+    assert all(entry["labels"]["io.blackstart.role"] in ("node", "network", "volume", "keeper") for entry in objects)
 
 
 def test_volumes_and_containers_have_the_agreed_names() -> None:
-    rendered = document("name: mine\nnodes: 1\n")
+    rendered = document("name: mine\nnodes: 1\ngroups: 0\n")
 
     assert rendered["services"]["node1"]["container_name"] == "mine-node1"
     assert [volume["name"] for volume in rendered["volumes"].values()] == [

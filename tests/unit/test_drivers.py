@@ -29,6 +29,8 @@ def test_machine_is_made_from_string_properties() -> None:
         volumes='{"data": "/var/lib/data"}',
         processors="250",
         processes="20",
+        disk="1048576",
+        **{"writable-root": "true"},
     )
 
     assert machine_spec(given, group="g") == MachineSpec(
@@ -43,6 +45,8 @@ def test_machine_is_made_from_string_properties() -> None:
         memory_bytes=64 << 20,
         processors_milli=250,
         processes=20,
+        disk_bytes=1 << 20,
+        writable_root=True,
     )
 
 

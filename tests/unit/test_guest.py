@@ -102,6 +102,41 @@ class TestJournal:
         assert journal.append({})
 
 
+    def test_journal_that_has_its_size_is_renamed(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(guest, "JOURNAL_MAX_BYTES", 2000)
+        journal = journal_on(SmallDisk(1_000_000), tmp_path)
+
+        for _ in range(1000):
+            assert journal.append({"machine": "m"})
+
+        old = (tmp_path / "journal.old.jsonl").read_text().splitlines()
+        assert [json.loads(line)["count"] for line in old][-1] + 1 == whole_lines(tmp_path)[0]["count"]
+        assert whole_lines(tmp_path)[-1]["count"] == 1000
+        assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 3 * 2000 + 128 * 30
+
+    def test_instance_follows_a_journal_that_another_has_renamed(self, tmp_path, monkeypatch):
+        """Two that run at one time go on writing to one file, where their lines interleave."""
+        monkeypatch.setattr(guest, "JOURNAL_MAX_BYTES", 2000)
+        journals = [journal_on(SmallDisk(1_000_000), tmp_path) for _ in range(2)]
+
+        for _ in range(500):
+            for boot, journal in enumerate(journals):
+                assert journal.append({"boot": boot})
+
+        boots = [record["boot"] for record in whole_lines(tmp_path)]
+        assert len(set(boots[-4:])) == 2
+
+    def test_boot_of_two_lines_renames_a_full_journal(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(guest, "JOURNAL_MAX_BYTES", 2000)
+        (tmp_path / "journal.jsonl").write_text('{"boot": "a", "count": 1}\n' * 100)
+        journal = journal_on(SmallDisk(10_000), tmp_path)
+
+        for _ in range(2):
+            journal.append({"boot": "b"})
+
+        assert [record["boot"] for record in whole_lines(tmp_path)] == ["b"]
+
+
 class TestBeat:
     def test_beats_stay_on_the_grid(self):
         assert guest.next_beat(1000 * MS, 1003 * MS) == 1100 * MS

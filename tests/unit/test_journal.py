@@ -23,7 +23,7 @@ def test_a_record_is_in_the_file_as_soon_as_it_is_in_the_history(tmp_path: Path)
 
     lines = [json.loads(line) for line in journal.lines_path.read_text().splitlines()]
     assert lines == [
-        {"record": "Stall", "at_ns": 1, "length_us": 2},
+        {"record": "Stall", "at_ns": 1, "length_us": 2, "load": None},
         {"record": "CleanUp", "at_ns": 3, "left": ["a"], "kept": False},
     ]
     journal.close()
@@ -120,3 +120,17 @@ def strict(text: str) -> Any:
         raise AssertionError(f"{word} is no JSON")
 
     return json.loads(text, parse_constant=refuse)
+
+
+def test_journal_has_the_names_of_an_environment_without_values() -> None:
+    text = (
+        "title: a crash\nmethod: []\nrig:\n  nodes: 1\n  groups:\n    - name: db\n      resources:\n"
+        "        - {name: vm, type: virtual-machine, environment: {TOKEN: sesame, SIZE: 3}}\n"
+    )
+
+    told = about_experiment(read_experiment(text, name="crash.yaml"))
+
+    assert "sesame" not in json.dumps(told)
+    assert told["experiment"]["rig"]["groups"][0]["resources"][0]["environment"] == {"TOKEN": "***", "SIZE": "***"}
+    (machine,) = told["topology"]["groups"][0]["resources"]
+    assert json.loads(machine["properties"]["environment"]) == {"TOKEN": "***", "SIZE": "***"}

@@ -1,6 +1,7 @@
-"""The ledger: on the disk before the fault, open until healed, readable by whoever repairs."""
+"""The ledger: durable before the fault, open until healed, readable from its lines alone."""
 
-from pathlib import Path
+import asyncio
+import json
 
 import pytest
 
@@ -8,64 +9,100 @@ from chaos.ledger import Ledger, OpenFault, read_open
 from harness.errors import HarnessError
 
 
-def ledger(directory: Path) -> Ledger:
-    return Ledger(directory / "deep" / "ledger.jsonl", rig="test")
+class Kept:
+    """Lines that were made durable, or a disk that takes none any more."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.broken = False
+
+    async def keep(self, line: str) -> None:
+        if self.broken:
+            raise HarnessError("the disk is full")
+        self.lines.append(line)
+
+    @property
+    def text(self) -> str:
+        return "".join(f"{line}\n" for line in self.lines)
 
 
 def intend(book: Ledger, target: str, undo: str = "node.power-on") -> OpenFault:
-    return book.intend(fault="node.power-off", target=target, undo=undo, at_ns=1, deadline_ns=900)
+    return asyncio.run(book.intend(fault="node.power-off", target=target, undo=undo, at_ns=1, deadline_ns=900))
 
 
-def test_a_fault_is_on_the_disk_before_it_is_injected(tmp_path: Path) -> None:
-    book = ledger(tmp_path)
+def test_intended_fault_is_durable_with_cure_and_deadline() -> None:
+    kept = Kept()
+    entry = intend(Ledger(rig="test", keep=kept.keep), "node1")
 
-    entry = intend(book, "node1")
-
-    assert read_open(book.path) == [entry]
+    assert read_open(kept.text) == [entry]
     assert (entry.rig, entry.undo, entry.deadline_ns) == ("test", "node.power-on", 900)
 
 
-def test_what_was_healed_is_not_open_and_what_was_noted_is(tmp_path: Path) -> None:
-    book = ledger(tmp_path)
+def test_healed_fault_is_closed_and_others_stay_open() -> None:
+    kept = Kept()
+    book = Ledger(rig="test", keep=kept.keep)
     first, second, third = (intend(book, name) for name in ("node1", "node2", "node3"))
 
-    book.note(third, at_ns=2, what="injected")
-    book.heal(second, at_ns=3, how="by node.power-on")
+    asyncio.run(book.heal(second, at_ns=3, how="by node.power-on"))
 
-    assert [entry.target for entry in book.open_faults()] == ["node3", "node1"], "newest first"
-    assert read_open(book.path) == [third, first]
+    assert book.open_faults() == [third, first], "newest first"
+    assert read_open(kept.text) == [third, first]
 
 
-def test_a_torn_last_line_is_a_fault_that_never_was(tmp_path: Path) -> None:
-    book = ledger(tmp_path)
+def test_fault_that_cannot_be_recorded_is_refused_and_not_open() -> None:
+    kept = Kept()
+    book = Ledger(rig="test", keep=kept.keep)
+    kept.broken = True
+
+    with pytest.raises(HarnessError, match="the disk is full"):
+        intend(book, "node1")
+
+    assert book.open_faults() == []
+
+
+def test_healing_counts_although_its_line_is_lost() -> None:
+    kept = Kept()
+    book = Ledger(rig="test", keep=kept.keep)
     entry = intend(book, "node1")
-    with book.path.open("ab") as file:
-        file.write(b'{"entry": "intended", "numb')
+    kept.broken = True
 
-    assert read_open(book.path) == [entry]
+    asyncio.run(book.heal(entry, at_ns=2, how="seen"))
 
-
-def test_a_ledger_without_open_faults_goes_when_the_run_ends(tmp_path: Path) -> None:
-    book = ledger(tmp_path)
-    book.heal(intend(book, "node1"), at_ns=2, how="it was on already")
-
-    book.close(rig_gone=False)
-
-    assert not book.path.exists()
+    assert book.open_faults() == []
+    assert read_open(kept.text) == [entry], "a repair looks at it once more"
 
 
-@pytest.mark.parametrize(("rig_gone", "stays"), [(True, False), (False, True)])
-def test_an_open_fault_keeps_the_ledger_while_its_rig_stands(tmp_path: Path, rig_gone: bool, stays: bool) -> None:
-    book = ledger(tmp_path)
-    intend(book, "node1")
+def test_ledger_of_an_earlier_run_is_taken_over() -> None:
+    kept = Kept()
+    entry = intend(Ledger(rig="test", keep=kept.keep), "node1")
 
-    book.close(rig_gone=rig_gone)
+    book = Ledger(rig="test", keep=kept.keep, opened=read_open(kept.text))
 
-    assert book.path.exists() is stays
+    assert book.open_faults() == [entry]
+    assert intend(book, "node2").number == entry.number + 1
 
 
-def test_where_nothing_can_be_written_no_fault_may_be_injected(tmp_path: Path) -> None:
-    (tmp_path / "deep").write_text("a file where the directory should be")
+@pytest.mark.parametrize(
+    "torn",
+    [
+        '{"entry": "intended", "numb',
+        '{"entry": "intended", "number": 7}',
+        '{"entry": "intended", "number": [], "rig": "", "fault": "", "target": "", "undo": "", "deadline_ns": 1}',
+        "[]",
+        "\x00\x00",
+    ],
+)
+def test_torn_line_is_a_fault_that_was_never_injected(torn: str) -> None:
+    kept = Kept()
+    entry = intend(Ledger(rig="test", keep=kept.keep), "node1")
 
-    with pytest.raises(HarnessError, match="without it no fault is injected"):
-        ledger(tmp_path)
+    assert read_open(f"{kept.text}{torn}") == [entry]
+
+
+def test_a_ledger_line_is_one_json_object() -> None:
+    kept = Kept()
+    intend(Ledger(rig="test", keep=kept.keep), "node\n1")
+
+    (line,) = kept.lines
+    assert "\n" not in line
+    assert json.loads(line)["target"] == "node\n1"

@@ -38,6 +38,8 @@ image: shop/database:15
 command: [serve, --fast]
 environment: {MODE: fast}
 memory: 256MiB
+disk: 1GiB
+writable-root: true
 processors: 0.5
 processes: 100
 user: 12000
@@ -57,6 +59,8 @@ answers-on: 5432"""
         "environment": '{"MODE": "fast"}',
         "image": "shop/database:15",
         "memory": str(256 << 20),
+        "disk": str(1 << 30),
+        "writable-root": "true",
         "processes": "100",
         "processors": "500",
         "user": "12000",
@@ -81,6 +85,10 @@ def test_endpoint_is_a_port_or_a_path_and_a_port(written: str, endpoint: str) ->
         ("processors: 0.125", "processors is 0.125"),
         ("processors: true", "processors is true"),
         ("processes: 0", "processes is 0"),
+        ("disk: 1KiB", "disk is "),
+        ("writable-root: maybe", "writable-root is "),
+        ('volumes: ["disk:/data"]', "every machine has a disk already"),
+        ('volumes: ["data:/tmp/data"]', "in the way of /tmp"),
         ("user: root", "user is 'root', expected a number from 10001 to 60000: a machine is never root"),
         ("user: 0", "user is 0"),
         ("user: 903", "user is 903"),

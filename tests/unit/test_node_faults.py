@@ -3,7 +3,6 @@ that lies, and that each is undone from the ledger.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,9 +23,9 @@ from harness.rig.topology_document import default_topology
 class Trial:
     """A world that is up, and an injector with its ledger."""
 
-    def __init__(self, directory: Path, script: Script | None = None) -> None:
+    def __init__(self, script: Script | None = None) -> None:
         self.arena = ScriptedArena(script)
-        self.ledger = Ledger(directory / "ledger.jsonl", rig="test")
+        self.ledger = Ledger(rig="test", keep=self.arena.keep_ledger_line)
         self.injector = Injector(self.arena, self.ledger)
         self.arena.drive(self.arena.up(default_topology(), say=lambda _: None))
 
@@ -56,8 +55,8 @@ CURES = {
 
 
 @pytest.mark.parametrize("fault", CURES)
-def test_a_fault_is_confirmed_open_until_it_is_cured_and_cured_once(tmp_path: Path, fault: str) -> None:
-    trial = Trial(tmp_path)
+def test_a_fault_is_confirmed_open_until_it_is_cured_and_cured_once(fault: str) -> None:
+    trial = Trial()
     cure, _ = CURES[fault]
 
     injected = trial.inject(fault)
@@ -72,8 +71,8 @@ def test_a_fault_is_confirmed_open_until_it_is_cured_and_cured_once(tmp_path: Pa
 
 
 @pytest.mark.parametrize("fault", CURES)
-def test_what_a_run_leaves_open_is_undone_from_the_ledger(tmp_path: Path, fault: str) -> None:
-    trial = Trial(tmp_path)
+def test_what_a_run_leaves_open_is_undone_from_the_ledger(fault: str) -> None:
+    trial = Trial()
     trial.inject(fault)
 
     problems = trial.arena.drive(trial.injector.undo_all())
@@ -93,8 +92,8 @@ def test_what_a_run_leaves_open_is_undone_from_the_ledger(tmp_path: Path, fault:
         ("engine.stall", Script(stall_does_nothing=True), "after 10 s the engine of node1 is not stalled"),
     ],
 )
-def test_a_fault_that_did_not_happen_is_a_mismatch(tmp_path: Path, fault: str, script: Script, seen: str) -> None:
-    receipt = Trial(tmp_path, script).inject(fault).receipt
+def test_a_fault_that_did_not_happen_is_a_mismatch(fault: str, script: Script, seen: str) -> None:
+    receipt = Trial(script).inject(fault).receipt
 
     assert (receipt.outcome, receipt.seen) == (FaultMoment.MISMATCH, seen)
 
@@ -107,9 +106,9 @@ def test_a_fault_that_did_not_happen_is_a_mismatch(tmp_path: Path, fault: str, s
     ],
 )
 def test_a_cure_that_did_not_work_leaves_the_fault_open(
-    tmp_path: Path, fault: str, script: Script, seen: str
+    fault: str, script: Script, seen: str
 ) -> None:
-    trial = Trial(tmp_path, script)
+    trial = Trial(script)
     trial.inject(fault)
 
     (problem,) = trial.arena.drive(trial.injector.undo_all())
@@ -118,15 +117,15 @@ def test_a_cure_that_did_not_work_leaves_the_fault_open(
     assert trial.open() == [fault]
 
 
-def test_a_stall_that_nobody_can_see_from_inside_is_inconclusive(tmp_path: Path) -> None:
-    receipt = Trial(tmp_path, Script(nobody_to_ask=True)).inject("engine.stall").receipt
+def test_a_stall_that_nobody_can_see_from_inside_is_inconclusive() -> None:
+    receipt = Trial(Script(nobody_to_ask=True)).inject("engine.stall").receipt
 
     assert receipt.outcome is FaultMoment.INCONCLUSIVE
     assert receipt.seen == "after 10 s nobody in node1 could ask the engine"
 
 
-def test_a_node_that_was_fenced_while_it_was_frozen_has_nothing_left_to_thaw(tmp_path: Path) -> None:
-    trial = Trial(tmp_path)
+def test_a_node_that_was_fenced_while_it_was_frozen_has_nothing_left_to_thaw() -> None:
+    trial = Trial()
     trial.inject("node.hang")
     trial.wait(5)
 
@@ -137,12 +136,12 @@ def test_a_node_that_was_fenced_while_it_was_frozen_has_nothing_left_to_thaw(tmp
     assert trial.open() == []
 
 
-def test_a_node_that_was_never_frozen_cannot_be_thawed(tmp_path: Path) -> None:
-    assert "nothing of node node1 is frozen" in Trial(tmp_path).refused("node.thaw")
+def test_a_node_that_was_never_frozen_cannot_be_thawed() -> None:
+    assert "nothing of node node1 is frozen" in Trial().refused("node.thaw")
 
 
-def test_a_reset_is_a_death_without_a_kill_and_a_new_life(tmp_path: Path) -> None:
-    trial = Trial(tmp_path)
+def test_a_reset_is_a_death_without_a_kill_and_a_new_life() -> None:
+    trial = Trial()
 
     receipt = trial.inject("node.reset").receipt
 
@@ -151,8 +150,8 @@ def test_a_reset_is_a_death_without_a_kill_and_a_new_life(tmp_path: Path) -> Non
     assert trial.open() == []
 
 
-def test_a_cut_outlives_the_fence_of_its_node(tmp_path: Path) -> None:
-    trial = Trial(tmp_path)
+def test_a_cut_outlives_the_fence_of_its_node() -> None:
+    trial = Trial()
     receipt = trial.inject("node.isolate").receipt
     trial.wait(5)
 
@@ -165,8 +164,8 @@ def test_a_cut_outlives_the_fence_of_its_node(tmp_path: Path) -> None:
     assert trial.arena.cuts == {}
 
 
-def test_a_partial_cut_says_from_whom_and_which_way_and_costs_no_machine(tmp_path: Path) -> None:
-    trial = Trial(tmp_path)
+def test_a_partial_cut_says_from_whom_and_which_way_and_costs_no_machine() -> None:
+    trial = Trial()
 
     trial.inject("node.isolate", arguments={"from": ("node2", "node3"), "direction": "in"})
 
@@ -176,7 +175,7 @@ def test_a_partial_cut_says_from_whom_and_which_way_and_costs_no_machine(tmp_pat
     assert "cannot be cut off from itself" in trial.refused("node.isolate", node="node2", arguments={"from": ["node2"]})
 
 
-def test_held_calls_are_forwarded_unless_the_file_drops_them(tmp_path: Path) -> None:
+def test_held_calls_are_forwarded_unless_the_file_drops_them() -> None:
     resumed: list[ResumeEngine] = []
 
     class Listening(ScriptedArena):
@@ -185,7 +184,7 @@ def test_held_calls_are_forwarded_unless_the_file_drops_them(tmp_path: Path) -> 
                 resumed.append(effect)
             return await super().apply(effect)
 
-    trial = Trial(tmp_path)
+    trial = Trial()
     trial.arena.__class__ = Listening
     for arguments in ({}, {"then": "forward"}, {"then": "drop"}):
         trial.inject("engine.stall")
@@ -195,15 +194,15 @@ def test_held_calls_are_forwarded_unless_the_file_drops_them(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("fault", ["node.hang", "node.reset", "node.isolate", "engine.stall"])
-def test_a_node_that_is_off_is_refused(tmp_path: Path, fault: str) -> None:
-    trial = Trial(tmp_path)
+def test_a_node_that_is_off_is_refused(fault: str) -> None:
+    trial = Trial()
     trial.inject("node.power-off")
 
     assert "node node1 is off" in trial.refused(fault)
 
 
-def test_a_frozen_node_is_refused_what_it_could_not_do(tmp_path: Path) -> None:
-    trial = Trial(tmp_path)
+def test_a_frozen_node_is_refused_what_it_could_not_do() -> None:
+    trial = Trial()
     trial.inject("node.hang")
 
     assert "frozen" in trial.refused("node.reset")

@@ -18,6 +18,7 @@ from chaos.options import ReportFiles, RunOptions
 from chaos.report import page
 from chaos.report.writing import prepare_reports, write_reports
 from chaos.terminal import Terminal
+from chaos.verdict import Finding, exit_code
 from harness.errors import HarnessError, UsageError
 
 
@@ -167,7 +168,8 @@ def test_a_signal_before_an_experiment_begins_is_no_pass(tmp_path: Path) -> None
     def no_stage() -> Stage:
         raise AssertionError("no run may begin")
 
-    code = arena.drive(
+    findings: list[Finding] = []
+    arena.drive(
         runner._run_all(
             [read_experiment(DOCUMENT, name="test.yaml")],
             stage=no_stage,
@@ -175,10 +177,11 @@ def test_a_signal_before_an_experiment_begins_is_no_pass(tmp_path: Path) -> None
             terminal=Terminal(Console(file=io.StringIO())),
             options=RunOptions(out=tmp_path),
             journals=journals,
+            findings=findings,
         )
     )
 
-    assert (code, journals, arena.calls) == (143, [], [])
+    assert (exit_code(findings), journals, arena.calls) == (143, [], [])
 
 
 def test_two_reports_in_one_file_are_refused_however_it_is_spelt(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from chaos import checkers, runner
 from chaos.arena import Effect
 from chaos.checkers import Checker
 from chaos.history import History, StepEnded
-from chaos.ledger import read_open
 from chaos.options import RunOptions
 from chaos.runner import load_all, run_files
 from chaos.verdict import ExitCode, FindingKind, Verdict
@@ -31,7 +30,7 @@ def test_a_cluster_that_recovers_passes_and_nothing_is_left(tmp_path: Path) -> N
     ]
     assert ran.steps("rollbacks") == ["power on: succeeded"]
     assert ran.arena.calls == ["up", "CrashMachine web-vm", "PowerOff node1", "PowerOn node1", "settle", "down"]
-    assert not list(ran.ledgers.iterdir())
+    assert ran.arena.open_in_ledger() == []
 
 
 def test_the_journal_has_the_chaos_toolkit_keys_the_recovery_and_the_verdict(tmp_path: Path) -> None:
@@ -135,7 +134,7 @@ def test_a_fault_is_on_the_disk_with_its_cure_before_anything_is_done(tmp_path: 
 
     class Looking(ScriptedArena):
         async def apply(self, effect: Effect) -> int:
-            entries = read_open(tmp_path / "ledgers" / "ledger.jsonl")
+            entries = self.open_in_ledger()
             found.extend((entry.fault, entry.undo) for entry in entries[:1])
             return await super().apply(effect)
 
@@ -245,12 +244,27 @@ def test_something_left_behind_is_worse_than_a_broken_expectation(tmp_path: Path
     assert {finding.kind for finding in ran.result.findings} >= {FindingKind.CLEANUP, FindingKind.BROKEN}
 
 
-def test_a_clean_up_that_fails_is_told_and_the_ledger_stays_if_a_fault_may(tmp_path: Path) -> None:
+def test_a_clean_up_that_fails_is_named_and_the_fault_stays_open(tmp_path: Path) -> None:
     script = Script(down_raises=failure("the engine is gone"), power_on_raises=failure("the engine is gone"))
     ran = Ran(ScriptedArena(script), tmp_path)
 
     assert ran.code is ExitCode.CLEANUP
-    assert [path.name for path in ran.ledgers.iterdir()] == ["ledger.jsonl"]
+    assert [entry.fault for entry in ran.arena.open_in_ledger()] == ["node.power-off"]
+
+
+def test_no_fault_is_injected_without_its_ledger_entry(tmp_path: Path) -> None:
+    ran = Ran(ScriptedArena(Script(ledger_raises=failure("the reaper is gone"))), tmp_path)
+
+    assert ran.code is ExitCode.HARNESS
+    assert ran.arena.calls == ["up", "settle", "collect", "down"], "neither a crash nor a power cut"
+    assert "the reaper is gone" in ran.reasons
+
+
+def test_a_run_whose_reaper_took_over_proves_nothing(tmp_path: Path) -> None:
+    ran = Ran(ScriptedArena(Script(guard_lost="the reaper took the rig over")), tmp_path)
+
+    assert ran.code is ExitCode.HARNESS
+    assert "the reaper took the rig over" in ran.reasons
 
 
 def test_a_kept_rig_stands_and_has_no_fault_in_it(tmp_path: Path) -> None:

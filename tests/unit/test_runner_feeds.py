@@ -197,12 +197,22 @@ def test_the_client_reads_boot_and_node(serve: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [b"HTTP/1.1 503 Busy\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\nhello", b"HTTP/1.1 200 OK\r\n\r\n{}", b""]
+    "answer",
+    [
+        *(b"HTTP/1.1 503 Busy\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\nhello", b"HTTP/1.1 200 OK\r\n\r\n{}", b""),
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 50_000,
+    ],
 )
 def test_an_answer_that_is_not_a_machines_is_none(serve: Any, answer: bytes) -> None:
     place = serve(answer)
 
     assert ask(f"guest://{place}/")["ok"] is False
+
+
+def test_names_in_a_machines_answer_are_visible(serve: Any) -> None:
+    place = serve(b'HTTP/1.1 200 OK\r\n\r\n{"boot": "\\u001b[2J", "node": "\\ud800"}')
+
+    assert ask(f"guest://{place}/") == {"ok": True, "boot": "\\u001b[2J", "node": "\\ud800"}
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,10 @@ from harness.model.topology import (
     Topology,
 )
 from harness.rig.addresses import moved
+from harness.rig.compose import object_names
 from harness.rig.dependency import parse_dependency
 from harness.rig.duration import format_duration, parse_duration_us
+from harness.rig.rig_lock import lock_name
 from harness.rig.topology_document import default_topology, read_topology
 from harness.rig.yaml_source import load
 
@@ -369,3 +371,27 @@ def test_unknown_resource_of_a_group_is_a_key_error() -> None:
 
     with pytest.raises(KeyError):
         group.resource("other")
+
+
+@pytest.mark.parametrize("name", ["client", "lock", "reaper"])
+def test_node_cannot_have_the_name_of_another_container(name: str) -> None:
+    with pytest.raises(UsageError, match=f"rig.yaml:1: a node is called '{name}'.*another name for the node"):
+        read_topology(load(f"nodes: [{name}, b, c]\n", name="rig.yaml"))
+
+
+@pytest.mark.parametrize("settings", ["{engine-proxy: true}", "{}"])
+def test_node_cannot_have_the_name_of_a_proxy(settings: str) -> None:
+    """Also without proxies, which a method may add later."""
+    with pytest.raises(UsageError, match="the proxy between node 'a' and the engine has that name"):
+        read_topology(load(f"nodes: [a-engine, a, b]\nsettings: {settings}\n", name="rig.yaml"))
+
+
+def test_no_two_containers_of_a_rig_share_a_name() -> None:
+    """With every kind of container that there is."""
+    text = "nodes: [a, b-engine]\nwitness: true\nsettings: {engine-proxy: true, voter-disk: 64MiB}\n"
+
+    topology = read_topology(load(text, name="rig.yaml"), rig="r")
+
+    names = object_names(topology).containers
+    assert len(names) == 2 * len(topology.nodes) + len(["witness", "keeper", "client", "carrier"])
+    assert lock_name("r") not in names

@@ -1,0 +1,20 @@
+"""The form of names: one definition for rigs, nodes, groups and resources, wherever such a name comes from.
+
+A name becomes part of container names, volume names, paths and filters of the engine. It therefore holds nothing that
+any of these could read as more than a name.
+"""
+
+import re
+
+__all__ = ["NAME_FORM", "NAME_LENGTH_MAX", "is_name"]
+
+NAME_LENGTH_MAX = 32
+"""Names are joined to name containers and volumes; three of this length stay far below every limit of the engine."""
+
+NAME_FORM = f"lower-case letters, digits and inner hyphens, a letter first, at most {NAME_LENGTH_MAX} characters"
+_NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
+
+
+def is_name(value: object) -> bool:
+    """Whether `value` may name a rig, node, group or resource."""
+    return isinstance(value, str) and len(value) <= NAME_LENGTH_MAX and _NAME.fullmatch(value) is not None
