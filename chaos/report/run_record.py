@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos.history import ClusterSeen, EngineEvent, History, Record, Role
-from chaos.report.shown_text import cut
+from chaos.shown_text import cut
 from chaos.verdict import ExitCode, Finding, Verdict, exit_meaning
 from harness.errors import UsageError
 from harness.model.plain import from_plain
