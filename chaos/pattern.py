@@ -7,12 +7,16 @@ compared.
 """
 
 import functools
+import re
 from typing import Any
 
 __all__ = ["MAX_PATTERN_CHARACTERS", "found_in", "problem_of_pattern"]
 
 MAX_PATTERN_CHARACTERS = 1_000
 """RE2 compiles a pattern of that length in milliseconds."""
+
+_TOO_OFTEN = re.compile(r"\{[0-9]{0,4}(?:,[0-9]{5,}|[0-9]{5,})")
+"""RE2 refuses a repetition of 1,001 times, and takes one of ten digits for plain text."""
 
 
 def problem_of_pattern(pattern: str) -> str:
@@ -21,6 +25,8 @@ def problem_of_pattern(pattern: str) -> str:
         return f"it has {len(pattern):,} characters, at most {MAX_PATTERN_CHARACTERS:,} are taken"
     import re2
 
+    if _TOO_OFTEN.search(pattern):
+        return "a repetition of more than 1,000 times"
     try:
         _compiled(pattern)
     except re2.error as error:
