@@ -9,6 +9,7 @@
 #   make bench    set up, then measure against the floors: some fifteen minutes (ROUNDS=3: five); docs/benchmarks.md
 #   make search-table  search for each broken cluster, fifteen minutes; docs/broken-clusters.md
 #   make search-long   ten thousand random schedules against the healthy cluster (SEED=0: the first); docs/searched.md
+#   make fuzz     20,000 random documents for every reader, some minutes (SEED=0, DOCUMENTS=20000); docs/design/0012-fuzzing.md
 #   make scale    simulate clusters of growing size, four minutes; docs/scale.md
 #   make compose  render compose/*.yaml anew
 #   make clean    remove the rigs made from here, .venv and caches; out/ stays, and images do (make clean-images)
@@ -19,8 +20,9 @@ MADE := $(VENV)/.made
 
 ROUNDS := 10
 SEED := 0
+DOCUMENTS := 20000
 
-.PHONY: help setup engine images demo test test-long check lint fast-tests container-tests bench search-table search-long scale compose clean clean-images
+.PHONY: help setup engine images demo test test-long check lint fast-tests container-tests bench search-table search-long fuzz scale compose clean clean-images
 .DEFAULT_GOAL := help
 
 help:
@@ -73,6 +75,9 @@ search-long: $(MADE)
 	@mkdir -p out
 	$(BIN)/blackstart search --runs 10000 --seed $(SEED) --json > out/search-long.json; code=$$?; \
 	    $(BIN)/python tools/search_page.py $(SEED) < out/search-long.json; exit $$code
+
+fuzz: $(MADE)
+	@$(BIN)/python -m fuzz.run --seed $(SEED) --documents $(DOCUMENTS) --out out/fuzz
 
 scale: $(MADE)
 	@$(BIN)/python -m pip install -q "matplotlib>=3.8"

@@ -1,7 +1,7 @@
 """Carrying out one activity: pause, ask or inject, compare, register; and writing down how it ended.
 
 One activity at a time, in the order of the file. What an outcome means for the run is the runner's business; here it is
-only said: a probe that does not hold is a broken expectation, unless the machine stood still meanwhile and the bound is
+only said: a probe that does not hold is a broken expectation, unless the host was overloaded meanwhile and the bound is
 one of time.
 """
 
@@ -13,9 +13,10 @@ from typing import Any
 
 from chaos.arena import Arena, Command
 from chaos.experiment import Activity, CommandCall, FaultCall, ProbeCall, Until
-from chaos.history import FaultMoment, FaultRecord, Stall, StepEnded
+from chaos.history import FaultMoment, FaultRecord, StepEnded
 from chaos.holding import Holding, Violation
 from chaos.injection import Injector, NotInjected
+from chaos.overload import overload_since
 from chaos.probes import Reply, ask
 from chaos.targets import FromRegister, Target, TargetKind, Unresolved
 from chaos.terminal import Terminal
@@ -27,6 +28,9 @@ __all__ = ["Activities", "Phase", "Sleep"]
 
 Sleep = Callable[[int], Awaitable[None]]
 
+
+LINES_COME_WITHIN_US = 2_000_000
+"""How late a node may report that its loop was late: the window of a second that the report is about, and its way."""
 
 RESTORED_WITHIN = Until(timeout_us=60_000_000, interval_us=500_000)
 """How long the steady state may take to be back after the rollbacks, where its probe says nothing: a node boots."""
@@ -183,7 +187,10 @@ class Activities:
             left_us = until.timeout_us - waited_us
             self._terminal.waiting(activity.name, f"{waited_us / 1e6:.0f} s, {reply.reason}")
             await sleep(min(until.interval_us, left_us))
-        finding = self._broken(activity, reply, began_ns, until=until, timed=call.timed or until is not None)
+        timed = call.timed or until is not None
+        if timed and patient and not self._overload(began_ns):
+            await sleep(LINES_COME_WITHIN_US)
+        finding = self._broken(activity, reply, began_ns, until=until, timed=timed)
         if phase is Phase.GATE:
             finding = Finding(kind=FindingKind.NO_STEADY_STATE, reason=finding.reason)
         reason = finding.reason.removeprefix(f"{activity.name}: ")
@@ -209,23 +216,20 @@ class Activities:
     def _broken(
         self, activity: Activity, reply: Reply, began_ns: int, *, until: Until | None, timed: bool
     ) -> Finding:
-        """A bound of time that fails while this machine stands still says nothing about the system under test."""
+        """A bound of time that fails while the host is overloaded says nothing about the system under test."""
         limit = f" within {until.timeout_us / 1e6:g} s" if until else ""
         answer = "last answer" if until else "answer"
         seen = f"{answer} {reply.value!r}" + (f" ({reply.reason})" if reply.reason else "")
         reason = f"{activity.name}: expected {activity.tolerance}{limit}, {seen}"
-        stalls = self._stalls_since(began_ns) if timed else []
-        if stalls:
-            longest_s = max(stall.length_us for stall in stalls) / 1e6
-            reason = f"{reason}; but this machine stood still for {longest_s:.1f} s meanwhile"
-            return Finding(kind=FindingKind.INCONCLUSIVE, reason=reason)
+        overload = self._overload(began_ns) if timed else ""
+        if overload:
+            return Finding(kind=FindingKind.INCONCLUSIVE, reason=f"{reason}; but {overload}")
         return Finding(kind=FindingKind.BROKEN, reason=reason)
 
-    def _stalls_since(self, began_ns: int) -> Sequence[Stall]:
-        """Those that a time measured now may have in it: since the last fault, or since the asking began."""
+    def _overload(self, began_ns: int) -> str:
+        """What a time measured now may have in it: since the last fault, or since the asking began."""
         faults = [fault.at_ns for fault in self._arena.history.of(FaultRecord) if fault.moment is FaultMoment.INJECTED]
-        since_ns = min([began_ns, *faults[-1:]])
-        return [stall for stall in self._arena.history.of(Stall) if stall.at_ns >= since_ns]
+        return overload_since(self._arena.history, min([began_ns, *faults[-1:]]))
 
 
 def _clock(at_ns: int) -> str:

@@ -267,6 +267,18 @@ class Arena(Protocol):
         """Whether the engine answers in the node now; asks from inside, which takes a second at most."""
         ...
 
+    async def ask_engine(self) -> int:
+        """Have the engine answer a call that does nothing. Returns the microseconds that its answer took, without the
+        time that this process was late. Raises BlackstartError when the engine refuses or its answer is lost.
+        """
+        ...
+
+    def load_average(self) -> float | None:
+        """How many threads of the runner's host ran or waited for a processor, averaged over the last minute; None
+        where the arena has no such host.
+        """
+        ...
+
     async def inside(self, node: str, *, ask: Collection[NodeProgram] = ()) -> NodeInside:
         """A node's processes as they are now; `ask` are programs to be asked, half a second each at most.
 

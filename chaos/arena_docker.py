@@ -38,6 +38,7 @@ from chaos.docker_effects.engine_effects import look_at_engine, resume_engine, s
 from chaos.docker_effects.network_effects import Cuts
 from chaos.docker_effects.node_effects import hang_node, reset_node, thaw_node
 from chaos.docker_effects.process_effects import carry_out, look_inside
+from chaos.engine_answer import engine_answer_us, load_average
 from chaos.engine_stream import EngineStream
 from chaos.evidence import collect_evidence, read_journals
 from chaos.guest_journal import machines_without_journal
@@ -263,6 +264,15 @@ class DockerArena:
     async def engine(self, node: str) -> EngineSeen:
         """One command in the node. Raises UsageError for a rig without proxies."""
         return await self._in_thread(lambda: look_at_engine(self._client, self._name, node))
+
+    async def ask_engine(self) -> int:
+        """One call, in a thread of its own."""
+        return await engine_answer_us(self._client)
+
+    @staticmethod
+    def load_average() -> float | None:
+        """Of this host, which is the engine's as well where the engine is local."""
+        return load_average()
 
     async def inside(self, node: str, *, ask: Collection[NodeProgram] = ()) -> NodeInside:
         """One command in the node."""

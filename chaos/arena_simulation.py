@@ -270,6 +270,19 @@ class SimulatedArena:
             await self._runtime.sleep(ASK_LIMIT_US)
         return EngineSeen(stalled=stalled, answers=not stalled if self._looks(node) else None)
 
+    async def ask_engine(self) -> int:
+        """At once, unless the engine stands still for the whole world. No host is overloaded here: time is simulated.
+        """
+        stalled_us = max(0, self._world.engine.stalled_until_us - self._runtime.now()) if self._world else 0
+        if stalled_us:
+            await self._runtime.sleep(stalled_us)
+        return stalled_us
+
+    @staticmethod
+    def load_average() -> float | None:
+        """None: the load of the host that computes the simulation says nothing of simulated time."""
+        return None
+
     async def inside(self, node: str, *, ask: Collection[NodeProgram] = ()) -> NodeInside:
         """The node's processes. Raises HarnessError for a node that is off or frozen."""
         await self._runtime.sleep(COMMAND_US)

@@ -20,6 +20,7 @@ __all__ = [
     "ClusterSeen",
     "ContainerSeen",
     "EngineEvent",
+    "EngineSlow",
     "FaultMoment",
     "FaultRecord",
     "GroupSeen",
@@ -294,10 +295,27 @@ class StepEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stall:
-    """The runner's machine stood still for `length_us` until `at_ns`: times measured over it mean little."""
+    """The runner's machine stood still for `length_us` until `at_ns`: times measured over it mean little.
+
+    `load` is the load average of its host then, None where the arena has none.
+    """
 
     at_ns: int
     length_us: int
+    load: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSlow:
+    """The engine took `took_us` until `at_ns` to answer a call that does nothing, or had not answered it then.
+
+    `load` is the load average of the runner's host then, None where the arena has none.
+    """
+
+    at_ns: int
+    took_us: int
+    answered: bool
+    load: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -331,6 +349,7 @@ Record = (
     | PartBegan
     | StepEnded
     | Stall
+    | EngineSlow
     | InvariantWatched
     | CleanUp
 )

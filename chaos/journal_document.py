@@ -16,6 +16,7 @@ from chaos.activities import Phase
 from chaos.experiment import Experiment
 from chaos.history import CleanUp, FaultRecord, GuestJournal, History, Stall, StepEnded, StreamGap, to_plain
 from chaos.journal import about_this_machine
+from chaos.overload import overload_since
 from chaos.recovery import Phase as RecoveryPhase
 from chaos.recovery import Recovery
 from chaos.verdict import ExitCode, Finding, Verdict, exit_meaning
@@ -78,6 +79,7 @@ def journal_document(facts: RunFacts) -> dict[str, Any]:
             "recovery": [_recovery(row) for row in facts.recoveries],
             "faults": [to_plain(record) for record in facts.history.of(FaultRecord)],
             "stalls": [to_plain(record) for record in facts.history.of(Stall)],
+            "overload": overload_since(facts.history, 0),
             "gaps": [to_plain(record) for record in facts.history.of(StreamGap)],
             "guest_journals": [to_plain(record) for record in facts.history.of(GuestJournal)],
             "clean_up": [to_plain(record) for record in facts.history.of(CleanUp)],

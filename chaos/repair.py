@@ -105,7 +105,7 @@ class RigRepair:
         with contextlib.closing(connect()) as client:
             lock = look_at_lock(client, self._rig)
             if lock is not None:
-                release_rig(client, str(lock["Id"]))
+                release_rig(client, self._rig, str(lock["Id"]))
 
 
 def repair_rig(client: docker.DockerClient, rig: str, *, say: Say, keep_rig: bool, force: bool) -> bool:

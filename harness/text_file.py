@@ -29,13 +29,13 @@ def read_text_file(path: Path, *, max_bytes: int, expected: str) -> str:
     data = _read(path, max_bytes, expected)
     if len(data) > max_bytes:
         line = data.count(b"\n", 0, max_bytes) + 1
-        raise UsageError(f"{path}:{line}: more than {max_bytes:,} bytes down to this line, expected {expected}")
+        raise UsageError(f"{_shown(path)}:{line}: more than {max_bytes:,} bytes down to this line, expected {expected}")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         found = f"the byte 0x{data[error.start]:02x} is not UTF-8"
-        raise UsageError(f"{path}:{line}: {found}, expected {expected} as UTF-8 text") from error
+        raise UsageError(f"{_shown(path)}:{line}: {found}, expected {expected} as UTF-8 text") from error
 
 
 def _read(path: Path, max_bytes: int, expected: str) -> bytes:
@@ -51,7 +51,7 @@ def _read(path: Path, max_bytes: int, expected: str) -> bytes:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "no regular file")
-            raise UsageError(f"{path}: {kind}, expected a regular file with {expected}")
+            raise UsageError(f"{_shown(path)}: {kind}, expected a regular file with {expected}")
         pieces: list[bytes] = []
         left = max_bytes + 1
         while left > 0 and (piece := os.read(descriptor, min(left, _PIECE_BYTES))):
@@ -64,5 +64,10 @@ def _read(path: Path, max_bytes: int, expected: str) -> bytes:
     return b"".join(pieces)
 
 
+def _shown(path: Path) -> str:
+    """The name as messages have it: a newline in it must not begin another message."""
+    return str(path) if str(path).isprintable() else repr(str(path))
+
+
 def _unreadable(path: Path, error: OSError, expected: str) -> UsageError:
-    return UsageError(f"{path}: cannot be read: {error.strerror}, expected {expected}")
+    return UsageError(f"{_shown(path)}: cannot be read: {error.strerror}, expected {expected}")

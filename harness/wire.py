@@ -53,7 +53,7 @@ class FrameDecoder:
     def _parse(body: bytes) -> dict[str, Any]:
         try:
             message = json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise FrameError(f"frame is not JSON: {error}") from error
         if not isinstance(message, dict):
             raise FrameError(f"frame holds {type(message).__name__}, an object is expected")

@@ -62,4 +62,6 @@ if ! { [ -x .venv/bin/python ] && fits .venv/bin/python; }; then
 fi
 
 echo "setup: installing Blackstart and its tools into .venv"
-.venv/bin/python -m pip --quiet --disable-pip-version-check --no-input install --editable '.[dev]'
+# A distribution's Python brings a pip and a setuptools of its own age, with the defects that were mended since.
+.venv/bin/python -m pip --quiet --disable-pip-version-check --no-input install --upgrade "pip>=26" "setuptools>=80"
+.venv/bin/python -m pip --quiet --quiet --disable-pip-version-check --no-input install --editable '.[dev]'

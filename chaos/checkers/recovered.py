@@ -5,6 +5,7 @@ Online means running.
 """
 
 from chaos.history import ClusterSeen, FaultMoment, FaultRecord, History, Moment
+from chaos.overload import overload_since
 from chaos.recovery import Phase, Recovery, read_recoveries
 from chaos.verdict import Ruling, Verdict
 
@@ -14,7 +15,9 @@ NAME = "recovery"
 
 
 def check(history: History) -> Verdict:
-    """BROKEN when a wanted machine was not started again; INCONCLUSIVE when nobody noticed that it was gone."""
+    """BROKEN when a wanted machine was not started again; INCONCLUSIVE when the host was overloaded since its fault, or
+    when no log line says that the machine was missed.
+    """
     rows = read_recoveries(history)
     if not rows:
         hit = any(fault.moment is FaultMoment.INJECTED for fault in history.of(FaultRecord))
@@ -25,14 +28,13 @@ def check(history: History) -> Verdict:
         )
     unwanted = _unwanted_at_end(history)
     last_of = {row.machine: row for row in rows}
-    lost = [
-        f"{row.machine} was not started again after {row.fault} on {row.target}"
-        for row in last_of.values()
-        if row.started_ns is None and row.machine not in unwanted
-    ]
+    lost = [row for row in last_of.values() if row.started_ns is None and row.machine not in unwanted]
     notes = tuple(_times(row) for row in rows)
     if lost:
-        return Verdict(checker=NAME, ruling=Ruling.BROKEN, reasons=tuple(lost), notes=notes)
+        reasons = [f"{row.machine} was not started again after {row.fault} on {row.target}" for row in lost]
+        overload = overload_since(history, min(row.fault_ns for row in lost))
+        ruling = Ruling.INCONCLUSIVE if overload else Ruling.BROKEN
+        return Verdict(checker=NAME, ruling=ruling, reasons=(*reasons, *([overload] if overload else [])), notes=notes)
     blind = tuple(
         f"{row.machine} was started again after {row.fault} on {row.target}, but no log line says that it was missed"
         for row in rows

@@ -2,11 +2,23 @@
 
 Wanted means PersistentState 1. The runner waits for it, with a limit, before it takes the last snapshot; this only
 reads that snapshot. Online as the cluster says it is not enough: a machine that the cluster calls Online must also run
-in the engine's eyes.
+in the engine's eyes. The wait is a bound of time, so where it ends too early on an overloaded host the ruling is
+inconclusive; a cluster that believes in a machine that does not run is broken on any host.
 """
 
-from chaos.history import ClusterSeen, ContainerSeen, GroupSeen, History, Moment, Role
+from chaos.history import (
+    ClusterSeen,
+    ContainerSeen,
+    FaultMoment,
+    FaultRecord,
+    GroupSeen,
+    History,
+    Moment,
+    PartBegan,
+    Role,
+)
 from chaos.instances import read_instances
+from chaos.overload import overload_since
 from chaos.verdict import Ruling, Verdict
 
 __all__ = ["NAME", "check"]
@@ -14,28 +26,44 @@ __all__ = ["NAME", "check"]
 NAME = "wanted online at the end"
 
 MACHINE_TYPE = "virtual-machine"
+WAIT = "last look"
+"""The part of a run in which the runner waits for everything that is wanted."""
 
 
 def check(history: History) -> Verdict:
-    """BROKEN when a wanted resource is not Online, or an Online one does not run; INCONCLUSIVE without a snapshot."""
+    """BROKEN when a wanted resource is not Online, or an Online one does not run; INCONCLUSIVE without a snapshot, and
+    when the host was overloaded while the runner waited.
+    """
     snapshots = [seen for seen in history.of(ClusterSeen) if seen.moment is Moment.END]
     if not snapshots:
         return Verdict(
             checker=NAME, ruling=Ruling.INCONCLUSIVE, reasons=("no node told the cluster's state at the end",)
         )
     end = snapshots[-1]
-    reasons = [] if end.quorum else ["the cluster has no quorum at the end"]
-    reasons += [reason for group in end.groups for reason in _not_online(group)]
+    late = [] if end.quorum else ["the cluster has no quorum at the end"]
+    late += [reason for group in end.groups for reason in _not_online(group)]
     running = _running_at_end(history)
-    for group in end.groups:
-        for resource in group.resources:
-            believed = resource.wanted and resource.state == "Online" and resource.type == MACHINE_TYPE
-            if believed and resource.name not in running:
-                reasons.append(f"{resource.name} is Online to the cluster, but no container of it runs")
-    if reasons:
-        return Verdict(checker=NAME, ruling=Ruling.BROKEN, reasons=tuple(reasons))
+    absent = [
+        f"{resource.name} is Online to the cluster, but no container of it runs"
+        for group in end.groups
+        for resource in group.resources
+        if resource.wanted and resource.state == "Online" and resource.type == MACHINE_TYPE
+        if resource.name not in running
+    ]
+    overload = overload_since(history, _wait_began_ns(history)) if late and not absent else ""
+    if overload:
+        return Verdict(checker=NAME, ruling=Ruling.INCONCLUSIVE, reasons=(*late, overload))
+    if late or absent:
+        return Verdict(checker=NAME, ruling=Ruling.BROKEN, reasons=(*late, *absent))
     wanted = sum(resource.wanted for group in end.groups for resource in group.resources)
     return Verdict(checker=NAME, ruling=Ruling.HOLDS, notes=(f"{wanted} wanted resources of {len(end.groups)} groups",))
+
+
+def _wait_began_ns(history: History) -> int:
+    """With the last fault, whose consequences the runner waits for, or with the wait itself where there was none."""
+    faults = [fault.at_ns for fault in history.of(FaultRecord) if fault.moment is FaultMoment.INJECTED]
+    waits = [part.at_ns for part in history.of(PartBegan) if part.part == WAIT]
+    return min([*faults[-1:], *waits[-1:]], default=0)
 
 
 def _not_online(group: GroupSeen) -> list[str]:

@@ -172,7 +172,7 @@ class Guard:
         """Remove the reaper and give the rig's lock back. Blocks. Safe before `start`. Raises EngineError."""
         self._disconnect()
         if self._container:
-            release_rig(self._client, self._container)
+            release_rig(self._client, self._rig, self._container)
             self._container = ""
 
     def _disconnect(self) -> None:

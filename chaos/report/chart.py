@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from chaos.history import ClientBeat, FaultMoment, PartBegan, Stall, StepEnded, StreamGap
+from chaos.history import ClientBeat, EngineSlow, FaultMoment, PartBegan, Stall, StepEnded, StreamGap
 from chaos.instances import Instance
+from chaos.overload import nodes_late
 from chaos.report.run_record import RunRecord
 from chaos.report.timeline import FaultBand, NodeState, Span, Timeline
 from chaos.shown_text import cut
@@ -362,11 +363,17 @@ class _Drawing:
                 yield Shape(x=x, width=0, y=0, height=height, css=f"healed{many}", title=title)
 
     def _doubts(self, height: float) -> Iterable[Shape]:
-        """Where times mean little: this machine stood still, or the engine's events were not heard."""
-        for stall in self._run.history.of(Stall):
-            began_ns = stall.at_ns - stall.length_us * 1000
-            what = f"this machine stood still for {stall.length_us / 1e6:.1f} s"
-            yield from _present([self._bar(began_ns, stall.at_ns, y=0, height=height, css="stall", what=what)])
+        """Where times mean little: the host was overloaded, or the engine's events were not heard."""
+        late = [(stall.at_ns, stall.length_us, "the runner stood still") for stall in self._run.history.of(Stall)]
+        late += [(slow.at_ns, slow.took_us, "the engine did not answer") for slow in self._run.history.of(EngineSlow)]
+        late += [
+            (node.at_ns, node.window_us, f"the loop of {node.node} was late") for node in nodes_late(self._run.history)
+        ]
+        for at_ns, length_us, text in late:
+            what = f"{text}, {length_us / 1e6:.1f} s"
+            yield from _present(
+                [self._bar(at_ns - length_us * 1000, at_ns, y=0, height=height, css="stall", what=what)]
+            )
         for gap in self._run.history.of(StreamGap):
             lost = "" if gap.complete else ", and events may be lost"
             what = f"the engine's events were not heard ({gap.reason}){lost}"

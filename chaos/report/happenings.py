@@ -7,7 +7,17 @@ can hold: then what says least is left out first, and the number is told.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from chaos.history import Answer, EngineEvent, FaultRecord, LogLine, PartBegan, Stall, StepEnded, StreamGap
+from chaos.history import (
+    Answer,
+    EngineEvent,
+    EngineSlow,
+    FaultRecord,
+    LogLine,
+    PartBegan,
+    Stall,
+    StepEnded,
+    StreamGap,
+)
 from chaos.report.run_record import RunRecord
 from chaos.shown_text import cut
 
@@ -77,8 +87,12 @@ def _all(run: RunRecord) -> Iterator[Happening]:
             case PartBegan():
                 yield _line(record.at_ns, "experiment", "", "part", f"{record.part} began", rank=0)
             case Stall():
-                text = f"this machine stood still for {record.length_us / 1e6:.1f} s"
+                text = f"the runner stood still for {record.length_us / 1e6:.1f} s"
                 yield _line(record.at_ns, "experiment", "", "stall", text, rank=0)
+            case EngineSlow():
+                what = "answered after" if record.answered else "had not answered after"
+                text = f"the engine {what} {record.took_us / 1e6:.1f} s"
+                yield _line(record.at_ns, "experiment", "", "engine-slow", text, rank=0)
             case StreamGap():
                 text = f"events were not heard: {record.reason}"
                 yield _line(record.at_ns, "engine", "", "gap", text, rank=0)

@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from chaos.history import Stall
+from chaos.overload import overload_since
 from chaos.recovery import Phase, Recovery, read_recoveries
 from chaos.report.chart import Chart, draw_chart
 from chaos.report.happenings import Happenings, read_happenings
@@ -50,6 +51,7 @@ class _View:
     steps: list[ReportedStep]
     recoveries: list[Recovery]
     happenings: Happenings
+    overload: str
     stalls: list[Stall]
     images: Mapping[str, Any]
     document: str
@@ -91,6 +93,7 @@ def _view(run: RunRecord, key: str) -> _View:
         steps=read_steps(run),
         recoveries=recoveries,
         happenings=read_happenings(run),
+        overload=overload_since(run.history, 0),
         stalls=run.history.of(Stall),
         images=images if isinstance(images, dict) else {},
         document=cut(json.dumps(_without_secrets(run.document), indent=2, ensure_ascii=False), DOCUMENT_LIMIT),

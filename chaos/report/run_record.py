@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos.history import ClusterSeen, EngineEvent, History, Record, Role
+from chaos.shown_text import cut
 from chaos.verdict import ExitCode, Finding, Verdict, exit_meaning
 from harness.errors import UsageError
 from harness.model.plain import from_plain
@@ -111,8 +112,9 @@ def read_journal(path: Path) -> RunRecord:
         parts = _Parts.of_lines(text) if whole is None or "record" in whole else _Parts.of_document(whole)
         return parts.record(source=str(path))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        reason = _one_line(error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
         raise UsageError(
-            f"{path}: {error}; expected the journal.json of a run of this version, or its journal.jsonl"
+            f"{path}: {reason}; expected the journal.json of a run of this version, or its journal.jsonl"
         ) from error
 
 
@@ -252,6 +254,10 @@ def _object(text: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _one_line(text: object) -> str:
+    return " ".join(cut(text).split())
 
 
 def _constant(word: str) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from harness.errors import UsageError
+from harness.rig.refusals import shown
 
 __all__ = ["PastRun", "is_journal", "read_past_run"]
 
@@ -34,11 +35,11 @@ def read_past_run(text: str, *, name: str) -> PastRun:
         journal: Any = json.loads(text)
         about = journal["blackstart"]
         version, seed, rig = str(about["version"]), int(about["seed"]), str(about["rig"])
-        document = journal["experiment"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{name}: no whole journal of a run ({error!r}), expected journal.json") from error
+        experiment = yaml.safe_dump(journal["experiment"], sort_keys=False, allow_unicode=True)
+    except (ValueError, OverflowError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(f"{name}: no whole journal of a run ({shown(error)}), expected journal.json") from error
     here = metadata.version("blackstart")
     if version != here:
-        raise UsageError(f"{name}: a journal of version {version}, expected {here}: another version makes another run")
-    experiment = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        found = f"a journal of version {shown(version)}"
+        raise UsageError(f"{name}: {found}, expected {here}: another version makes another run")
     return PastRun(experiment=experiment, seed=seed, rig=rig)

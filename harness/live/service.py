@@ -53,6 +53,7 @@ from harness.errors import BlackstartError, EngineError, EngineUnanswered
 from harness.live.cluster_log import LineWriter
 from harness.live.framed_socket import FramedConnection, serve_frames
 from harness.live.lease_note import LeaseNote
+from harness.live.loop_watch import Lateness, LoopWatch
 from harness.live.node_api import NodeApi
 from harness.live.node_environment import NodeEnvironment, read_environment
 from harness.live.runtime import boot_time_us
@@ -102,6 +103,8 @@ class ServiceProcess:
         self._host: FramedConnection | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake: asyncio.TimerHandle | None = None
+        self._wake_due_us: int | None = None
+        self._loop_watch = LoopWatch(report=self._loop_was_late)
         self._failed: asyncio.Future[None] | None = None
         self._lease_note = LeaseNote()
         self._session: Session | None = None
@@ -176,15 +179,19 @@ class ServiceProcess:
     def _deliver(self, event: Event) -> None:
         assert self._core is not None
         now = boot_time_us()
+        # Not in the timer's callback: after a stall the sockets' callbacks come first, and replace the timer.
+        self._loop_watch.ran(now, self._wake_due_us)
         for action in self._core.handle(now, event):
             self._carry_out(action)
         wake = self._core.next_wake()
         if self._wake is not None:
             self._wake.cancel()
-            self._wake = None
+            self._wake = self._wake_due_us = None
         if wake is not None:
-            delay = max(wake - boot_time_us(), LEAST_WAKE_US) / 1e6
-            self._wake = asyncio.get_running_loop().call_later(delay, self._guarded, Tick())
+            handled = boot_time_us()
+            left_us = max(wake - handled, LEAST_WAKE_US)
+            self._wake_due_us = handled + left_us
+            self._wake = asyncio.get_running_loop().call_later(left_us / 1e6, self._guarded, Tick())
 
     def _guarded(self, event: Event) -> None:
         """A defect of the managers ends the process; the watchdog's deadline runs on meanwhile."""
@@ -337,6 +344,10 @@ class ServiceProcess:
             connection.send({"id": message["id"], "error": f"no such call: {message.get('call')!r}"})
 
     # The cluster log.
+
+    def _loop_was_late(self, lateness: Lateness) -> None:
+        fields = {"late_us": lateness.late_us, "waited_us": lateness.waited_us, "window_us": lateness.window_us}
+        self._say("cluster-service", "loop-late", str(lateness), **fields, load=lateness.load)
 
     def _say(self, component: str, event: str, message: str, **fields: Any) -> None:
         self._print(Log(component=component, event=event, message=message, fields=fields))

@@ -128,7 +128,7 @@ class Rig:
             rig.wait_online(limit_s=limit_s, say=say, say_each_look=say_each_look)
         finally:
             if lock:
-                release_rig(client, lock)
+                release_rig(client, topology.rig, lock)
         return rig
 
     @classmethod

@@ -5,6 +5,7 @@ object to after its last. The container's labels name the holder and its start. 
 known to have ended is taken over; a reaper never is, because it knows faults that are still to be healed.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -22,7 +23,7 @@ import docker.errors
 from harness.errors import EngineError, NoSuchContainer, UsageError
 from harness.model import labels
 from harness.rig.engine import engine_call
-from harness.rig.ownership import check_rig_name, owner_of, remove_container
+from harness.rig.ownership import check_rig_name, remove_container
 
 __all__ = ["GUARDS", "Holder", "RigHeld", "claim_rig", "holder_of", "lock_name", "look_at_lock", "release_rig"]
 
@@ -147,22 +148,17 @@ def holder_of(lock: dict[str, Any]) -> Holder | None:
         return None
 
 
-def release_rig(client: docker.DockerClient, lock: str) -> None:
+def release_rig(client: docker.DockerClient, rig: str, lock: str) -> None:
     """Gives a lock back that `claim_rig` returned. Raises EngineError."""
-    try:
-        with engine_call("give a rig's lock back"):
-            found = client.api.inspect_container(lock)
-        rig = owner_of(found["Config"]["Labels"])
-        remove_container(client, str(found["Id"]), rig=rig, roles=GUARDS)
-    except NoSuchContainer:
-        return
+    with contextlib.suppress(NoSuchContainer):
+        remove_container(client, lock, rig=rig, roles=GUARDS)
 
 
 def _take_over_or_refuse(client: docker.DockerClient, rig: str, found: dict[str, Any]) -> None:
     holder = holder_of(found)
     never_ran = found["State"]["Status"] == "created"
     if holder is not None and holder.is_alive() is False and never_ran:
-        release_rig(client, str(found["Id"]))
+        release_rig(client, rig, str(found["Id"]))
         return
     raise RigHeld(f"rig {rig} is in use by {holder or 'a process that its lock does not name'}", lock=found)
 

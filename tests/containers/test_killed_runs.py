@@ -227,7 +227,7 @@ def test_up_is_refused_while_another_process_makes_the_rig(rig: Rig) -> None:
     try:
         refused = blackstart("up", "--name", rig.name)
     finally:
-        release_rig(rig.client, lock)
+        release_rig(rig.client, rig.name, lock)
 
     assert refused.returncode == 2
     assert f"in use by `a test` (process {os.getpid()}" in refused.stderr

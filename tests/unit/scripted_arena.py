@@ -90,6 +90,8 @@ class Script:
     event_gap: bool = False
     journals_unreadable: bool = False
     stalls_after_fault: bool = False
+    engine_takes_us: int = 0
+    load: float | None = None
     leaves: tuple[str, ...] = ()
     down_raises: Exception | None = None
     at: Mapping[int, Callable[["ScriptedArena"], None]] = field(default_factory=dict)
@@ -235,6 +237,13 @@ class ScriptedArena:
 
     async def held(self, node: str) -> bool:
         return node in self.holds
+
+    async def ask_engine(self) -> int:
+        await self.runtime.sleep(self.script.engine_takes_us or MS)
+        return self.script.engine_takes_us or MS
+
+    def load_average(self) -> float | None:
+        return self.script.load
 
     async def inside(self, node: str, *, ask: Collection[NodeProgram] = ()) -> NodeInside:
         await self.runtime.sleep(100 * MS)

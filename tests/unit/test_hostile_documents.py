@@ -79,6 +79,8 @@ def only_refusal(text: str) -> str:
         (OWNER % ("(" * 1200), 4, "it has 1,200 characters, at most 1,000 are taken"),
         (OWNER % ("(" * 900), 4, "is no regular expression of RE2: missing )"),
         (OWNER % "a(?=b)", 4, "is no regular expression of RE2: invalid perl operator"),
+        (OWNER % "a{9999999999}", 4, "is no regular expression of RE2: a repetition of more than 1,000 times"),
+        (OWNER % "a{1,9999999999}", 4, "is no regular expression of RE2: a repetition of more than 1,000 times"),
         (OWNER % "(a{1000}){1000}", 4, "is no regular expression of RE2: invalid repetition size"),
         (PROBE % ("owner-of, group: [a]", "a"), 4, "group is ['a']"),
         (PROBE % ("nodes-up", '{type: range, range: [0, 1], "k\\nfile.yaml:1: forged": 1}'), 4, "'k\\nfile"),
@@ -289,6 +291,12 @@ def test_bytes_that_are_not_utf8_are_refused_with_their_line(tmp_path: Path) -> 
 
     with pytest.raises(UsageError, match=r"file\.yaml:2: the byte 0xff is not UTF-8, expected an experiment"):
         load_experiment(file)
+
+
+def test_newline_in_a_file_name_begins_no_other_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["validate", str(tmp_path / "a\nforged: b")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a\\nforged: b" in line
 
 
 def test_file_that_is_too_large_is_refused_with_a_line(tmp_path: Path) -> None:

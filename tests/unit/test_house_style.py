@@ -29,6 +29,7 @@ WORLDLY_FILES = {
     "chaos/client_probe.py": "measures from outside, in a container of its own",
     "chaos/crash_probe.py": "runs inside a node",
     "chaos/network_probe.py": "runs inside a node",
+    "chaos/engine_answer.py": "a thread that measures how long the engine takes to answer",
     "chaos/engine_stream.py": "a thread that reads the engine's events",
     "chaos/inside_probe.py": "runs inside a node",
     "chaos/reaper/guard.py": "renews the lease of a run on containers, in real time",

@@ -23,7 +23,7 @@ def test_a_record_is_in_the_file_as_soon_as_it_is_in_the_history(tmp_path: Path)
 
     lines = [json.loads(line) for line in journal.lines_path.read_text().splitlines()]
     assert lines == [
-        {"record": "Stall", "at_ns": 1, "length_us": 2},
+        {"record": "Stall", "at_ns": 1, "length_us": 2, "load": None},
         {"record": "CleanUp", "at_ns": 3, "left": ["a"], "kept": False},
     ]
     journal.close()

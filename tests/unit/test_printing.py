@@ -164,7 +164,7 @@ FILE = """
 title: caf\u00e9 \U0001f4a5
 rig: {nodes: 3, groups: 1}
 method:
-  - {type: action, name: "crash \\ud800", provider: {type: fault, fault: vm.crash, target: web1-vm}}
+  - {type: action, name: "crash \U0001f4a5", provider: {type: fault, fault: vm.crash, target: web1-vm}}
 """
 
 

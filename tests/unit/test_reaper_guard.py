@@ -63,6 +63,12 @@ class FakeEngine:
         assert params["stdin"] == params["stdout"] == 1
         return self._ours
 
+    def inspect_container(self, container: str) -> dict[str, Any]:
+        return {"Id": container, "Name": "/test-lock", "Config": {"Labels": self.named}, "Image": "image"}
+
+    def inspect_image(self, image: str) -> dict[str, Any]:
+        return {"Id": image, "Config": {"Labels": None}}
+
     def remove_container(self, container: str, **_: Any) -> None:
         self.calls.append(f"remove {container}")
 

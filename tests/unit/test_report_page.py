@@ -216,7 +216,7 @@ def test_what_an_experiment_gives_its_machines_as_environment_is_not_shown(tmp_p
 def test_stalls_of_the_host_are_told_at_the_top(tmp_path: Path) -> None:
     text = page(Recorded([*power_cut(), Stall(at_ns=at(5), length_us=1_500_000)]), tmp_path).text
 
-    assert "This machine stood still (1 stall), 1.5 s in all" in text
+    assert "In this run the host was overloaded: the runner stood still for 1.5 s." in text
 
 
 def test_a_huge_run_is_cut_by_what_says_least_and_the_number_is_told(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_second_claim_names_the_holder_and_its_start() -> None:
 
 def test_released_lock_can_be_claimed() -> None:
     engine = FakeEngine()
-    release_rig(engine, claim(engine, Holder.here("blackstart up")))  # type: ignore[arg-type]
+    release_rig(engine, RIG, claim(engine, Holder.here("blackstart up")))  # type: ignore[arg-type]
 
     assert claim(engine, Holder.here("blackstart up")) in engine.containers
 

@@ -1,0 +1,227 @@
+"""The surfaces: every reader of documents, requests and frames, with documents that are right, and its judge.
+
+A judge returns a finding or None. An exception that escapes a judge is a finding as well. What each surface promises:
+a document is refused in the surface's own words (one printable line for each refusal, with file, line and expected
+form), or what was read of it can be used.
+"""
+
+import json
+import random
+import warnings
+import xml.etree.ElementTree
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import yaml
+
+from chaos.arenas import arena_views
+from chaos.experiment import read_experiment
+from chaos.history import to_plain
+from chaos.report.junit import render_junit
+from chaos.report.markdown import render_markdown
+from chaos.report.page import render_page
+from chaos.report.run_record import read_journal
+from chaos.search.replaying import read_past_run
+from chaos.search.schedule_file import read_schedule, write_schedule
+from fuzz.finding import Finding
+from fuzz.frames import ApiSurface, FrameSurface
+from fuzz.journals import sample_journals
+from fuzz.mutation import mutated_text, mutated_values
+from harness.errors import UsageError
+from harness.model.plain import from_plain
+from harness.model.plain import to_plain as to_plain_record
+from harness.model.topology import Topology
+from harness.rig.refusals import MAX_SHOWN
+from harness.rig.topology_document import read_topology
+from harness.rig.yaml_source import load
+
+__all__ = ["Surface", "surfaces"]
+
+NAME = "fuzz.yaml"
+EXPERIMENTS = Path(__file__).parents[1] / "chaos" / "experiments"
+
+
+class Surface(Protocol):
+    """One reader. Documents are bytes, whatever the reader takes."""
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        ...
+
+    def draw(self, rng: random.Random) -> bytes:
+        """A mutated document."""
+        ...
+
+    def judge(self, document: bytes) -> Finding | None:
+        """What the reader does with it that it must not do."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextSurface:
+    """A reader of text. `read` raises UsageError for a refusal, and any other exception is a finding."""
+
+    name: str
+    seeds: Sequence[str]
+    read: Callable[[str], Finding | None]
+    with_lines: bool = True
+    by_values: float = field(default=0.6)
+    """The share of documents whose values are edited, and not their text."""
+
+    def draw(self, rng: random.Random) -> bytes:
+        """A mutated document."""
+        mutate = mutated_values if rng.random() < self.by_values else mutated_text
+        return mutate(rng, rng.choice(self.seeds), self.seeds).encode("utf-8", "surrogatepass")
+
+    def judge(self, document: bytes) -> Finding | None:
+        """Read it, with Python's warnings as errors."""
+        text = document.decode("utf-8", "replace")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            try:
+                return self.read(text)
+            except UsageError as error:
+                return wrong_refusal(str(error), with_lines=self.with_lines)
+
+
+def wrong_refusal(text: str, *, with_lines: bool) -> Finding | None:
+    """A refusal that is not as refusals are, as a finding."""
+    lines = text.split("\n")
+    if len(lines) > MAX_SHOWN + 1:
+        return Finding(kind="too many refusals", text=text[:2000])
+    for line in lines:
+        if not line.isprintable():
+            return Finding(kind="refusal with control characters", text=repr(line[:2000]))
+        head, _, rest = line.partition(f"{NAME}:")
+        number = rest.partition(":")[0]
+        if with_lines and (head or not number.isdigit()):
+            return Finding(kind="refusal without file and line", text=line[:2000])
+        if " expected " not in line:
+            return Finding(kind="refusal without an expected form", text=line[:2000])
+        if len(line) > 2000:
+            return Finding(kind="refusal of more than a screen", text=line[:2000])
+    return None
+
+
+def _read_experiment(text: str) -> Finding | None:
+    experiment = read_experiment(text, name=NAME)
+    arena_views(experiment)
+    json.dumps(to_plain(experiment.document), allow_nan=False).encode()
+    steps = (*experiment.hypothesis, *experiment.during, *experiment.method, *experiment.rollbacks)
+    for shown in (experiment.title, experiment.hypothesis_title, *(step.name for step in steps)):
+        if any(sign < " " or sign == "\x7f" for sign in shown):
+            return Finding(kind="control characters in a name", text=repr(shown))
+    return _round_trip(experiment.topology)
+
+
+def _round_trip(topology: Topology) -> Finding | None:
+    plain = json.loads(json.dumps(to_plain_record(topology), allow_nan=False))
+    same = from_plain(Topology, plain) == topology
+    return None if same else Finding(kind="topology changed by its journal", text=repr(topology)[:2000])
+
+
+def _read_topology(text: str) -> Finding | None:
+    return _round_trip(read_topology(load(text, name=NAME)))
+
+
+def _read_schedule(text: str) -> Finding | None:
+    schedule = read_schedule(text, name=NAME)
+    again = read_schedule(write_schedule(schedule, remarks=["again"]), name=NAME)
+    return None if again == schedule else Finding(kind="schedule changed by its file", text=repr(schedule)[:2000])
+
+
+class _Journals:
+    """Journals on a disk, as the reports read them."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = directory / NAME
+
+    def read(self, text: str) -> Finding | None:
+        """Read it as a run, and make every report of it."""
+        self._file.write_text(text, encoding="utf-8", errors="replace")
+        run = read_journal(self._file)
+        markdown = render_markdown([run])
+        if any(sign < " " and sign not in "\n" for sign in markdown):
+            return Finding(kind="control characters in a report", text=repr(markdown[:2000]))
+        xml.etree.ElementTree.fromstring(render_junit([run]))
+        render_page([run]).encode()
+        return None
+
+
+def _read_past_run(text: str) -> Finding | None:
+    past = read_past_run(text, name=NAME)
+    read_experiment(past.experiment, name=NAME)
+    return None
+
+
+def surfaces(directory: Path) -> list[Surface]:
+    """All surfaces; `directory` is for files that a reader wants on a disk."""
+    experiments = [file.read_text(encoding="utf-8") for file in sorted(EXPERIMENTS.glob("*.yaml"))]
+    rigs = [yaml.safe_dump(yaml.safe_load(text)["rig"], sort_keys=False) for text in experiments]
+    documents, lines = sample_journals()
+    return [
+        TextSurface(name="experiment", seeds=experiments, read=_read_experiment),
+        TextSurface(name="topology", seeds=[*rigs, *_TOPOLOGIES], read=_read_topology),
+        TextSurface(name="schedule", seeds=_SCHEDULES, read=_read_schedule),
+        TextSurface(
+            name="journal", seeds=[*documents, *lines], read=_Journals(directory).read, with_lines=False, by_values=0.5
+        ),
+        TextSurface(name="replay", seeds=documents, read=_read_past_run, with_lines=False),
+        ApiSurface(),
+        FrameSurface(),
+    ]
+
+
+_TOPOLOGIES = (
+    """\
+nodes: [a, b, c]
+voters: 2
+witness: true
+subnet: 10.87.3.0/24
+settings: {beat: 500ms, lease: 2s, grace: 1s, fencing: power, program-ask: 1s, program-silence: 5s, voter-disk: 64MiB}
+groups:
+  - name: web
+    preferred-owners: [b]
+    possible-owners: [a, b]
+    priority: high
+    failback: allow
+    failback-window: [22, 6]
+    failover-threshold: 3
+    resources:
+      - {name: web-ip, type: ip-address, address: "101"}
+      - {name: web-ip2, type: ip-address}
+      - name: web-vm
+        type: virtual-machine
+        depends-on: "[web-ip] or [web-ip2]"
+        image: shop/database:15
+        command: "serve --fast 'a b'"
+        environment: {MODE: fast, SIZE: 3}
+        memory: 256MiB
+        processors: 0.5
+        processes: 100
+        volumes: ["data:/var/lib/data", "log:/var/log/x"]
+        readiness: {http: /health, port: 8000, interval: 500ms, timeout: 2s, liveness: true}
+        answers-on: 5432
+        user: 12000
+        restart-threshold: 3
+        is-alive-interval: 1s
+        retry-period-on-failure: never
+""",
+    "nodes: 3\ngroups: 2\nsettings: {fencing: self}\n",
+    "rig:\n  nodes: 5\n  witness: false\n  groups: 4\n",
+)
+_SCHEDULES = (
+    """\
+schedule: 1
+seed: 86
+rig: {nodes: 3, groups: 2}
+faults:
+  - {at: 8.25s, fault: node.power-off, target: node1, duration: 2100ms}
+  - {at: 9s, fault: administrator.command, target: node2/web1, duration: 900ms}
+  - {at: 9s, fault: node.reset, target: node2, duration: 0s}
+""",
+    "schedule: 1\nseed: 1\nrig:\n  nodes: [a, b, c]\n  groups: 1\nfaults: []\n",
+)
