@@ -89,10 +89,11 @@ def refuse_held(place: Path) -> None:
 
 @contextlib.contextmanager
 def held_output(place: Path) -> Iterator[None]:
-    """Holds the folder for this process; makes it when it is missing.
+    """Holds the folder for this process; makes it when it is missing, and removes it again when nothing came into it.
 
     Raises UsageError when it cannot be used, or when another process holds it: that one's number and start time.
     """
+    made = not place.exists()
     try:
         place.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -103,13 +104,25 @@ def held_output(place: Path) -> Iterator[None]:
     try:
         _take(lock, place)
         yield
+        if made:
+            _remove_unused(place)
     finally:
         os.close(lock)
+
+
+def _remove_unused(place: Path) -> None:
+    """Removes the folder when nothing but the lock, which this process holds, is in it."""
+    with contextlib.suppress(OSError):
+        if os.listdir(place) == [LOCK_FILE]:
+            os.unlink(place / LOCK_FILE)
+            os.rmdir(place)
 
 
 def _take(lock: int, place: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(lock).st_nlink == 0:
+            raise UsageError(f"cannot write to {place}: another process has just removed it; try again")
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)  # its time of change is when this process began to write here
     except BlockingIOError:

@@ -65,7 +65,7 @@ def socket_on_engine(client: docker.DockerClient, *, rig: str, image: str) -> En
     if known is not None:
         return EngineSocket(path=known, engine_id=engine_id)
     refusals = []
-    # An engine in a virtual machine has the usual socket there, whatever this side's is called.
+    # An engine in a virtual machine has the usual socket there, under any name of the socket on this side.
     for candidate in dict.fromkeys([*([path] if path else []), str(DEFAULT_SOCKET)]):
         refusal = _refusal(client, candidate, rig=rig, image=image)
         if not refusal:

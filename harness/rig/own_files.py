@@ -101,8 +101,8 @@ def make_directory(root: Path, *names: str) -> Path:
 
 
 def remove_state(root: Path) -> list[str]:
-    """Removes what this project keeps in the state folder, and the folder if it is empty then; the answer is what is
-    left there, which this project did not write.
+    """Removes what this project keeps in the state folder, and the folder if it is empty then; returns the paths that
+    remain, which this project did not write.
     """
     for rig in rendered_rigs(root):
         remove_rendered(root, rig)
@@ -134,7 +134,7 @@ def _remove_wheels(wheels: int, name: str) -> None:
 
 @contextlib.contextmanager
 def open_lock(root: Path, name: str) -> Iterator[int]:
-    """The descriptor of a file of the state folder that is there to be locked; what it holds is left as it is.
+    """The descriptor of a file of the state folder that is there to be locked; its content is left unchanged.
 
     Raises HarnessError.
     """

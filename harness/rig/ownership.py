@@ -194,7 +194,7 @@ def names_taken_by_others(
     networks: Collection[str],
 ) -> list[str]:
     """The objects of others that have one of these names, or that are in a Compose project with the name of the rig:
-    Compose replaces a container of its project and uses a volume of the wanted name, whoever made them.
+    Compose replaces a container of its project and uses a volume of the wanted name, whether or not it made them.
 
     Raises EngineError, UsageError for an invalid rig name.
     """

@@ -162,9 +162,20 @@ class TestHeld:
         assert not (tmp_path / "none").exists()
 
         with held_output(tmp_path / "out"):
-            pass
+            (tmp_path / "out" / "something").touch()
 
         refuse_held(tmp_path / "out")
+        assert (tmp_path / "out" / "something").exists()
+
+    def test_folder_is_removed_when_nothing_came_into_it(self, tmp_path: Path) -> None:
+        """A run that is refused leaves nothing; a folder that was there before stays."""
+        (tmp_path / "mine").mkdir()
+
+        for place in ("mine", "made"):
+            with held_output(tmp_path / place):
+                pass
+
+        assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
     def test_lock_is_no_link_to_another_file(self, tmp_path: Path) -> None:
         (tmp_path / "precious").write_text("precious")
