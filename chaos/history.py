@@ -25,6 +25,7 @@ __all__ = [
     "GroupSeen",
     "GuestJournal",
     "GuestRun",
+    "HarnessNote",
     "History",
     "InvariantWatched",
     "LogLine",
@@ -318,6 +319,14 @@ class EngineSlow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HarnessNote:
+    """The harness did its work in another way than usual; `text` says which and why. It is no finding."""
+
+    at_ns: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CleanUp:
     """What was left when the rig had been taken down. `kept` means that nobody took it down, on request."""
 
@@ -349,6 +358,7 @@ Record = (
     | StepEnded
     | Stall
     | EngineSlow
+    | HarnessNote
     | InvariantWatched
     | CleanUp
 )

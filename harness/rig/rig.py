@@ -11,6 +11,7 @@ each with a limit.
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -84,7 +85,13 @@ class Rig:
         self.client = client
         self.topology = topology
         self.name = topology.rig
-        self._api = NodeApiClient(client, rig=topology.rig)
+        self._api = NodeApiClient(client, rig=topology.rig, note=_note)
+
+    def note_to(self, note: Callable[[str], None]) -> None:
+        """Have `note` called, on any thread, with the sentences that by default are lines on standard error: that a
+        node is reached on another way than usual, and why.
+        """
+        self._api.note = note
 
     @classmethod
     def up(
@@ -110,9 +117,11 @@ class Rig:
         standing = topology_of(client, topology.rig)
         if standing is None:
             rig = cls(client, create(client, tool, topology, image=images.hypervisor.tag, say=say))
+            rig.note_to(say)
         else:
             refuse_other(topology, standing)
             rig = cls(client, standing)
+            rig.note_to(say)
             rig._complete(tool, image=images.hypervisor.tag, say=say)
         form(client, rig.topology, say=say)
         rig.wait_online(limit_s=limit_s, say=say, say_each_look=say_each_look)
@@ -366,6 +375,12 @@ class Rig:
         names = [known.name for known in self.topology.nodes]
         if node not in names:
             raise UsageError(f"rig {self.name} has no node {node!r}, expected one of {', '.join(names)}")
+
+
+def _note(text: str) -> None:
+    # Never in the way of a command: its standard error may be closed.
+    with contextlib.suppress(OSError, ValueError):
+        print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 def _addresses(nodes: list[Any]) -> dict[str, Address]:
