@@ -25,7 +25,17 @@ from harness.model import labels
 from harness.rig.engine import engine_call
 from harness.rig.ownership import check_rig_name, remove_container
 
-__all__ = ["GUARDS", "Holder", "RigHeld", "claim_rig", "claimed_rig", "holder_of", "lock_name", "look_at_lock", "release_rig"]
+__all__ = [
+    "GUARDS",
+    "Holder",
+    "RigHeld",
+    "claim_rig",
+    "claimed_rig",
+    "holder_of",
+    "lock_name",
+    "look_at_lock",
+    "release_rig",
+]
 
 GUARDS = frozenset({labels.Role.LOCK, labels.Role.REAPER})
 """The roles of containers that guard a rig and are no part of it."""
