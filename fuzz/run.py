@@ -26,6 +26,7 @@ from fuzz.surfaces import Surface, surfaces
 
 __all__ = ["Fuzzing", "judged", "main"]
 
+PROGRESS_S = 30.0
 MAX_CPU_S = 10
 """Of one document. A large one takes a second; the kernel counts, so that a loaded host finds nothing more."""
 
@@ -46,10 +47,14 @@ class Fuzzing:
 
     def run(self, every: Sequence[Surface], *, documents: int, seconds: float) -> None:
         """Judge `documents` documents, the surfaces in turn, or as many as the time allows."""
-        ends = time.monotonic() + seconds
+        began = shown = time.monotonic()
         for count in range(documents):
-            if time.monotonic() > ends:
+            now = time.monotonic()
+            if now - began > seconds:
                 return
+            if now - shown > PROGRESS_S:
+                shown = now
+                print(f"  ... {count:,} documents, {len(self.findings)} kinds of findings", file=sys.stderr, flush=True)
             self._one(every[count % len(every)], count // len(every))
 
     def _one(self, surface: Surface, number: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from harness.errors import UsageError
-from harness.rig.refusals import shown
+from harness.rig.refusals import shown, visible
 
 __all__ = ["PastRun", "is_journal", "read_past_run"]
 
@@ -40,6 +40,6 @@ def read_past_run(text: str, *, name: str) -> PastRun:
         raise UsageError(f"{name}: no whole journal of a run ({shown(error)}), expected journal.json") from error
     here = metadata.version("blackstart")
     if version != here:
-        found = f"a journal of version {shown(version)}"
+        found = f"a journal of version {visible(version[:60])}"
         raise UsageError(f"{name}: {found}, expected {here}: another version makes another run")
     return PastRun(experiment=experiment, seed=seed, rig=rig)
