@@ -12,7 +12,7 @@
 #   make fuzz     20,000 random documents for every reader, some minutes (SEED=0, DOCUMENTS=20000); docs/design/0012-fuzzing.md
 #   make scale    simulate clusters of growing size, four minutes; docs/scale.md
 #   make compose  render compose/*.yaml anew
-#   make clean    remove the rigs made from here, .venv and caches; images stay (make clean-images)
+#   make clean    remove the rigs made from here, .venv and caches; out/ stays, and images do (make clean-images)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -89,9 +89,9 @@ compose: $(MADE)
 	@$(BIN)/blackstart compose --nodes 2 --witness --output compose/two-nodes-witness.yaml
 
 clean:
-	@for rig in $(notdir $(wildcard .blackstart/rigs/*)); do $(BIN)/blackstart down --name $$rig || exit; done
-	rm -rf $(VENV) .blackstart build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache out
+	@test ! -x $(BIN)/python || $(BIN)/python tools/clean.py
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-clean-images:
-	docker image rm -f blackstart/hypervisor blackstart/guest blackstart/base:bookworm
+clean-images: $(MADE)
+	@$(BIN)/python tools/clean.py --images

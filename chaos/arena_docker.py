@@ -47,6 +47,7 @@ from chaos.history import (
     ClusterSeen,
     ContainerSeen,
     EngineEvent,
+    HarnessNote,
     History,
     LogLine,
     Reconciled,
@@ -185,6 +186,7 @@ class DockerArena:
             self._rig = await self._in_thread(
                 lambda: Rig.up(topology, say=say, client=self._client, say_each_look=True, locked=True)
             )
+        self._rig.note_to(lambda text: self._from_thread(HarnessNote(at_ns=self.unix_ns(), text=text)))
         self._cuts = Cuts(self._client, self._rig.topology)
         self._facts.update(await self._in_thread(self._learn_images))
         outside = Client(

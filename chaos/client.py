@@ -26,6 +26,8 @@ Sink = Callable[[Answer | ClientBeat], None]
 
 NOBODY = "65534:65534"
 MEMORY_BYTES = 64 << 20
+MAX_TASKS = 256
+"""It has a thread for each machine, of which a rig has a hundred at most."""
 
 
 def client_record(text: str) -> Answer | ClientBeat | None:
@@ -87,6 +89,8 @@ class Client:
                 security_opt=["no-new-privileges"],
                 read_only=True,
                 mem_limit=MEMORY_BYTES,
+                memswap_limit=MEMORY_BYTES,
+                pids_limit=MAX_TASKS,
                 init=False,
                 detach=True,
             )

@@ -5,6 +5,7 @@ refused like any unknown word. What the words are is in `schema`; how a rig is d
 (`harness.rig.topology_document`).
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ from chaos.schema import (
     VOTER_DISK_BYTES,
 )
 from harness.errors import UsageError
+from harness.model.name import NAME_LENGTH_MAX
 from harness.model.topology import Fencing, Topology
 from harness.rig.refusals import Refusals, shown
 from harness.rig.section import NAME_FORM, Section, is_name
@@ -33,7 +35,8 @@ __all__ = ["ExperimentReader", "rig_name"]
 MAX_ACTIVITIES = 2_000
 """In one list: each names targets, which are looked for among thousands of machines."""
 
-_RIG_NAME_LENGTH = 24
+_MARK_LENGTH = 6
+"""Of the mark of a name that is cut: one collision in a thousand among a hundred and fifty such files."""
 
 
 class ExperimentReader:
@@ -174,7 +177,11 @@ def _with_voter_disks(
 def rig_name(file: str) -> str:
     """The rig of a file that names none: named after the file, so that no run touches a rig that a person keeps."""
     stem = re.sub(r"[^a-z0-9]+", "-", PurePath(file).stem.lower()).strip("-")
-    name = re.sub(r"^[^a-z]+", "", stem)[:_RIG_NAME_LENGTH].rstrip("-")
+    name = re.sub(r"^[^a-z]+", "", stem)
+    if len(name) > NAME_LENGTH_MAX:
+        # Cut alike, two long names would be one: the mark of the whole name tells them apart, on every machine alike.
+        mark = hashlib.sha256(PurePath(file).stem.encode("utf-8", "backslashreplace")).hexdigest()[:_MARK_LENGTH]
+        name = f"{name[: NAME_LENGTH_MAX - _MARK_LENGTH - 1].rstrip('-')}-{mark}"
     if name and not is_name(name):
         raise UsageError(f"{file}: no rig can be named after this file, expected rig: {{name: ...}} of {NAME_FORM}")
     return name or "experiment"

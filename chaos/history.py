@@ -26,6 +26,7 @@ __all__ = [
     "GroupSeen",
     "GuestJournal",
     "GuestRun",
+    "HarnessNote",
     "History",
     "InvariantWatched",
     "LogLine",
@@ -319,6 +320,14 @@ class EngineSlow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HarnessNote:
+    """The harness did its work in another way than usual; `text` says which and why. It is no finding."""
+
+    at_ns: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CleanUp:
     """What was left when the rig had been taken down. `kept` means that nobody took it down, on request."""
 
@@ -350,6 +359,7 @@ Record = (
     | StepEnded
     | Stall
     | EngineSlow
+    | HarnessNote
     | InvariantWatched
     | CleanUp
 )

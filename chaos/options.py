@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ARENAS", "DEFAULT_TIMES", "ReaperTimes", "ReportFiles", "RunOptions"]
+from harness.errors import UsageError
+from harness.model.name import NAME_FORM, is_name
+
+__all__ = ["ARENAS", "DEFAULT_TIMES", "ReaperTimes", "ReportFiles", "RunOptions", "check_options"]
 
 ARENAS = ("docker", "sim")
 
@@ -47,7 +50,7 @@ DEFAULT_TIMES = ReaperTimes(lease_s=10.0, grace_s=20.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """`out` gets the journal and the evidence.
+    """`out` gets a folder for each run, with its journal and its evidence.
 
     `rig` names the rig to make, `on_rig` one that stands already and is left standing. `journal` is a further place for
     `journal.json`, `reports` says which reports are made of it. `dry` reads the files, says what would be done
@@ -66,3 +69,19 @@ class RunOptions:
     seed: int = 0
     command: str = "blackstart run"
     reaper: ReaperTimes = DEFAULT_TIMES
+
+
+def check_options(options: RunOptions, *, files: int) -> None:
+    """Raises UsageError for options that exclude each other; `files` is the number of experiments."""
+    if options.arena not in ARENAS:
+        raise UsageError(f"--arena is {options.arena!r}, expected {' or '.join(ARENAS)}")
+    if options.arena == "sim" and (options.on_rig or options.keep_rig):
+        raise UsageError("a simulated rig ends with its run: --on-rig and --keep-rig go with --arena docker")
+    if options.journal is not None and files > 1:
+        raise UsageError(
+            f"--journal {options.journal} with {files} files, expected one: a journal is of one run. "
+            f"Without it each run has its own below {options.out}"
+        )
+    for name in (options.rig, options.on_rig):
+        if name is not None and not is_name(name):
+            raise UsageError(f"the rig's name is {name!r}, expected {NAME_FORM}")

@@ -31,10 +31,12 @@ from chaos.journal_document import RunFacts, about_experiment, journal_document
 from chaos.last_look import look_last
 from chaos.ledger import Ledger
 from chaos.live_loop import drive
-from chaos.options import ARENAS, ReportFiles, RunOptions
+from chaos.options import ReportFiles, RunOptions, check_options
+from chaos.output_folder import OutputFolder, held_output, refuse_held
 from chaos.printing import echo
 from chaos.recovery import Recovery, read_recoveries
 from chaos.report.writing import prepare_reports, write_reports
+from chaos.stages import stages
 from chaos.stall_watch import watch_stalls
 from chaos.terminal import Terminal
 from chaos.verdict import ExitCode, Finding, FindingKind, Ruling, Verdict, exit_code, exit_meaning
@@ -75,36 +77,40 @@ def run_files(
     """
     terminal = Terminal(console)
     try:
-        if options.arena not in ARENAS:
-            raise UsageError(f"--arena is {options.arena!r}, expected {' or '.join(ARENAS)}")
-        if options.arena == "sim" and (options.on_rig or options.keep_rig):
-            raise UsageError("a simulated rig ends with its run: --on-rig and --keep-rig go with --arena docker")
-        if options.journal is not None and len(paths) > 1:
-            raise UsageError(
-                f"--journal {options.journal} with {len(paths)} files, expected one: a journal is of one run. "
-                f"Without it each run has its own below {options.out}"
-            )
+        check_options(options, files=len(paths))
         experiments = load_all(paths, rig=options.on_rig or options.rig)
-        if options.journal is not None and not options.dry:
-            prepare_journal_copy(options.journal)
-        if options.reports.wanted and not options.dry:
-            prepare_reports(options.reports)
+        if options.dry:
+            for experiment in experiments:
+                terminal.plan(experiment)
+            return ExitCode.PASSED.value
+        refuse_held(options.out)  # before a report is removed
+        if options.journal is not None:
+            prepare_journal_copy(options.journal, inputs=paths)
+        if options.reports.wanted:
+            prepare_reports(options.reports, inputs=paths)
+        with held_output(options.out):
+            return _play(experiments, options=options, terminal=terminal, unbroken=unbroken)
     except UsageError as error:
         echo(error, err=True)
         return ExitCode.USAGE.value
-    if options.dry:
-        for experiment in experiments:
-            terminal.plan(experiment)
-        return ExitCode.PASSED.value
-    journals: list[Path] = []
 
+
+def _play(
+    experiments: Sequence[Experiment],
+    *,
+    options: RunOptions,
+    terminal: Terminal,
+    unbroken: Callable[[], AbstractContextManager[None]],
+) -> int:
+    """Run what was read, make the reports, and answer the exit code of them all."""
+    journals: list[Path] = []
     findings: list[Finding] = []
 
     async def main(runtime: Runtime, interrupt: Interrupt) -> None:
         interrupt.listen(terminal.note)
         await _run_all(
             experiments,
-            stage=_stages(options, runtime, interrupt),
+            stage=stages(options, runtime, interrupt),
             interrupt=interrupt,
             terminal=terminal,
             options=options,
@@ -127,7 +133,15 @@ def run_files(
     if options.reports.wanted:
         not_started = [experiment.file for experiment in experiments[len(journals) :]]
         with unbroken():
-            return _report(journals, not_started, problem, code=code, files=options.reports, terminal=terminal)
+            return _report(
+                journals,
+                not_started,
+                problem,
+                code=code,
+                files=options.reports,
+                terminal=terminal,
+                started=[experiment.file for experiment in experiments[: len(journals)]],
+            )
     return code
 
 
@@ -146,25 +160,6 @@ def load_all(paths: Sequence[Path], *, rig: str | None = None) -> list[Experimen
     return experiments
 
 
-def _stages(options: RunOptions, runtime: Runtime, interrupt: Interrupt) -> Callable[[], Stage]:
-    """What makes the stage of each run."""
-    # Each arena is imported only by a run that needs it: an engine's client takes its time.
-    if options.arena == "sim":
-        from chaos.arena_simulation import SimulatedStage
-
-        return lambda: SimulatedStage(runtime, seed=options.seed, interrupt=interrupt)
-    from chaos.arena_docker import DockerStage
-
-    return lambda: DockerStage(
-        runtime,
-        interrupt=interrupt,
-        on_rig=options.on_rig,
-        keep_rig=options.keep_rig,
-        command=options.command,
-        reaper=options.reaper,
-    )
-
-
 async def _run_all(
     experiments: Sequence[Experiment],
     *,
@@ -175,10 +170,11 @@ async def _run_all(
     journals: list[Path],
     findings: list[Finding],
 ) -> None:
-    """One stage a file. Several files have a directory each below `out`.
+    """One stage and one folder a file.
 
     `journals` gets the journal of each run and `findings` what stands against a pass, as soon as a run has ended.
     """
+    output = OutputFolder(options.out)
     for experiment in experiments:
         if interrupt.signal is not None:
             reason = f"asked to stop by {interrupt.name} before {experiment.file}"
@@ -188,7 +184,7 @@ async def _run_all(
         refusals = barred(experiment, arena=options.arena, supports=there.arena.supports)
         if refusals:
             raise UsageError("\n".join(refusals))
-        out = options.out if len(experiments) == 1 else options.out / Path(experiment.file).stem
+        out = output.new_run(experiment.file)
         result = await there.play(
             run_experiment(
                 experiment,
@@ -200,6 +196,7 @@ async def _run_all(
                 seed=options.seed,
             )
         )
+        output.run_ended(out)
         outputs = [f"journal: {result.journal}"]
         if options.journal is not None:
             try:
@@ -226,10 +223,11 @@ def _report(
     code: int,
     files: ReportFiles,
     terminal: Terminal,
+    started: Sequence[str] = (),
 ) -> int:
     """Make the reports, and answer the exit code: somebody relies on them, so a pass without them is none."""
     try:
-        for line in write_reports(journals, files, not_started=not_started, problem=problem):
+        for line in write_reports(journals, files, experiments=started, not_started=not_started, problem=problem):
             terminal.note(line)
     except BlackstartError as error:
         echo(error, err=True)

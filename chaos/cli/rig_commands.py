@@ -298,13 +298,18 @@ def compose(
     nodes: int | None, witness: bool, topology_file: Path | None, name: str | None, output: Path | None
 ) -> None:
     """Print a rig's Compose file, for a start by hand (compose/README.md)."""
+    from chaos.named_file import write_named_file
+    from harness.errors import UsageError
     from harness.rig.compose import render
 
     text = render(_read_topology(nodes, witness, topology_file, name))
     if output is None:
         echo_verbatim(text)
     else:
-        output.write_text(text)
+        try:
+            write_named_file(output, text, inputs=[] if topology_file is None else [topology_file])
+        except OSError as error:
+            raise UsageError(f"cannot write {output}: {error.strerror}; name another place") from error
 
 
 def _read_topology(nodes: int | None, witness: bool, topology_file: Path | None, name: str | None) -> "Topology":

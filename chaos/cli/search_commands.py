@@ -119,6 +119,7 @@ def shrink(file: Path, output: Path | None) -> None:
 
     Interrupted, it saves the smallest that it has found so far.
     """
+    from chaos.named_file import check_named_file
     from chaos.search.hunt import broken_by, play
     from chaos.search.shrinking import Shrinking
 
@@ -126,6 +127,7 @@ def shrink(file: Path, output: Path | None) -> None:
     _refuse_crowded(file, schedule.topology)
     reduction = Shrinking(schedule, say=lambda text: echo(f"  ... {text}", err=True))
     place = output or file.with_suffix(f".min{file.suffix}")
+    check_named_file(place, inputs=[file])
     try:
         smallest = reduction.shrink()
     except KeyboardInterrupt:
@@ -284,11 +286,11 @@ def _save(path: Path, schedule: "Schedule", remarks: list[str] | tuple[str, ...]
 
 
 def _write(path: Path, text: str) -> None:
+    from chaos.named_file import write_named_file
     from harness.errors import HarnessError
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_named_file(path, text)
     except OSError as error:
         raise HarnessError(f"{path} could not be written: {error}") from error
 

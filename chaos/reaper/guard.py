@@ -24,7 +24,8 @@ from chaos.reaper.sources import CODE, UNPACKED_IN, packed_sources
 from harness.errors import EngineError, HarnessError, NoSuchContainer, UsageError
 from harness.model import labels
 from harness.rig.container_file import read_file
-from harness.rig.engine import engine_call, socket_on_engine
+from harness.rig.engine import ENGINE_ID_VARIABLE, engine_call
+from harness.rig.engine_socket import socket_on_engine
 from harness.rig.framed_stream import STDOUT, FramedStream
 from harness.rig.rig_lock import Holder, RigHeld, claim_rig, lock_name, release_rig
 
@@ -87,10 +88,10 @@ class Guard:
 
         Raises UsageError when another process holds the rig, with its open faults; EngineError.
         """
-        socket = socket_on_engine(self._client)
+        socket = socket_on_engine(self._client, rig=self._rig, image=image)
         api = self._client.api
         host = api.create_host_config(
-            binds=[f"{socket}:/var/run/docker.sock"],
+            binds=[f"{socket.path}:/var/run/docker.sock"],
             network_mode="none",
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
@@ -106,6 +107,7 @@ class Guard:
             "command": [self._orders.text()],
             "user": "0:0",
             "stdin_open": True,
+            "environment": {ENGINE_ID_VARIABLE: socket.engine_id},
             "host_config": host,
         }
         try:

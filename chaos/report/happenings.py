@@ -12,6 +12,7 @@ from chaos.history import (
     EngineEvent,
     EngineSlow,
     FaultRecord,
+    HarnessNote,
     LogLine,
     PartBegan,
     Stall,
@@ -93,6 +94,8 @@ def _all(run: RunRecord) -> Iterator[Happening]:
                 what = "answered after" if record.answered else "had not answered after"
                 text = f"the engine {what} {record.took_us / 1e6:.1f} s"
                 yield _line(record.at_ns, "experiment", "", "engine-slow", text, rank=0)
+            case HarnessNote():
+                yield _line(record.at_ns, "experiment", "", "note", record.text, rank=0)
             case StreamGap():
                 text = f"events were not heard: {record.reason}"
                 yield _line(record.at_ns, "engine", "", "gap", text, rank=0)

@@ -5,6 +5,7 @@ never show as passed what did not pass. A broken expectation or invariant is a f
 question open (inconclusive, the harness, no steady state, a signal) is an error.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import PurePath
@@ -21,10 +22,11 @@ __all__ = ["render_junit"]
 def render_junit(runs: Sequence[RunRecord], *, not_started: Sequence[str] = (), problem: str = "") -> str:
     """The whole document. An experiment that was `not_started` is a suite with an error, and so is a `problem`."""
     root = Element("testsuites", name="blackstart")
+    names = iter(_suite_names([*(run.file or run.title for run in runs), *not_started]))
     for run in runs:
-        _suite(root, run)
+        _suite(root, run, next(names))
     for file in not_started:
-        _lone_error(root, _suite_name(file), "verdict", "not started", problem or "the run ended before it")
+        _lone_error(root, next(names), "verdict", "not started", problem or "the run ended before it", file=file)
     if problem:
         _lone_error(root, "blackstart", "harness", "harness failed", problem)
     for suite in root:
@@ -35,18 +37,20 @@ def render_junit(runs: Sequence[RunRecord], *, not_started: Sequence[str] = (), 
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(root, encoding="unicode") + "\n"
 
 
-def _lone_error(root: Element, name: str, case: str, type_: str, reason: str) -> None:
+def _lone_error(root: Element, name: str, case: str, type_: str, reason: str, *, file: str = "") -> None:
     suite = SubElement(root, "testsuite", name=name, time="0.000")
+    if file:
+        suite.set("file", shown(file))
     _tell(_case(suite, case, name, 0.0), "error", type_, [reason])
 
 
-def _suite(root: Element, run: RunRecord) -> None:
-    name = _suite_name(run.file) or shown(run.title)
+def _suite(root: Element, run: RunRecord, name: str) -> None:
     began = datetime.fromtimestamp(run.began_ns // 10**9, tz=UTC)
     suite = SubElement(
         root,
         "testsuite",
         name=name,
+        file=shown(run.file),
         timestamp=began.strftime("%Y-%m-%dT%H:%M:%S"),
         time=f"{run.seconds(run.ended_ns):.3f}",
     )
@@ -118,5 +122,15 @@ def _count(element: Element) -> None:
         element.set(plural, str(sum(case.find(tag) is not None for case in cases)))
 
 
-def _suite_name(file: str) -> str:
-    return shown(PurePath(file).stem)
+def _suite_names(files: Sequence[str]) -> list[str]:
+    """A name for each suite, none twice: a server that merges suites of one name would lose a failure. The file's name
+    where that tells them apart, else its path, with a number for each further run of one file.
+    """
+    stems = Counter(PurePath(file).stem for file in set(files))
+    seen: Counter[str] = Counter()
+    names = []
+    for file in files:
+        seen[file] += 1
+        name = PurePath(file).stem if stems[PurePath(file).stem] == 1 else file
+        names.append(shown(name if seen[file] == 1 else f"{name} ({seen[file]})"))
+    return names

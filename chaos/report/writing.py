@@ -5,8 +5,10 @@ The only module of the reports that touches files beside the journal's reader.
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from chaos.named_file import try_named_file, write_named_file
 from chaos.options import ReportFiles
 from chaos.report.junit import render_junit
 from chaos.report.markdown import render_markdown
@@ -16,18 +18,16 @@ from harness.errors import HarnessError, UsageError
 __all__ = ["prepare_reports", "write_reports", "write_reports_of"]
 
 
-def prepare_reports(files: ReportFiles) -> None:
+def prepare_reports(files: ReportFiles, *, inputs: Sequence[Path] = ()) -> None:
     """Make the directories, and remove what an earlier run left: nobody must take it for this run's.
 
-    Raises UsageError, before anything is run, for a place where nothing can be written.
+    Raises UsageError, before anything is run, for a place where nothing can be written, that is no plain file, or that
+    is one of the `inputs` of the command.
     """
     _refuse_clashes((), files)
     for path in files.written:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
-            path.touch()
-            path.unlink()
+            try_named_file(path, inputs=inputs)
         except OSError as error:
             raise UsageError(f"the report {path} cannot be written: {error.strerror}; name another place") from error
     if files.step_summary is not None and not os.access(files.step_summary.parent, os.W_OK):
@@ -35,10 +35,20 @@ def prepare_reports(files: ReportFiles) -> None:
 
 
 def write_reports(
-    journals: Sequence[Path], files: ReportFiles, *, not_started: Sequence[str] = (), problem: str = ""
+    journals: Sequence[Path],
+    files: ReportFiles,
+    *,
+    experiments: Sequence[str] = (),
+    not_started: Sequence[str] = (),
+    problem: str = "",
 ) -> list[str]:
-    """The same as `write_reports_of`, from journals. Raises UsageError also for a journal that is none."""
+    """The same as `write_reports_of`, from journals. Raises UsageError also for a journal that is none.
+
+    `experiments` are the paths of the files that were run, which a journal does not have: two may share a name.
+    """
     runs = [read_journal(path) for path in journals]
+    if experiments:
+        runs = [replace(run, file=file) for run, file in zip(runs, experiments, strict=True)]
     return write_reports_of(runs, files, not_started=not_started, problem=problem)
 
 
@@ -57,10 +67,10 @@ def write_reports_of(
     _refuse_clashes([Path(run.source) for run in runs], files)
     made, failed = [], []
     for path, render, put in (
-        (files.junit, render_junit, _replace),
-        (files.markdown, render_markdown, _replace),
+        (files.junit, render_junit, write_named_file),
+        (files.markdown, render_markdown, write_named_file),
         (files.step_summary, render_markdown, _append),
-        (files.html, render_page, _replace),
+        (files.html, render_page, write_named_file),
     ):
         if path is None:
             continue
@@ -83,17 +93,6 @@ def _refuse_clashes(journals: Sequence[Path], files: ReportFiles) -> None:
         if path.resolve() in taken:
             raise UsageError(f"{path} is named twice: each report needs a file of its own, and no journal's")
         taken.add(path.resolve())
-
-
-def _replace(path: Path, text: str) -> None:
-    """Written under another name first, so that nobody ever reads half a report."""
-    unfinished = path.with_name(f"{path.name}.new")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _append(path: Path, text: str) -> None:

@@ -85,6 +85,10 @@ class DockerEngine:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
+    async def engine_id(self) -> str:
+        """The ID of the engine that the socket leads to. Raises EngineError."""
+        return str((await self._call("ask the engine for its ID", self._client.info)).get("ID") or "")
+
     async def containers(self, *, labels: Mapping[str, str]) -> list[Container]:
         """All containers, running or not, that carry these labels. The engine's listing lacks StartedAt: what ever ran
         is inspected.

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.errors import UsageError
+from harness.model.name import NAME_FORM, is_name
 from harness.model.topology import Fencing, Settings
 
 __all__ = ["ENGINE_SOCKET", "NodeEnvironment", "read_environment"]
@@ -13,20 +14,23 @@ ENGINE_SOCKET = "/var/run/docker.sock"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeEnvironment:
-    """The rig, this node's name, the voters' addresses by name, the cluster's times, the engine's socket."""
+    """The rig, this node's name, the voters' addresses by name, the cluster's times, the engine's socket, and the ID of
+    the only engine that this node may act on (empty: not known).
+    """
 
     rig: str
     node: str
     voters: Mapping[str, str]
     settings: Settings
     engine_socket: str = ENGINE_SOCKET
+    engine_id: str = ""
 
 
 def read_environment(environment: Mapping[str, str]) -> NodeEnvironment:
     """The environment as a record. Raises UsageError that names the variable that is missing or senseless."""
     return NodeEnvironment(
-        rig=_text(environment, "BLACKSTART_RIG"),
-        node=_text(environment, "BLACKSTART_NODE"),
+        rig=_named(environment, "BLACKSTART_RIG"),
+        node=_named(environment, "BLACKSTART_NODE"),
         voters=_voters(_text(environment, "BLACKSTART_VOTERS")),
         settings=Settings(
             beat_us=_milliseconds(environment, "BLACKSTART_BEAT_MS"),
@@ -37,6 +41,7 @@ def read_environment(environment: Mapping[str, str]) -> NodeEnvironment:
             program_silence_us=_milliseconds(environment, "BLACKSTART_PROGRAM_SILENCE_MS"),
         ),
         engine_socket=environment.get("BLACKSTART_ENGINE_SOCKET", ENGINE_SOCKET),
+        engine_id=environment.get("BLACKSTART_ENGINE_ID", ""),
     )
 
 
@@ -44,6 +49,14 @@ def _text(environment: Mapping[str, str], name: str) -> str:
     value = environment.get(name, "")
     if not value:
         raise UsageError(f"{name} is not set; the rendered Compose file sets it for every node")
+    return value
+
+
+def _named(environment: Mapping[str, str], name: str) -> str:
+    """It becomes a label by which containers are found and ended."""
+    value = _text(environment, name)
+    if not is_name(value):
+        raise UsageError(f"{name} is {value!r}, expected {NAME_FORM}")
     return value
 
 

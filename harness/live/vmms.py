@@ -9,23 +9,25 @@ import asyncio
 import os
 import socket
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from harness.errors import BlackstartError, EngineUnanswered
+from harness.errors import BlackstartError, EngineError, EngineUnanswered, UsageError
 from harness.live.cluster_log import ClusterLog
 from harness.live.docker_engine import DockerEngine
 from harness.live.framed_socket import FramedConnection, serve_frames
 from harness.live.node_environment import NodeEnvironment, read_environment
 from harness.live.runtime import AsyncioRuntime
 from harness.live.vmms_client import VMMS_SOCKET
-from harness.ports import Runtime
+from harness.ports import Log, Runtime
 from harness.vmms.notices import Subscription
 from harness.vmms.remote import CALLS, NOTICES_CALL, carry_out, notice_message, refusal
 from harness.vmms.vmms import Vmms
 from harness.wire import FrameError
 
-__all__ = ["VmmsServer", "main"]
+__all__ = ["VmmsServer", "main", "prove_engine"]
 
+ENGINE_RETRY_US = 200_000
 CALLS_LIMIT = 256
 """Calls under way for one connection: more machines than a node runs, each with one call."""
 
@@ -81,6 +83,28 @@ async def _tell(connection: FramedConnection, subscription: Subscription) -> Non
         connection.close()  # it is hopelessly behind; its reader subscribes anew
 
 
+async def prove_engine(
+    identity: Callable[[], Awaitable[str]], *, wanted: str, log: Log, sleep: Callable[[int], Awaitable[None]]
+) -> None:
+    """Returns once the engine has answered with the ID that is `wanted`; at once when none is.
+
+    A node that acted on another engine would end the containers of that one. Raises UsageError for another engine.
+    """
+    found = wanted
+    while True:
+        try:
+            if wanted:
+                found = await identity()
+            break
+        except EngineError as error:
+            log("engine-unanswered", f"cannot ask the engine for its ID, trying again: {error}")
+            await sleep(ENGINE_RETRY_US)
+    if found != wanted:
+        refusal = f"the socket of this node leads to the engine {found}, and the rig was made on the engine {wanted}"
+        log("wrong-engine", f"{refusal}: VMMS does nothing", engine=found, expected=wanted)
+        raise UsageError(f"{refusal}; mount the socket of that one")
+
+
 async def _run(environment: NodeEnvironment) -> None:
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -100,6 +124,7 @@ async def _run(environment: NodeEnvironment) -> None:
     # Not `async with`: from Python 3.12 on that waits for every connection to end, and they end with this process.
     server = await serve_frames(VMMS_SOCKET, VmmsServer(vmms, runtime).connected)
     try:
+        await prove_engine(engine.engine_id, wanted=environment.engine_id, log=log, sleep=runtime.sleep)
         runtime.spawn(vmms.run(), name="vmms")
         log("vmms-started", f"VMMS of {environment.node} in container {container}", container=container)
         await failed

@@ -21,13 +21,14 @@ import docker.errors
 import requests
 
 from harness.errors import EngineError, HarnessError
+from harness.rig.ownership import MADE_BASE
 
 __all__ = ["MADE", "PULLED", "BaseImage", "Say", "ensure_base", "machine_of_engine", "present_base"]
 
 Say = Callable[[str], None]
 
 PULLED = "debian:bookworm-slim"
-MADE = "blackstart/base:bookworm"
+MADE = MADE_BASE
 
 PULL_SILENCE_LIMIT_S = 20.0
 """A registry that answers at all says something every few seconds."""

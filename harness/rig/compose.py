@@ -167,9 +167,13 @@ def object_names(topology: Topology) -> ObjectNames:
     )
 
 
-def render(topology: Topology, *, image: str = HYPERVISOR_IMAGE, socket: str = ENGINE_SOCKET) -> str:
-    """The Compose file of `topology`. `socket` is the path of the engine's socket on the engine's machine."""
-    document = _document(topology, image=image, socket=socket)
+def render(
+    topology: Topology, *, image: str = HYPERVISOR_IMAGE, socket: str = ENGINE_SOCKET, engine_id: str = ""
+) -> str:
+    """The Compose file of `topology`. `socket` is the path of the engine's socket on the engine's machine; nodes work
+    with the engine `engine_id` alone, where it is known.
+    """
+    document = _document(topology, image=image, socket=socket, engine_id=engine_id)
     return _HEADER + yaml.safe_dump(document, sort_keys=False, default_flow_style=False, width=1_000_000)
 
 
@@ -178,7 +182,7 @@ def topology_from_label(label: str) -> Topology:
     return from_plain(Topology, json.loads(label))
 
 
-def _document(topology: Topology, *, image: str, socket: str) -> dict[str, Any]:
+def _document(topology: Topology, *, image: str, socket: str, engine_id: str = "") -> dict[str, Any]:
     rig = topology.rig
     volumes = {
         "csv": _volume(rig, csv_volume(rig), **{TOPOLOGY_LABEL: _topology_label(topology)}),
@@ -201,6 +205,8 @@ def _document(topology: Topology, *, image: str, socket: str) -> dict[str, Any]:
             volumes[f"engine-{node.name}"] = _volume(rig, f"{rig}_engine-{node.name}", **{labels.NODE: node.name})
             services[f"{node.name}{PROXY_SUFFIX}"] = _engine_proxy(topology, node, image=image, socket=socket)
         services[node.name] = _service(topology, node, image=image, socket=socket)
+        if engine_id:
+            services[node.name]["environment"]["BLACKSTART_ENGINE_ID"] = engine_id
     if topology.witness is not None:
         volumes["witness-secrets"] = _volume(rig, witness_secrets_volume(rig))
         services[topology.witness.name] = _witness(topology, topology.witness, image=image)

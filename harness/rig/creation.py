@@ -30,7 +30,8 @@ from harness.rig.compose import (
 )
 from harness.rig.compose_tool import ComposeFailed, ComposeTool
 from harness.rig.container_exec import run_inside
-from harness.rig.engine import engine_call, in_parallel, socket_on_engine
+from harness.rig.engine import engine_call, in_parallel
+from harness.rig.engine_socket import EngineSocket, socket_on_engine
 from harness.rig.own_files import write_rendered
 from harness.rig.ownership import check_rig_name, names_taken_by_others, owner_of
 from harness.rig.rig_lock import GUARDS
@@ -175,7 +176,7 @@ def create(client: docker.DockerClient, tool: ComposeTool, topology: Topology, *
     EngineError, UsageError for a subnet that is taken and may not be replaced.
     """
     _refuse_taken_names(client, topology)
-    socket = socket_on_engine(client)
+    socket = socket_on_engine(client, rig=topology.rig, image=image)
     refused: set[str] = set()
     for _ in range(SUBNET_ATTEMPTS):
         placed = _placed(client, topology, refused, say)
@@ -235,7 +236,7 @@ def _start(client: docker.DockerClient, container: str) -> None:
 def make_missing_nodes(client: docker.DockerClient, tool: ComposeTool, topology: Topology, *, image: str) -> None:
     """Makes node containers anew that somebody removed; those that exist are left as they are."""
     _refuse_taken_names(client, topology)
-    file = _write(topology, image=image, socket=socket_on_engine(client))
+    file = _write(topology, image=image, socket=socket_on_engine(client, rig=topology.rig, image=image))
     tool.run(topology.rig, file, "up", "--no-start", "--no-recreate")
 
 
@@ -292,9 +293,10 @@ def _formed(client: docker.DockerClient, rig: str) -> bool:
     return True
 
 
-def _write(topology: Topology, *, image: str, socket: str) -> Path:
+def _write(topology: Topology, *, image: str, socket: EngineSocket) -> Path:
     """The rendered file; nothing but the Compose tool reads it."""
-    return write_rendered(find_project_root(), topology.rig, render(topology, image=image, socket=socket))
+    text = render(topology, image=image, socket=socket.path, engine_id=socket.engine_id)
+    return write_rendered(find_project_root(), topology.rig, text)
 
 
 def _placed(client: docker.DockerClient, topology: Topology, refused: set[str], say: Say) -> Topology:

@@ -25,7 +25,7 @@ from harness.rig.compose import HYPERVISOR_IMAGE, NODE_CAPABILITIES, VOTER_PORT
 from harness.rig.compose_tool import find_compose_tool
 from harness.rig.engine import connect, engine_call
 from harness.rig.images import ImageState, find_project_root, image_status
-from harness.rig.ownership import remove_container, remove_volume
+from harness.rig.ownership import pause_container, remove_container, remove_volume
 from harness.rig.teardown import rig_names
 
 __all__ = ["DISKS_IN_MEMORY", "FREEZING", "PACKET_FILTER", "Check", "Health", "Report", "examine"]
@@ -309,15 +309,15 @@ def _run_trial(client: docker.DockerClient, volumes: dict[str, dict[str, str]]) 
             time.sleep(LOOK_INTERVAL_S)
             with engine_call("read what the trial says"):
                 done = set(container.logs(stdout=True, stderr=False).decode(errors="replace").split())
-        return done | _frozen(container)
+        return done | _frozen(client, container)
     finally:
         remove_container(client, str(container.id), rig=DOCTOR_RIG)
 
 
-def _frozen(container: Container) -> set[str]:
+def _frozen(client: docker.DockerClient, container: Container) -> set[str]:
     try:
-        with engine_call("pause the trial's container"):
-            container.pause()
+        pause_container(client, str(container.id), rig=DOCTOR_RIG)
+        with engine_call("unpause the trial's container"):
             container.unpause()
     except EngineError:
         return set()

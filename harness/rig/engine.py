@@ -20,12 +20,22 @@ from docker.context import ContextAPI
 from harness.errors import EngineError, EngineUnanswered, HarnessError, NoSuchContainer
 from harness.live.engine_paths import guard_paths
 
-__all__ = ["CALL_LIMIT_S", "connect", "engine_call", "in_parallel", "socket_on_engine"]
+__all__ = [
+    "CALL_LIMIT_S",
+    "DEFAULT_SOCKET",
+    "ENGINE_ID_VARIABLE",
+    "connect",
+    "engine_call",
+    "host_in_use",
+    "in_parallel",
+]
 
 CALL_LIMIT_S = 60
 """One call of the engine. Killing a node with thirty machines took a second; a loaded machine is much slower."""
 
-_DEFAULT_SOCKET = Path("/var/run/docker.sock")
+DEFAULT_SOCKET = Path("/var/run/docker.sock")
+ENGINE_ID_VARIABLE = "BLACKSTART_ENGINE_ID"
+"""Set where a process may act on one engine only, such as in the reaper: the ID of that engine."""
 _THREADS = 8
 """The engine gains nothing from more than a few calls at once, and eight keep a hung one from holding up the rest."""
 
@@ -36,22 +46,31 @@ R = TypeVar("R")
 def connect(*, limit_s: int = CALL_LIMIT_S) -> docker.DockerClient:
     """The engine of DOCKER_HOST, else the usual socket, else that of the current `docker context`.
 
-    Raises HarnessError, saying what to install or to start, when none answers. `limit_s` is for each later call.
+    Raises HarnessError, saying what to install or to start, when none answers, or when it is not the engine that this
+    process is bound to. `limit_s` is for each later call.
     """
     environment = dict(os.environ)
     host = environment.get("DOCKER_HOST") or _host_without_environment()
     if host:
         environment["DOCKER_HOST"] = host
     try:
-        _try_socket(host or f"unix://{_DEFAULT_SOCKET}", limit_s)
+        _try_socket(host or f"unix://{DEFAULT_SOCKET}", limit_s)
         client = docker.from_env(environment=environment, timeout=limit_s)
         guard_paths(client.api)
         client.ping()
+        bound_to = environment.get(ENGINE_ID_VARIABLE)
+        found = str(client.info().get("ID")) if bound_to else bound_to
     except (docker.errors.DockerException, requests.RequestException, OSError) as error:
         raise HarnessError(
-            f"no container engine answers at {host or _DEFAULT_SOCKET} ({_reason(error)}). Start it, or install one: "
+            f"no container engine answers at {host or DEFAULT_SOCKET} ({_reason(error)}). Start it, or install one: "
             "on Debian and Ubuntu `sudo tools/engine.sh install`, elsewhere Docker Engine 20.10 or newer"
         ) from error
+    if found != bound_to:
+        client.close()
+        raise HarnessError(
+            f"cannot use the engine at {host or DEFAULT_SOCKET}: it is {found}, and this process is bound to the "
+            f"engine {bound_to} by {ENGINE_ID_VARIABLE}; try the socket of that one"
+        )
     return client
 
 
@@ -78,14 +97,9 @@ def in_parallel(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
     return [future.result() for future in futures]
 
 
-def socket_on_engine(client: docker.DockerClient) -> str:
-    """The path of the engine's socket on the engine's own machine, to be mounted into nodes. Raises EngineError."""
-    with engine_call("ask the engine about itself"):
-        options = client.info().get("SecurityOptions") or []
-    rootless = any("rootless" in option for option in options)
-    host = os.environ.get("DOCKER_HOST") or _host_without_environment() or ""
-    # Docker Desktop's socket on this side is not the one in its virtual machine; a rootless engine's is.
-    return host.removeprefix("unix://") if rootless and host.startswith("unix://") else str(_DEFAULT_SOCKET)
+def host_in_use() -> str:
+    """The way by which `connect` reaches the engine, such as `unix:///run/docker.sock`; empty for the usual socket."""
+    return os.environ.get("DOCKER_HOST") or _host_without_environment() or ""
 
 
 def _try_socket(host: str, limit_s: int) -> None:
@@ -97,7 +111,7 @@ def _try_socket(host: str, limit_s: int) -> None:
 
 
 def _host_without_environment() -> str | None:
-    if _DEFAULT_SOCKET.exists():
+    if DEFAULT_SOCKET.exists():
         return None
     try:
         context = ContextAPI.get_current_context()

@@ -33,7 +33,7 @@ from harness.rig.build_context import (
     find_project_root,
     pack_context,
 )
-from harness.rig.own_files import STATE, open_lock
+from harness.rig.own_files import LOCK, STATE, open_lock
 from harness.rig.ownership import IMAGE_LABEL, remove_image
 from harness.rig.wheels import ensure_wheels
 
@@ -54,7 +54,6 @@ BASE_LABEL = "io.blackstart.base"
 BUILD_LIMIT_S = 600.0
 """25 s where it was measured; a slow mirror is given more than twenty times that."""
 BUILD_SILENCE_LIMIT_S = 120
-LOCK_FILE = "images.lock"
 LOCK_LIMIT_S = 900.0
 LOCK_LOOK_INTERVAL_S = 0.2
 TAIL_LINES = 30
@@ -238,7 +237,7 @@ def _as_built(client: docker.DockerClient, tag: str) -> Image:
 def _lock(project_root: Path, *, say: Say) -> Iterator[None]:
     """Held by one process of this checkout at a time; let go by the kernel when it dies."""
     deadline = time.monotonic() + LOCK_LIMIT_S
-    with open_lock(project_root, LOCK_FILE) as file:
+    with open_lock(project_root, LOCK) as file:
         told = False
         while True:
             try:
@@ -247,7 +246,7 @@ def _lock(project_root: Path, *, say: Say) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise WaitTimeout(
-                        waited_for=f"another process that builds the images ({STATE}/{LOCK_FILE})",
+                        waited_for=f"another process that builds the images ({STATE}/{LOCK})",
                         saw="it still holds the lock",
                         limit_s=LOCK_LIMIT_S,
                     ) from None

@@ -2,11 +2,17 @@
 
 The port is another one after each start of a node, so it is asked for anew each time, and never remembered. The token
 is remembered as long as it is accepted. Calls block; each has a limit. Safe for several threads.
+
+| the way | then, within the same limit |
+|---|---|
+| takes no connection | the next way (`node_api_ways`): certainly nothing was done |
+| takes one and gives no answer | that is the answer; the next call to this life of the node begins with the next way |
+| answers | the later calls begin with it; a note says so once when it is not the published port |
 """
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,39 +20,32 @@ import docker
 import requests
 from requests.adapters import HTTPAdapter
 
-from harness.errors import ApiUnanswered, ApiUnreachable, HarnessError, RequestRefused
+from harness.errors import ApiUnanswered, ApiUnreachable, HarnessError, RequestRefused, WaitTimeout
 from harness.live.node_api_endpoints import API_PORT, API_VERSION
 from harness.model import labels
 from harness.rig.container_file import read_file
 from harness.rig.engine import engine_call
+from harness.rig.node_api_ways import ANSWER_LIMIT_BYTES, Address, Way, exchange_inside, has_address
 from harness.rig.secret_files import DIRECTORY, TOKEN_FILE
 
 __all__ = ["Address", "NodeApiClient", "Reply", "addresses_of"]
 
-ANSWER_LIMIT_BYTES = 16 << 20
-"""A snapshot has half a kilobyte for each resource."""
 TOKEN_LIMIT_BYTES = 65536
 CONNECT_LIMIT_S = 2.0
+BRIDGE_CONNECT_LIMIT_S = 0.5
+"""To a container's address, over a bridge of this host: nobody is there when it takes longer, and it costs a look."""
 CONNECTIONS_KEPT = 16
 _PART_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Where a node's API is reached from here now."""
-
-    node: str
-    host: str
-    port: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What a node answered: the status and the JSON object."""
+    """What a node answered: the status and the JSON object, and the way on which it did."""
 
     node: str
     status: int
     body: Mapping[str, Any]
+    way: Way = Way.PUBLISHED
 
     @property
     def code(self) -> str:
@@ -60,25 +59,40 @@ class Reply:
 
 
 def addresses_of(containers: Iterable[Mapping[str, Any]]) -> dict[str, Address]:
-    """From the engine's list of containers: the nodes whose API is published now, by name."""
+    """From the engine's list of containers: the nodes whose API can be reached on some way now, by name."""
     found = {}
     for container in containers:
         node = container["Labels"].get(labels.NODE, "")
-        for port in container.get("Ports") or ():
-            if port.get("PrivatePort") == API_PORT and port.get("PublicPort"):
-                found[node] = Address(node=node, host=str(port["IP"]), port=int(port["PublicPort"]))
+        published = [port for port in container.get("Ports") or () if port.get("PrivatePort") == API_PORT]
+        host, number = next(((str(p["IP"]), int(p["PublicPort"])) for p in published if p.get("PublicPort")), ("", 0))
+        networks = (container.get("NetworkSettings") or {}).get("Networks") or {}
+        network: Mapping[str, Any] = next((net for net in networks.values() if net.get("IPAddress")), {})
+        if number or container.get("Id"):
+            found[node] = Address(
+                node=node,
+                host=host,
+                port=number,
+                container=str(container.get("Id", "")),
+                inner=str(network.get("IPAddress", "")),
+                gateway=str(network.get("Gateway") or ""),
+            )
     return found
 
 
 class NodeApiClient:
     """The APIs of one rig's nodes."""
 
-    def __init__(self, client: docker.DockerClient, *, rig: str) -> None:
-        """Nothing is asked yet."""
+    def __init__(self, client: docker.DockerClient, *, rig: str, note: Callable[[str], None] | None = None) -> None:
+        """Nothing is asked yet. `note` gets a sentence, once a node, when another way than the published port serves;
+        it is called on the thread of the call.
+        """
+        self.note = note
         self._client = client
         self._rig = rig
         self._token = ""
         self._kept = _session()
+        self._first: dict[tuple[str, int], Way] = {}
+        self._noted: set[tuple[str, Way]] = set()
 
     def close(self) -> None:
         """Ends the connections."""
@@ -117,13 +131,13 @@ class NodeApiClient:
         """A rig that was made anew under the same name has another token: it is read again, once."""
         for _ in range(2):
             self._token = token = self._token or self._read_token()
-            reply = self._exchange(session, method, address, path, body, limit_s, token)
+            reply = self._on_some_way(session, method, address, path, body, limit_s, token)
             if reply.status != 401:
                 return reply
             self._token = ""
         raise HarnessError(f"{address.node} does not accept the token of rig {self._rig}: {reply.message}")
 
-    def _exchange(
+    def _on_some_way(
         self,
         session: requests.Session,
         method: str,
@@ -133,25 +147,82 @@ class NodeApiClient:
         limit_s: float,
         token: str,
     ) -> Reply:
+        """On the first way that takes a connection, all ways together within `limit_s`."""
+        end_s, life = time.monotonic() + limit_s, (address.node, address.port)
         headers = {"Authorization": f"Bearer {token}", "Blackstart-Not-After": f"{time.time() + limit_s:.3f}"}
         if body is not None:
             headers["Content-Type"] = "application/json"
-        where = f"the API of {address.node} at {address.host}:{address.port}"
+        ways, closed = self._ways(address), list[str]()
+        for way in ways:
+            left_s = end_s - time.monotonic()
+            if closed and left_s <= 0:
+                break
+            request = _Request(method=method, path=path, headers=headers, body=body, limit_s=left_s)
+            try:
+                reply = self._exchange(session, way, address, request)
+            except ApiUnreachable as error:
+                closed.append(str(error))
+                continue
+            except ApiUnanswered as error:
+                # A connection that was kept and broke off says nothing of the way: it may be of the node's last life.
+                if session is not self._kept or isinstance(error.__cause__, (requests.Timeout, WaitTimeout)):
+                    self._first[life] = ways[(ways.index(way) + 1) % len(ways)]
+                raise
+            self._tell(address.node, way, closed)
+            self._first[life] = way
+            return reply
+        raise ApiUnreachable("; ".join(closed) or f"the API of {address.node} is reached on no way from here")
+
+    def _ways(self, address: Address) -> list[Way]:
+        """Those that exist for this node, the one that should be tried first at the front."""
+        exist = {
+            Way.PUBLISHED: bool(address.port),
+            Way.ADDRESS: bool(address.inner) and has_address(address.gateway),
+            Way.COMMAND: bool(address.container),
+        }
+        first = self._first.get((address.node, address.port), Way.PUBLISHED)
+        return sorted((way for way in exist if exist[way]), key=lambda way: way is not first)
+
+    def _tell(self, node: str, way: Way, closed: list[str]) -> None:
+        if way is Way.PUBLISHED or (node, way) in self._noted or self.note is None:
+            return
+        self._noted.add((node, way))
+        why = "; ".join(closed) or "the way before it gave no answer"
+        self.note(f"the API of {node} is reached through {way}: {why}")
+
+    def _exchange(self, session: requests.Session, way: Way, address: Address, request: "_Request") -> Reply:
+        if way is Way.COMMAND:
+            status, found = exchange_inside(
+                self._client,
+                address,
+                request.method,
+                f"/v{API_VERSION}/{request.path}",
+                headers=request.headers,
+                body=request.content,
+                limit_s=request.limit_s,
+            )
+            return Reply(node=address.node, status=status, body=found, way=way)
+        published, limit_s = way is Way.PUBLISHED, request.limit_s
+        host, port = (address.host, address.port) if published else (address.inner, address.inner_port)
+        connect_s = CONNECT_LIMIT_S if published else BRIDGE_CONNECT_LIMIT_S
+        where = f"the API of {address.node} at {host}:{port}"
         try:
             with session.request(
-                method,
-                f"http://{address.host}:{address.port}/v{API_VERSION}/{path}",
-                headers=headers,
-                data=None if body is None else json.dumps(body),
-                timeout=(min(CONNECT_LIMIT_S, limit_s), limit_s),
+                request.method,
+                f"http://{host}:{port}/v{API_VERSION}/{request.path}",
+                headers=request.headers,
+                data=request.content,
+                timeout=(min(connect_s, limit_s), limit_s),
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                return Reply(node=address.node, status=response.status_code, body=_object(response, limit_s))
+                return Reply(
+                    node=address.node, status=response.status_code, body=_object(response, limit_s), way=way
+                )
         except requests.ConnectTimeout as error:
             raise ApiUnreachable(f"{where} takes no connection") from error
         except requests.Timeout as error:
-            raise ApiUnanswered(f"{where} gave no answer within {limit_s:g} s") from error
+            raise ApiUnanswered(f"{where} gave no answer within {limit_s:.3g} s") from error
         except requests.ConnectionError as error:
             kind = ApiUnreachable if _refused(error) else ApiUnanswered
             raise kind(f"{where} {'takes no connection' if kind is ApiUnreachable else 'broke off'}") from error
@@ -164,6 +235,22 @@ class NodeApiClient:
             nodes = [str(found["Id"]) for found in self._client.api.containers(all=True, filters=filters)]
         path = f"{DIRECTORY}/{TOKEN_FILE}"
         return read_file(self._client, nodes, path, limit_bytes=TOKEN_LIMIT_BYTES).strip()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """One request, the same on every way. `limit_s` is left of the caller's limit."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: Mapping[str, str | bool] | None
+    limit_s: float
+
+    @property
+    def content(self) -> str | None:
+        """The body as it is sent."""
+        return None if self.body is None else json.dumps(self.body)
 
 
 def _session() -> requests.Session:

@@ -1,39 +1,44 @@
-"""Files on this side of a rig: the project's own state folder, and files that the user has named.
+"""Files on this side of a rig: the project's own state folder.
 
 In the state folder `.blackstart` only files that this project wrote are replaced or removed, one by one, and
 directories only when they are empty. Each step goes down from the descriptor of the directory above and follows no
-symbolic link, so that no name and no link leads out of the folder. Objects of the engine are in `ownership`.
+symbolic link, so that no name and no link leads out of the folder. Objects of the engine are in `ownership`, files
+that the user names in `chaos.named_file`.
 """
 
 import contextlib
 import os
+import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError
 from harness.model.name import is_name
 from harness.rig.ownership import check_rig_name
 
 __all__ = [
+    "LOCK",
     "STATE",
-    "check_named_file",
+    "WHEELS",
     "discard_directory",
     "make_directory",
     "open_lock",
-    "remove_named_file",
     "remove_rendered",
+    "remove_state",
     "rendered_rigs",
-    "write_named_file",
     "write_rendered",
 ]
 
 STATE = ".blackstart"
 RIGS = "rigs"
+WHEELS = "wheels"
+LOCK = "images.lock"
 RENDERED = "compose.yaml"
 RENDERED_MARK = b"# A rig of Blackstart, rendered by "
 """The beginning of every file that `compose.render` makes."""
 
+_WHEELS_OF = re.compile(r"[0-9a-f]{16}|partial-\w+")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -95,6 +100,38 @@ def make_directory(root: Path, *names: str) -> Path:
         raise _unusable(place, error) from error
 
 
+def remove_state(root: Path) -> list[str]:
+    """Removes what this project keeps in the state folder, and the folder if it is empty then; the answer is what is
+    left there, which this project did not write.
+    """
+    for rig in rendered_rigs(root):
+        remove_rendered(root, rig)
+    with contextlib.suppress(OSError), _opened(root, STATE, make=False) as state:
+        with contextlib.suppress(OSError), _opened(state, WHEELS, make=False) as wheels:
+            for entry in os.listdir(wheels):
+                if _WHEELS_OF.fullmatch(entry):
+                    _remove_wheels(wheels, entry)
+        for directory in (WHEELS, RIGS):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory, dir_fd=state)
+        with contextlib.suppress(OSError):
+            if stat.S_ISREG(os.stat(LOCK, dir_fd=state, follow_symlinks=False).st_mode):
+                os.unlink(LOCK, dir_fd=state)
+    with contextlib.suppress(OSError):
+        os.rmdir(root / STATE)
+    place = root / STATE
+    return sorted(path.relative_to(root).as_posix() for path in place.rglob("*")) if place.is_dir() else []
+
+
+def _remove_wheels(wheels: int, name: str) -> None:
+    with contextlib.suppress(OSError), _opened(wheels, name, make=False) as directory:
+        for entry in os.listdir(directory):
+            if entry.endswith(".whl"):
+                os.unlink(entry, dir_fd=directory)
+    with contextlib.suppress(OSError):
+        os.rmdir(name, dir_fd=wheels)
+
+
 @contextlib.contextmanager
 def open_lock(root: Path, name: str) -> Iterator[int]:
     """The descriptor of a file of the state folder that is there to be locked; what it holds is left as it is.
@@ -124,44 +161,6 @@ def discard_directory(directory: Path) -> None:
         finally:
             os.close(descriptor)
         os.rmdir(directory)
-
-
-def check_named_file(path: Path, *, inputs: Sequence[Path] = ()) -> None:
-    """Raises UsageError unless `path`, which the user named for output, is free or a plain file that may be replaced:
-    no device, no directory, no link, and none of the `inputs` of the same command.
-    """
-    try:
-        mode = path.lstat().st_mode
-    except OSError:
-        return  # absent, or in a directory that the write itself will complain of
-    if not stat.S_ISREG(mode):
-        raise UsageError(f"cannot write {path}: it exists and is no plain file; name another place")
-    for given in inputs:
-        with contextlib.suppress(OSError):
-            if path.samefile(given):
-                raise UsageError(f"cannot write {path}: the command reads {given}; name another place")
-
-
-def write_named_file(path: Path, text: str, *, inputs: Sequence[Path] = ()) -> None:
-    """Writes a file that the user named, whole or not at all. Raises UsageError as `check_named_file`, OSError."""
-    check_named_file(path, inputs=inputs)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        with unfinished.open("x", encoding="utf-8") as file:
-            file.write(text)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def remove_named_file(path: Path, *, inputs: Sequence[Path] = ()) -> None:
-    """Removes a plain file that the user named for output, so that an old one is not taken for the new one.
-
-    Raises UsageError as `check_named_file`, OSError.
-    """
-    check_named_file(path, inputs=inputs)
-    path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from harness.rig.engine import engine_call, in_parallel
 
 __all__ = [
     "IMAGE_LABEL",
+    "MADE_BASE",
     "check_rig_name",
     "kill_container",
     "name_of",
@@ -29,12 +30,16 @@ __all__ = [
     "remove_container",
     "remove_image",
     "remove_network",
+    "remove_tag",
     "remove_volume",
     "stop_container",
 ]
 
 IMAGE_LABEL = "io.blackstart.context"
 """On every image that this project builds: the digest of its sources."""
+OWN_TAGS = "blackstart/"
+MADE_BASE = "blackstart/base:bookworm"
+"""The base image where no registry gave one: imported, not built, and without a label."""
 COMPOSE_PROJECT = "com.docker.compose.project"
 _OURS = "io.blackstart."
 
@@ -160,6 +165,24 @@ def remove_image(client: docker.DockerClient, image: str) -> None:
         raise NotOwned(f"image {image[:19]} still has a name: {', '.join(found.tags)}")
     with engine_call(f"remove image {image[:19]}"):
         client.images.remove(str(found.id))
+
+
+def remove_tag(client: docker.DockerClient, tag: str) -> bool:
+    """Remove a tag of this project, and its image when it has no other; whether there was one. Raises NotOwned for a
+    tag of another, or on an image that was not built by this project; EngineError.
+    """
+    if not tag.startswith(OWN_TAGS):
+        raise NotOwned(f"image {tag} is not Blackstart's: its tags begin with {OWN_TAGS}")
+    try:
+        with engine_call(f"inspect image {tag}"):
+            found = client.images.get(tag)
+    except NoSuchContainer:
+        return False
+    if IMAGE_LABEL not in found.labels and tag != MADE_BASE:
+        raise NotOwned(f"image {tag} was not built by Blackstart: it has no label {IMAGE_LABEL}")
+    with engine_call(f"remove image {tag}"):
+        client.images.remove(tag)
+    return True
 
 
 def names_taken_by_others(

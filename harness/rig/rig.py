@@ -11,6 +11,7 @@ each with a limit.
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ from harness.rig.engine import connect, engine_call, in_parallel
 from harness.rig.images import ensure_images, find_project_root
 from harness.rig.node_api_client import Address, NodeApiClient, Reply, addresses_of
 from harness.rig.ownership import check_rig_name, kill_container, remove_volume
-from harness.rig.rig_lock import Holder, claim_rig, release_rig
+from harness.rig.rig_lock import Holder, claimed_rig
 from harness.rig.standing import Condition, Power, Standing, merge
 from harness.rig.teardown import remove_rig, rig_names
 
@@ -87,7 +88,13 @@ class Rig:
         self.client = client
         self.topology = topology
         self.name = topology.rig
-        self._api = NodeApiClient(client, rig=topology.rig)
+        self._api = NodeApiClient(client, rig=topology.rig, note=_note)
+
+    def note_to(self, note: Callable[[str], None]) -> None:
+        """Have `note` called, on any thread, with the sentences that by default are lines on standard error: that a
+        node is reached on another way than usual, and why.
+        """
+        self._api.note = note
 
     @classmethod
     def up(
@@ -115,20 +122,20 @@ class Rig:
         images = ensure_images(client, project_root=project_root or find_project_root(), say=say)
         check_machines(client, topology)
         image = images.hypervisor.tag
-        lock = "" if locked else claim_rig(client, topology.rig, holder=Holder.here("blackstart up"), image=image)
-        try:
-            standing = topology_of(client, topology.rig)
+        name = topology.rig
+        held = claimed_rig(client, name, holder=Holder.here("blackstart up"), image=image)
+        with contextlib.nullcontext() if locked else held:
+            standing = topology_of(client, name)
             if standing is None:
                 rig = cls(client, create(client, tool, topology, image=image, say=say))
+                rig.note_to(say)
             else:
                 refuse_other(topology, standing)
                 rig = cls(client, standing)
+                rig.note_to(say)
                 rig._complete(tool, image=image, say=say)
             form(client, rig.topology, say=say)
             rig.wait_online(limit_s=limit_s, say=say, say_each_look=say_each_look)
-        finally:
-            if lock:
-                release_rig(client, topology.rig, lock)
         return rig
 
     @classmethod
@@ -378,6 +385,12 @@ class Rig:
         names = [known.name for known in self.topology.nodes]
         if node not in names:
             raise UsageError(f"rig {self.name} has no node {node!r}, expected one of {', '.join(names)}")
+
+
+def _note(text: str) -> None:
+    # Never in the way of a command: its standard error may be closed.
+    with contextlib.suppress(OSError, ValueError):
+        print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 def _addresses(nodes: list[Any]) -> dict[str, Address]:

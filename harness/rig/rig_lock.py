@@ -11,7 +11,7 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,17 @@ from harness.model import labels
 from harness.rig.engine import engine_call
 from harness.rig.ownership import check_rig_name, remove_container
 
-__all__ = ["GUARDS", "Holder", "RigHeld", "claim_rig", "holder_of", "lock_name", "look_at_lock", "release_rig"]
+__all__ = [
+    "GUARDS",
+    "Holder",
+    "RigHeld",
+    "claim_rig",
+    "claimed_rig",
+    "holder_of",
+    "lock_name",
+    "look_at_lock",
+    "release_rig",
+]
 
 GUARDS = frozenset({labels.Role.LOCK, labels.Role.REAPER})
 """The roles of containers that guard a rig and are no part of it."""
@@ -112,6 +122,16 @@ def claim_rig(
         if found is not None:
             _take_over_or_refuse(client, rig, found)
     raise EngineError(f"take the lock of rig {rig}: it was given and taken away again {ATTEMPTS} times")
+
+
+@contextlib.contextmanager
+def claimed_rig(client: docker.DockerClient, rig: str, *, holder: Holder, image: str) -> Iterator[None]:
+    """Holds an idle lock of a rig inside. Raises as `claim_rig`."""
+    lock = claim_rig(client, rig, holder=holder, image=image)
+    try:
+        yield
+    finally:
+        release_rig(client, rig, lock)
 
 
 def look_at_lock(client: docker.DockerClient, rig: str) -> dict[str, Any] | None:

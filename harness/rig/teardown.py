@@ -27,7 +27,7 @@ from harness.rig.ownership import (
     remove_network,
     remove_volume,
 )
-from harness.rig.rig_lock import GUARDS, look_at_lock, release_rig
+from harness.rig.rig_lock import GUARDS, holder_of, look_at_lock, release_rig
 
 __all__ = ["FoundRigs", "find_rigs", "left_behind", "remove_rig", "rig_names", "still_there"]
 
@@ -71,6 +71,10 @@ def remove_rig(client: docker.DockerClient, name: str, *, say: Say, spare_lock: 
     and how to remove it, when something withstood until the limit.
     """
     check_rig_name(name)
+    lock = None if spare_lock else look_at_lock(client, name)
+    holder = holder_of(lock) if lock is not None else None
+    if holder is not None and holder.is_alive() is not False:
+        say(f"rig {name} is in use by {holder}, which fails without it")
     deadline = time.monotonic() + LIMIT_S
     removed: dict[str, int] = {}
     refusals: dict[str, str] = {}

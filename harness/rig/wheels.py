@@ -13,11 +13,10 @@ from pathlib import Path
 
 from harness.errors import HarnessError
 from harness.rig.base_image import Say
-from harness.rig.own_files import STATE, discard_directory, make_directory
+from harness.rig.own_files import STATE, WHEELS, discard_directory, make_directory
 
 __all__ = ["download_with_pip", "ensure_wheels"]
 
-WHEELS = "wheels"
 IMAGE_PYTHON = "3.11"
 """Of Debian bookworm, whatever Python the harness itself runs on."""
 IMAGE_ABI = "cp311"

@@ -427,7 +427,7 @@ class Vmms:
         if self._container is not None:
             found = await self._engine.inspect(self._container)
             if found is None:
-                raise EngineError(f"no container {self._container}: is this node's hostname not the engine's default?")
+                raise EngineError(f"no container {self._container}: does the socket lead to another engine?")
             return found
         labels = {label.RIG: self._rig, label.ROLE: Role.NODE.value, label.NODE: self._node}
         running = [box for box in await self._engine.containers(labels=labels) if box.running]

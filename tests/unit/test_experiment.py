@@ -9,6 +9,7 @@ from chaos.experiment_reader import rig_name
 from chaos.targets import ByLabel, ByName, Bystander, FromRegister, OwnerOf
 from chaos.tolerance import Equal, InRange, Matches, OneOf, Tolerance, read_tolerance
 from harness.errors import UsageError
+from harness.model.name import is_name
 
 SHIPPED = sorted((Path(__file__).parents[2] / "chaos" / "experiments").glob("*.yaml"))
 
@@ -50,8 +51,7 @@ def probe(provider: str, more: str = "") -> str:
 def test_every_shipped_experiment_is_valid(path: Path) -> None:
     experiment = load_experiment(path)
 
-    assert path.stem.startswith(experiment.topology.rig)
-    assert len(experiment.topology.rig) == min(len(path.stem), 24)
+    assert experiment.topology.rig == path.stem
     assert experiment.method
 
 
@@ -303,11 +303,22 @@ def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
         ("chaos/experiments/node-power-cut.yaml", "node-power-cut"),
         ("My Test_2.YAML", "my-test-2"),
         ("9.yaml", "experiment"),
-        ("a-very-long-name-of-an-experiment.yaml", "a-very-long-name-of-an-e"),
+        ("a-name-of-twenty-eight-chars.yaml", "a-name-of-twenty-eight-chars"),
+        ("x" * 32 + ".yaml", "x" * 32),
     ],
 )
 def test_a_rig_without_a_name_is_named_after_its_file(file: str, name: str) -> None:
     assert rig_name(file) == name
+
+
+def test_long_names_of_files_are_not_cut_alike() -> None:
+    files = [f"recovery-of-a-database-after-a-power-cut-{which}.yaml" for which in ("of-node1", "of-node2", "")]
+
+    names = [rig_name(file) for file in files]
+
+    assert len(set(names)) == len(files)
+    assert all(is_name(name) and name.startswith("recovery-of-a-database-af") for name in names)
+    assert names == [rig_name(f"elsewhere/{file}") for file in files]
 
 
 @pytest.mark.parametrize(

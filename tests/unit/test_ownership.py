@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from chaos.cli.main import run_command
 from chaos.client import Client
+from chaos.named_file import check_named_file, write_named_file
 from harness.errors import HarnessError, NotOwned, UsageError
 from harness.model import labels
 from harness.model.name import is_name
@@ -18,11 +19,9 @@ from harness.rig import own_files, ownership, teardown
 from harness.rig.compose import object_names, render
 from harness.rig.creation import topology_of
 from harness.rig.own_files import (
-    check_named_file,
     discard_directory,
     remove_rendered,
     rendered_rigs,
-    write_named_file,
     write_rendered,
 )
 from harness.rig.ownership import (
@@ -409,3 +408,42 @@ def test_state_folder_is_the_one_that_git_ignores() -> None:
     ignored = (Path(__file__).parents[2] / ".gitignore").read_text().split()
 
     assert f"{own_files.STATE}/" in ignored
+
+
+def test_clean_removes_what_the_project_keeps_and_names_the_rest(checkout: Path) -> None:
+    write_rendered(checkout, RIG, render(default_topology(rig=RIG)))
+    state = checkout / ".blackstart"
+    for place in ("wheels/0123456789abcdef/a.whl", "wheels/mine/a.whl", "images.lock", "rigs/notes", "precious"):
+        (state / place).parent.mkdir(parents=True, exist_ok=True)
+        (state / place).write_text("")
+
+    left = own_files.remove_state(checkout)
+
+    assert [name for name in left if (checkout / name).is_file()] == [
+        ".blackstart/precious",
+        ".blackstart/rigs/notes",
+        ".blackstart/wheels/mine/a.whl",
+    ]
+    assert own_files.remove_state(checkout / "elsewhere") == []
+
+
+@pytest.mark.parametrize(
+    ("tag", "found", "removed"),
+    [
+        ("blackstart/guest:latest", {ownership.IMAGE_LABEL: "1"}, True),
+        ("blackstart/guest:latest", {}, False),
+        ("debian:bookworm-slim", {ownership.IMAGE_LABEL: "1"}, False),
+        (ownership.MADE_BASE, {}, True),
+    ],
+)
+def test_only_tags_of_the_project_are_removed(tag: str, found: dict[str, str], removed: bool) -> None:
+    engine = EngineOfStrangers()
+    engine.labels_of_images[tag] = found
+
+    if removed:
+        assert ownership.remove_tag(as_client(engine), tag)
+    else:
+        with pytest.raises(NotOwned):
+            ownership.remove_tag(as_client(engine), tag)
+
+    assert engine.gone == ([tag] if removed else [])
