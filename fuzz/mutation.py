@@ -18,6 +18,9 @@ __all__ = ["MAX_CHARACTERS", "mutated_bytes", "mutated_text", "mutated_values"]
 MAX_CHARACTERS = 60_000
 """Of a mutated document: large enough for quadratic work to show, small enough for many documents a second."""
 
+_EDITS = (1, 1, 1, 2, 4)
+"""Of a document: after one, most of it is still right, and its readers get to the place of the edit."""
+
 _FRAGMENTS = (
     *("{", "}", "[", "]", ":", ": ", "- ", ",", "&a ", "*a", "<<: *a", "? ", "| ", ">-\n", "!!", "%", "#", "---\n"),
     *("!!bool x", "!!int x", "!!null x", "!!binary a", "!!set {a}", "!!str [a]", "!a b", "!!python/object:os.system a"),
@@ -38,7 +41,7 @@ _WORD = re.compile(r"[A-Za-z0-9_.-]+")
 
 def mutated_text(rng: random.Random, text: str, others: Sequence[str]) -> str:
     """`text` after one to four edits; words and pieces of `others` come into it."""
-    for _ in range(rng.randint(1, 4)):
+    for _ in range(rng.choice(_EDITS)):
         text = _edited(rng, text, others)[:MAX_CHARACTERS]
     return text
 
@@ -48,7 +51,7 @@ def mutated_values(rng: random.Random, text: str, others: Sequence[str]) -> str:
     try:
         data = yaml.safe_load(text)
         words = _WORD.findall(rng.choice(others))
-        for _ in range(rng.randint(1, 4)):
+        for _ in range(rng.choice(_EDITS)):
             data = _changed(rng, data, words)
         if rng.random() < 0.5:
             return json.dumps(data)[:MAX_CHARACTERS]
@@ -59,7 +62,7 @@ def mutated_values(rng: random.Random, text: str, others: Sequence[str]) -> str:
 
 def mutated_bytes(rng: random.Random, data: bytes, others: Sequence[bytes]) -> bytes:
     """`data` after one to four edits."""
-    for _ in range(rng.randint(1, 4)):
+    for _ in range(rng.choice(_EDITS)):
         begin, end = _span(rng, len(data), 40)
         match rng.randrange(7):
             case 0:

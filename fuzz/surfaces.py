@@ -5,6 +5,7 @@ a document is refused in the surface's own words (one printable line for each re
 form), or what was read of it can be used.
 """
 
+import contextlib
 import json
 import random
 import warnings
@@ -163,7 +164,7 @@ def surfaces(directory: Path) -> list[Surface]:
     rigs = [yaml.safe_dump(yaml.safe_load(text)["rig"], sort_keys=False) for text in experiments]
     documents, lines = sample_journals()
     return [
-        TextSurface(name="experiment", seeds=experiments, read=_read_experiment),
+        TextSurface(name="experiment", seeds=[*experiments, *_single_steps(experiments)], read=_read_experiment),
         TextSurface(name="topology", seeds=[*rigs, *_TOPOLOGIES], read=_read_topology),
         TextSurface(name="schedule", seeds=_SCHEDULES, read=_read_schedule),
         TextSurface(
@@ -175,6 +176,54 @@ def surfaces(directory: Path) -> list[Surface]:
     ]
 
 
+def _single_steps(experiments: Sequence[str]) -> list[str]:
+    """Experiments of one step each, one for every way to write a step: in a small document an edit meets each part
+    soon. A step that needs an earlier one makes none.
+    """
+    found: dict[str, str] = {}
+    rig = {"nodes": 3, "voters": 3, "groups": 2}
+    steps = [
+        step
+        for text in (_STEPS, *experiments)
+        for step in (*yaml.safe_load(text)["method"], *yaml.safe_load(text).get("rollbacks", ()))
+    ]
+    for step in steps:
+        shape = json.dumps([sorted(step), sorted(step["provider"]), step["provider"].get("fault")])
+        text = yaml.safe_dump({"title": "t", "rig": rig, "method": [step]}, sort_keys=False)
+        with contextlib.suppress(UsageError):
+            read_experiment(text, name=NAME)
+            found.setdefault(shape, text)
+    return list(found.values())
+
+
+_STEPS = """\
+method:
+  - {type: action, name: a, provider: {type: fault, fault: node.isolate, target: node1, from: [node2], direction: in}}
+  - {type: action, name: b, provider: {type: fault, fault: vm.hang, target: web1-vm, how: sigstop, duration: 5s}}
+  - {type: action, name: c, provider: {type: fault, fault: engine.resume, target: node1, then: drop}}
+  - {type: action, name: d, provider: {type: fault, fault: vm.kill, target: {count: 1, of: "web*"}}, background: true}
+  - {type: action, name: e, provider: {type: fault, fault: vm.stop, target: {percentage: 50, of: {label: node=node1}}}}
+  - {type: action, name: f, provider: {type: fault, fault: node.reset, target: minority}, if-possible: true}
+  - {type: action, name: g, provider: {type: fault, fault: voter.kill, target: {voter-of: node1}}, register: x}
+  - {type: action, name: h, provider: {type: cluster, action: node.pause, node: {owner-of: web1}, drain: true}}
+  - {type: action, name: i, provider: {type: cluster, action: node.resume, node: node1, failback: none}}
+  - {type: action, name: j, provider: {type: cluster, action: group.move, group: web1, to: bystander}}
+  - {type: action, name: k, provider: {type: cluster, action: resource.fail, resource: web1-vm}, pauses: {before: 1s}}
+  - type: probe
+    name: l
+    provider: {type: cluster, probe: owner-of, group: web1}
+    tolerance: {type: regex, pattern: "node[12]"}
+    until: {timeout: 9s, interval: 1s}
+    during: [{type: probe, name: m, provider: {type: cluster, probe: nodes-up}, tolerance: [1, 3], interval: 1s}]
+  - {type: probe, name: n, provider: {type: cluster, probe: recovery-time, machine: web1-vm, phase: started}}
+  - {type: probe, name: o, provider: {type: cluster, probe: groups-online, groups: [web1]}, tolerance: true}
+  - {type: probe, name: p, provider: {type: client, probe: answers, machines: [web1-vm]}, tolerance: true}
+  - {type: probe, name: q, provider: {type: cluster, probe: groups-owned, node: node1}, tolerance: [0, 1, 2]}
+  - type: probe
+    name: r
+    provider: {type: cluster, probe: persistent-state, machine: web1-vm}
+    tolerance: {type: range, range: [0, 1]}
+"""
 _TOPOLOGIES = (
     """\
 nodes: [a, b, c]
