@@ -67,8 +67,8 @@ class Tick:
 
 
 class VoterAnswered(NamedTuple):
-    """The answer to a CallVoter. `connection` counts the connections made to that voter: a new one means that it may
-    have restarted.
+    """The answer to a CallVoter. `connection` counts the connections made to that voter for such calls: a new one means
+    that it may have restarted.
     """
 
     number: int

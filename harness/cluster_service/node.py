@@ -50,7 +50,8 @@ EXTRA_BEAT_US = 50_000
 
 RECOVERY_US = 10 * SECOND_US
 """How long a lost session makes every beat an extra one: a survivor learns of fence and claim at once and not a beat
-later.
+later. An extra beat waits until a majority has answered the one before: where answers take longer than that, more beats
+would only make them slower.
 """
 
 
@@ -91,6 +92,7 @@ class NodeManager:
         self._last_beat_us = -EXTRA_BEAT_US
         self._next_beat_us = 0
         self._beats: dict[int, tuple[str, int, str]] = {}
+        self._held_back = False
         self._since: dict[tuple[str, str], int] = {}
         self._said: dict[str, Beat] = {}
         self._petted_us = 0
@@ -167,6 +169,7 @@ class NodeManager:
                 self._learn_peers(now, record)
             case _:
                 pass
+        self._beat_settled()
         if self._voter_set is not None and now >= self._due_us() and now >= self._due_us(anew_at=now):
             actions += self._beat(now, self._voter_set)
             actions += self._pet(now)
@@ -188,6 +191,7 @@ class NodeManager:
             return None
         _, sent_us, interest = self._beats.pop(event.number)
         self._renew(now, event, answer, sent_us, interest, counts=True)
+        self._beat_settled()
         return self._pet(now)
 
     def next_wake(self) -> int | None:
@@ -196,6 +200,11 @@ class NodeManager:
             return None
         end, due = self.lease_end_us(), self._due_us()
         return due if end is None or due < end else end
+
+    def _beat_settled(self) -> None:
+        """A voter has answered a beat or failed to: the extra beat that waits for it may be due."""
+        if self._held_back and self._last_beat_answered():
+            self._held_back, self._due = False, None
 
     def _due_us(self, *, anew_at: int | None = None) -> int:
         """When the next beat is due. Reckoned at each beat and when it seems due: what voters say in between can only
@@ -221,8 +230,16 @@ class NodeManager:
         elif self._recovery_since_us is None:
             self._recovery_since_us = self._last_beat_us
         if lost and self._recovery_since_us is not None and extra < self._recovery_since_us + RECOVERY_US:
-            return extra
+            self._held_back = now > self._last_beat_us and not self._last_beat_answered()
+            if not self._held_back:
+                return extra
         return max(due, extra)
+
+    def _last_beat_answered(self) -> bool:
+        """Whether a majority has answered the last beat or failed to."""
+        assert self._voter_set is not None
+        open_calls = sum(sent_us == self._last_beat_us for _, sent_us, _ in self._beats.values())
+        return len(self._voter_set.members) - open_calls >= self._voter_set.majority
 
     def _reckon_expiries(self, now: int) -> None:
         """When each peer's lease can be seen to end. A renewal only puts that off, so all are reckoned anew when others

@@ -1,5 +1,9 @@
-"""The way to the voters over Redis: one connection each, no retries, an answer or a failure for every call within
+"""The way to the voters over Redis: two connections each, no retries, an answer or a failure for every call within
 its limit.
+
+One connection is for renewals of the lease alone. Calls to a voter are sent one after the other, so on a connection of
+all calls a renewal would wait behind the rounds of a storm of claims, and a round that runs into its limit, which
+closes the connection, would take the renewals with it: the lease would lapse for want of neither voters nor network.
 
 A cancelled or timed-out call closes its connection: an answer that comes late must never be taken for the answer to
 the next call (safety review, finding 11). The client library's own retries are off: a blind second try would run
@@ -16,7 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from harness.database.protocol import Call, Reply
+from harness.database.protocol import Beat, Call, Reply
 from harness.database.script import arguments_of, reply_from, script_text
 
 __all__ = ["VOTER_PORT", "RedisVoters", "VoterUnanswered", "voter_connection"]
@@ -51,22 +55,32 @@ def voter_connection(
 
 
 class RedisVoters:
-    """The voters by name. Safe for any number of concurrent calls; calls to one voter wait for each other."""
+    """The voters by name. Safe for any number of concurrent calls; calls to one voter wait for each other, renewals for
+    renewals only.
+    """
 
     def __init__(self, addresses: Mapping[str, str], *, password: str, port: int = VOTER_PORT) -> None:
         script = script_text()
-        self._voters = {
-            name: _Voter(name, address, port, password=password, script=script)
-            for name, address in addresses.items()
-        }
+
+        def voters() -> dict[str, _Voter]:
+            return {
+                name: _Voter(name, address, port, password=password, script=script)
+                for name, address in addresses.items()
+            }
+
+        self._for_renewals = voters()
+        self._for_rounds = voters()
 
     async def call(self, voter: str, call: Call, *, limit_us: int) -> tuple[Reply, int]:
-        """The reply and the number of the connection that it came over. Raises VoterUnanswered."""
-        return await self._voters[voter].call(call, limit_us / 1e6)
+        """The reply and the number of the connection that it came over, among those for calls of its kind. Raises
+        VoterUnanswered.
+        """
+        voters = self._for_renewals if isinstance(call, Beat) else self._for_rounds
+        return await voters[voter].call(call, limit_us / 1e6)
 
     async def close(self) -> None:
         """Close every connection."""
-        for voter in self._voters.values():
+        for voter in (*self._for_renewals.values(), *self._for_rounds.values()):
             await voter.disconnect()
 
 

@@ -166,10 +166,13 @@ class NodeApiClient:
             except ApiUnanswered as error:
                 # A connection that was kept and broke off says nothing of the way: it may be of the node's last life.
                 if session is not self._kept or isinstance(error.__cause__, (requests.Timeout, WaitTimeout)):
-                    self._first[life] = ways[(ways.index(way) + 1) % len(ways)]
+                    others = [other for other in ways if other is not Way.PUBLISHED]
+                    self._first[life] = others[0] if way is Way.PUBLISHED and others else Way.PUBLISHED
                 raise
             self._tell(address.node, way, closed)
-            self._first[life] = way
+            if way is not Way.COMMAND:
+                # A command starts an interpreter in the node: it stays the last way where another may serve again.
+                self._first[life] = way
             return reply
         raise ApiUnreachable("; ".join(closed) or f"the API of {address.node} is reached on no way from here")
 

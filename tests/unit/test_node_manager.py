@@ -1,12 +1,20 @@
-"""The Node Manager: which of the voters' notices of changes it passes on."""
+"""The Node Manager: which of the voters' notices of changes it passes on, and when it sends beats beyond the usual."""
 
 from itertools import count
 
 from harness.cluster_service.circles import CircleWatch
-from harness.cluster_service.messages import CallVoter, Tick, VoterAnswered, VotersKnown
+from harness.cluster_service.messages import (
+    CallVoter,
+    RegisterSeen,
+    Tick,
+    VoterAnswered,
+    VoterFailed,
+    VotersKnown,
+)
 from harness.cluster_service.node import NodeManager
 from harness.database.interest import interest_in
 from harness.database.protocol import CLUSTER_KEY, NO_BALLOT, Ballot, BeatAnswer, Notice, WriteCounts
+from harness.model.records import ClusterRecord, NodeEntry, SessionState
 from harness.model.session import Session
 from harness.model.topology import Settings
 from harness.model.voter_set import VoterSet
@@ -105,3 +113,63 @@ def test_what_is_told_under_an_interest_that_has_changed_is_asked_for_again() ->
 
     asked = [(beat.call.since, beat.call.interest) for beat in (first, old, new, later)]  # type: ignore[union-attr]
     assert asked == [(0, "node1|3"), (REVISION, "node1|3"), (REVISION, "node1|7"), (REVISION + 2, "node1|7")]
+
+
+def lost_peer() -> RegisterSeen:
+    """The cluster's register with a session that is Down and not fenced yet."""
+    down = Session("node2", "b0b", "1")
+    entries = (
+        NodeEntry(name="node1", address="", session=HERE, state=SessionState.UP),
+        NodeEntry(name="node2", address="", session=down, state=SessionState.DOWN),
+    )
+    record = ClusterRecord(rig="rig", nodes=entries, groups=(), settings=Settings())
+    return RegisterSeen(key=CLUSTER_KEY, record=record, version=1, ballot=NEWER)
+
+
+def answer_to(beat: CallVoter) -> VoterAnswered:
+    answer = BeatAnswer(
+        of=beat.call.to,  # type: ignore[union-attr]
+        session=str(HERE),
+        revision=REVISION,
+        cluster=NO_BALLOT,
+        clock_us=0,
+        leases=(),
+        changed=(),
+    )
+    return VoterAnswered(number=beat.number, voter=beat.voter, reply=answer, connection=1)
+
+
+def test_extra_beat_waits_for_the_answers_to_the_last() -> None:
+    """Voters that are slow to answer would only become slower by twenty beats a second."""
+    bench = Bench()
+    bench.manager.handle(10_000, lost_peer())
+    beats = [action for action in bench.manager.handle(50_000, Tick()) if isinstance(action, CallVoter)]
+
+    unanswered = bench.beats_at(100_000, "node1")
+    bench.manager.handle(120_000, answer_to(beats[0]))
+    minority = bench.beats_at(130_000, "node1")
+    after = bench.manager.handle(140_000, answer_to(beats[1]))
+
+    assert len(beats) == len(VOTERS.members)
+    assert (unanswered, minority) == ([], [])
+    assert sum(isinstance(action, CallVoter) for action in after) == len(VOTERS.members), "a majority has answered"
+
+
+def test_regular_beat_waits_for_no_answer() -> None:
+    bench = Bench()
+    bench.manager.handle(10_000, lost_peer())
+    bench.manager.handle(50_000, Tick())
+
+    assert bench.beats_at(50_000 + Settings().beat_us - 1, "node1") == []
+    assert len(bench.beats_at(50_000 + Settings().beat_us, "node1")) == 1
+
+
+def test_voter_that_fails_holds_back_no_extra_beat() -> None:
+    bench = Bench()
+    bench.manager.handle(10_000, lost_peer())
+    beats = [action for action in bench.manager.handle(50_000, Tick()) if isinstance(action, CallVoter)]
+
+    bench.manager.handle(60_000, VoterFailed(number=beats[0].number, voter=beats[0].voter))
+    bench.manager.handle(60_000, answer_to(beats[1]))
+
+    assert len(bench.beats_at(100_000, "node1")) == 1
