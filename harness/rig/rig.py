@@ -24,6 +24,7 @@ from harness.errors import (
     EngineError,
     HarnessError,
     NoSuchContainer,
+    NotOnline,
     RequestRefused,
     UsageError,
     WaitTimeout,
@@ -269,7 +270,10 @@ class Rig:
         return "\n".join(_log_line(line) for line in bytes(text).decode(errors="replace").rstrip("\n").split("\n"))
 
     def wait_online(self, *, limit_s: float = UP_LIMIT_S, say: Say, say_each_look: bool = False) -> None:
-        """Returns when every node is Up and every group Online. Raises WaitTimeout with what is missing."""
+        """Returns when every node is Up and every group Online.
+
+        Raises NotOnline when the nodes are Up and a group is not Online, else WaitTimeout, with what is missing.
+        """
         seen: list[Standing] = []
 
         def missing(standing: Standing) -> str:
@@ -281,12 +285,13 @@ class Rig:
             self.wait_until(waited_for, missing, limit_s=limit_s, say=say, say_each_look=say_each_look)
         except WaitTimeout as error:
             culprit = seen[0].culprit() or self.topology.nodes[0].name
-            raise WaitTimeout(
-                waited_for=waited_for,
-                saw=error.saw,
-                limit_s=limit_s,
-                advice=f"The log of {culprit} ends with:\n{self.logs(culprit)}",
-            ) from error
+            log = f"The log of {culprit} ends with:\n{self.logs(culprit)}"
+            if seen[0].missing_nodes():
+                raise WaitTimeout(waited_for=waited_for, saw=error.saw, limit_s=limit_s, advice=log) from error
+            # The nodes do their work; images, commands and readiness checks come from the document.
+            advice = f"Check the image, the command and the readiness of what is not Online. {log}"
+            saw = seen[0].not_online(self.topology) or error.saw
+            raise NotOnline(waited_for=waited_for, saw=saw, limit_s=limit_s, advice=advice) from error
 
     def wait_until(
         self, waited_for: str, missing: Condition, *, limit_s: float, say: Say, say_each_look: bool = False
