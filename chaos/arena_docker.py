@@ -295,6 +295,13 @@ class DockerArena:
 
     def _remove(self) -> list[str]:
         try:
+            return self._remove_objects()
+        except EngineError as error:
+            # Unknown is not gone: it is named, and the exit code is 5.
+            return [f"rig {self._name}, perhaps ({error}); `blackstart down --name {self._name}` removes it"]
+
+    def _remove_objects(self) -> list[str]:
+        try:
             remove_rig(self._client, self._name, say=lambda _: None)
         except CleanupError as error:
             return left_behind(self._client, self._name) or [str(error)]
