@@ -416,6 +416,13 @@ class DockerArena:
 
     def _remove(self) -> list[str]:
         try:
+            return self._remove_objects()
+        except EngineError as error:
+            # Unknown is not gone: it is named, and the exit code is 5.
+            return [f"rig {self._name}, perhaps ({error}); `blackstart down --name {self._name}` removes it"]
+
+    def _remove_objects(self) -> list[str]:
+        try:
             remove_rig(self._client, self._name, say=lambda _: None, spare_lock=True)
         except CleanupError as error:
             return still_there(self._client, self._name) or [str(error)]

@@ -69,7 +69,7 @@ from chaos.simulated_witnesses import (
     log_record,
     role_of,
 )
-from harness.errors import HarnessError, WaitTimeout
+from harness.errors import HarnessError, NotOnline, WaitTimeout
 from harness.model import labels as label
 from harness.model.topology import Topology
 from harness.ports import Runtime
@@ -195,7 +195,7 @@ class SimulatedArena:
         return {"arena": "sim", "blackstart": metadata.version("blackstart"), "seed": self._seed}
 
     async def up(self, topology: Topology, *, say: Callable[[str], None]) -> None:
-        """Make the world and wait until every node is Up and every group Online. Raises WaitTimeout."""
+        """Make the world and wait until every node is Up and every group Online. Raises WaitTimeout, NotOnline."""
         world = self._world = World(
             topology, seed=self._seed, clock=self._clock, composition=self._composition
         )
@@ -208,9 +208,11 @@ class SimulatedArena:
         while missing := self._standing().missing(topology):
             say(f"waiting for {', '.join(missing)}")
             if self._clock.now_us >= end_us:
-                raise WaitTimeout(
+                standing = self._standing()
+                error = WaitTimeout if standing.missing_nodes() else NotOnline
+                raise error(
                     waited_for="every node to be Up and every group Online",
-                    saw=", ".join(missing),
+                    saw=", ".join(standing.missing_nodes()) or standing.not_online(topology) or ", ".join(missing),
                     limit_s=UP_LIMIT_US / 1e6,
                 )
             await self._runtime.sleep(LOOK_INTERVAL_US)

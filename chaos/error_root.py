@@ -11,7 +11,7 @@ from typing import TypeVar
 from chaos.interrupt import Interrupted
 from chaos.journal import Journal
 from chaos.verdict import Finding, FindingKind
-from harness.errors import BlackstartError, UsageError
+from harness.errors import BlackstartError, NotOnline, UsageError
 from harness.ports import DeadlinePassed
 
 __all__ = ["ErrorRoot"]
@@ -51,6 +51,8 @@ class ErrorRoot:
         match error:
             case UsageError():
                 self._find(FindingKind.USAGE, str(error))
+            case NotOnline():
+                self._find(FindingKind.NO_STEADY_STATE, f"{name}: {error}")
             case BlackstartError() | DeadlinePassed():
                 self._find(FindingKind.HARNESS, f"{name}: {error}")
             case _:

@@ -117,8 +117,9 @@ def read_lines(
             tail="all" if tail is None else tail,
         )
     lines = []
-    for line in data.decode(errors="replace").splitlines():
-        stamp, _, text = line.partition(" ")
+    # At line feeds only: other characters that Python takes for line ends are a guest's own.
+    for line in data.split(b"\n"):
+        stamp, _, text = line.decode(errors="replace").partition(" ")
         at_ns = parse_stamp_ns(stamp)
         if at_ns is not None and at_ns > since_ns:
             lines.append((at_ns, text))

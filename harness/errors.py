@@ -6,6 +6,7 @@ BlackstartError
 ├── ConditionUnmet        what a command was to bring about, or to wait for, did not come in time (exit 1)
 ├── HarnessError          the harness itself could not do its work (exit 4)
 │   ├── WaitTimeout       a wait reached its limit; says what it waited for and what it saw last
+│   │   └── NotOnline     every node is Up, and a group of the rig's document did not get Online (run: 3, up: 1)
 │   └── ApiUnanswered     a node's API gave no answer: what was asked for may or may not be done
 │       └── ApiUnreachable  there was no connection to it: what was asked for is certainly not done
 ├── CleanupError          something is left behind; says what and how to remove it (exit 5)
@@ -30,6 +31,7 @@ __all__ = [
     "EngineUnanswered",
     "HarnessError",
     "NoSuchContainer",
+    "NotOnline",
     "NotOwned",
     "RequestRefused",
     "UsageError",
@@ -71,6 +73,12 @@ class WaitTimeout(HarnessError):
         self.waited_for = waited_for
         self.saw = saw
         self.limit_s = limit_s
+
+
+class NotOnline(WaitTimeout):
+    """The nodes of a rig are Up, and what its document wants Online is not: the harness has done its work, and an
+    image, a command or a readiness check of the document may be wrong.
+    """
 
 
 class ApiUnanswered(HarnessError):

@@ -203,4 +203,5 @@ def _print_event(record: Mapping[str, Any], json_wanted: bool) -> None:
         return
     at = datetime.fromtimestamp(float(record["time"])).strftime("%H:%M:%S.%f")[:-3]
     number = f"[{record['id']}] " if record.get("id") else ""
-    echo(f"{at}  {record['node']:<8} {record['component']:<24} {number}{record['event']}: {record['message']}")
+    line = f"{at}  {record['node']:<8} {record['component']:<24} {number}{record['event']}: {record['message']}"
+    echo(line.replace("\n", f"\n{' ' * len(at)}  "))

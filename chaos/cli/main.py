@@ -24,7 +24,7 @@ from chaos.cli.search_commands import replay, search, shrink
 from chaos.cli.signals import exit_code_of, install
 from chaos.cli.wait_commands import quorum, wait
 from chaos.printing import Stream, echo, echo_traceback, guarded, standard_streams
-from harness.errors import BlackstartError, CleanupError, ConditionUnmet, RequestRefused, UsageError
+from harness.errors import BlackstartError, CleanupError, ConditionUnmet, NotOnline, RequestRefused, UsageError
 
 __all__ = ["cli", "main", "run_command"]
 
@@ -122,6 +122,6 @@ def _with_output(code: int, out: Stream) -> int:
 def _code(error: BlackstartError) -> int:
     if isinstance(error, UsageError):
         return USAGE
-    if isinstance(error, RequestRefused | ConditionUnmet):
+    if isinstance(error, RequestRefused | ConditionUnmet | NotOnline):
         return UNMET
     return CLEANUP if isinstance(error, CleanupError) else HARNESS

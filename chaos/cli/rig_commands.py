@@ -122,18 +122,27 @@ def up(nodes: int | None, witness: bool, topology_file: Path | None, name: str |
     from harness.rig.engine import connect
     from harness.rig.images import ensure_images, find_project_root
     from harness.rig.rig import Rig
+    from harness.rig.rig_lock import Holder, claimed_rig
     from harness.rig.teardown import rig_names
 
     topology = _read_topology(nodes, witness, topology_file, name)
     say = Progress()
     with contextlib.closing(connect()) as client:
         # Outside the section: it takes minutes the first time, and nothing of a rig is there yet.
-        ensure_images(client, project_root=find_project_root(), say=say)
-        with held(f"rig {topology.rig} is given up as soon as the step under way has ended") as section:
+        image = ensure_images(client, project_root=find_project_root(), say=say).hypervisor.tag
+        announcement = f"rig {topology.rig} is given up as soon as the step under way has ended"
+        lock = claimed_rig(client, topology.rig, holder=Holder.here("blackstart up"), image=image)
+        # Locked until an interrupted rig is removed: another `up` may be making one of that name.
+        with held(announcement) as section, lock:
             stood = topology.rig in rig_names(client)
             try:
                 rig = Rig.up(
-                    topology, say=_asking(say, section), limit_s=limit_s, client=client, say_each_look=True
+                    topology,
+                    say=_asking(say, section),
+                    limit_s=limit_s,
+                    client=client,
+                    say_each_look=True,
+                    locked=True,
                 )
                 section.check()
             except Signalled:
@@ -174,7 +183,7 @@ def _give_up(client: "docker.DockerClient", rig: str, *, stood: bool, say: Say) 
         return
     say(f"removing what was made of rig {rig}")
     try:
-        remove_rig(client, rig, say=say)
+        remove_rig(client, rig, say=say, spare_lock=True)
     except EngineError as error:
         raise CleanupError(_may_be_left(rig, error)) from error
 

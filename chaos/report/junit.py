@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import PurePath
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+from chaos.report.left_open import read_left_open
 from chaos.report.run_record import RunRecord
 from chaos.report.steps import ReportedStep, read_steps
 from chaos.shown_text import cut, shown
@@ -62,6 +63,9 @@ def _suite(root: Element, run: RunRecord, name: str) -> None:
         _step(suite, name, step)
     for verdict in run.verdicts:
         _checker(suite, name, verdict, run.findings)
+    left = read_left_open(run)
+    if left is not None and left.faults:
+        _tell(_case(suite, "still injected", name, 0.0), "error", "still injected", [*left.faults, left.remedy])
     _verdict(suite, name, run)
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from chaos.recovery import Phase, read_recoveries
+from chaos.report.left_open import read_left_open
 from chaos.report.run_record import RunRecord
 from chaos.report.steps import PARTS, read_steps
 from chaos.shown_text import cut
@@ -44,6 +45,16 @@ def _run(run: RunRecord) -> Iterable[str]:
     if run.findings:
         yield from (f"- **{_text(finding.kind)}**: {_text(finding.reason)}" for finding in run.findings[:ROWS_MAX])
         yield from _more(len(run.findings), "findings")
+        yield ""
+    left = read_left_open(run)
+    if left is not None:
+        if left.faults:
+            yield "### Still injected"
+            yield ""
+            yield from (f"- {_text(fault)}" for fault in left.faults[:ROWS_MAX])
+            yield from _more(len(left.faults), "faults")
+            yield ""
+        yield f"{_text(left.remedy[:1].upper() + left.remedy[1:])}."
         yield ""
     phases = (Phase.DETECTED, Phase.CLAIMED, Phase.STARTED, Phase.ANSWERING)
     yield from _table(

@@ -22,6 +22,7 @@ from chaos.overload import overload_since
 from chaos.recovery import Phase, Recovery, read_recoveries
 from chaos.report.chart import Chart, draw_chart
 from chaos.report.happenings import Happenings, read_happenings
+from chaos.report.left_open import LeftOpen, read_left_open
 from chaos.report.run_record import RunRecord
 from chaos.report.steps import PARTS, ReportedStep, read_steps
 from chaos.report.timeline import Timeline, read_timeline
@@ -57,6 +58,7 @@ class _View:
     document: str
     slowest_s: float
     slowest_answer_s: float | None
+    left: LeftOpen | None
 
 
 def render_page(runs: Sequence[RunRecord], *, not_started: Sequence[str] = (), problem: str = "") -> str:
@@ -99,6 +101,7 @@ def _view(run: RunRecord, key: str) -> _View:
         document=cut(json.dumps(_without_secrets(run.document), indent=2, ensure_ascii=False), DOCUMENT_LIMIT),
         slowest_s=max(reached, default=0.0) or 1.0,
         slowest_answer_s=max(answered, default=None),
+        left=read_left_open(run),
     )
 
 

@@ -155,7 +155,7 @@ class _Parts:
     @classmethod
     def of_lines(cls, text: str) -> "_Parts":
         """Raises ValueError when the first line is not the beginning of a run."""
-        lines = [_object(line) for line in text.splitlines() if line.strip()]
+        lines = [_object(line) for line in text.split("\n") if line.strip()]
         first = lines[0] if lines else None
         if first is None or first.get("record") != "run-began":
             raise ValueError("its first line does not say that a run began")

@@ -4,7 +4,8 @@ topology.json`.
 It makes each machine's place on the cluster shared volume, gives every voter its incarnation, and writes the first
 registers. It refuses unless every voter answers and is empty: a cluster never forms from voters that merely lost
 their disks, because only `up`, and only with volumes that it has just made, runs this. Prints JSON lines; ends with
-0, or with {"error": ...} and 1.
+0, or with {"error": ..., "begun": ...} and 1. `begun` says that these voters belong to a cluster already, whether its
+forming came to its end or not.
 """
 
 import asyncio
@@ -50,6 +51,10 @@ class ProvisionError(Exception):
     """The cluster was not formed; the text says why."""
 
 
+class FormedBefore(ProvisionError):
+    """A voter belongs to a cluster already: an earlier forming was begun, and perhaps completed."""
+
+
 def main() -> int:
     """Read the topology from standard input and form the cluster. Returns the exit code."""
     try:
@@ -58,7 +63,7 @@ def main() -> int:
         _become_service()
         asyncio.run(_form(topology, PASSWORD_FILE.read_text().strip()))
     except (ProvisionError, ValueError, OSError) as error:
-        print(json.dumps({"error": f"forming the cluster: {error}"}), flush=True)
+        print(json.dumps({"error": str(error), "begun": isinstance(error, FormedBefore)}), flush=True)
         return 1
     return 0
 
@@ -108,7 +113,7 @@ async def _form(topology: Topology, password: str) -> None:
         _say(f"voters formed: {', '.join(voter_set.members)}")
         await _write_first_registers(topology, voters, voter_set)
     except VoterUnanswered as error:
-        raise ProvisionError(f"{error}; nothing else was changed, `down` and `up` again") from error
+        raise ProvisionError(f"{error}; the cluster is not formed to the end") from error
     finally:
         await voters.close()
 
@@ -123,7 +128,7 @@ async def form_voter(voters: VoterCalls, name: str, form: Form) -> None:
             unanswered = error
             continue
         if not isinstance(reply, Formed):
-            raise ProvisionError(f"voter {name} answered {reply}")
+            raise ProvisionError(f"voter {name} answered {type(reply).__name__} and was not formed")
         return
     raise unanswered
 
@@ -137,8 +142,10 @@ async def _wait_for_empty_voters(topology: Topology, voters: RedisVoters) -> Non
             except VoterUnanswered as error:
                 waiting[name] = str(error)
                 continue
-            if not isinstance(reply, HelloAnswer) or reply.incarnation:
-                raise ProvisionError(f"voter {name} is not empty: {reply}")
+            if not isinstance(reply, HelloAnswer):
+                raise ProvisionError(f"voter {name} answered {type(reply).__name__} to a greeting")
+            if reply.incarnation:
+                raise FormedBefore(f"voter {name} belongs to a cluster already")
             del waiting[name]
         if not waiting:
             return

@@ -1,7 +1,8 @@
 """Making a rig: its network, volumes, secrets and nodes, and the one explicit formation of its cluster.
 
 Nothing forms by itself. A mark in the engine says that the cluster of these volumes was formed; it is made last, so
-that a rig without it is known to be half made.
+that a rig without it is known to be half made. A half-made rig is completed where nothing can be lost by it, and else
+refused: no object is removed here.
 """
 
 import json
@@ -39,16 +40,24 @@ from harness.rig.secret_files import fill_secrets
 from harness.rig.teardown import remove_rig, still_there
 
 __all__ = [
+    "FormingBegun",
     "check_machines",
     "create",
     "form",
+    "is_formed",
     "make_missing_nodes",
+    "mark_formed",
     "refuse_other",
     "refused_machines",
     "topology_of",
 ]
 
 Say = Callable[[str], None]
+
+
+class FormingBegun(HarnessError):
+    """The voters of a rig without the mark belong to a cluster already: an earlier forming was begun."""
+
 
 FORMING_LIMIT_S = 60.0
 SUBNET_ATTEMPTS = 5
@@ -191,13 +200,7 @@ def create(client: docker.DockerClient, tool: ComposeTool, topology: Topology, *
             refused.add(placed.subnet)
             remove_rig(client, placed.rig, say=_nobody, spare_lock=True)
             continue
-        fill_secrets(
-            client,
-            rig=placed.rig,
-            voters=[node.name for node in placed.nodes if node.voter],
-            image=image,
-            witness=placed.witness.name if placed.witness is not None else None,
-        )
+        _fill_secrets(client, placed, image=image)
         # By the engine and not by the tool: version 1 of it takes half a second to start, for three calls.
         containers = _container_names(client, placed.rig)
         proxies = containers & {engine_proxy_container(placed.rig, node.name) for node in placed.nodes}
@@ -206,6 +209,16 @@ def create(client: docker.DockerClient, tool: ComposeTool, topology: Topology, *
         in_parallel(lambda name: _start(client, name), containers - proxies)
         return placed
     raise HarnessError(f"rig {topology.rig} got no subnet in {SUBNET_ATTEMPTS} attempts, last {', '.join(refused)}")
+
+
+def _fill_secrets(client: docker.DockerClient, topology: Topology, *, image: str) -> None:
+    fill_secrets(
+        client,
+        rig=topology.rig,
+        voters=[node.name for node in topology.nodes if node.voter],
+        image=image,
+        witness=topology.witness.name if topology.witness is not None else None,
+    )
 
 
 def _refuse_taken_names(client: docker.DockerClient, topology: Topology) -> None:
@@ -234,29 +247,40 @@ def _start(client: docker.DockerClient, container: str) -> None:
 
 
 def make_missing_nodes(client: docker.DockerClient, tool: ComposeTool, topology: Topology, *, image: str) -> None:
-    """Makes node containers anew that somebody removed; those that exist are left as they are."""
+    """Makes the objects of a rig that are missing; those that exist are left as they are.
+
+    A rig of which no node was ever started gets new secrets: the `up` that made it may have ended before it had any.
+    """
     _refuse_taken_names(client, topology)
     file = _write(topology, image=image, socket=socket_on_engine(client, rig=topology.rig, image=image))
     tool.run(topology.rig, file, "up", "--no-start", "--no-recreate")
+    filters = {"label": [f"{labels.RIG}={topology.rig}", f"{labels.ROLE}={labels.Role.NODE}"]}
+    with engine_call(f"list the nodes of rig {topology.rig}"):
+        nodes = client.api.containers(all=True, filters=filters)
+    if all(found["State"] == "created" for found in nodes) and not is_formed(client, topology.rig):
+        _fill_secrets(client, topology, image=image)
 
 
 def form(client: docker.DockerClient, topology: Topology, *, say: Say) -> None:
     """Provisions the shared volume and forms the cluster, unless that was done with these volumes before.
 
-    Raises HarnessError with what the node said.
+    Raises FormingBegun when the voters belong to a cluster already, HarnessError with what the node said.
     """
-    if _formed(client, topology.rig):
+    if is_formed(client, topology.rig):
         return
     first = topology.nodes[0].name
     errors: list[str] = []
+    begun = False
 
     def take(line: str) -> None:
+        nonlocal begun
         try:
             message = json.loads(line)
         except ValueError:
             message = {"say": line}
         if "error" in message:
             errors.append(str(message["error"]))
+            begun = begun or bool(message.get("begun"))
         elif "say" in message:
             say(f"{first}: {message['say']}")
 
@@ -271,20 +295,24 @@ def form(client: docker.DockerClient, topology: Topology, *, say: Say) -> None:
     )
     if finished.exit_code != 0 or errors:
         said = "; ".join(errors) or finished.stderr.strip()[-1000:] or finished.stdout.strip()[-500:] or "nothing"
-        raise HarnessError(
-            f"forming the cluster of rig {topology.rig} in {first} ended with status {finished.exit_code}: {said}. "
-            f"`blackstart down --name {topology.rig}` removes what was made"
-        )
+        failed = FormingBegun if begun else HarnessError
+        raise failed(f"cannot form the cluster of rig {topology.rig} in {first}: {said}")
+    mark_formed(client, topology.rig)
+
+
+def mark_formed(client: docker.DockerClient, rig: str) -> None:
+    """Make the mark: the cluster of these volumes was formed to the end."""
     with engine_call("mark the cluster as formed"):
-        marked = {labels.RIG: topology.rig, labels.ROLE: str(labels.Role.VOLUME)}
-        client.api.create_volume(formed_volume(topology.rig), labels=marked)
+        marked = {labels.RIG: rig, labels.ROLE: str(labels.Role.VOLUME)}
+        client.api.create_volume(formed_volume(rig), labels=marked)
 
 
 def _nobody(_: str) -> None:
     """Takes what need not be said."""
 
 
-def _formed(client: docker.DockerClient, rig: str) -> bool:
+def is_formed(client: docker.DockerClient, rig: str) -> bool:
+    """Whether the mark is there."""
     try:
         with engine_call(f"ask whether the cluster of rig {rig} was formed"):
             client.api.inspect_volume(formed_volume(rig))

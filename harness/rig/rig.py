@@ -25,6 +25,7 @@ from harness.errors import (
     EngineError,
     HarnessError,
     NoSuchContainer,
+    NotOnline,
     NotOwned,
     RequestRefused,
     UsageError,
@@ -36,10 +37,13 @@ from harness.rig.cluster_request import Question, send_request, who_to_ask
 from harness.rig.compose import hold_volume, node_container
 from harness.rig.compose_tool import ComposeTool, require_compose_tool
 from harness.rig.creation import (
+    FormingBegun,
     check_machines,
     create,
     form,
+    is_formed,
     make_missing_nodes,
+    mark_formed,
     refuse_other,
     topology_of,
 )
@@ -62,6 +66,8 @@ LOOK_LIMIT_S = 12.0
 SNAPSHOT_LIMIT_S = 2.0
 """A look takes milliseconds; a node that hangs must not hold up the answers of the others for long."""
 POWER_LIMIT_S = 30.0
+BEGUN_LIMIT_S = 15.0
+"""A node that starts beside a whole cluster is Up after some two seconds; a loaded machine needs more."""
 LOOK_INTERVAL_S = 0.1
 """The nodes announce nothing to the outside that could be awaited; a look at three of them takes some 15 ms."""
 ENGINE_LOOK_INTERVAL_S = 0.05
@@ -134,7 +140,7 @@ class Rig:
                 rig = cls(client, standing)
                 rig.note_to(say)
                 rig._complete(tool, image=image, say=say)
-            form(client, rig.topology, say=say)
+            rig._form(say=say)
             rig.wait_online(limit_s=limit_s, say=say, say_each_look=say_each_look)
         return rig
 
@@ -279,10 +285,13 @@ class Rig:
                 text = self.client.api.logs(node_container(self.name, node), tail=lines)
         except EngineError:
             return ""
-        return "\n".join(_log_line(line) for line in bytes(text).decode(errors="replace").splitlines())
+        return "\n".join(_log_line(line) for line in bytes(text).decode(errors="replace").rstrip("\n").split("\n"))
 
     def wait_online(self, *, limit_s: float = UP_LIMIT_S, say: Say, say_each_look: bool = False) -> None:
-        """Returns when every node is Up and every group Online. Raises WaitTimeout with what is missing."""
+        """Returns when every node is Up and every group Online.
+
+        Raises NotOnline when the nodes are Up and a group is not Online, else WaitTimeout, with what is missing.
+        """
         seen: list[Standing] = []
 
         def missing(standing: Standing) -> str:
@@ -294,13 +303,13 @@ class Rig:
             self.wait_until(waited_for, missing, limit_s=limit_s, say=say, say_each_look=say_each_look)
         except WaitTimeout as error:
             culprit = seen[0].culprit() or self.topology.nodes[0].name
-            raise WaitTimeout(
-                waited_for=waited_for,
-                saw=error.saw,
-                limit_s=limit_s,
-                advice=f"`blackstart down --name {self.name}` removes what was made. "
-                f"The log of {culprit} ends with:\n{self.logs(culprit)}",
-            ) from error
+            log = f"The log of {culprit} ends with:\n{self.logs(culprit)}"
+            if seen[0].missing_nodes():
+                raise WaitTimeout(waited_for=waited_for, saw=error.saw, limit_s=limit_s, advice=log) from error
+            # The nodes do their work; images, commands and readiness checks come from the document.
+            advice = f"Check the image, the command and the readiness of what is not Online. {log}"
+            saw = seen[0].not_online(self.topology) or error.saw
+            raise NotOnline(waited_for=waited_for, saw=saw, limit_s=limit_s, advice=advice) from error
 
     def wait_until(
         self, waited_for: str, missing: Condition, *, limit_s: float, say: Say, say_each_look: bool = False
@@ -323,15 +332,40 @@ class Rig:
                 raise WaitTimeout(waited_for=waited_for, saw=lacks, limit_s=limit_s)
             time.sleep(LOOK_INTERVAL_S)
 
+    def _form(self, *, say: Say) -> None:
+        """Forms the cluster, unless that was done. A forming whose `up` ended before the mark is recognised by a node
+        that is Up: the register by which nodes join is written last. Raises UsageError for one that was cut short.
+        """
+        try:
+            form(self.client, self.topology, say=say)
+        except FormingBegun as begun:
+            say("the cluster was formed before, and not marked as formed: looking whether it works")
+
+            def missing(standing: Standing) -> str:
+                return "" if any(node.state == "Up" for node in standing.nodes) else "a node that is Up"
+
+            try:
+                self.wait_until("a node to be Up", missing, limit_s=BEGUN_LIMIT_S, say=say, say_each_look=True)
+            except WaitTimeout as error:
+                raise UsageError(
+                    f"rig {self.name} is half made: {begun}, and no node is Up after {BEGUN_LIMIT_S:g} s. "
+                    f"`blackstart down --name {self.name}` removes it, then `blackstart up` makes it"
+                ) from error
+            mark_formed(self.client, self.name)
+
     def _complete(self, tool: ComposeTool, *, image: str, say: Say) -> None:
-        """Powers on what is off, and makes anew what is missing, of a rig that stands."""
-        self._resume_helpers()
+        """Powers on what is off, and makes anew what is missing, of a rig that stands or is half made."""
+        half_made = not is_formed(self.client, self.name)
         off = {name: power for name, power in self.powers().items() if power is not Power.ON}
-        if not off:
+        if half_made:
+            say(f"rig {self.name} is half made: its cluster is not marked as formed; completing it")
+        elif not off:
             say(f"rig {self.name} stands already")
-            return
-        say(f"rig {self.name} stands already, without {', '.join(off)}: powering on")
-        make_missing_nodes(self.client, tool, self.topology, image=image)
+        else:
+            say(f"rig {self.name} stands already, without {', '.join(off)}: powering on")
+        if half_made or off:
+            make_missing_nodes(self.client, tool, self.topology, image=image)
+        self._resume_helpers()
         for name, power in off.items():
             if power is Power.PAUSED:
                 with engine_call(f"unpause {name}"):

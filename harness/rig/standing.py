@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from harness.model.states import GroupState
+from harness.model.states import GroupState, ResourceState
 from harness.model.topology import Priority, Topology
 
 __all__ = [
@@ -110,19 +110,33 @@ class Standing:
 
     def missing(self, topology: Topology) -> list[str]:
         """What is not yet as it should be after `up`: each node Up, each group Online that starts by itself."""
-        idle = {group.name for group in topology.groups if group.priority is Priority.NO_AUTO_START}
-        idle |= {group.name for group in topology.groups if not group.resources}
-        nodes = [
+        return self.missing_nodes() + self.missing_groups(topology)
+
+    def missing_nodes(self) -> list[str]:
+        """Each node that is not Up, with its state or its power."""
+        return [
             f"{node.name} ({node.state if node.power is Power.ON else node.power})"
             for node in self.nodes
             if node.state != "Up" or node.power is not Power.ON
         ]
-        groups = [
-            f"{group.name} ({group.state})"
-            for group in self.groups
-            if group.name not in idle and group.state != GroupState.ONLINE
-        ]
-        return nodes + groups
+
+    def missing_groups(self, topology: Topology) -> list[str]:
+        """Each group that is not Online although it starts by itself."""
+        return [f"{group.name} ({group.state})" for group in self._late_groups(topology)]
+
+    def not_online(self, topology: Topology) -> str:
+        """The resources of `missing_groups` that are not Online, each with its state and the reason."""
+        return "; ".join(
+            f"{resource.name} is {resource.state}{f' ({why})' if (why := resource.why or group.why) else ''}"
+            for group in self._late_groups(topology)
+            for resource in group.resources
+            if resource.state != ResourceState.ONLINE
+        )
+
+    def _late_groups(self, topology: Topology) -> list[GroupStanding]:
+        idle = {group.name for group in topology.groups if group.priority is Priority.NO_AUTO_START}
+        idle |= {group.name for group in topology.groups if not group.resources}
+        return [group for group in self.groups if group.name not in idle and group.state != GroupState.ONLINE]
 
     def culprit(self) -> str:
         """The node whose log is worth a look: the first that is not Up, else the owner of the first group that is not

@@ -38,6 +38,9 @@ from harness.rig.yaml_source import Path, Source
 __all__ = ["DEFAULT_RIG", "collect_topology", "default_topology", "read_topology", "too_many_for_containers"]
 
 DEFAULT_RIG = "blackstart"
+_PRIVATE = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
+"""RFC 1918. Python calls loopback and link-local networks private too, and no engine makes a network of those."""
+
 DEFAULT_NODES = 3
 WITNESS = "witness"
 RESERVED_NODE_NAMES = {
@@ -131,7 +134,7 @@ def _read_subnet(section: Section) -> str:
     value = section.raw("subnet", DEFAULT_SUBNET)
     try:
         network = IPv4Network(value)
-        if network.prefixlen == 24 and network.is_private:
+        if network.prefixlen == 24 and any(network.subnet_of(private) for private in _PRIVATE):
             return str(network)
     except (AddressValueError, NetmaskValueError, ValueError, TypeError):
         pass

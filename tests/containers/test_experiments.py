@@ -296,7 +296,9 @@ def test_an_expectation_that_breaks_is_1_with_evidence(tmp_path: Path, rig: Rig)
     assert {"engine-events.jsonl", "containers.json", f"{rig.name}-node1.log", "web-vm.journal.jsonl"} <= evidence
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)]
+)
 def test_a_signal_while_the_power_is_off_gives_it_back(tmp_path: Path, rig: Rig, number: int, code: int) -> None:
     text = (EXPERIMENTS / "machine-crash.yaml").read_text()
     cut = tmp_path / "cut.yaml"

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import docker
 import pytest
+from conftest import topology
 
 from chaos.cli.main import run_command
 from chaos.fault_abilities import fault_abilities
-from harness.errors import UsageError
+from harness.errors import NotOnline, UsageError
 from harness.model import labels
 from harness.rig.compose import node_container
 from harness.rig.container_exec import run_inside
@@ -161,6 +162,21 @@ def test_half_made_rig_is_refused_and_can_be_removed(
         Rig.find(name, client=engine)
 
     assert remove_rig(engine, name, say=print) == 1
+
+
+def test_a_machine_that_is_never_ready_is_named_with_its_state(
+    engine: docker.DockerClient, rig_names: Callable[[], str]
+) -> None:
+    text = (
+        "nodes: 1\ngroups:\n  - name: web\n    resources:\n      - {name: web-ip, type: ip-address}\n"
+        "      - {name: web-vm, type: virtual-machine, depends-on: '[web-ip]', readiness: {tcp: 9999}}\n"
+    )
+
+    with pytest.raises(NotOnline, match="last saw: web-vm is OnlinePending") as raised:
+        Rig.up(topology(text, name=rig_names()), say=print, client=engine, limit_s=8.0)
+
+    assert "Check the image, the command and the readiness" in str(raised.value)
+    assert "blackstart down" not in str(raised.value)
 
 
 def test_doctor_finds_this_machine_fit_and_leaves_nothing(engine: docker.DockerClient) -> None:

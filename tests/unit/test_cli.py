@@ -20,6 +20,7 @@ from harness.errors import (
     ConditionUnmet,
     EngineUnanswered,
     HarnessError,
+    NotOnline,
     RequestRefused,
     UsageError,
 )
@@ -184,6 +185,7 @@ def test_compose_prints_a_rig_of_ones_own(tmp_path: Path, capfd: pytest.CaptureF
     [
         (RequestRefused("no", code="refused"), 1),
         (ConditionUnmet("late"), 1),
+        (NotOnline(waited_for="groups", saw="web-vm is Failed", limit_s=1), 1),
         (UsageError("wrong"), 2),
         (ApiUnanswered("perhaps"), 4),
         (HarnessError("broken"), 4),

@@ -13,7 +13,9 @@ import pytest
 from rich.console import Console
 
 from chaos import printing
+from chaos.cli.log_commands import _print_event
 from chaos.cli.main import run_command
+from chaos.log_stream import read_lines
 from chaos.printing import Stream, aside, console, echo, echo_json, guarded, reader_gone
 from chaos.terminal import Terminal
 from chaos.verdict import ExitCode, Finding, FindingKind
@@ -204,3 +206,48 @@ def test_a_run_whose_streams_are_closed_passes(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 0
+
+
+class Engine:
+    """The engine's log call, with these bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.api = self
+        self._data = data
+
+    def logs(self, *_: object, **__: object) -> bytes:
+        return self._data
+
+
+def test_a_guests_log_is_split_at_line_feeds_only() -> None:
+    stamp = "2026-11-22T20:15:00.000000001Z"
+    text = "one\u2028two\x0bthree\x85four\rfive\x1csix"
+    data = f"{stamp} {text}\n{stamp.replace('1Z', '2Z')} next\n".encode()
+
+    lines = read_lines(Engine(data), "guest")  # type: ignore[arg-type]
+
+    assert [line for _, line in lines] == [text, "next"]
+
+
+def test_an_event_with_line_breaks_stays_one_entry(capsys: pytest.CaptureFixture[str]) -> None:
+    record = {"time": 1.0, "node": "node1", "component": "c", "event": "e", "id": None, "message": "a\n20:00 forged"}
+
+    _print_event(record, False)
+
+    first, *further = capsys.readouterr().out.rstrip("\n").split("\n")
+    assert first.endswith("e: a")
+    assert all(line.startswith(" " * 12) for line in further)
+
+
+@pytest.mark.parametrize("arguments", [["validate"], ["run", "--dry"], ["run", "--arena", "sim"]])
+def test_no_command_sends_what_a_file_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.yaml").write_text('title: "\\e[2J\\e]0;owned\\a\\u202e"\nrig: {nodes: 3, groups: 1}\nmethod: []\n')
+
+    run_command([*arguments, "bad.yaml"])
+
+    told = capfd.readouterr()
+    assert "owned" in told.out + told.err
+    assert not set(told.out + told.err) & set("\x1b\a\r\u202e")

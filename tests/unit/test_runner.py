@@ -15,7 +15,7 @@ from chaos.history import History, StepEnded
 from chaos.options import RunOptions
 from chaos.runner import load_all, run_files
 from chaos.verdict import ExitCode, FindingKind, Verdict
-from harness.errors import UsageError
+from harness.errors import NotOnline, UsageError
 
 
 def test_a_cluster_that_recovers_passes_and_nothing_is_left(tmp_path: Path) -> None:
@@ -191,6 +191,17 @@ def test_a_rig_that_does_not_come_up_is_the_harness_and_is_taken_down(tmp_path: 
     ran = Ran(ScriptedArena(Script(up_raises=failure("waited 120 s for every node to be Up"))), tmp_path)
 
     assert ran.code is ExitCode.HARNESS
+    assert ran.arena.calls == ["up", "collect", "down"]
+
+
+def test_groups_that_never_get_online_are_no_steady_state(tmp_path: Path) -> None:
+    """A readiness check on a port where the guest does not listen is a mistake of the file, not of the harness."""
+    error = NotOnline(waited_for="every group Online", saw="web-vm is OnlinePending (not ready)", limit_s=120)
+    ran = Ran(ScriptedArena(Script(up_raises=error)), tmp_path)
+
+    assert ran.code is ExitCode.NO_STEADY_STATE
+    assert "web-vm is OnlinePending (not ready)" in ran.reasons
+    assert "blackstart down" not in ran.reasons, "the run takes its rig down itself"
     assert ran.arena.calls == ["up", "collect", "down"]
 
 
