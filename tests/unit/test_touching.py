@@ -55,6 +55,10 @@ _OUT = "the run's own folder below --out"
 _PAGE = "a page of this repository's documentation, for its developers"
 _MEMORY = "in memory"
 ALLOWED = {
+    "bench/overload.py::_hogs: killpg": "the sessions of busy loops that this tool began, by their process",
+    "bench/overload.py::_keep_logs: mkdir": "the directory of --logs",
+    "bench/overload.py::_keep_logs: write_bytes": "the directory of --logs",
+    "bench/overload.py::_let_leases_lapse: kill": "stops services of this tool's own rig, found by its containers",
     "bench/run.py::_write: write_text": _PAGE,
     "chaos/arena_docker.py::down: stop": "the client outside, whose removal goes through `ownership`",
     "chaos/arena_simulation.py::_apply_to_process: pause": _MEMORY,
