@@ -198,6 +198,8 @@ class Injector:
                 return await self._undo(entry)
             except (BlackstartError, DeadlinePassed) as error:
                 return str(error)
+            except Exception as error:  # noqa: BLE001 - the root of one cure: its defect must not skip the others
+                return f"{type(error).__name__}: {error} (a defect)"
 
     async def _undo(self, entry: OpenFault) -> str:
         """Empty when the fault is healed, else a sentence."""

@@ -98,7 +98,7 @@ def runner_is_gone(text: str) -> bool:
 def _parsed(raw: str) -> Mapping[str, Any]:
     try:
         line = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return line if isinstance(line, dict) else {}
 

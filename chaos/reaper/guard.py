@@ -236,7 +236,9 @@ class Guard:
     def _heard(self, line: bytes) -> None:
         try:
             answer = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(answer, dict):
             return
         if answer.get("lapsed"):
             self._lose(

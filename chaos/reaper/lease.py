@@ -46,7 +46,7 @@ class Lease:
             return Reply(answer={"lapsed": True})
         try:
             message = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             return Reply(answer={"error": "not JSON"})
         if not isinstance(message, dict):
             return Reply(answer={"error": "not an object"})

@@ -90,6 +90,7 @@ def test_ledger_of_an_earlier_run_is_taken_over() -> None:
         '{"entry": "intended", "number": [], "rig": "", "fault": "", "target": "", "undo": "", "deadline_ns": 1}',
         "[]",
         "\x00\x00",
+        "[" * 100_000,
     ],
 )
 def test_torn_line_is_a_fault_that_was_never_injected(torn: str) -> None:

@@ -82,6 +82,17 @@ def test_what_a_run_leaves_open_is_undone_from_the_ledger(fault: str) -> None:
     assert trial.arena.calls[-1] == f"{CURES[fault][1].__name__} node1"
 
 
+def test_defect_in_one_cure_skips_no_other() -> None:
+    trial = Trial(Script(power_on_raises=ZeroDivisionError("a defect")))
+    trial.inject("node.isolate", node="node2")
+    trial.inject("node.power-off")
+
+    (problem,) = trial.arena.drive(trial.injector.undo_all())
+
+    assert "node.power-off on node1 could not be undone by node.power-on: ZeroDivisionError" in problem
+    assert trial.open() == ["node.power-off"]
+
+
 @pytest.mark.parametrize(
     ("fault", "script", "seen"),
     [

@@ -59,7 +59,7 @@ def test_hand_over_ends_the_lease_at_once() -> None:
     assert lease.left_s(1) == 0
 
 
-@pytest.mark.parametrize("raw", [b"", b"no JSON", b"[]", b"\xff"])
+@pytest.mark.parametrize("raw", [b"", b"no JSON", b"[]", b"\xff", b"[" * 100_000])
 def test_unreadable_message_renews_nothing(raw: bytes) -> None:
     lease = Lease(length_s=10, now=0)
 
