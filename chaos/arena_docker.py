@@ -173,8 +173,11 @@ class DockerArena:
         self._facts.update(await self._in_thread(self._learn_facts))
         if self._on_rig is not None:
             self._rig = await self._in_thread(lambda: self._find(topology))
-        await self._start_guard(say)
-        if self._on_rig is None:
+            await self._start_guard(image=HYPERVISOR.tag)
+        else:
+            root = find_project_root()
+            images = await self._in_thread(lambda: ensure_images(self._client, project_root=root, say=say))
+            await self._start_guard(image=images.hypervisor.tag)
             await self._in_thread(self._refuse_standing)
         await self._open_events()
         if self._rig is not None:
@@ -184,7 +187,9 @@ class DockerArena:
                     self._follow(seen.node)
         else:
             self._rig = await self._in_thread(
-                lambda: Rig.up(topology, say=say, client=self._client, say_each_look=True, locked=True)
+                lambda: Rig.up(
+                    topology, say=say, client=self._client, say_each_look=True, locked=True, images=images
+                )
             )
         self._rig.note_to(lambda text: self._from_thread(HarnessNote(at_ns=self.unix_ns(), text=text)))
         self._cuts = Cuts(self._client, self._rig.topology)
@@ -195,14 +200,8 @@ class DockerArena:
         await self._in_thread(outside.start)
         self._outside = outside
 
-    async def _start_guard(self, say: Callable[[str], None]) -> None:
+    async def _start_guard(self, *, image: str) -> None:
         """Before the first object of the rig, so that it is never without one that would remove it."""
-        image = HYPERVISOR.tag
-        if self._on_rig is None:
-            images = await self._in_thread(
-                lambda: ensure_images(self._client, project_root=find_project_root(), say=say)
-            )
-            image = images.hypervisor.tag
         guard = Guard(
             self._client, rig=self._name, command=self._command, keep_rig=self._keep_rig, times=self._reaper_times
         )

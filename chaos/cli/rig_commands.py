@@ -129,9 +129,10 @@ def up(nodes: int | None, witness: bool, topology_file: Path | None, name: str |
     say = Progress()
     with contextlib.closing(connect()) as client:
         # Outside the section: it takes minutes the first time, and nothing of a rig is there yet.
-        image = ensure_images(client, project_root=find_project_root(), say=say).hypervisor.tag
+        images = ensure_images(client, project_root=find_project_root(), say=say)
         announcement = f"rig {topology.rig} is given up as soon as the step under way has ended"
-        lock = claimed_rig(client, topology.rig, holder=Holder.here("blackstart up"), image=image)
+        holder = Holder.here("blackstart up")
+        lock = claimed_rig(client, topology.rig, holder=holder, image=images.hypervisor.tag)
         # Locked until an interrupted rig is removed: another `up` may be making one of that name.
         with held(announcement) as section, lock:
             stood = topology.rig in rig_names(client)
@@ -143,6 +144,7 @@ def up(nodes: int | None, witness: bool, topology_file: Path | None, name: str |
                     client=client,
                     say_each_look=True,
                     locked=True,
+                    images=images,
                 )
                 section.check()
             except Signalled:

@@ -48,7 +48,7 @@ from harness.rig.creation import (
     topology_of,
 )
 from harness.rig.engine import connect, engine_call, in_parallel
-from harness.rig.images import ensure_images, find_project_root
+from harness.rig.images import Images, ensure_images, find_project_root
 from harness.rig.node_api_client import Address, NodeApiClient, Reply, addresses_of
 from harness.rig.ownership import check_rig_name, kill_container, remove_volume
 from harness.rig.rig_lock import Holder, claimed_rig
@@ -113,10 +113,12 @@ class Rig:
         project_root: Path | None = None,
         say_each_look: bool = False,
         locked: bool = False,
+        images: Images | None = None,
     ) -> "Rig":
         """Makes the rig, or completes one that stands already and is the same; returns when everything is Online.
 
-        It holds the rig's lock meanwhile, unless the caller has it (`locked`).
+        It holds the rig's lock meanwhile, unless the caller has it (`locked`), and builds the images, unless the caller
+        has just done it (`images`).
 
         Raises UsageError when a rig of that name differs or another process holds its lock, WaitTimeout when it does
         not get Online within `limit_s`, HarnessError, EngineError. What was made stays for a look: `down` removes it.
@@ -125,7 +127,7 @@ class Rig:
         """
         client = client or connect()
         tool = require_compose_tool()
-        images = ensure_images(client, project_root=project_root or find_project_root(), say=say)
+        images = images or ensure_images(client, project_root=project_root or find_project_root(), say=say)
         check_machines(client, topology)
         image = images.hypervisor.tag
         name = topology.rig
