@@ -34,7 +34,7 @@ from harness.database.protocol import (
     Retire,
     Why,
 )
-from harness.live.voters import RedisVoters, VoterUnanswered
+from harness.live.voters import RedisVoters, VoterUnanswered, voter_connection
 from harness.model.circle import OF_EVERYBODY
 from harness.rig.images import ensure_images, find_project_root
 from harness.rig.secret_files import access_list
@@ -90,10 +90,11 @@ def script(redis_port: int) -> Iterator[Ask]:
             return reply
 
         async def flush() -> None:
-            await voters.call("v1", Hello(rig=RIG, voter="v1"), limit_us=2_000_000)
-            connection = voters._voters["v1"]._connection
+            connection = voter_connection("v1", "127.0.0.1", port=redis_port, password="")
+            await connection.connect()  # type: ignore[no-untyped-call]
             await connection.send_command("FLUSHALL")
             await connection.read_response()
+            await connection.disconnect(nowait=True)
 
         runner.run(flush())
         try:
