@@ -55,6 +55,10 @@ class Codec(Protocol):
     def decode(self, value: str) -> Stored: ...
 
 
+MAX_DECODED = 512
+"""Texts whose content is kept. One takes some 7 KiB, so a service under faults grows by at most 4 MiB until all are."""
+
+
 class JsonCodec:
     """Versioned JSON. Reading a text again costs nothing: the same voters answer with the same text."""
 
@@ -75,7 +79,7 @@ class JsonCodec:
         return _decode(value)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=MAX_DECODED)
 def _decode(value: str) -> Stored:
     plain = json.loads(value)
     if plain.get("format") != JsonCodec.FORMAT:
