@@ -292,3 +292,30 @@ def test_the_freezing_of_a_machine_is_a_choice_of_the_fault() -> None:
 
     assert isinstance(plan.effect, HangMachine)
     assert plan.effect.how == "pause"
+
+
+def test_hung_program_of_a_frozen_node_is_not_healed() -> None:
+    """Its process stays stopped, and nothing can reach it: that is no proof that there is nothing to heal."""
+    trial = Trial()
+    trial.inject("voter.hang")
+    trial.arena.frozen.add("node1")
+
+    (problem,) = trial.arena.drive(trial.injector.undo_all())
+    open_while_frozen = trial.open()
+    trial.arena.frozen.clear()
+
+    assert "cannot be reached: the node is frozen" in problem
+    assert open_while_frozen == ["voter.hang"]
+    assert trial.arena.drive(trial.injector.undo_all()) == []
+    assert trial.open() == []
+
+
+def test_full_disk_of_a_node_without_power_is_not_healed() -> None:
+    trial = Trial()
+    trial.inject("voter.disk-full")
+    trial.arena.nodes["node1"] = False
+
+    (problem,) = trial.arena.drive(trial.injector.undo_all())
+
+    assert "cannot be reached: the node is off" in problem
+    assert trial.open() == ["voter.disk-full"]
