@@ -86,7 +86,9 @@ def read_open(text: str) -> list[OpenFault]:
             if entry is not None:
                 found[entry.number] = entry
         elif line.get("entry") == "healed":
-            found.pop(line.get("number", 0), None)
+            number = line.get("number")
+            if isinstance(number, int):
+                found.pop(number, None)
     return sorted(found.values(), key=lambda entry: -entry.number)
 
 

@@ -504,7 +504,7 @@ class _Run:
             self._find(FindingKind.HARNESS, lost)
 
     def _conclude(self) -> RunResult:
-        """Close ledger and journal, and add up. Each step is tried whatever became of the others."""
+        """Add up and close the journal. Each step is tried, also after one that failed."""
         if self._interrupt.signal is not None:
             reason = f"asked to stop by {self._interrupt.name}"
             self._findings.append(Finding(kind=FindingKind.SIGNAL, reason=reason, signal=self._interrupt.signal))

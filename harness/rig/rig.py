@@ -356,7 +356,7 @@ class Rig:
             mark_formed(self.client, self.name)
 
     def _complete(self, tool: ComposeTool, *, image: str, say: Say) -> None:
-        """Powers on what is off, and makes anew what is missing, of a rig that stands or is half made."""
+        """Make the missing objects of a rig that stands or is half made, and power its nodes on."""
         half_made = not is_formed(self.client, self.name)
         off = {name: power for name, power in self.powers().items() if power is not Power.ON}
         if half_made:

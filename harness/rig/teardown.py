@@ -89,7 +89,7 @@ def remove_rig(client: docker.DockerClient, name: str, *, say: Say, spare_lock: 
             time.sleep(ROUND_INTERVAL_S)  # what refused is in use by something that is just going
     for stranger in found.strangers_shown():
         say(f"left alone: {stranger}")
-    lock = None if spare_lock else look_at_lock(client, name)
+    # The lock that was seen at first: one that another process has taken since is not this call's to remove.
     if lock is not None:
         release_rig(client, name, str(lock["Id"]))
         removed[_container_kind(lock["Config"])] = 1

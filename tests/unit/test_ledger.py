@@ -88,6 +88,7 @@ def test_ledger_of_an_earlier_run_is_taken_over() -> None:
         '{"entry": "intended", "numb',
         '{"entry": "intended", "number": 7}',
         '{"entry": "intended", "number": [], "rig": "", "fault": "", "target": "", "undo": "", "deadline_ns": 1}',
+        '{"entry": "healed", "number": []}',
         "[]",
         "\x00\x00",
         "[" * 100_000,
