@@ -15,9 +15,9 @@ import bench.database_client
 from bench.figure import Figure, Goal, GoalKind, Series, alternate
 from bench.rigs import say, standing_rig
 from harness.errors import HarnessError, WaitTimeout
-from harness.rig.compose import node_container
-from harness.rig.container_exec import Finished, run_inside
-from harness.rig.rig import Rig
+from harness.model.object_names import node_container
+from harness.rig.engine.exec import Finished, run_inside
+from harness.rig.lifecycle.rig import Rig
 
 __all__ = ["database_latency", "write_gap"]
 

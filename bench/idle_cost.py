@@ -14,9 +14,9 @@ from bench.figure import Figure, Goal, GoalKind, Series
 from bench.rigs import say, standing_rig
 from harness.errors import HarnessError
 from harness.model import labels
-from harness.rig.compose import node_container
-from harness.rig.images import ensure_images, find_project_root
-from harness.rig.rig import Rig
+from harness.model.object_names import node_container
+from harness.rig.images.build import ensure_images, find_project_root
+from harness.rig.lifecycle.rig import Rig
 
 __all__ = ["idle_cost"]
 

@@ -25,9 +25,9 @@ import docker
 
 from bench.rigs import say, standing_rig
 from harness.errors import BlackstartError, HarnessError, WaitTimeout
-from harness.rig.compose import node_container
-from harness.rig.engine import connect
-from harness.rig.rig import Rig
+from harness.model.object_names import node_container
+from harness.rig.engine.connection import connect
+from harness.rig.lifecycle.rig import Rig
 
 __all__ = ["main"]
 

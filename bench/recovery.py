@@ -6,15 +6,15 @@ from typing import Any
 
 import docker
 
-import chaos.crash_probe
 from bench.figure import Figure, Goal, GoalKind, Series, alternate
 from bench.rigs import Events, say, standing_rig
+from chaos.arena.docker.in_node import kill_machine
 from harness.errors import HarnessError
 from harness.model import labels
-from harness.rig.compose import node_container
-from harness.rig.container_exec import run_inside
-from harness.rig.images import ensure_images, find_project_root
-from harness.rig.rig import Rig
+from harness.model.object_names import node_container
+from harness.rig.engine.exec import run_inside
+from harness.rig.images.build import ensure_images, find_project_root
+from harness.rig.lifecycle.rig import Rig
 
 __all__ = ["machine_crash", "node_power_cut"]
 
@@ -24,7 +24,7 @@ MACHINES = 6
 FLOOR_PER_MACHINE_S = 0.04
 NODE_USER = "909"
 """PID 1 takes it for one of the node's own and leaves it alone."""
-CRASH = ("python3", "-I", "-c", inspect.getsource(chaos.crash_probe))
+CRASH = ("python3", "-I", "-c", inspect.getsource(kill_machine))
 
 TOPOLOGY = "nodes: 3\nvoters: 3\ngroups:\n" + "".join(
     f"""

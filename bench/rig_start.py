@@ -9,14 +9,14 @@ import docker
 
 from bench.figure import Figure, Goal, GoalKind, Series, alternate
 from bench.rigs import Events, new_name, say
+from harness.document.topology import default_topology
 from harness.errors import HarnessError
 from harness.model import labels
-from harness.rig.compose import render
-from harness.rig.compose_tool import require_compose_tool
-from harness.rig.images import ensure_images, find_project_root
-from harness.rig.own_files import write_rendered
-from harness.rig.teardown import remove_rig
-from harness.rig.topology_document import default_topology
+from harness.rig.engine.own_files import write_rendered
+from harness.rig.images.build import ensure_images, find_project_root
+from harness.rig.lifecycle.compose_file import render
+from harness.rig.lifecycle.compose_tool import require_compose_tool
+from harness.rig.lifecycle.teardown import remove_rig
 
 __all__ = ["rig_start"]
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import docker
 
+from harness.document.topology import read_topology
+from harness.document.yaml_source import load
 from harness.errors import WaitTimeout
 from harness.model import labels
 from harness.model.topology import Topology
-from harness.rig.rig import Rig
-from harness.rig.teardown import remove_rig
-from harness.rig.topology_document import read_topology
-from harness.rig.yaml_source import load
+from harness.rig.lifecycle.rig import Rig
+from harness.rig.lifecycle.teardown import remove_rig
 
 __all__ = ["Events", "new_name", "say", "standing_rig", "topology_of"]
 

@@ -28,9 +28,9 @@ from bench.rig_start import rig_start
 from bench.rigs import say
 from bench.simulation import schedules
 from harness.errors import BlackstartError
-from harness.rig.compose_tool import require_compose_tool
-from harness.rig.engine import connect
-from harness.rig.images import ensure_images, find_project_root
+from harness.rig.engine.connection import connect
+from harness.rig.images.build import ensure_images, find_project_root
+from harness.rig.lifecycle.compose_tool import require_compose_tool
 
 __all__ = ["BENCHMARKS", "main"]
 

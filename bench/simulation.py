@@ -12,14 +12,14 @@ from multiprocessing import get_context
 import docker
 
 from bench.figure import Figure, Goal, GoalKind, alternate
-from chaos.search.drawing import FAILOVERS_ENOUGH
-from chaos.search.hunt import play
+from chaos.search.rig_generator import FAILOVERS_ENOUGH
 from chaos.search.schedule_file import Schedule
+from chaos.search.search import play
 from harness.model.topology import SECOND_US
-from harness.simulation.fault_kinds import Planned
-from harness.simulation.garbage import collected_later
-from harness.simulation.runtime import VirtualClock
-from harness.simulation.schedule import plan
+from harness.simulation.faults.schedule import plan
+from harness.simulation.kernel.deferred_gc import collected_later
+from harness.simulation.kernel.runtime import VirtualClock
+from harness.simulation.world.fault_kinds import Planned
 
 __all__ = ["schedules", "ten_faults"]
 

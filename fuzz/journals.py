@@ -5,8 +5,8 @@ import json
 import typing
 from typing import Any
 
-from chaos.experiment import read_experiment
-from chaos.history import (
+from chaos.experiment.loader import read_experiment
+from chaos.history.records import (
     ClusterSeen,
     EngineEvent,
     FaultMoment,
@@ -23,9 +23,9 @@ from chaos.history import (
     StepEnded,
     to_plain,
 )
-from chaos.journal_document import RunFacts, about_experiment, journal_document
-from chaos.recovery import read_recoveries
-from chaos.verdict import ExitCode, Finding, FindingKind, Ruling, Verdict
+from chaos.history.recovery import read_recoveries
+from chaos.history.verdict import ExitCode, Finding, FindingKind, Ruling, Verdict
+from chaos.run.journal_document import RunFacts, about_experiment, journal_document
 
 __all__ = ["sample_journals"]
 

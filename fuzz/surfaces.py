@@ -17,26 +17,26 @@ from typing import Protocol
 
 import yaml
 
-from chaos.arenas import arena_views
-from chaos.experiment import read_experiment
-from chaos.history import to_plain
+from chaos.compatibility.arenas import arena_views
+from chaos.experiment.loader import read_experiment
+from chaos.history.records import to_plain
 from chaos.report.junit import render_junit
 from chaos.report.markdown import render_markdown
 from chaos.report.page import render_page
 from chaos.report.run_record import read_journal
-from chaos.search.replaying import read_past_run
+from chaos.search.replay import read_past_run
 from chaos.search.schedule_file import read_schedule, write_schedule
 from fuzz.finding import Finding
 from fuzz.frames import ApiSurface, FrameSurface
 from fuzz.journals import sample_journals
 from fuzz.mutation import mutated_text, mutated_values
+from harness.document.refusals import MAX_SHOWN
+from harness.document.topology import read_topology
+from harness.document.yaml_source import load
 from harness.errors import UsageError
-from harness.model.plain import from_plain
-from harness.model.plain import to_plain as to_plain_record
+from harness.model.serialization import from_plain
+from harness.model.serialization import to_plain as to_plain_record
 from harness.model.topology import Topology
-from harness.rig.refusals import MAX_SHOWN
-from harness.rig.topology_document import read_topology
-from harness.rig.yaml_source import load
 
 __all__ = ["Surface", "surfaces"]
 

@@ -20,7 +20,7 @@ from harness.model.disk import DISK_BYTES, OWN_DISK, disk_volume
 from harness.model.labels import Role
 from harness.model.machine import MachineSpec
 from harness.model.session import Session
-from harness.rig.images import ensure_images, find_project_root
+from harness.rig.images.build import ensure_images, find_project_root
 
 __all__ = ["SmallRig"]
 

@@ -18,9 +18,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from chaos.search.hunt import play, schedule_of
-from harness.simulation.schedule import Outcome
-from harness.simulation.world import World
+from chaos.search.search import play, schedule_of
+from harness.simulation.faults.schedule import Outcome
+from harness.simulation.world.world import World
 
 
 def main() -> int:
@@ -56,7 +56,7 @@ def behaviour(seed: int) -> dict[str, Any]:
     def observed(world: World, *arguments: Any, **options: Any) -> None:
         create(world, *arguments, **options)
         world.chosen.on_chosen.append(
-            lambda key, older, newer: chosen.append((world.clock.now_us, key, newer.version))
+            lambda key, _, newer: chosen.append((world.clock.now_us, key, newer.version))
         )
 
     World.__init__ = observed  # type: ignore[method-assign]

@@ -12,10 +12,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from chaos.search.drawing import FAILOVERS_ENOUGH
-from chaos.search.hunt import Hunt, broken_by, play
+from chaos.search.rig_generator import FAILOVERS_ENOUGH
 from chaos.search.schedule_file import Schedule, write_schedule
-from chaos.search.shrinking import Shrinking
+from chaos.search.search import Hunt, broken_by, play
+from chaos.search.shrinker import Shrinking
 from harness.simulation.plants import PLANTS, Plant
 from harness.simulation.plants_of_belief import PLANTS_OF_BELIEF
 from harness.simulation.plants_of_hosts import PLANTS_OF_HOSTS

@@ -10,11 +10,11 @@ import contextlib
 import sys
 
 from harness.errors import BlackstartError
-from harness.rig.build_context import EXAMPLES, GUEST, HYPERVISOR, find_project_root
-from harness.rig.engine import connect
-from harness.rig.own_files import remove_state, rendered_rigs
-from harness.rig.ownership import MADE_BASE, remove_tag
-from harness.rig.teardown import remove_rig
+from harness.rig.engine.connection import connect
+from harness.rig.engine.own_files import remove_state, rendered_rigs
+from harness.rig.engine.ownership import MADE_BASE, remove_tag
+from harness.rig.images.build_context import EXAMPLES, GUEST, HYPERVISOR, find_project_root
+from harness.rig.lifecycle.teardown import remove_rig
 
 
 def main(arguments: list[str]) -> int:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import docker
 
 from harness.model import labels
-from harness.rig.teardown import remove_rig
+from harness.rig.lifecycle.teardown import remove_rig
 
 IMAGE = "blackstart/guest"
 RIG = "measured-starts"

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from chaos.faults.table import FaultRow, fault_rows  # noqa: E402 - the project is found through this file's place
+from chaos.faults.fault_table import FaultRow, fault_rows  # noqa: E402 - the project is found through this file's place
 
 PAGE = ROOT / "docs" / "faults.md"
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.model.topology import SECOND_US, GroupSpec, NodeSpec, ResourceSpec, Settings, Topology
-from harness.simulation.garbage import collected_later
-from harness.simulation.world import World
+from harness.simulation.kernel.deferred_gc import collected_later
+from harness.simulation.world.world import World
 
 __all__ = ["Measured", "cluster", "count", "measure"]
 

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from chaos.search.hunt import covered
+from chaos.search.search import covered
 
 __all__ = ["render"]
 

@@ -15,8 +15,8 @@ from chaos.checkers import (
     recovered,
     wanted_online,
 )
-from chaos.history import History
-from chaos.verdict import Ruling, Verdict
+from chaos.history.records import History
+from chaos.history.verdict import Ruling, Verdict
 
 __all__ = ["AFTER_CLEAN_UP", "CHECKERS", "Checker", "run_check"]
 

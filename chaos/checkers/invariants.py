@@ -3,8 +3,8 @@
 The simulator's watchers are fed with every event; on containers nobody can know what they know.
 """
 
-from chaos.history import History, InvariantWatched
-from chaos.verdict import Ruling, Verdict
+from chaos.history.records import History, InvariantWatched
+from chaos.history.verdict import Ruling, Verdict
 
 __all__ = ["NAME", "check"]
 

@@ -4,8 +4,8 @@ The arena lists what still carries the rig's label after it was taken down. On r
 no fault may.
 """
 
-from chaos.history import CleanUp, FaultMoment, FaultRecord, History
-from chaos.verdict import Ruling, Verdict
+from chaos.history.records import CleanUp, FaultMoment, FaultRecord, History
+from chaos.history.verdict import Ruling, Verdict
 
 __all__ = ["NAME", "check"]
 

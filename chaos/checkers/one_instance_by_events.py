@@ -7,9 +7,9 @@ see what this one cannot. A start that the cluster did not make is reported with
 
 from itertools import combinations
 
-from chaos.history import History, Reconciled, StreamGap
-from chaos.instances import Instance, Instances, read_instances
-from chaos.verdict import Ruling, Verdict
+from chaos.history.instances import Instance, Instances, read_instances
+from chaos.history.records import History, Reconciled, StreamGap
+from chaos.history.verdict import Ruling, Verdict
 
 __all__ = ["NAME", "check"]
 

@@ -6,9 +6,9 @@ different engines cannot be compared, the order of lines in one file always can.
 own keeps no journal: then the engine's events alone speak for it, and that is said.
 """
 
-from chaos.history import GuestJournal, GuestRun, History
-from chaos.instances import read_instances
-from chaos.verdict import Ruling, Verdict
+from chaos.history.instances import read_instances
+from chaos.history.records import GuestJournal, GuestRun, History
+from chaos.history.verdict import Ruling, Verdict
 
 __all__ = ["NAME", "check"]
 

@@ -4,10 +4,10 @@ The times themselves are asserted by an experiment's probes, not here. Answering
 Online means running.
 """
 
-from chaos.history import ClusterSeen, FaultMoment, FaultRecord, History, Moment
-from chaos.overload import overload_since
-from chaos.recovery import Phase, Recovery, read_recoveries
-from chaos.verdict import Ruling, Verdict
+from chaos.history.overload import overload_since
+from chaos.history.records import ClusterSeen, FaultMoment, FaultRecord, History, Moment
+from chaos.history.recovery import Phase, Recovery, read_recoveries
+from chaos.history.verdict import Ruling, Verdict
 
 __all__ = ["NAME", "check"]
 

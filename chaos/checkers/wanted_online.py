@@ -6,7 +6,9 @@ in the engine's eyes. The wait is a bound of time, so where it ends too early on
 inconclusive; a cluster that believes in a machine that does not run is broken on any host.
 """
 
-from chaos.history import (
+from chaos.history.instances import read_instances
+from chaos.history.overload import overload_since
+from chaos.history.records import (
     ClusterSeen,
     ContainerSeen,
     FaultMoment,
@@ -17,9 +19,7 @@ from chaos.history import (
     PartBegan,
     Role,
 )
-from chaos.instances import read_instances
-from chaos.overload import overload_since
-from chaos.verdict import Ruling, Verdict
+from chaos.history.verdict import Ruling, Verdict
 
 __all__ = ["NAME", "check"]
 

@@ -10,10 +10,10 @@ import click
 
 from chaos.cli.rig_commands import as_json, valid_rig
 from chaos.cli.signals import reports_written
-from chaos.printing import echo, echo_verbatim
+from chaos.output.printing import echo, echo_verbatim
 
 if TYPE_CHECKING:
-    from chaos.options import ReportFiles
+    from chaos.report.report_files import ReportFiles
     from harness.model.topology import Topology
 
 __all__ = ["report", "run", "validate"]
@@ -41,7 +41,7 @@ def _reports(command: F) -> F:
 
 
 def _report_files(html: Path | None, junit: Path | None, markdown: Path | None, step_summary: bool) -> "ReportFiles":
-    from chaos.options import ReportFiles
+    from chaos.report.report_files import ReportFiles
     from harness.errors import UsageError
 
     named = os.environ.get(STEP_SUMMARY, "")
@@ -88,8 +88,8 @@ def run(
     step_summary: bool,
 ) -> int:
     """Run experiments and end with the verdict as exit code."""
-    from chaos.options import RunOptions
-    from chaos.runner import run_files
+    from chaos.run.batch import run_files
+    from chaos.run.options import RunOptions
 
     options = RunOptions(
         arena=arena,
@@ -127,7 +127,7 @@ def report(
     """
     from chaos.report.markdown import render_markdown
     from chaos.report.run_record import read_journal
-    from chaos.report.writing import write_reports_of
+    from chaos.report.writer import write_reports_of
 
     files = _report_files(html, junit, markdown, step_summary)
     runs = [read_journal(path) for path in journals]
@@ -155,9 +155,9 @@ def validate(files: tuple[Path, ...], json_wanted: bool, arena: str) -> int:
     Ends with 2 when a file is refused. Needs no engine; where one answers, it is also asked for the machines' images,
     which the simulator does not need.
     """
-    from chaos.arenas import ArenaView, arena_views
     from chaos.cli.output import print_json
-    from chaos.experiment import load_experiment
+    from chaos.compatibility.arenas import ArenaView, arena_views
+    from chaos.experiment.loader import load_experiment
     from harness.errors import UsageError
 
     titles: dict[Path, str] = {}
@@ -204,8 +204,8 @@ def _refused_by_engine(topology: "Topology") -> list[str]:
     """What the engine here has to say against machines that are not the guest's; nothing where none answers."""
     from harness.errors import EngineError, HarnessError
     from harness.model.workload import runs_guest
-    from harness.rig.creation import refused_machines
-    from harness.rig.engine import connect
+    from harness.rig.engine.connection import connect
+    from harness.rig.lifecycle.create import refused_machines
 
     resources = [resource for group in topology.groups for resource in group.resources]
     machines = [resource for resource in resources if resource.type == "virtual-machine"]

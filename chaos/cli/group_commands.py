@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chaos.cli.effects import Wish, carry_out, effect_on_group, effect_on_resource, waits
 from chaos.cli.rig_commands import as_json, rig_name
-from chaos.printing import echo
+from chaos.cli.wait_for_effect import Wish, carry_out, effect_on_group, effect_on_resource, waits
+from chaos.output.printing import echo
 
 if TYPE_CHECKING:
     from harness.model.states import GroupState, ResourceState
-    from harness.rig.rig import Rig
-    from harness.rig.standing import Standing
+    from harness.rig.cluster.status import Standing
+    from harness.rig.lifecycle.rig import Rig
 
 __all__ = ["group", "resource"]
 
@@ -26,7 +26,7 @@ _resource_name = click.argument("resource_name", metavar="RESOURCE")
 
 @contextlib.contextmanager
 def _rig(name: str) -> Iterator["Rig"]:
-    from harness.rig.rig import Rig
+    from harness.rig.lifecycle.rig import Rig
 
     with contextlib.closing(Rig.find(name)) as rig:
         yield rig
@@ -43,7 +43,7 @@ def group() -> None:
 def list_groups(name: str, json_wanted: bool) -> None:
     """Every group: owner, epoch, state, and its resources."""
     from chaos.cli.output import print_json, print_table
-    from chaos.cli.standing_tables import group_rows
+    from chaos.cli.status_tables import group_rows
 
     with _rig(name) as rig:
         standing = rig.standing()
@@ -60,8 +60,8 @@ def list_groups(name: str, json_wanted: bool) -> None:
 def show_group(group_name: str, name: str, json_wanted: bool) -> None:
     """One group: its owner, where it is going, its resources and why they are not Online."""
     from chaos.cli.output import print_json, print_table
-    from chaos.cli.standing_tables import group_told, resource_rows
-    from harness.rig.conditions import find_group
+    from chaos.cli.status_tables import group_told, resource_rows
+    from harness.rig.cluster.conditions import find_group
 
     with _rig(name) as rig:
         found = find_group(rig.standing(), group_name)
@@ -111,7 +111,7 @@ def group_move(group_name: str, target: str | None, name: str, wish: Wish) -> No
 
     Refused when the node cannot take it: Paused, not a possible owner, or down.
     """
-    from harness.rig.conditions import find_group, find_node, group_moved
+    from harness.rig.cluster.conditions import find_group, find_node, group_moved
 
     with _rig(name) as rig:
         before = rig.standing()
@@ -125,7 +125,7 @@ def group_move(group_name: str, target: str | None, name: str, wish: Wish) -> No
 
 
 def _set_group(group_name: str, name: str, verb: str, state: "GroupState", wish: Wish) -> None:
-    from harness.rig.conditions import find_group, group_is
+    from harness.rig.cluster.conditions import find_group, group_is
 
     with _rig(name) as rig:
         find_group(rig.standing(), group_name)
@@ -148,7 +148,7 @@ def list_resources(name: str, json_wanted: bool) -> None:
     import dataclasses
 
     from chaos.cli.output import print_json, print_table
-    from chaos.cli.standing_tables import resource_rows
+    from chaos.cli.status_tables import resource_rows
 
     with _rig(name) as rig:
         groups = rig.standing().groups
@@ -171,8 +171,8 @@ def list_resources(name: str, json_wanted: bool) -> None:
 def show_resource(resource_name: str, name: str, json_wanted: bool) -> None:
     """One resource: its state, whether it is wanted Online, and why it is not."""
     from chaos.cli.output import print_json
-    from chaos.cli.standing_tables import resource_told
-    from harness.rig.conditions import find_resource
+    from chaos.cli.status_tables import resource_told
+    from harness.rig.cluster.conditions import find_resource
 
     with _rig(name) as rig:
         found, entry = find_resource(rig.standing(), resource_name)
@@ -216,7 +216,7 @@ def resource_fail(resource_name: str, name: str, wish: Wish) -> None:
     import time
 
     from harness.model.states import ResourceState
-    from harness.rig.conditions import find_resource, resource_is
+    from harness.rig.cluster.conditions import find_resource, resource_is
 
     again = resource_is(resource_name, ResourceState.ONLINE)
     failing: list[float] = []
@@ -237,7 +237,7 @@ def resource_fail(resource_name: str, name: str, wish: Wish) -> None:
 
 
 def _set_resource(resource_name: str, name: str, verb: str, state: "ResourceState", wish: Wish) -> None:
-    from harness.rig.conditions import find_resource, resource_is
+    from harness.rig.cluster.conditions import find_resource, resource_is
 
     with _rig(name) as rig:
         find_resource(rig.standing(), resource_name)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chaos.cli.rig_commands import rig_name
-from chaos.printing import echo, echo_json, reader_gone
+from chaos.output.printing import echo, echo_json, reader_gone
 
 if TYPE_CHECKING:
-    from harness.rig.rig import Rig
+    from harness.rig.lifecycle.rig import Rig
 
 __all__ = ["events", "follow", "logs", "print_log", "since", "tail"]
 
@@ -32,7 +32,7 @@ class _Moment(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        from harness.rig.duration import parse_duration_us
+        from harness.document.duration import parse_duration_us
 
         try:
             return time.time_ns() - parse_duration_us(value) * 1000
@@ -67,7 +67,7 @@ def logs(target: str, name: str, follow_wanted: bool, since_ns: int, lines: int 
     Of a machine: of the container that runs, else of the one that ran last. With --follow also of those that come up
     later, here or on another node.
     """
-    from harness.rig.rig import Rig
+    from harness.rig.lifecycle.rig import Rig
 
     with contextlib.closing(Rig.find(name)) as rig:
         print_log(rig, target, follow_wanted=follow_wanted, since_ns=since_ns, lines=lines)
@@ -87,10 +87,10 @@ def events(name: str, follow_wanted: bool, since_ns: int, only: tuple[str, ...],
 
     Without --since all that there is; with --follow then only what comes from now on.
     """
-    from chaos.cluster_events import follow_events, read_events
+    from chaos.arena.docker.cluster_events import follow_events, read_events
     from harness.errors import UsageError
-    from harness.rig.compose import node_container
-    from harness.rig.rig import Rig
+    from harness.model.object_names import node_container
+    from harness.rig.lifecycle.rig import Rig
 
     with contextlib.closing(Rig.find(name)) as rig:
         nodes = [node.name for node in rig.topology.nodes]
@@ -118,7 +118,7 @@ def events(name: str, follow_wanted: bool, since_ns: int, only: tuple[str, ...],
 
 def print_log(rig: "Rig", target: str, *, follow_wanted: bool, since_ns: int, lines: int | None) -> None:
     """Prints what the target's containers have written; with `follow_wanted` without end. Raises UsageError."""
-    from chaos.log_stream import LogStream, read_lines
+    from chaos.arena.docker.log_stream import LogStream, read_lines
 
     heard: queue.Queue[str] = queue.Queue()
     streams: dict[str, LogStream] = {}
@@ -152,8 +152,8 @@ def print_log(rig: "Rig", target: str, *, follow_wanted: bool, since_ns: int, li
 def _containers_of(rig: "Rig", target: str) -> list[str]:
     """A node's, or a machine's that has run, the one that runs or ran last at the end."""
     from harness.errors import UsageError
-    from harness.rig.compose import node_container
-    from harness.rig.machine_switch import find_machine, machines_named
+    from harness.model.object_names import node_container
+    from harness.rig.lifecycle.machine_switch import find_machine, machines_named
 
     nodes = [node.name for node in rig.topology.nodes]
     if target in nodes:
@@ -170,7 +170,7 @@ def _containers_of(rig: "Rig", target: str) -> list[str]:
 
 
 def _started(rig: "Rig", container: str) -> str:
-    from harness.rig.engine import engine_call
+    from harness.rig.engine.connection import engine_call
 
     with engine_call(f"inspect {container[:12]}"):
         return str(rig.client.api.inspect_container(container)["State"]["StartedAt"])
@@ -184,7 +184,7 @@ def _running_of(rig: "Rig", target: str) -> list[str]:
 
 def _standing_nodes(rig: "Rig") -> list[str]:
     """Those whose container exists, running or not."""
-    from harness.rig.standing import Power
+    from harness.rig.cluster.status import Power
 
     return [name for name, power in rig.powers().items() if power is not Power.MISSING]
 

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chaos.cli.effects import Wish, effect_on_resource, wait_for, waits
 from chaos.cli.log_commands import follow, print_log, since, tail
 from chaos.cli.rig_commands import as_json, rig_name
 from chaos.cli.signals import held
-from chaos.printing import echo
+from chaos.cli.wait_for_effect import Wish, effect_on_resource, wait_for, waits
+from chaos.output.printing import echo
 
 if TYPE_CHECKING:
     from harness.model.states import ResourceState
-    from harness.rig.rig import Machine, Rig
+    from harness.rig.lifecycle.rig import Machine, Rig
 
 __all__ = ["vm"]
 
@@ -40,7 +40,7 @@ def list_machines(name: str, only: str | None, every: bool, json_wanted: bool) -
     """
     from chaos.cli.output import print_json
     from harness.errors import UsageError
-    from harness.rig.rig import Rig
+    from harness.rig.lifecycle.rig import Rig
 
     with contextlib.closing(Rig.find(name)) as rig:
         names = [known.name for known in rig.topology.nodes]
@@ -64,8 +64,8 @@ def list_machines(name: str, only: str | None, every: bool, json_wanted: bool) -
 def show_machine(machine_name: str, name: str, json_wanted: bool) -> None:
     """All containers of one machine, on every node: the one that runs, and those that stand ready."""
     from chaos.cli.output import print_json
-    from harness.rig.machine_switch import machines_named
-    from harness.rig.rig import Rig
+    from harness.rig.lifecycle.machine_switch import machines_named
+    from harness.rig.lifecycle.rig import Rig
 
     with contextlib.closing(Rig.find(name)) as rig:
         found = machines_named(rig, machine_name)
@@ -91,9 +91,9 @@ def start(place: str, name: str, wish: Wish) -> None:
     """
     from chaos.cli.output import Progress
     from harness.model.states import ResourceState
-    from harness.rig.conditions import find_resource
-    from harness.rig.machine_switch import find_machine, start_machine
-    from harness.rig.rig import Rig
+    from harness.rig.cluster.conditions import find_resource
+    from harness.rig.lifecycle.machine_switch import find_machine, start_machine
+    from harness.rig.lifecycle.rig import Rig
 
     say = Progress()
     with contextlib.closing(Rig.find(name)) as rig:
@@ -121,8 +121,8 @@ def stop(place: str, name: str, wish: Wish) -> None:
     from chaos.cli.output import Progress
     from harness.errors import UsageError
     from harness.model.states import ResourceState
-    from harness.rig.machine_switch import find_machine, stop_machine
-    from harness.rig.rig import Rig
+    from harness.rig.lifecycle.machine_switch import find_machine, stop_machine
+    from harness.rig.lifecycle.rig import Rig
 
     say = Progress()
     with contextlib.closing(Rig.find(name)) as rig:
@@ -144,7 +144,7 @@ def stop(place: str, name: str, wish: Wish) -> None:
 def machine_logs(target: str, name: str, follow_wanted: bool, since_ns: int, lines: int | None) -> None:
     """What a machine writes, from the engine."""
     from harness.errors import UsageError
-    from harness.rig.rig import Rig
+    from harness.rig.lifecycle.rig import Rig
 
     with contextlib.closing(Rig.find(name)) as rig:
         if target in [node.name for node in rig.topology.nodes]:
@@ -168,7 +168,7 @@ def _wait_for_its_end(rig: "Rig", machine: "Machine", owner: str, began: float, 
 def _tell(rig: "Rig", machine: "Machine", state: "ResourceState", wish: Wish) -> None:
     """Waits for what the cluster makes of it, and says how it stands then."""
     from chaos.cli.output import Progress, print_json
-    from harness.rig.conditions import resource_is
+    from harness.rig.cluster.conditions import resource_is
 
     waited_for = f"the cluster to count {machine.name} as {state}"
     effect = effect_on_resource(machine.name, waited_for, resource_is(machine.name, state))
@@ -181,7 +181,7 @@ def _tell(rig: "Rig", machine: "Machine", state: "ResourceState", wish: Wish) ->
 
 def _print_machines(machines: list["Machine"]) -> None:
     from chaos.cli.output import coloured, print_table
-    from chaos.printing import markup
+    from chaos.output.printing import markup
 
     rows = [
         (

@@ -23,7 +23,7 @@ from chaos.cli.rig_commands import compose, doctor, down, images, status, up
 from chaos.cli.search_commands import replay, search, shrink
 from chaos.cli.signals import exit_code_of, install
 from chaos.cli.wait_commands import quorum, wait
-from chaos.printing import Stream, echo, echo_traceback, guarded, standard_streams
+from chaos.output.printing import Stream, echo, echo_traceback, guarded, standard_streams
 from harness.errors import BlackstartError, CleanupError, ConditionUnmet, NotOnline, RequestRefused, UsageError
 
 __all__ = ["cli", "main", "run_command"]

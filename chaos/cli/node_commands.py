@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chaos.cli.effects import Wish, carry_out, effect_on_node, wait_for, waits
 from chaos.cli.rig_commands import as_json, rig_name
 from chaos.cli.signals import held
-from chaos.printing import echo
+from chaos.cli.wait_for_effect import Wish, carry_out, effect_on_node, wait_for, waits
+from chaos.output.printing import echo
 
 if TYPE_CHECKING:
-    from harness.rig.standing import Condition
+    from harness.rig.cluster.status import Condition
 
 __all__ = ["node"]
 
@@ -29,8 +29,8 @@ def node() -> None:
 def list_nodes(name: str, json_wanted: bool) -> None:
     """Every node: its power as the engine sees it, its state as the cluster sees it."""
     from chaos.cli.output import print_json, print_table
-    from chaos.cli.standing_tables import node_rows
-    from harness.rig.rig import Rig
+    from chaos.cli.status_tables import node_rows
+    from harness.rig.lifecycle.rig import Rig
 
     with contextlib.closing(Rig.find(name)) as rig:
         standing = rig.standing()
@@ -49,9 +49,9 @@ def show_node(node_name: str, name: str, json_wanted: bool) -> None:
     import dataclasses
 
     from chaos.cli.output import print_json, print_table
-    from chaos.cli.standing_tables import group_rows, node_rows, node_told
-    from harness.rig.conditions import find_node
-    from harness.rig.rig import Rig
+    from chaos.cli.status_tables import group_rows, node_rows, node_told
+    from harness.rig.cluster.conditions import find_node
+    from harness.rig.lifecycle.rig import Rig
 
     with contextlib.closing(Rig.find(name)) as rig:
         standing = rig.standing()
@@ -80,7 +80,7 @@ def pause(node_name: str, drain: bool, name: str, wish: Wish) -> int:
 
     A drain that leaves something behind ends with exit code 1.
     """
-    from harness.rig.conditions import PAUSED, node_drained, node_is
+    from harness.rig.cluster.conditions import PAUSED, node_drained, node_is
 
     missing = node_drained(node_name) if drain else node_is(node_name, PAUSED)
     told = f"{node_name} to be {'drained' if drain else 'Paused'}"
@@ -104,7 +104,7 @@ def pause(node_name: str, drain: bool, name: str, wish: Wish) -> int:
 @waits
 def resume(node_name: str, failback: str, name: str, wish: Wish) -> int:
     """Let a paused node take part again."""
-    from harness.rig.conditions import UP, node_is
+    from harness.rig.cluster.conditions import UP, node_is
 
     told = f"{node_name} to be Up"
     return _request(name, node_name, "resume", {"failback": failback}, told, node_is(node_name, UP), wish)
@@ -120,7 +120,7 @@ def power_off(node_name: str, name: str, json_wanted: bool) -> None:
     Past the cluster, which has to notice by itself. Returns when the engine reports nothing of the node running.
     """
     from chaos.cli.output import Progress, print_json
-    from harness.rig.rig import Rig
+    from harness.rig.lifecycle.rig import Rig
 
     say = Progress()
     with contextlib.closing(Rig.find(name)) as rig:
@@ -139,8 +139,8 @@ def power_off(node_name: str, name: str, json_wanted: bool) -> None:
 def power_on(node_name: str, name: str, wish: Wish) -> None:
     """Give a node its power back, and wait until the cluster counts it as a member again."""
     from chaos.cli.output import Progress, print_json
-    from harness.rig.conditions import node_up
-    from harness.rig.rig import Rig
+    from harness.rig.cluster.conditions import node_up
+    from harness.rig.lifecycle.rig import Rig
 
     say = Progress()
     effect = effect_on_node(node_name, f"{node_name} to be up", node_up(node_name))
@@ -166,8 +166,8 @@ def _request(
 ) -> int:
     """The exit code: 1 when a drain has failed."""
     from harness.model.states import DrainState
-    from harness.rig.conditions import find_node
-    from harness.rig.rig import Rig
+    from harness.rig.cluster.conditions import find_node
+    from harness.rig.lifecycle.rig import Rig
 
     with contextlib.closing(Rig.find(name)) as rig:
         find_node(rig.standing(), node_name)

@@ -11,8 +11,8 @@ from typing import Any
 
 from rich.table import Table
 
-from chaos.printing import aside, console, echo_json, markup
-from chaos.shown_text import shown
+from chaos.output.printing import aside, console, echo_json, markup
+from chaos.output.sanitized_text import shown
 
 __all__ = ["Progress", "coloured", "print_json", "print_table", "table"]
 

@@ -23,10 +23,10 @@ def repair(name: str | None, keep_rig: bool, force: bool) -> int:
     Reads everything from the engine. Twice is harmless. A rig of a living run is left alone.
     """
     from chaos.cli.output import Progress
-    from chaos.repair import repair_rig
+    from chaos.repair.rig_repair import repair_rig
     from harness.errors import CleanupError, UsageError
-    from harness.rig.engine import connect
-    from harness.rig.teardown import rig_names
+    from harness.rig.engine.connection import connect
+    from harness.rig.lifecycle.teardown import rig_names
 
     if force and name is None:
         raise UsageError("--force needs --name: it disregards that a run may still be alive")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import click
 
 from chaos.cli.signals import Section, Signalled, held
-from chaos.printing import echo, echo_verbatim
+from chaos.output.printing import echo, echo_verbatim
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,10 +54,10 @@ def doctor(json_wanted: bool) -> int:
 
     Ends with 4 when something that every rig needs is missing.
     """
-    from chaos.barred import only_in_schedules
     from chaos.cli.output import coloured, print_json, print_table
-    from chaos.fault_abilities import fault_abilities
-    from harness.rig.doctor import Health, examine
+    from chaos.compatibility.fault_support import fault_abilities
+    from chaos.faults.schedule_only import only_in_schedules
+    from harness.rig.lifecycle.doctor import Health, examine
 
     report = examine()
     faults = fault_abilities(report.checks)
@@ -119,11 +119,11 @@ def up(nodes: int | None, witness: bool, topology_file: Path | None, name: str |
     """
     from chaos.cli.output import Progress
     from harness.errors import BlackstartError, UsageError
-    from harness.rig.engine import connect
-    from harness.rig.images import ensure_images, find_project_root
-    from harness.rig.rig import Rig
-    from harness.rig.rig_lock import Holder, claimed_rig
-    from harness.rig.teardown import rig_names
+    from harness.rig.engine.connection import connect
+    from harness.rig.images.build import ensure_images, find_project_root
+    from harness.rig.lifecycle.rig import Rig
+    from harness.rig.lifecycle.rig_lock import Holder, claimed_rig
+    from harness.rig.lifecycle.teardown import rig_names
 
     topology = _read_topology(nodes, witness, topology_file, name)
     say = Progress()
@@ -178,7 +178,7 @@ def _asking(say: Say, section: Section) -> Say:
 def _give_up(client: "docker.DockerClient", rig: str, *, stood: bool, say: Say) -> None:
     """Remove what an interrupted `up` has made. Raises CleanupError, naming the rig, when something may be left."""
     from harness.errors import CleanupError, EngineError
-    from harness.rig.teardown import remove_rig
+    from harness.rig.lifecycle.teardown import remove_rig
 
     if stood:
         say(f"rig {rig} stood before and stays as it is: `blackstart status --name {rig}` shows it")
@@ -200,8 +200,8 @@ def _may_be_left(rig: str, error: Exception) -> str:
 def status(name: str, json_wanted: bool) -> None:
     """How a rig stands: nodes, groups and their resources."""
     from chaos.cli.output import print_json, print_table
-    from chaos.cli.standing_tables import group_rows, node_rows, voter_rows
-    from harness.rig.rig import Rig
+    from chaos.cli.status_tables import group_rows, node_rows, voter_rows
+    from harness.rig.lifecycle.rig import Rig
 
     with contextlib.closing(Rig.find(name)) as rig:
         standing = rig.standing()
@@ -226,8 +226,8 @@ def down(name: str, every: bool) -> None:
     """
     from chaos.cli.output import Progress
     from harness.errors import CleanupError, EngineError
-    from harness.rig.engine import connect
-    from harness.rig.teardown import find_rigs, remove_rig
+    from harness.rig.engine.connection import connect
+    from harness.rig.lifecycle.teardown import find_rigs, remove_rig
 
     say = Progress()
     left = []
@@ -266,8 +266,8 @@ def images() -> None:
 def build_images(example: str | None) -> None:
     """Build what is missing or was built from other sources; nothing otherwise."""
     from chaos.cli.output import Progress
-    from harness.rig.engine import connect
-    from harness.rig.images import ensure_example, ensure_images, find_project_root
+    from harness.rig.engine.connection import connect
+    from harness.rig.images.build import ensure_example, ensure_images, find_project_root
 
     say = Progress()
     with contextlib.closing(connect()) as client:
@@ -284,8 +284,8 @@ def build_images(example: str | None) -> None:
 def list_images(json_wanted: bool) -> None:
     """The images, and whether they were built from what is here."""
     from chaos.cli.output import print_json, print_table
-    from harness.rig.engine import connect
-    from harness.rig.images import find_project_root, image_status
+    from harness.rig.engine.connection import connect
+    from harness.rig.images.build import find_project_root, image_status
 
     with contextlib.closing(connect()) as client:
         found = image_status(client, project_root=find_project_root())
@@ -309,9 +309,9 @@ def compose(
     nodes: int | None, witness: bool, topology_file: Path | None, name: str | None, output: Path | None
 ) -> None:
     """Print a rig's Compose file, for a start by hand (compose/README.md)."""
-    from chaos.named_file import write_named_file
+    from chaos.output.named_file import write_named_file
     from harness.errors import UsageError
-    from harness.rig.compose import render
+    from harness.rig.lifecycle.compose_file import render
 
     text = render(_read_topology(nodes, witness, topology_file, name))
     if output is None:
@@ -324,14 +324,9 @@ def compose(
 
 
 def _read_topology(nodes: int | None, witness: bool, topology_file: Path | None, name: str | None) -> "Topology":
+    from harness.document.topology import DEFAULT_NODES, default_topology, read_topology, too_many_for_containers
+    from harness.document.yaml_source import load_file
     from harness.errors import UsageError
-    from harness.rig.topology_document import (
-        DEFAULT_NODES,
-        default_topology,
-        read_topology,
-        too_many_for_containers,
-    )
-    from harness.rig.yaml_source import load_file
 
     if topology_file is None:
         count = DEFAULT_NODES if nodes is None else nodes
@@ -348,6 +343,6 @@ def _read_topology(nodes: int | None, witness: bool, topology_file: Path | None,
 
 
 def _escaped(text: str) -> str:
-    from chaos.printing import markup
+    from chaos.output.printing import markup
 
     return markup(text)

@@ -11,14 +11,14 @@ import click
 
 from chaos.cli.rig_commands import as_json
 from chaos.cli.signals import held, reports_written
-from chaos.printing import echo
+from chaos.output.printing import echo
 
 if TYPE_CHECKING:
-    from chaos.search.hunt import Found, Hunt
-    from chaos.search.replaying import PastRun
+    from chaos.search.replay import PastRun
     from chaos.search.schedule_file import Schedule
+    from chaos.search.search import Found, Hunt
     from harness.model.topology import Topology
-    from harness.simulation.schedule import Outcome
+    from harness.simulation.faults.schedule import Outcome
 
 __all__ = ["replay", "search", "shrink"]
 
@@ -34,7 +34,7 @@ class _Duration(click.ParamType[float]):
     name = "DURATION"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        from harness.rig.duration import DURATION_FORM, parse_duration_us
+        from harness.document.duration import DURATION_FORM, parse_duration_us
 
         try:
             return parse_duration_us(value) / 1e6
@@ -74,8 +74,8 @@ def search(
     within a minute. Ends with 1 at the first run that breaks an invariant or does not come to rest: its schedule is
     saved, for `shrink` and `replay`.
     """
-    from chaos.search.as_experiment import portable_hunt
-    from chaos.search.hunt import Hunt
+    from chaos.search.experiment_export import portable_hunt
+    from chaos.search.search import Hunt
 
     jobs = jobs or os.cpu_count() or 1
     rig = _rig_document(topology, worlds=jobs) if topology is not None else None
@@ -119,9 +119,9 @@ def shrink(file: Path, output: Path | None) -> None:
 
     Interrupted, it saves the smallest that it has found so far.
     """
-    from chaos.named_file import check_named_file
-    from chaos.search.hunt import broken_by, play
-    from chaos.search.shrinking import Shrinking
+    from chaos.output.named_file import check_named_file
+    from chaos.search.search import broken_by, play
+    from chaos.search.shrinker import Shrinking
 
     schedule = _read(file)
     _refuse_crowded(file, schedule.topology)
@@ -159,8 +159,8 @@ def replay(file: Path, arena: str, whole: bool, out: Path) -> int:
     In the simulator it is the same run, to the byte. On containers a seed fixes choices, not timing: the same faults
     strike at the same times, and what the cluster makes of them may differ. Ends as `run` does.
     """
-    from chaos.journal import holds_lines
-    from chaos.search.replaying import PastRun, is_journal, read_past_run
+    from chaos.history.journal import holds_lines
+    from chaos.search.replay import PastRun, is_journal, read_past_run
 
     text = _text(file)
     if holds_lines(text):
@@ -189,7 +189,7 @@ def _refuse_lines(lines: Path) -> None:
 
 
 def _play_again(schedule: "Schedule", *, whole: bool) -> int:
-    from chaos.search.hunt import broken_by, play
+    from chaos.search.search import broken_by, play
 
     outcome = play(schedule)
     _print_trace(outcome, None if whole else LINES_BEFORE)
@@ -203,8 +203,8 @@ def _play_again(schedule: "Schedule", *, whole: bool) -> int:
 
 
 def _run_again(past: "PastRun", *, arena: str, out: Path) -> int:
-    from chaos.options import RunOptions
-    from chaos.runner import run_files
+    from chaos.run.batch import run_files
+    from chaos.run.options import RunOptions
 
     if arena == "docker":
         echo("a seed fixes choices, not timing: containers may make something else of them", err=True)
@@ -215,7 +215,7 @@ def _run_again(past: "PastRun", *, arena: str, out: Path) -> int:
 
 
 def _experiment(file: Path, schedule: "Schedule") -> str:
-    from chaos.search.as_experiment import experiment_of, without_counterpart
+    from chaos.search.experiment_export import experiment_of, without_counterpart
     from harness.errors import UsageError
 
     missing = without_counterpart(schedule)
@@ -229,10 +229,10 @@ def _rig_document(path: Path, *, worlds: int) -> dict[str, Any]:
     """The rig of a topology file, checked, of which there is room for so many at a time; an experiment's own will do
     as well.
     """
+    from harness.document.topology import read_topology
+    from harness.document.yaml_source import load_file
     from harness.errors import UsageError
-    from harness.rig.topology_document import read_topology
-    from harness.rig.yaml_source import load_file
-    from harness.simulation.faults import machine_names
+    from harness.simulation.faults.injection import machine_names
 
     source = load_file(path, expected="a rig in YAML or JSON")
     topology = read_topology(source)
@@ -249,7 +249,7 @@ def _rig_document(path: Path, *, worlds: int) -> dict[str, Any]:
 
 def _refuse_crowded(path: Path, topology: "Topology", *, worlds: int = 1) -> None:
     """Raises UsageError when so many worlds of that rig do not fit into memory."""
-    from chaos.room import no_room
+    from chaos.arena.simulation.memory_check import no_room
     from harness.errors import UsageError
 
     crowded = no_room(topology, worlds=worlds)
@@ -266,14 +266,14 @@ def _read(path: Path) -> "Schedule":
 def _text(path: Path) -> str:
     """A schedule or a journal: the latter may be large."""
     from chaos.report.run_record import MAX_JOURNAL_BYTES
-    from harness.text_file import read_text_file
+    from harness.document.text_file import read_text_file
 
     return read_text_file(path, max_bytes=MAX_JOURNAL_BYTES, expected="a schedule, or the journal of a run")
 
 
 def _save(path: Path, schedule: "Schedule", remarks: list[str] | tuple[str, ...]) -> Path | None:
     """The schedule's file, and its experiment beside it if it has one: where that is."""
-    from chaos.search.as_experiment import experiment_of, without_counterpart
+    from chaos.search.experiment_export import experiment_of, without_counterpart
     from chaos.search.schedule_file import write_schedule
 
     _write(path, write_schedule(schedule, remarks=remarks))
@@ -286,7 +286,7 @@ def _save(path: Path, schedule: "Schedule", remarks: list[str] | tuple[str, ...]
 
 
 def _write(path: Path, text: str) -> None:
-    from chaos.named_file import write_named_file
+    from chaos.output.named_file import write_named_file
     from harness.errors import HarnessError
 
     try:
@@ -301,7 +301,7 @@ def _pace(runs: int, took_s: float) -> str:
 
 def _print_found(found: "Found", took_s: float, saved: Sequence[Path]) -> None:
     from chaos.cli.output import print_table
-    from chaos.search.hunt import covered, play
+    from chaos.search.search import covered, play
 
     for what, place in (("what the cluster was at", 1), ("what its target was", 2)):
         words, rows = covered(found.coverage, place)

@@ -10,8 +10,8 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
-from chaos.interrupt import STOP_SIGNALS
-from chaos.printing import urgent
+from chaos.arena.interrupt import STOP_SIGNALS
+from chaos.output.printing import urgent
 
 __all__ = ["Section", "Signalled", "exit_code_of", "held", "install", "reports_written"]
 

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chaos.cli.effects import Effect, effect_on_group, effect_on_node, time_limit, wait_for
 from chaos.cli.rig_commands import as_json, rig_name
-from chaos.printing import echo
+from chaos.cli.wait_for_effect import Effect, effect_on_group, effect_on_node, time_limit, wait_for
+from chaos.output.printing import echo
 
 if TYPE_CHECKING:
-    from harness.rig.rig import Rig
+    from harness.rig.lifecycle.rig import Rig
 
 __all__ = ["quorum", "wait"]
 
@@ -26,8 +26,8 @@ def wait() -> None:
 @as_json
 def all_online(name: str, limit_s: float, json_wanted: bool) -> None:
     """Until every resource that is wanted Online is, wherever. Nodes that are off do not matter."""
-    from harness.rig import conditions
-    from harness.rig.rig import Rig
+    from harness.rig.cluster import conditions
+    from harness.rig.lifecycle.rig import Rig
 
     with contextlib.closing(Rig.find(name)) as rig:
         effect = Effect(
@@ -46,8 +46,8 @@ def all_online(name: str, limit_s: float, json_wanted: bool) -> None:
 @as_json
 def node_up(node_name: str, name: str, limit_s: float, json_wanted: bool) -> None:
     """Until a node has its power and is a member of the cluster; Paused is up."""
-    from harness.rig import conditions
-    from harness.rig.rig import Rig
+    from harness.rig.cluster import conditions
+    from harness.rig.lifecycle.rig import Rig
 
     with contextlib.closing(Rig.find(name)) as rig:
         effect = effect_on_node(node_name, f"{node_name} to be up", conditions.node_up(node_name))
@@ -62,8 +62,8 @@ def node_up(node_name: str, name: str, limit_s: float, json_wanted: bool) -> Non
 def group_online(group_name: str, name: str, limit_s: float, json_wanted: bool) -> None:
     """Until every resource of a group is Online."""
     from harness.model.states import GroupState
-    from harness.rig import conditions
-    from harness.rig.rig import Rig
+    from harness.rig.cluster import conditions
+    from harness.rig.lifecycle.rig import Rig
 
     with contextlib.closing(Rig.find(name)) as rig:
         online = conditions.group_is(group_name, GroupState.ONLINE)
@@ -87,7 +87,7 @@ def _wait(rig: "Rig", effect: Effect, limit_s: float, json_wanted: bool) -> None
 def quorum(name: str, json_wanted: bool) -> None:
     """The votes of the cluster, as a node with quorum knows them, and whether each node holds its lease."""
     from chaos.cli.output import print_json, print_table
-    from harness.rig.rig import Rig
+    from harness.rig.lifecycle.rig import Rig
 
     with contextlib.closing(Rig.find(name)) as rig:
         answer = rig.look("quorum")

@@ -7,11 +7,10 @@ It heals `engine.stall`. What was asked meanwhile is carried out now, late (`the
 from collections.abc import Mapping
 from typing import Any
 
-from chaos.arena import Arena, Effect, ResumeEngine, wait_until
+from chaos.arena.port import Arena, Effect, ResumeEngine, wait_until
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt
-from chaos.history import FaultMoment
-from chaos.schema import FaultArgument
-from chaos.targets import TargetKind
+from chaos.faults.kinds import FaultArgument, TargetKind
+from chaos.history.records import FaultMoment
 
 __all__ = ["EngineResume"]
 

@@ -5,10 +5,10 @@ engine carries out afterwards, long after the caller gave up: the oldest trouble
 the setting `engine-proxy`, which the reader of an experiment switches on for a method with this fault.
 """
 
-from chaos.arena import Arena, Effect, StallEngine, wait_until
+from chaos.arena.port import Arena, Effect, StallEngine, wait_until
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, node_container
-from chaos.history import FaultMoment
-from chaos.targets import TargetKind
+from chaos.faults.kinds import TargetKind
+from chaos.history.records import FaultMoment
 
 __all__ = ["EngineStall"]
 

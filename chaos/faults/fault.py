@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from chaos.arena import Arena, Effect
-from chaos.history import ContainerSeen, EngineEvent, FaultMoment, Role, StreamGap
-from chaos.schema import FaultArgument
-from chaos.targets import TargetKind
+from chaos.arena.port import Arena, Effect
+from chaos.faults.kinds import FaultArgument, TargetKind
+from chaos.history.records import ContainerSeen, EngineEvent, FaultMoment, Role, StreamGap
 
 __all__ = [
     "RECEIPT_LIMIT_US",

@@ -1,8 +1,8 @@
 """The machine that a fault is aimed at: which container it is now, and what the engine told of it since."""
 
-from chaos.arena import Arena, wait_record
+from chaos.arena.port import Arena, wait_record
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused
-from chaos.history import ContainerSeen, EngineEvent, Role
+from chaos.history.records import ContainerSeen, EngineEvent, Role
 
 __all__ = ["containers_of", "events_of", "running_machine", "wait_event"]
 

@@ -5,7 +5,7 @@ it believes what it believed. The survivors may have fenced it by then; what was
 cannot cover it, because the watchdog freezes too: a file that uses both is refused.
 """
 
-from chaos.arena import Arena, Effect, HangNode, wait_until
+from chaos.arena.port import Arena, Effect, HangNode, wait_until
 from chaos.faults.fault import (
     RECEIPT_LIMIT_US,
     FaultRefused,
@@ -16,8 +16,8 @@ from chaos.faults.fault import (
     node_container,
     node_events,
 )
-from chaos.history import EngineEvent, FaultMoment, Role
-from chaos.targets import TargetKind
+from chaos.faults.kinds import TargetKind
+from chaos.history.records import EngineEvent, FaultMoment, Role
 
 __all__ = ["NodeHang"]
 

@@ -9,11 +9,10 @@ side may hold the other for dead while it is itself heard.
 from collections.abc import Mapping
 from typing import Any
 
-from chaos.arena import Arena, Direction, Effect, IsolateNode, NetworkSeen, wait_until
+from chaos.arena.port import Arena, Direction, Effect, IsolateNode, NetworkSeen, wait_until
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, machines_on, node_container
-from chaos.history import FaultMoment
-from chaos.schema import FaultArgument
-from chaos.targets import TargetKind
+from chaos.faults.kinds import FaultArgument, TargetKind
+from chaos.history.records import FaultMoment
 
 __all__ = ["NodeIsolate"]
 

@@ -3,10 +3,10 @@
 It heals `node.isolate`. That the node joins the cluster again is for a probe to say, not for this receipt.
 """
 
-from chaos.arena import Arena, Effect, JoinNetwork, wait_until
+from chaos.arena.port import Arena, Effect, JoinNetwork, wait_until
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, node_container
-from chaos.history import FaultMoment
-from chaos.targets import TargetKind
+from chaos.faults.kinds import TargetKind
+from chaos.history.records import FaultMoment
 
 __all__ = ["NodeJoinNetwork"]
 

@@ -5,7 +5,7 @@ from powering it on again (a survivor that fences a node does that as soon as it
 it. Off means that the engine shows the node and every machine of it not running.
 """
 
-from chaos.arena import Arena, Effect, PowerOff, wait_until
+from chaos.arena.port import Arena, Effect, PowerOff, wait_until
 from chaos.faults.fault import (
     RECEIPT_LIMIT_US,
     FaultRefused,
@@ -16,8 +16,8 @@ from chaos.faults.fault import (
     node_container,
     node_events,
 )
-from chaos.history import FaultMoment
-from chaos.targets import TargetKind
+from chaos.faults.kinds import TargetKind
+from chaos.history.records import FaultMoment
 
 __all__ = ["NodePowerOff"]
 

@@ -4,10 +4,10 @@ It heals `node.power-off`. The node boots by itself from there; that it joins th
 not for this receipt.
 """
 
-from chaos.arena import Arena, Effect, PowerOn, wait_until
+from chaos.arena.port import Arena, Effect, PowerOn, wait_until
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, node_container
-from chaos.history import FaultMoment
-from chaos.targets import TargetKind
+from chaos.faults.kinds import TargetKind
+from chaos.history.records import FaultMoment
 
 __all__ = ["NodePowerOn"]
 

@@ -4,7 +4,7 @@ PID 1 ends from inside, so the engine sees a death that nobody asked it for, the
 and the restart policy gives the node a new life at once. Nothing is left to heal.
 """
 
-from chaos.arena import Arena, Effect, ResetNode, wait_until
+from chaos.arena.port import Arena, Effect, ResetNode, wait_until
 from chaos.faults.fault import (
     RECEIPT_LIMIT_US,
     FaultRefused,
@@ -15,8 +15,8 @@ from chaos.faults.fault import (
     node_container,
     node_events,
 )
-from chaos.history import FaultMoment
-from chaos.targets import TargetKind
+from chaos.faults.kinds import TargetKind
+from chaos.history.records import FaultMoment
 
 __all__ = ["NodeReset"]
 

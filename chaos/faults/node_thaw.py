@@ -4,10 +4,10 @@ It heals `node.hang`. A node that was fenced while it was frozen is simply not t
 thaw, which is no failure of this cure and is said in its receipt.
 """
 
-from chaos.arena import Arena, Effect, ThawNode, wait_until
+from chaos.arena.port import Arena, Effect, ThawNode, wait_until
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, node_container, node_events
-from chaos.history import EngineEvent, FaultMoment, Role
-from chaos.targets import TargetKind
+from chaos.faults.kinds import TargetKind
+from chaos.history.records import EngineEvent, FaultMoment, Role
 
 __all__ = ["NodeThaw"]
 

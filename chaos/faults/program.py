@@ -5,11 +5,11 @@ the node by a command of root's, past the engine and past PID 1, and what came o
 program's own socket. A node that is off or frozen cannot be looked into.
 """
 
-from chaos.arena import Arena, Effect, wait_until
+from chaos.arena.port import Arena, Effect, wait_until
+from chaos.arena.process_effects import NodeInside, NodeProgram, ProgramSeen, ProgramSignal, SignalProgram
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, machines_on, node_container, node_events
-from chaos.history import FaultMoment
-from chaos.process_effects import NodeInside, NodeProgram, ProgramSeen, ProgramSignal, SignalProgram
-from chaos.targets import TargetKind
+from chaos.faults.kinds import TargetKind
+from chaos.history.records import FaultMoment
 from harness.errors import BlackstartError, HarnessError
 
 __all__ = ["WORDS", "ProgramHang", "ProgramKill", "ProgramThaw", "look_at", "running_program", "unless_died"]

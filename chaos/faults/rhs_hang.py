@@ -4,8 +4,8 @@ Nobody polls and nobody restarts a machine meanwhile. The cluster service notice
 answer and has PID 1 start another, which adopts what runs: no machine stops.
 """
 
+from chaos.arena.process_effects import NodeProgram
 from chaos.faults.program import ProgramHang
-from chaos.process_effects import NodeProgram
 
 __all__ = ["RhsHang"]
 

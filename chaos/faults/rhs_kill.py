@@ -3,8 +3,8 @@
 PID 1 starts the next one, which opens every resource again and adopts what runs: no machine stops, nothing moves.
 """
 
+from chaos.arena.process_effects import NodeProgram
 from chaos.faults.program import ProgramKill
-from chaos.process_effects import NodeProgram
 
 __all__ = ["RhsKill"]
 

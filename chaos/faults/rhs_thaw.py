@@ -1,7 +1,7 @@
 """`rhs.thaw`: the resource host that was stopped goes on (SIGCONT). It heals `rhs.hang`."""
 
+from chaos.arena.process_effects import NodeProgram
 from chaos.faults.program import ProgramThaw
-from chaos.process_effects import NodeProgram
 
 __all__ = ["RhsThaw"]
 

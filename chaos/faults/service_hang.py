@@ -4,8 +4,8 @@ The node's lease ends unrenewed: PID 1 ends the machines with it and resets the 
 take its groups. Thawed before that, it goes on as if nothing had been.
 """
 
+from chaos.arena.process_effects import NodeProgram
 from chaos.faults.program import ProgramHang
-from chaos.process_effects import NodeProgram
 
 __all__ = ["ServiceHang"]
 

@@ -3,8 +3,8 @@
 PID 1 starts the next one, which finds the session's lease running and adopts what runs: no machine stops.
 """
 
+from chaos.arena.process_effects import NodeProgram
 from chaos.faults.program import ProgramKill
-from chaos.process_effects import NodeProgram
 
 __all__ = ["ServiceKill"]
 

@@ -1,7 +1,7 @@
 """`service.thaw`: the cluster service that was stopped goes on (SIGCONT). It heals `service.hang`."""
 
+from chaos.arena.process_effects import NodeProgram
 from chaos.faults.program import ProgramThaw
-from chaos.process_effects import NodeProgram
 
 __all__ = ["ServiceThaw"]
 

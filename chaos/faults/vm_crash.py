@@ -5,11 +5,11 @@ treat it as a failure and not as an administrator's wish. The machine's node, an
 There is nothing to undo: bringing it back is what is being tested.
 """
 
-from chaos.arena import Arena, CrashMachine, Effect
+from chaos.arena.port import Arena, CrashMachine, Effect
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, lost_events
+from chaos.faults.kinds import TargetKind
 from chaos.faults.machine import events_of, running_machine, wait_event
-from chaos.history import FaultMoment
-from chaos.targets import TargetKind
+from chaos.history.records import FaultMoment
 
 __all__ = ["VmCrash"]
 

@@ -8,13 +8,12 @@ processes past the engine: then it is Online to everybody who does not ask it so
 from collections.abc import Mapping
 from typing import Any
 
-from chaos.arena import Arena, Effect, wait_until
+from chaos.arena.port import Arena, Effect, wait_until
+from chaos.arena.process_effects import Freezing, HangMachine
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, lost_events
+from chaos.faults.kinds import FaultArgument, TargetKind
 from chaos.faults.machine import events_of, running_machine
-from chaos.history import FaultMoment
-from chaos.process_effects import Freezing, HangMachine
-from chaos.schema import FaultArgument
-from chaos.targets import TargetKind
+from chaos.history.records import FaultMoment
 
 __all__ = ["VmHang"]
 

@@ -4,12 +4,12 @@ The engine tells of the kill before it tells of the death. Whoever keeps the mac
 a failure and not for a wish: only a clean stop is one. A frozen machine dies of it as well.
 """
 
-from chaos.arena import Arena, Effect
+from chaos.arena.port import Arena, Effect
+from chaos.arena.process_effects import KillMachine
 from chaos.faults.fault import RECEIPT_LIMIT_US, Plan, Receipt, lost_events
+from chaos.faults.kinds import TargetKind
 from chaos.faults.machine import events_of, running_machine, wait_event
-from chaos.history import FaultMoment
-from chaos.process_effects import KillMachine
-from chaos.targets import TargetKind
+from chaos.history.records import FaultMoment
 
 __all__ = ["VmKill"]
 

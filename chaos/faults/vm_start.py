@@ -3,12 +3,12 @@
 It heals `vm.stop`: its PersistentState becomes 1 again. On any other node the cluster would terminate it at once.
 """
 
-from chaos.arena import Arena, Effect
+from chaos.arena.port import Arena, Effect
+from chaos.arena.process_effects import StartMachine
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, lost_events
+from chaos.faults.kinds import TargetKind
 from chaos.faults.machine import containers_of, wait_event
-from chaos.history import FaultMoment
-from chaos.process_effects import StartMachine
-from chaos.targets import TargetKind
+from chaos.history.records import FaultMoment
 from harness.errors import HarnessError
 
 __all__ = ["VmStart"]

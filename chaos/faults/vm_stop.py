@@ -4,12 +4,12 @@ That is a wish: its PersistentState becomes 0 and nobody starts it again, until 
 (`vm.start`, which heals this). So no recovery is expected of the machine meanwhile.
 """
 
-from chaos.arena import Arena, Effect
+from chaos.arena.port import Arena, Effect
+from chaos.arena.process_effects import StopMachine
 from chaos.faults.fault import FaultRefused, Plan, Receipt, lost_events
+from chaos.faults.kinds import TargetKind
 from chaos.faults.machine import events_of, running_machine, wait_event
-from chaos.history import FaultMoment
-from chaos.process_effects import StopMachine
-from chaos.targets import TargetKind
+from chaos.history.records import FaultMoment
 
 __all__ = ["VmStop"]
 

@@ -1,11 +1,11 @@
 """`vm.thaw`: a machine that hangs goes on. It heals `vm.hang`, however the machine was made to hang."""
 
-from chaos.arena import Arena, Effect, wait_until
+from chaos.arena.port import Arena, Effect, wait_until
+from chaos.arena.process_effects import Freezing, ThawMachine
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, lost_events
+from chaos.faults.kinds import TargetKind
 from chaos.faults.machine import containers_of, events_of
-from chaos.history import FaultMoment
-from chaos.process_effects import Freezing, ThawMachine
-from chaos.targets import TargetKind
+from chaos.history.records import FaultMoment
 
 __all__ = ["VmThaw"]
 

@@ -4,8 +4,8 @@ Nobody on the node hears of its machines meanwhile. The cluster service notices 
 answer and has PID 1 start another, which finds the machines again: none stops.
 """
 
+from chaos.arena.process_effects import NodeProgram
 from chaos.faults.program import ProgramHang
-from chaos.process_effects import NodeProgram
 
 __all__ = ["VmmsHang"]
 

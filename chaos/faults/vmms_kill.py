@@ -4,8 +4,8 @@ PID 1 starts the next one, which finds the machines by their labels: none stops.
 have happened, and is found out.
 """
 
+from chaos.arena.process_effects import NodeProgram
 from chaos.faults.program import ProgramKill
-from chaos.process_effects import NodeProgram
 
 __all__ = ["VmmsKill"]
 

@@ -1,7 +1,7 @@
 """`vmms.thaw`: VMMS that was stopped goes on (SIGCONT). It heals `vmms.hang`."""
 
+from chaos.arena.process_effects import NodeProgram
 from chaos.faults.program import ProgramThaw
-from chaos.process_effects import NodeProgram
 
 __all__ = ["VmmsThaw"]
 

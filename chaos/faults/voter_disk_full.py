@@ -6,12 +6,12 @@ a size of their own (`settings: {voter-disk: 64MiB}`), because a full one must f
 uses this fault has them without asking.
 """
 
-from chaos.arena import Arena, Effect, wait_until
+from chaos.arena.port import Arena, Effect, wait_until
+from chaos.arena.process_effects import FillVoterDisk, NodeProgram
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt
+from chaos.faults.kinds import TargetKind
 from chaos.faults.program import look_at, running_program, unless_died
-from chaos.history import FaultMoment
-from chaos.process_effects import FillVoterDisk, NodeProgram
-from chaos.targets import TargetKind
+from chaos.history.records import FaultMoment
 
 __all__ = ["VoterDiskFull"]
 

@@ -3,12 +3,12 @@
 PID 1 starts the voter again within the five seconds of its longest pause.
 """
 
-from chaos.arena import Arena, Effect, wait_until
+from chaos.arena.port import Arena, Effect, wait_until
+from chaos.arena.process_effects import FreeVoterDisk, NodeProgram
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, node_container
+from chaos.faults.kinds import TargetKind
 from chaos.faults.program import look_at, unless_died
-from chaos.history import FaultMoment
-from chaos.process_effects import FreeVoterDisk, NodeProgram
-from chaos.targets import TargetKind
+from chaos.history.records import FaultMoment
 from harness.errors import HarnessError
 
 __all__ = ["VoterFreeDisk"]

@@ -4,8 +4,8 @@ Connections to it are accepted and nothing is answered, which is worse than a re
 limit. A majority of the others goes on. Nobody restarts it.
 """
 
+from chaos.arena.process_effects import NodeProgram
 from chaos.faults.program import ProgramHang
-from chaos.process_effects import NodeProgram
 
 __all__ = ["VoterHang"]
 

@@ -4,8 +4,8 @@ PID 1 starts it again at once, and it loads its file: nothing that was acknowled
 others goes on.
 """
 
+from chaos.arena.process_effects import NodeProgram
 from chaos.faults.program import ProgramKill
-from chaos.process_effects import NodeProgram
 
 __all__ = ["VoterKill"]
 

@@ -1,7 +1,7 @@
 """`voter.thaw`: a node's voter that was stopped goes on (SIGCONT). It heals `voter.hang`."""
 
+from chaos.arena.process_effects import NodeProgram
 from chaos.faults.program import ProgramThaw
-from chaos.process_effects import NodeProgram
 
 __all__ = ["VoterThaw"]
 

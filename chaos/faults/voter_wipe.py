@@ -4,12 +4,12 @@ An empty voter has forgotten what it promised and accepted, so it must not vote 
 new one. The majority of the others goes on. There is nothing to undo: the files are gone.
 """
 
-from chaos.arena import Arena, Effect, wait_until
+from chaos.arena.port import Arena, Effect, wait_until
+from chaos.arena.process_effects import NodeProgram, WipeVoter
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt
+from chaos.faults.kinds import TargetKind
 from chaos.faults.program import look_at, running_program, unless_died
-from chaos.history import FaultMoment
-from chaos.process_effects import NodeProgram, WipeVoter
-from chaos.targets import TargetKind
+from chaos.history.records import FaultMoment
 
 __all__ = ["VoterWipe"]
 

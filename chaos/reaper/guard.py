@@ -14,20 +14,19 @@ from typing import Any
 import docker
 from docker.types import LogConfig
 
-from chaos.ledger import read_open
-from chaos.options import DEFAULT_TIMES, ReaperTimes
-from chaos.reading_thread import ReadingThread
-from chaos.reaper.book import LEDGER
+from chaos.arena.reader_thread import ReadingThread
 from chaos.reaper.lease import BEAT_INTERVAL_S
-from chaos.reaper.program import Orders
+from chaos.reaper.ledger import read_open
+from chaos.reaper.ledger_file import LEDGER
+from chaos.reaper.orders import DEFAULT_TIMES, Orders, ReaperTimes
 from chaos.reaper.sources import CODE, UNPACKED_IN, packed_sources
 from harness.errors import EngineError, HarnessError, NoSuchContainer, UsageError
 from harness.model import labels
-from harness.rig.container_file import read_file
-from harness.rig.engine import ENGINE_ID_VARIABLE, engine_call
-from harness.rig.engine_socket import socket_on_engine
-from harness.rig.framed_stream import STDOUT, FramedStream
-from harness.rig.rig_lock import Holder, RigHeld, claim_rig, lock_name, release_rig
+from harness.rig.engine.archive_file import read_file
+from harness.rig.engine.connection import ENGINE_ID_VARIABLE, engine_call
+from harness.rig.engine.engine_socket import socket_on_engine
+from harness.rig.engine.framed_stream import STDOUT, FramedStream
+from harness.rig.lifecycle.rig_lock import Holder, RigHeld, claim_rig, lock_name, release_rig
 
 __all__ = ["Guard", "ledger_of"]
 
@@ -38,7 +37,7 @@ PROCESSES = 64
 LEDGER_MAX_BYTES = 16 << 20
 """Of 200 bytes an entry: more faults than any run injects."""
 
-_PROGRAM = f"import sys; sys.path.insert(0, '{CODE}'); from chaos.reaper.program import main; main()"
+_PROGRAM = f"import sys; sys.path.insert(0, '{CODE}'); from chaos.repair.reaper_program import main; main()"
 
 
 def ledger_of(client: docker.DockerClient, lock: dict[str, Any]) -> str:

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from chaos.history import ClientBeat, EngineSlow, FaultMoment, PartBegan, Stall, StepEnded, StreamGap
-from chaos.instances import Instance
-from chaos.overload import nodes_late
+from chaos.history.instances import Instance
+from chaos.history.overload import nodes_late
+from chaos.history.records import ClientBeat, EngineSlow, FaultMoment, PartBegan, Stall, StepEnded, StreamGap
+from chaos.output.sanitized_text import cut
 from chaos.report.run_record import RunRecord
 from chaos.report.timeline import FaultBand, NodeState, Span, Timeline
-from chaos.shown_text import cut
 
 __all__ = ["COLOURS", "Chart", "Glyph", "Row", "Shape", "Tick", "draw_chart"]
 

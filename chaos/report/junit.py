@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import PurePath
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+from chaos.history.verdict import ExitCode, Finding, FindingKind, Ruling, Verdict
+from chaos.output.sanitized_text import cut, shown
 from chaos.report.left_open import read_left_open
 from chaos.report.run_record import RunRecord
 from chaos.report.steps import ReportedStep, read_steps
-from chaos.shown_text import cut, shown
-from chaos.verdict import ExitCode, Finding, FindingKind, Ruling, Verdict
 
 __all__ = ["render_junit"]
 

@@ -7,7 +7,7 @@ what a reaper, a repair or `down` did afterwards is not in it, so each remedy is
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chaos.history import CleanUp, FaultMoment, FaultRecord, History
+from chaos.history.records import CleanUp, FaultMoment, FaultRecord, History
 from chaos.report.run_record import RunRecord
 
 __all__ = ["LeftOpen", "read_left_open"]

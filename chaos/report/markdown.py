@@ -7,12 +7,12 @@ image or a heading. Short by its own limits, as CI servers cut long summaries of
 import re
 from collections.abc import Iterable, Sequence
 
-from chaos.recovery import Phase, read_recoveries
+from chaos.history.recovery import Phase, read_recoveries
+from chaos.history.verdict import Ruling
+from chaos.output.sanitized_text import cut
 from chaos.report.left_open import read_left_open
 from chaos.report.run_record import RunRecord
 from chaos.report.steps import PARTS, read_steps
-from chaos.shown_text import cut
-from chaos.verdict import Ruling
 
 __all__ = ["render_markdown"]
 

@@ -17,17 +17,17 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from chaos.history import Stall
-from chaos.overload import overload_since
-from chaos.recovery import Phase, Recovery, read_recoveries
+from chaos.history.overload import overload_since
+from chaos.history.records import Stall
+from chaos.history.recovery import Phase, Recovery, read_recoveries
+from chaos.history.verdict import FindingKind
+from chaos.output.sanitized_text import cut, shown
 from chaos.report.chart import Chart, draw_chart
-from chaos.report.happenings import Happenings, read_happenings
+from chaos.report.event_list import Happenings, read_happenings
 from chaos.report.left_open import LeftOpen, read_left_open
 from chaos.report.run_record import RunRecord
 from chaos.report.steps import PARTS, ReportedStep, read_steps
 from chaos.report.timeline import Timeline, read_timeline
-from chaos.shown_text import cut, shown
-from chaos.verdict import FindingKind
 
 __all__ = ["render_page"]
 

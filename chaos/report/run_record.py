@@ -15,12 +15,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from chaos.history import ClusterSeen, EngineEvent, History, Record, Role
-from chaos.shown_text import cut
-from chaos.verdict import ExitCode, Finding, Verdict, exit_meaning
+from chaos.history.records import ClusterSeen, EngineEvent, History, Record, Role
+from chaos.history.verdict import ExitCode, Finding, Verdict, exit_meaning
+from chaos.output.sanitized_text import cut
+from harness.document.text_file import read_text_file
 from harness.errors import UsageError
-from harness.model.plain import from_plain
-from harness.text_file import read_text_file
+from harness.model.serialization import from_plain
 
 __all__ = ["GroupPlace", "RunRecord", "read_journal"]
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chaos.history import StepEnded
+from chaos.history.records import StepEnded
+from chaos.history.verdict import Finding, FindingKind
+from chaos.output.sanitized_text import cut
 from chaos.report.run_record import RunRecord
-from chaos.shown_text import cut
-from chaos.verdict import Finding, FindingKind
 
 __all__ = ["PARTS", "ReportedStep", "read_steps"]
 

@@ -7,7 +7,7 @@ kind and one subject never overlap.
 |---|---|
 | node | engine: start, die, pause, unpause; cluster log: joined, declared Down, fenced, lease lost; snapshots: Paused |
 | owner of a group | cluster log: claimed, moved, `resource-online`; snapshots; the higher epoch counts |
-| run of a machine | engine events (`chaos.instances`) |
+| run of a machine | engine events (`chaos.history.instances`) |
 | state of a machine | cluster log: `resource-state`; ends with its node |
 | not wanted | cluster log: `persistent-state`; snapshots |
 | answering | the client outside |
@@ -18,7 +18,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from chaos.history import (
+from chaos.history.instances import Instance, read_instances
+from chaos.history.records import (
     Answer,
     ClusterSeen,
     ContainerSeen,
@@ -29,7 +30,6 @@ from chaos.history import (
     LogLine,
     Role,
 )
-from chaos.instances import Instance, read_instances
 
 __all__ = ["FaultBand", "NodeState", "Span", "Timeline", "read_timeline"]
 

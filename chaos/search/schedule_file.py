@@ -17,21 +17,15 @@ from typing import Any
 
 import yaml
 
+from harness.document.duration import format_duration
+from harness.document.mapping_reader import Section
+from harness.document.refusals import Refusals, nearest, shown
+from harness.document.topology import read_topology
+from harness.document.yaml_source import Source, load
 from harness.model.topology import Topology
-from harness.rig.duration import format_duration
-from harness.rig.refusals import Refusals, nearest, shown
-from harness.rig.section import Section
-from harness.rig.topology_document import read_topology
-from harness.rig.yaml_source import Source, load
-from harness.simulation.fault_kinds import (
-    ABOUT_MACHINES,
-    NOT_UNDER_SELF,
-    OF_VOTERS,
-    FaultKind,
-    Planned,
-)
-from harness.simulation.faults import machine_names
-from harness.simulation.schedule import FAULTS_END_US
+from harness.simulation.faults.injection import machine_names
+from harness.simulation.faults.schedule import FAULTS_END_US
+from harness.simulation.world.fault_kinds import ABOUT_MACHINES, NOT_UNDER_SELF, OF_VOTERS, FaultKind, Planned
 
 __all__ = ["FORMAT", "Schedule", "read_schedule", "targets_of", "topology_of", "write_schedule"]
 

@@ -15,7 +15,7 @@ the change and whether or not he lives.
 
 from collections.abc import Callable, Sequence
 
-from harness.cluster_service.messages import (
+from harness.cluster_service.core.messages import (
     Action,
     AdoptVoters,
     CallVoter,
@@ -32,20 +32,11 @@ from harness.cluster_service.messages import (
     VoterFailed,
     VotersKnown,
 )
+from harness.database.batch_read import KEYS_MOST, Agreed, Survey
 from harness.database.proposer import PHASE_LIMIT_US, Proposer, Result, Settlement
-from harness.database.protocol import (
-    CLUSTER_KEY,
-    NO_BALLOT,
-    Address,
-    Ballot,
-    Hello,
-    HelloAnswer,
-    Raise,
-    Refused,
-    WriteCounts,
-)
+from harness.database.protocol import NO_BALLOT, Address, Ballot, Hello, HelloAnswer, Raise, Refused, WriteCounts
 from harness.database.register import Codec
-from harness.database.survey import KEYS_MOST, Agreed, Survey
+from harness.model.register_keys import CLUSTER_KEY
 from harness.model.voter_set import VoterSet
 
 __all__ = ["COMPONENT", "OPERATION_LIMIT_US", "DatabaseManager"]

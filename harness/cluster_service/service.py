@@ -14,16 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.cluster_service.administration import AdministrationManager
-from harness.cluster_service.circles import CircleWatch
-from harness.cluster_service.database import DatabaseManager
-from harness.cluster_service.drain import DrainManager
-from harness.cluster_service.failover import FailoverManager
-from harness.cluster_service.fencing import FencingManager
-from harness.cluster_service.ids import Ids
-from harness.cluster_service.look import Look
-from harness.cluster_service.membership import MembershipManager
-from harness.cluster_service.messages import (
+from harness.cluster_service.administration.administration import AdministrationManager
+from harness.cluster_service.administration.drain import DrainManager
+from harness.cluster_service.core.ids import Ids
+from harness.cluster_service.core.messages import (
     ROUTINE,
     Action,
     AdoptVoters,
@@ -43,14 +37,20 @@ from harness.cluster_service.messages import (
     Settled,
     VoterAnswered,
 )
-from harness.cluster_service.node import NodeManager
-from harness.cluster_service.program_watch import ProgramWatch
-from harness.cluster_service.requests import OpenRequests
-from harness.cluster_service.resource_control import ResourceControlManager
-from harness.cluster_service.rest import Rest
+from harness.cluster_service.core.pending_requests import OpenRequests
+from harness.cluster_service.core.resync import Look
+from harness.cluster_service.core.takeover_delay import Turns, soonest
+from harness.cluster_service.database import DatabaseManager
+from harness.cluster_service.idle_fast_path import Rest
+from harness.cluster_service.membership.fencing import FencingManager
+from harness.cluster_service.membership.membership import MembershipManager
+from harness.cluster_service.membership.node import NodeManager
+from harness.cluster_service.membership.sharding import CircleWatch
+from harness.cluster_service.membership.voter_set import VoterSetManager
+from harness.cluster_service.placement.failover import FailoverManager
+from harness.cluster_service.program_liveness import ProgramWatch
+from harness.cluster_service.resources.resource_control import ResourceControlManager
 from harness.cluster_service.snapshot import snapshot
-from harness.cluster_service.turns import Turns, soonest
-from harness.cluster_service.voter_set import VoterSetManager
 from harness.database.protocol import NO_BALLOT, BeatAnswer, WriteCounts
 from harness.database.register import Codec
 from harness.model.records import GroupRecord

@@ -6,16 +6,16 @@ the answers of all nodes.
 
 from typing import Any
 
-from harness.cluster_service.explanation import no_candidate
-from harness.cluster_service.failover import FailoverManager
-from harness.cluster_service.membership import MembershipManager
-from harness.cluster_service.node import NodeManager
-from harness.cluster_service.placement import refusals
-from harness.cluster_service.requests import OpenRequests
-from harness.cluster_service.resource_control import ResourceControlManager
-from harness.cluster_service.voter_set import VoterSetManager
-from harness.model.plain import to_plain
+from harness.cluster_service.core.pending_requests import OpenRequests
+from harness.cluster_service.membership.membership import MembershipManager
+from harness.cluster_service.membership.node import NodeManager
+from harness.cluster_service.membership.voter_set import VoterSetManager
+from harness.cluster_service.placement.failover import FailoverManager
+from harness.cluster_service.placement.ranking import refusals
+from harness.cluster_service.resources.explanation import no_candidate
+from harness.cluster_service.resources.resource_control import ResourceControlManager
 from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, SessionState
+from harness.model.serialization import to_plain
 from harness.model.session import Session
 from harness.model.states import group_state
 

@@ -6,9 +6,7 @@ exactly what the script refuses. It keeps everything in plain dicts; `wipe` is w
 
 from dataclasses import dataclass, field
 
-from harness.database.interest import EVERYTHING, NOTHING, Filed
 from harness.database.protocol import (
-    CLUSTER_KEY,
     NO_BALLOT,
     Accept,
     Accepted,
@@ -43,6 +41,8 @@ from harness.database.protocol import (
     Retired,
     Why,
 )
+from harness.database.subscription import EVERYTHING, NOTHING, Filed
+from harness.model.register_keys import CLUSTER_KEY
 from harness.model.voter_set import VoterSet
 
 __all__ = ["LEASE_MEMORY_US", "Acceptor"]

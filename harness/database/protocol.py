@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from harness.database.interest import EVERYTHING
+from harness.database.subscription import EVERYTHING
 from harness.model.voter_set import VoterSet
 
 __all__ = [
-    "CLUSTER_KEY",
     "NO_BALLOT",
     "Accept",
     "Accepted",
@@ -55,8 +54,6 @@ __all__ = [
     "Why",
     "WriteCounts",
 ]
-
-CLUSTER_KEY = "cluster"
 
 
 class Ballot(NamedTuple):
@@ -125,7 +122,7 @@ class ReadMany:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
     """Renew a session's lease, and learn of the others' and of registers accepted after `since` (the voter's own
-    count), as far as they are of `interest` (`harness.database.interest`).
+    count), as far as they are of `interest` (`harness.database.subscription`).
     """
 
     to: Address

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from harness.model.changes import Record, record_from_plain, record_to_plain
-from harness.model.circle import circle_of
 from harness.model.records import ClusterRecord, GroupRecord
+from harness.model.shard import circle_of
 
 __all__ = ["IDS_KEPT", "Codec", "JsonCodec", "Stored"]
 

@@ -24,8 +24,8 @@ from harness.live.reach import NodeReach
 from harness.live.runtime import AsyncioRuntime
 from harness.live.storage import SharedVolume
 from harness.live.vmms_client import VmmsClient
-from harness.model.host import HostReport, HostRequest
-from harness.model.plain import from_plain, to_plain
+from harness.model.host_messages import HostReport, HostRequest
+from harness.model.serialization import from_plain, to_plain
 from harness.resource_host.host import ResourceHost
 
 __all__ = ["main"]

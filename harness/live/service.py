@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.cluster_service.event_log import EventLogProcessor
-from harness.cluster_service.messages import (
+from harness.cluster_service.core.event_log import EventLogProcessor
+from harness.cluster_service.core.messages import (
     Action,
     Answer,
     AnswerCode,
@@ -52,15 +52,15 @@ from harness.database.register import JsonCodec
 from harness.errors import BlackstartError, EngineError, EngineUnanswered
 from harness.live.cluster_log import LineWriter
 from harness.live.framed_socket import FramedConnection, serve_frames
-from harness.live.lease_note import LeaseNote
-from harness.live.loop_watch import Lateness, LoopWatch
+from harness.live.lease_deadline_file import LeaseNote
+from harness.live.loop_delay import Lateness, LoopWatch
 from harness.live.node_api import NodeApi
 from harness.live.node_environment import NodeEnvironment, read_environment
 from harness.live.runtime import boot_time_us
 from harness.live.vmms_client import VmmsClient
 from harness.live.voters import RedisVoters, VoterUnanswered
-from harness.model.host import HostReport
-from harness.model.plain import from_plain, to_plain
+from harness.model.host_messages import HostReport
+from harness.model.serialization import from_plain, to_plain
 from harness.model.session import Session
 from harness.ports import Hypervisor
 
@@ -286,8 +286,9 @@ class ServiceProcess:
     # Administrators' requests.
 
     async def request(self, call: str, arguments: Mapping[str, str | bool]) -> Answer:
-        """Ask the managers for something; see `harness.cluster_service.administration.CALLS`. Never raises for what was
-        asked: whatever is wrong is in the answer, which comes within seconds.
+        """Send a request to the managers; its calls: `harness.cluster_service.administration.administration.CALLS`.
+
+        Never raises for a request that is wrong: the answer, which comes within seconds, says so.
         """
         self._requests += 1
         number = self._requests

@@ -20,7 +20,7 @@ from harness.live.node_environment import NodeEnvironment, read_environment
 from harness.live.runtime import AsyncioRuntime
 from harness.live.vmms_client import VMMS_SOCKET
 from harness.ports import Log, Runtime
-from harness.vmms.notices import Subscription
+from harness.vmms.notifications import Subscription
 from harness.vmms.remote import CALLS, NOTICES_CALL, carry_out, notice_message, refusal
 from harness.vmms.vmms import Vmms
 from harness.wire import FrameError

@@ -20,8 +20,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from harness.database.lua_codec import arguments_of, reply_from, script_text
 from harness.database.protocol import Beat, Call, Reply
-from harness.database.script import arguments_of, reply_from, script_text
 
 __all__ = ["VOTER_PORT", "RedisVoters", "VoterUnanswered", "voter_connection"]
 

@@ -8,8 +8,8 @@ That a change already took effect is recognised by its id, before `apply` is ask
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from harness.model.plain import from_plain, to_plain
 from harness.model.records import ClusterRecord, Drained, GroupRecord, Move, MoveCause, Restart, SessionState
+from harness.model.serialization import from_plain, to_plain
 from harness.model.session import Session
 from harness.model.voter_set import VoterSet
 

@@ -6,6 +6,8 @@ any of these could read as more than a name.
 
 import re
 
+from harness.errors import UsageError
+
 __all__ = ["NAME_FORM", "NAME_LENGTH_MAX", "is_name"]
 
 NAME_LENGTH_MAX = 32
@@ -18,3 +20,10 @@ _NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 def is_name(value: object) -> bool:
     """Whether `value` may name a rig, node, group or resource."""
     return isinstance(value, str) and len(value) <= NAME_LENGTH_MAX and _NAME.fullmatch(value) is not None
+
+
+def check_rig_name(name: object) -> str:
+    """The name, if it may name a rig. Raises UsageError."""
+    if not is_name(name):
+        raise UsageError(f"the rig's name is {name!r}, expected {NAME_FORM}")
+    return str(name)

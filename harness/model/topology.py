@@ -1,6 +1,6 @@
 """What a rig consists of, as records: nodes, voters, groups, resources and their properties.
 
-The document that a person writes becomes these records once, at the edge (`harness.rig.topology_document`); inside,
+The document that a person writes becomes these records once, at the edge (`harness.document.topology`); inside,
 durations are integer microseconds and names have been checked. The defaults are those of the rules of the cluster,
 section 4 and 5.
 """
@@ -100,7 +100,7 @@ class Settings:
     With `dynamic_quorum` the votes of nodes that stay away are taken out of the set of voters.
 
     In a cluster of up to `everyone_watches_up_to` nodes each of them watches every group; in a larger one a few nodes
-    watch each (`harness.cluster_service.circles`).
+    watch each (`harness.cluster_service.membership.sharding`).
     """
 
     beat_us: int = SECOND_US // 2

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.model.plain import from_plain
+from harness.model.serialization import from_plain
 from harness.model.topology import SECOND_US
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from harness.model.host import HostRequest
+from harness.model.host_messages import HostRequest
 from harness.model.machine import Order
 from harness.model.states import ResourceState
 from harness.resource_host.driver import DriverContext, DriverStatus

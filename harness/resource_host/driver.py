@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from harness.model.host import Why
+from harness.model.host_messages import Why
 from harness.model.machine import Ending, Order, Proof
 from harness.model.session import Session
 from harness.model.states import ResourceState

@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from harness.model.host import EntryPoint, HostRequest
+from harness.model.host_messages import EntryPoint, HostRequest
 from harness.model.machine import Proof
 from harness.model.states import ResourceState
 from harness.ports import Log, OrderRefused, Runtime
 from harness.resource_host.context import make_context
 from harness.resource_host.driver import DriverStatus
 from harness.resource_host.resource import HostedResource
-from harness.resource_host.spontaneous import hear, hear_what_was_kept
+from harness.resource_host.unsolicited_reports import hear, hear_what_was_kept
 
 __all__ = ["EntryPoints"]
 

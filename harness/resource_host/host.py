@@ -7,7 +7,7 @@ the next service.
 
 from collections.abc import Callable, Mapping
 
-from harness.model.host import EntryPoint, HostReport, HostRequest
+from harness.model.host_messages import EntryPoint, HostReport, HostRequest
 from harness.model.states import ResourceState
 from harness.ports import Addresses, Hypervisor, Log, Reach, Runtime, Storage
 from harness.resource_host.driver import DriverFactory, DriverServices, DriverStatus

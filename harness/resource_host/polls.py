@@ -17,7 +17,7 @@ from harness.ports import DeadlinePassed, Log, Runtime
 from harness.resource_host.context import make_context
 from harness.resource_host.driver import DriverContext, DriverStatus
 from harness.resource_host.resource import HostedResource
-from harness.resource_host.spontaneous import hear
+from harness.resource_host.unsolicited_reports import hear
 
 __all__ = ["Polls"]
 

@@ -6,14 +6,14 @@ The state follows the transition table; a transition that it lacks raises, becau
 from collections import deque
 from collections.abc import Callable
 
-from harness.coordination import Signal
 from harness.errors import HarnessError
-from harness.model.host import HostReport, HostRequest
+from harness.model.host_messages import HostReport, HostRequest
 from harness.model.machine import Proof
 from harness.model.states import ResourceState, may_become
 from harness.model.topology import ResourceSpec
 from harness.ports import Log, Runtime
 from harness.resource_host.driver import DriverStatus
+from harness.synchronization import Signal
 
 __all__ = ["HostedResource", "ReportLine"]
 

@@ -9,29 +9,29 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from harness.cluster_service.administration import AdministrationManager
-from harness.cluster_service.failover import group_key
-from harness.cluster_service.membership import MembershipManager
-from harness.cluster_service.messages import Action, ChangeRegister, Event, Reset, VoterAnswered
-from harness.cluster_service.node import NodeManager
-from harness.cluster_service.requests import OpenRequest
-from harness.cluster_service.resource_control import ResourceControlManager
+from harness.cluster_service.administration.administration import AdministrationManager
+from harness.cluster_service.core.messages import Action, ChangeRegister, Event, Reset, VoterAnswered
+from harness.cluster_service.core.pending_requests import OpenRequest
+from harness.cluster_service.membership.membership import MembershipManager
+from harness.cluster_service.membership.node import NodeManager
+from harness.cluster_service.resources.resource_control import ResourceControlManager
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
-from harness.database.protocol import CLUSTER_KEY, Ballot, BeatAnswer
+from harness.database.protocol import Ballot, BeatAnswer
 from harness.errors import EngineError
 from harness.model import labels as label
 from harness.model.administrative_changes import RequestState
 from harness.model.changes import Record, Refusal
 from harness.model.machine import Proof
 from harness.model.records import ClusterRecord, GroupRecord, SessionState
+from harness.model.register_keys import CLUSTER_KEY, group_key
 from harness.model.session import Session
 from harness.model.topology import Fencing
 from harness.ports import Container, Engine, Hypervisor
 from harness.resource_host.driver import DriverFactory
-from harness.simulation.composition import Composition
-from harness.simulation.fault_kinds import FaultKind
-from harness.simulation.vmms_link import VmmsLink
-from harness.simulation.watch_reads import WatchedService
+from harness.simulation.invariants.reads import WatchedService
+from harness.simulation.twins.vmms_link import VmmsLink
+from harness.simulation.world.composition import Composition
+from harness.simulation.world.fault_kinds import FaultKind
 from harness.vmms.power import Power
 from harness.vmms.vmms import Vmms
 

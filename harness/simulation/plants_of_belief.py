@@ -9,27 +9,28 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from harness.cluster_service.core.messages import Action, ChangeRegister, Event, Fence
 from harness.cluster_service.database import DatabaseManager
-from harness.cluster_service.failover import FailoverManager
-from harness.cluster_service.fencing import FencingManager
-from harness.cluster_service.lease import LeaseView
-from harness.cluster_service.messages import Action, ChangeRegister, Event, Fence
-from harness.cluster_service.node import NodeManager
-from harness.cluster_service.resource_control import ResourceControlManager
-from harness.cluster_service.resource_facts import GroupFacts
+from harness.cluster_service.membership.fencing import FencingManager
+from harness.cluster_service.membership.lease import LeaseView
+from harness.cluster_service.membership.node import NodeManager
+from harness.cluster_service.placement.failover import FailoverManager
+from harness.cluster_service.resources.resource_control import ResourceControlManager
+from harness.cluster_service.resources.resource_facts import GroupFacts
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.database.acceptor import Acceptor
 from harness.database.proposer import Proposer, Result
 from harness.database.protocol import NO_BALLOT, Accept, Admit, BeatAnswer, Call, Form, Hello, ReadAnswer, Reply
 from harness.drivers.registry import built_in_drivers
 from harness.model.changes import RecordRestart
-from harness.model.host import HostRequest
+from harness.model.host_messages import HostRequest
 from harness.model.machine import Ending
 from harness.model.records import ClusterRecord, Restart
 from harness.model.session import Session
 from harness.model.topology import Fencing, ResourceSpec
 from harness.ports import Hypervisor, OrderRefused
 from harness.resource_host.host import ResourceHost
+from harness.simulation.invariants.reads import WatchedDatabase
 from harness.simulation.plants import (
     Plant,
     StopsInsteadOfRemoving,
@@ -39,10 +40,9 @@ from harness.simulation.plants import (
     with_power,
 )
 from harness.simulation.plants_of_rules import RemembersItsSet
-from harness.simulation.watch_reads import WatchedDatabase
+from harness.vmms.engine_event_watcher import Watch
 from harness.vmms.power import Power
 from harness.vmms.vmms import Vmms
-from harness.vmms.watch import Watch
 
 __all__ = ["PLANTS_OF_BELIEF", "with_leases", "with_watch"]
 

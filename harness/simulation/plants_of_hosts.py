@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from harness.cluster_service.failure_policy import FailurePolicy
-from harness.cluster_service.messages import Action, CallHost
-from harness.cluster_service.resource_control import ResourceControlManager
-from harness.cluster_service.resource_facts import GroupFacts
+from harness.cluster_service.core.messages import Action, CallHost
+from harness.cluster_service.resources.failure_policy import FailurePolicy
+from harness.cluster_service.resources.resource_control import ResourceControlManager
+from harness.cluster_service.resources.resource_facts import GroupFacts
 from harness.drivers.virtual_machine import VirtualMachineDriver
-from harness.model.host import EntryPoint, HostRequest, Why
+from harness.model.host_messages import EntryPoint, HostRequest, Why
 from harness.model.machine import MachineNotice, Proof
 from harness.model.states import ResourceState
 from harness.model.topology import ResourceSpec
@@ -21,8 +21,8 @@ from harness.resource_host.entry_points import EntryPoints
 from harness.resource_host.host import ResourceHost
 from harness.resource_host.polls import Polls
 from harness.resource_host.resource import HostedResource
-from harness.simulation.composition import Composition
 from harness.simulation.plants import Plant, Weaken, machines_driven_by, made_with, service_of, with_class
+from harness.simulation.world.composition import Composition
 
 __all__ = ["PLANTS_OF_HOSTS"]
 

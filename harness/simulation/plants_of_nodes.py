@@ -5,19 +5,19 @@ Like those of `plants`, they exist only as compositions of a simulated world.
 
 from collections.abc import Callable
 
-from harness.cluster_service.membership import MembershipManager
-from harness.cluster_service.messages import Action, RegisterSeen, Reset
-from harness.cluster_service.resource_control import ResourceControlManager
-from harness.cluster_service.resource_facts import GroupFacts
+from harness.cluster_service.core.messages import Action, RegisterSeen, Reset
+from harness.cluster_service.membership.membership import MembershipManager
+from harness.cluster_service.resources.resource_control import ResourceControlManager
+from harness.cluster_service.resources.resource_facts import GroupFacts
 from harness.drivers.virtual_machine import VirtualMachineDriver
 from harness.errors import EngineError
 from harness.model.machine import MachineView
 from harness.model.topology import Fencing
 from harness.ports import Hypervisor
-from harness.simulation.init import SimulatedInit
+from harness.simulation.kernel.runtime import Clock
 from harness.simulation.plants import Plant, machines_driven_by, service_of, vmms_with, with_power
-from harness.simulation.runtime import Clock
-from harness.simulation.vmms_link import VmmsLink
+from harness.simulation.twins.pid1 import SimulatedInit
+from harness.simulation.twins.vmms_link import VmmsLink
 from harness.vmms.power import Power
 
 __all__ = ["PLANTS_OF_NODES"]

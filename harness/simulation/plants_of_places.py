@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from harness.cluster_service.drain import DrainManager
-from harness.cluster_service.failover import FailoverManager
-from harness.cluster_service.group_move import GroupMove
-from harness.cluster_service.messages import Action, CallHost, ChangeRegister
-from harness.cluster_service.resource_control import ResourceControlManager
-from harness.cluster_service.resource_facts import GroupFacts
+from harness.cluster_service.administration.drain import DrainManager
+from harness.cluster_service.core.messages import Action, CallHost, ChangeRegister
+from harness.cluster_service.placement.failover import FailoverManager
+from harness.cluster_service.resources.group_move import GroupMove
+from harness.cluster_service.resources.resource_control import ResourceControlManager
+from harness.cluster_service.resources.resource_facts import GroupFacts
 from harness.cluster_service.service import ClusterService
 from harness.model.changes import BeginMove, Claim, Record, Refusal
-from harness.model.host import EntryPoint
+from harness.model.host_messages import EntryPoint
 from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, ResumeFailback
 from harness.model.session import Session
 from harness.model.states import DrainState

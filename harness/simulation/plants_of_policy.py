@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from harness.cluster_service.failover import FailoverManager
-from harness.cluster_service.failure_policy import FailurePolicy
-from harness.cluster_service.messages import Action, RegisterSeen
-from harness.cluster_service.resource_control import ResourceControlManager
+from harness.cluster_service.core.messages import Action, RegisterSeen
+from harness.cluster_service.placement.failover import FailoverManager
+from harness.cluster_service.resources.failure_policy import FailurePolicy
+from harness.cluster_service.resources.resource_control import ResourceControlManager
 from harness.cluster_service.service import ClusterService
 from harness.model.records import GroupRecord
 from harness.model.topology import SECOND_US

@@ -6,17 +6,17 @@ Like those of `plants`, they exist only as compositions of a simulated world.
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.cluster_service.failover import FailoverManager
-from harness.cluster_service.fencing import FencingManager
-from harness.cluster_service.lease import LeaseView
-from harness.cluster_service.messages import Action, CallHost, Event
-from harness.cluster_service.node import NodeManager
-from harness.cluster_service.resource_control import ResourceControlManager
-from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
+from harness.cluster_service.core.messages import Action, CallHost, Event
+from harness.cluster_service.membership.fencing import FencingManager
+from harness.cluster_service.membership.lease import LeaseView
+from harness.cluster_service.membership.node import NodeManager
+from harness.cluster_service.placement.failover import FailoverManager
+from harness.cluster_service.resources.resource_control import ResourceControlManager
+from harness.cluster_service.resources.resource_facts import GroupFacts, ResourceFacts
 from harness.database.protocol import BeatAnswer
 from harness.errors import EngineError
 from harness.model.changes import Record, Refusal, SetPersistentState
-from harness.model.host import EntryPoint, HostReport
+from harness.model.host_messages import EntryPoint, HostReport
 from harness.model.machine import Ending
 from harness.model.records import ClusterRecord, GroupRecord, NodeEntry
 from harness.model.session import Session
@@ -25,9 +25,9 @@ from harness.model.topology import Fencing, ResourceSpec
 from harness.ports import Container
 from harness.simulation.plants import Plant, service_of, vmms_with, with_power
 from harness.simulation.plants_of_belief import with_leases, with_watch
+from harness.vmms.engine_event_watcher import Watch
 from harness.vmms.power import Power
 from harness.vmms.vmms import Vmms
-from harness.vmms.watch import Watch
 
 __all__ = ["PLANTS_OF_RECOVERY"]
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from harness.cluster_service.messages import Action, AnswerCode, Event
-from harness.cluster_service.requests import OpenRequest, OpenRequests
+from harness.cluster_service.core.messages import Action, AnswerCode, Event
+from harness.cluster_service.core.pending_requests import OpenRequest, OpenRequests
+from harness.cluster_service.membership.voter_set import VoterSetManager
 from harness.cluster_service.service import ClusterService
-from harness.cluster_service.voter_set import VoterSetManager
 from harness.database.acceptor import Acceptor
 from harness.database.proposer import Proposer, Result, Send
 from harness.database.protocol import (
@@ -25,13 +25,13 @@ from harness.database.protocol import (
     Reply,
 )
 from harness.database.register import Stored
-from harness.database.set_change import SetChange
+from harness.database.voter_set_change import SetChange
 from harness.model.changes import ProposeVoterSet, Record, Refusal
 from harness.model.records import ClusterRecord
 from harness.model.voter_set import LEAST_VOTERS, VoterSet
+from harness.simulation.invariants.reads import WatchedDatabase
 from harness.simulation.plants import Plant, service_of
 from harness.simulation.plants_of_belief import WritesAreNotSynced
-from harness.simulation.watch_reads import WatchedDatabase
 
 __all__ = ["PLANTS_OF_ROUNDS", "RewritesNothing"]
 

@@ -6,12 +6,12 @@ Like those of `plants`, they exist only as compositions of a simulated world.
 from dataclasses import replace
 from typing import Any
 
-from harness.cluster_service.failover import FailoverManager
-from harness.cluster_service.lease import LeaseView
-from harness.cluster_service.messages import Action, ChangeRegister, Event, Pet
-from harness.cluster_service.node import NodeManager
-from harness.cluster_service.resource_control import ResourceControlManager
-from harness.cluster_service.resource_facts import GroupFacts
+from harness.cluster_service.core.messages import Action, ChangeRegister, Event, Pet
+from harness.cluster_service.membership.lease import LeaseView
+from harness.cluster_service.membership.node import NodeManager
+from harness.cluster_service.placement.failover import FailoverManager
+from harness.cluster_service.resources.resource_control import ResourceControlManager
+from harness.cluster_service.resources.resource_facts import GroupFacts
 from harness.database.acceptor import Acceptor
 from harness.database.protocol import Accept, Admit, Call, Form, Hello, Prepare, Read, Reply
 from harness.model.changes import Claim, Record, Refusal

@@ -6,12 +6,12 @@ once in parallel, because a frozen guest keeps its node's PID 1 from dying, and 
 because the engine may carry a start out much later (safety review, findings 2 and 4).
 """
 
-from harness.coordination import all_of
 from harness.errors import EngineError, NoSuchContainer
 from harness.model import labels as label
 from harness.model.labels import Role
 from harness.model.session import Session
 from harness.ports import Container, Engine, Log, Runtime
+from harness.synchronization import all_of
 
 __all__ = ["Power"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.errors import EngineError, EngineUnanswered, NoSuchContainer
 from harness.model.machine import MachineNotice, MachineSpec, MachineView, Order, Proof
-from harness.model.plain import from_plain, to_plain
+from harness.model.serialization import from_plain, to_plain
 from harness.model.session import Session
 from harness.model.topology import SECOND_US
 from harness.ports import Hypervisor, OrderRefused

@@ -6,19 +6,19 @@ two of its habits: a failed start is never believed to be without effect, and an
 (safety review, findings 2 and 3).
 """
 
-from harness.coordination import all_of
 from harness.errors import EngineError, EngineTooLate, EngineUnanswered, NoSuchContainer
 from harness.model import labels as label
 from harness.model.labels import Role
 from harness.model.machine import MachineNotice, MachineSpec, MachineState, MachineView, Order, Proof
 from harness.model.session import Session
 from harness.ports import Container, Engine, Log, OrderRefused, Runtime
-from harness.vmms.book import Book, MachineContainer, MachineRecord
-from harness.vmms.evidence import SIGKILL, SIGTERM
-from harness.vmms.inside import CommandsInside
-from harness.vmms.notices import Notices, Subscription
+from harness.synchronization import all_of
+from harness.vmms.engine_event_watcher import Watch
+from harness.vmms.exit_cause import SIGKILL, SIGTERM
+from harness.vmms.guest_exec import CommandsInside
+from harness.vmms.inventory import Book, MachineContainer, MachineRecord
+from harness.vmms.notifications import Notices, Subscription
 from harness.vmms.power import Power
-from harness.vmms.watch import Watch
 
 __all__ = ["Vmms"]
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 import docker
 import pytest
 
+from harness.document.topology import read_topology
+from harness.document.yaml_source import load
 from harness.model.topology import Topology
-from harness.rig.engine import connect
-from harness.rig.rig import Rig
-from harness.rig.teardown import remove_rig
-from harness.rig.topology_document import read_topology
-from harness.rig.yaml_source import load
+from harness.rig.engine.connection import connect
+from harness.rig.lifecycle.rig import Rig
+from harness.rig.lifecycle.teardown import remove_rig
 
 MakeRig = Callable[[str], Rig]
 

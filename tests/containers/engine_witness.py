@@ -10,14 +10,14 @@ from collections.abc import Callable
 
 import docker
 
+from chaos.arena.docker.artifacts import read_journals
+from chaos.arena.docker.container_list import differences, list_containers
+from chaos.arena.docker.engine_stream import EngineStream
 from chaos.checkers import one_instance_by_events, one_instance_by_journals
-from chaos.engine_stream import EngineStream
-from chaos.evidence import read_journals
-from chaos.history import EngineEvent, History, Reconciled, Record, Role
-from chaos.listing import differences, list_containers
-from chaos.verdict import Ruling
-from harness.rig.compose import node_container
-from harness.rig.rig import Rig
+from chaos.history.records import EngineEvent, History, Reconciled, Record, Role
+from chaos.history.verdict import Ruling
+from harness.model.object_names import node_container
+from harness.rig.lifecycle.rig import Rig
 
 __all__ = ["EVENT_LAG_S", "EVENT_LIMIT_S", "Witness"]
 

@@ -6,8 +6,9 @@ The tests kill it. It is the command `blackstart run` with other times for the r
 import sys
 from pathlib import Path
 
-from chaos.options import ReaperTimes, RunOptions
-from chaos.runner import run_files
+from chaos.reaper.orders import ReaperTimes
+from chaos.run.batch import run_files
+from chaos.run.options import RunOptions
 
 TIMES = ReaperTimes(lease_s=3, grace_s=0)
 

@@ -8,15 +8,15 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import chaos.crash_probe
-from chaos.arena import IsolateNode
-from chaos.docker_effects.network_effects import Cuts
-from chaos.docker_effects.process_effects import carry_out, look_inside
-from chaos.process_effects import NodeProgram, ProgramSignal, SignalProgram
+from chaos.arena.docker.in_node import kill_machine
+from chaos.arena.docker.network_effects import Cuts
+from chaos.arena.docker.process_effects import carry_out, look_inside
+from chaos.arena.port import IsolateNode
+from chaos.arena.process_effects import NodeProgram, ProgramSignal, SignalProgram
 from harness.errors import BlackstartError
-from harness.rig.compose import node_container
-from harness.rig.container_exec import run_inside
-from harness.rig.rig import Machine, Rig
+from harness.model.object_names import node_container
+from harness.rig.engine.exec import run_inside
+from harness.rig.lifecycle.rig import Machine, Rig
 
 __all__ = [
     "PROBE_LIMIT_S",
@@ -82,7 +82,7 @@ runs under the `others` is killed once, while it is away.
 
 def crash(rig: Rig, machine: Machine) -> int:
     """Kills a machine's first process without the engine; the answer is when, in Unix nanoseconds."""
-    source = Path(chaos.crash_probe.__file__).read_text()
+    source = Path(kill_machine.__file__).read_text()
     command = ["python3", "-I", "-c", source, machine.container]
     node = node_container(rig.name, machine.node)
     finished = run_inside(rig.client, node, command, user="0", limit_s=PROBE_LIMIT_S)

@@ -10,7 +10,7 @@ import pytest
 from docker.models.containers import Container
 from small_rig import SmallRig
 
-from harness.rig.images import ensure_images, find_project_root
+from harness.rig.images.build import ensure_images, find_project_root
 
 pytestmark = pytest.mark.containers
 

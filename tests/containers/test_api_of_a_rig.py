@@ -22,17 +22,17 @@ from conftest import MakeRig
 from engine_witness import Witness
 from node_faults import SERVICE, VMMS, kill_process
 
+from chaos.arena.docker.cluster_events import follow_events, read_events
 from chaos.cli.main import run_command
-from chaos.cluster_events import follow_events, read_events
 from harness.errors import HarnessError, RequestRefused
 from harness.live.node_api import Limits
 from harness.model import labels
-from harness.rig.compose import node_container, secrets_volume
-from harness.rig.container_exec import run_inside
-from harness.rig.container_file import read_file
-from harness.rig.node_api_client import Address, addresses_of
-from harness.rig.rig import Machine, Rig
-from harness.rig.standing import GroupStanding, Power
+from harness.model.object_names import node_container, secrets_volume
+from harness.rig.cluster.node_api_client import Address, addresses_of
+from harness.rig.cluster.status import GroupStanding, Power
+from harness.rig.engine.archive_file import read_file
+from harness.rig.engine.exec import run_inside
+from harness.rig.lifecycle.rig import Machine, Rig
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(200)]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import MakeRig
 
-from harness.rig.compose import node_container
-from harness.rig.node_api_ways import Way
-from harness.rig.rig import Rig
+from harness.model.object_names import node_container
+from harness.rig.cluster.node_api_transport import Way
+from harness.rig.lifecycle.rig import Rig
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(200)]
 

@@ -15,20 +15,19 @@ from typing import Any
 import docker
 import pytest
 
-import chaos.client_probe
-import chaos.crash_probe
-from chaos.client import client_record
-from chaos.engine_stream import EngineStream
-from chaos.experiment import load_experiment
-from chaos.history import Answer, EngineEvent, StreamGap
-from chaos.listing import differences, list_containers
-from chaos.log_stream import LogStream
+from chaos.arena.docker.availability_client import client_record
+from chaos.arena.docker.container_list import differences, list_containers
+from chaos.arena.docker.engine_stream import EngineStream
+from chaos.arena.docker.in_node import availability, kill_machine
+from chaos.arena.docker.log_stream import LogStream
+from chaos.experiment.loader import load_experiment
+from chaos.history.records import Answer, EngineEvent, StreamGap
 from harness.model import labels
-from harness.rig.container_exec import Finished, run_inside
-from harness.rig.engine import connect
-from harness.rig.images import ensure_images, find_project_root
-from harness.rig.rig import Rig
-from harness.rig.teardown import left_behind, remove_rig
+from harness.rig.engine.connection import connect
+from harness.rig.engine.exec import Finished, run_inside
+from harness.rig.images.build import ensure_images, find_project_root
+from harness.rig.lifecycle.rig import Rig
+from harness.rig.lifecycle.teardown import left_behind, remove_rig
 
 pytestmark = pytest.mark.containers
 
@@ -94,7 +93,7 @@ class HandMade:
         return [event.action for event in self.events() if event.container == container.id]
 
     def crash(self, container: str) -> Finished:
-        source = Path(chaos.crash_probe.__file__).read_text()
+        source = Path(kill_machine.__file__).read_text()
         command = ["python3", "-I", "-c", source, container]
         return run_inside(self.client, f"{self.rig}-node1", command, user="0", limit_s=10)
 
@@ -189,7 +188,7 @@ def test_the_client_outside_sees_a_machine_go_and_another_boot_come(
     address = by_hand.node.attrs["NetworkSettings"]["IPAddress"]
     outside = client.containers.run(
         "blackstart/hypervisor",
-        entrypoint=["python3", "-I", "-c", Path(chaos.client_probe.__file__).read_text()],
+        entrypoint=["python3", "-I", "-c", Path(availability.__file__).read_text()],
         command=[f"vm=guest://{address}:8080/"],
         name=f"{by_hand.rig}-client",
         labels={labels.RIG: by_hand.rig, labels.ROLE: "client"},

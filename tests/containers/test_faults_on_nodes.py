@@ -17,21 +17,21 @@ from typing import Any, TypeVar
 import docker
 import pytest
 
-from chaos.arena_docker import DockerArena
-from chaos.experiment import FaultCall
-from chaos.history import EngineEvent, FaultMoment, Role
-from chaos.injection import Injected, Injector
-from chaos.interrupt import Interrupt
-from chaos.ledger import Ledger
-from chaos.live_loop import drive
-from chaos.targets import ByName
+from chaos.arena.docker.arena import DockerArena
+from chaos.arena.docker.event_loop import drive
+from chaos.arena.interrupt import Interrupt
+from chaos.experiment.records import FaultCall
+from chaos.experiment.targets import ByName
+from chaos.history.records import EngineEvent, FaultMoment, Role
+from chaos.reaper.ledger import Ledger
+from chaos.run.injection import Injected, Injector
+from harness.document.topology import read_topology
+from harness.document.yaml_source import load
 from harness.live.runtime import AsyncioRuntime
 from harness.model import labels
-from harness.rig.compose import engine_proxy_container
-from harness.rig.rig import Rig
-from harness.rig.teardown import left_behind, remove_rig
-from harness.rig.topology_document import read_topology
-from harness.rig.yaml_source import load
+from harness.model.object_names import engine_proxy_container
+from harness.rig.lifecycle.rig import Rig
+from harness.rig.lifecycle.teardown import left_behind, remove_rig
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(200)]
 

@@ -16,14 +16,14 @@ import docker
 import pytest
 from node_faults import signal_program
 
-from chaos.docker_effects.process_effects import look_inside
-from chaos.experiment import load_experiment
-from chaos.process_effects import NodeProgram, ProgramSignal
-from harness.rig.compose import node_container
-from harness.rig.rig import Rig
-from harness.rig.teardown import left_behind
-from harness.rig.topology_document import read_topology
-from harness.rig.yaml_source import load
+from chaos.arena.docker.process_effects import look_inside
+from chaos.arena.process_effects import NodeProgram, ProgramSignal
+from chaos.experiment.loader import load_experiment
+from harness.document.topology import read_topology
+from harness.document.yaml_source import load
+from harness.model.object_names import node_container
+from harness.rig.lifecycle.rig import Rig
+from harness.rig.lifecycle.teardown import left_behind
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(200)]
 

@@ -17,15 +17,15 @@ import pytest
 from conftest import MakeRig
 from test_isolation import packed
 
-from chaos.evidence import read_journals
-from chaos.history import GuestJournal
+from chaos.arena.docker.artifacts import read_journals
+from chaos.history.records import GuestJournal
 from harness.live.docker_engine import LOG_OPTIONS
 from harness.model import labels
 from harness.model.disk import DISK_BYTES, disk_volume
-from harness.rig.compose import keeper_container, node_container
-from harness.rig.container_exec import run_inside
-from harness.rig.images import ensure_images, find_project_root
-from harness.rig.rig import Machine, Rig
+from harness.model.object_names import keeper_container, node_container
+from harness.rig.engine.exec import run_inside
+from harness.rig.images.build import ensure_images, find_project_root
+from harness.rig.lifecycle.rig import Machine, Rig
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(240)]
 

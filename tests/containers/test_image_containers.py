@@ -18,7 +18,7 @@ import docker.errors
 import pytest
 from docker.models.containers import Container
 
-from harness.rig.images import Images, ensure_images, find_project_root
+from harness.rig.images.build import Images, ensure_images, find_project_root
 
 pytestmark = pytest.mark.containers
 

@@ -12,14 +12,14 @@ import docker
 import pytest
 from conftest import topology
 
-from chaos.interrupt import STOP_SIGNALS
+from chaos.arena.interrupt import STOP_SIGNALS
 from harness.errors import HarnessError, UsageError
-from harness.rig import creation
-from harness.rig import rig as rig_module
-from harness.rig.compose import node_container
-from harness.rig.container_exec import run_inside
-from harness.rig.rig import Rig
-from harness.rig.teardown import left_behind
+from harness.model.object_names import node_container
+from harness.rig.engine.exec import run_inside
+from harness.rig.lifecycle import create
+from harness.rig.lifecycle import rig as rig_module
+from harness.rig.lifecycle.rig import Rig
+from harness.rig.lifecycle.teardown import left_behind
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
@@ -174,7 +174,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     ("module", "step"),
-    [(creation, "fill_secrets"), (creation, "_start"), (rig_module, "form"), (creation, "mark_formed")],
+    [(create, "fill_secrets"), (create, "_start"), (rig_module, "form"), (create, "mark_formed")],
 )
 def test_up_completes_a_rig_that_was_made_half(
     engine: docker.DockerClient,
@@ -201,7 +201,7 @@ def test_up_completes_a_rig_that_was_made_half(
 
 
 FORMS_VOTERS_ONLY = """
-import harness.live.provision as provision
+import harness.live.form_cluster as provision
 async def stop(*arguments):
     raise provision.ProvisionError("ended here")
 provision._write_first_registers = stop
@@ -221,7 +221,7 @@ def test_up_refuses_a_rig_whose_forming_was_cut_short(
         return run_inside(client, container, ["python3", "-I", "-c", FORMS_VOTERS_ONLY], **named)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(creation, "run_inside", half)
+        patched.setattr(create, "run_inside", half)
         with pytest.raises(HarnessError, match="ended here"):
             Rig.up(wanted, say=print, client=engine)
     with pytest.raises(UsageError) as refused:

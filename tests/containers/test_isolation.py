@@ -19,9 +19,9 @@ import pytest
 from conftest import MakeRig
 
 from harness.model import labels
-from harness.rig.compose import node_container
-from harness.rig.images import ensure_images, find_project_root
-from harness.rig.rig import Machine, Rig
+from harness.model.object_names import node_container
+from harness.rig.images.build import ensure_images, find_project_root
+from harness.rig.lifecycle.rig import Machine, Rig
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(240)]
 

@@ -17,13 +17,13 @@ from typing import Any
 import docker
 import pytest
 
-from chaos.repair import RigRepair
+from chaos.repair.rig_repair import RigRepair
+from harness.document.topology import read_topology
+from harness.document.yaml_source import load
 from harness.model import labels
-from harness.rig.rig import Rig
-from harness.rig.rig_lock import look_at_lock
-from harness.rig.teardown import left_behind
-from harness.rig.topology_document import read_topology
-from harness.rig.yaml_source import load
+from harness.rig.lifecycle.rig import Rig
+from harness.rig.lifecycle.rig_lock import look_at_lock
+from harness.rig.lifecycle.teardown import left_behind
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
 
@@ -221,7 +221,7 @@ def test_repair_finds_a_fault_that_no_ledger_has(rig: Rig) -> None:
 
 def test_up_is_refused_while_another_process_makes_the_rig(rig: Rig) -> None:
     """The rig is locked by a process that lives: this one."""
-    from harness.rig.rig_lock import Holder, claim_rig, release_rig
+    from harness.rig.lifecycle.rig_lock import Holder, claim_rig, release_rig
 
     lock = claim_rig(rig.client, rig.name, holder=Holder.here("a test"), image="blackstart/hypervisor:latest")
     try:

@@ -16,17 +16,17 @@ import pytest
 from engine_witness import EVENT_LAG_S, EVENT_LIMIT_S, Witness
 from node_faults import PROBE_LIMIT_S, RESOURCE_HOST, SERVICE, VMMS, VOTER, Cut, crash, kill_process, signal_program
 
-from chaos.history import EngineEvent, Role
-from chaos.process_effects import NodeProgram, ProgramSignal
+from chaos.arena.process_effects import NodeProgram, ProgramSignal
+from chaos.history.records import EngineEvent, Role
+from harness.document.topology import read_topology
+from harness.document.yaml_source import load
 from harness.errors import EngineError
-from harness.rig.compose import node_container
-from harness.rig.container_file import read_file
-from harness.rig.engine import in_parallel
-from harness.rig.rig import Machine, Rig
-from harness.rig.standing import GroupStanding, Power
-from harness.rig.teardown import left_behind
-from harness.rig.topology_document import read_topology
-from harness.rig.yaml_source import load
+from harness.model.object_names import node_container
+from harness.rig.cluster.status import GroupStanding, Power
+from harness.rig.engine.archive_file import read_file
+from harness.rig.engine.connection import in_parallel
+from harness.rig.lifecycle.rig import Machine, Rig
+from harness.rig.lifecycle.teardown import left_behind
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(200)]
 

@@ -15,14 +15,14 @@ import pytest
 from conftest import MakeRig
 
 from chaos.cli.main import run_command
-from chaos.experiment import load_experiment
+from chaos.experiment.loader import load_experiment
 from harness.errors import UsageError
 from harness.model import labels
+from harness.model.object_names import network_name, node_container
 from harness.model.topology import Topology
-from harness.rig.compose import network_name, node_container
-from harness.rig.container_exec import run_inside
-from harness.rig.images import ensure_example, ensure_images, find_project_root
-from harness.rig.rig import Machine, Rig
+from harness.rig.engine.exec import run_inside
+from harness.rig.images.build import ensure_example, ensure_images, find_project_root
+from harness.rig.lifecycle.rig import Machine, Rig
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 

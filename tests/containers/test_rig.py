@@ -11,16 +11,16 @@ import pytest
 from conftest import topology
 
 from chaos.cli.main import run_command
-from chaos.fault_abilities import fault_abilities
+from chaos.compatibility.fault_support import fault_abilities
+from harness.document.topology import default_topology
 from harness.errors import NotOnline, UsageError
 from harness.model import labels
-from harness.rig.compose import node_container
-from harness.rig.container_exec import run_inside
-from harness.rig.doctor import Health, examine
-from harness.rig.rig import Rig
-from harness.rig.standing import Power
-from harness.rig.teardown import left_behind, remove_rig
-from harness.rig.topology_document import default_topology
+from harness.model.object_names import node_container
+from harness.rig.cluster.status import Power
+from harness.rig.engine.exec import run_inside
+from harness.rig.lifecycle.doctor import Health, examine
+from harness.rig.lifecycle.rig import Rig
+from harness.rig.lifecycle.teardown import left_behind, remove_rig
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 

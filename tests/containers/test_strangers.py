@@ -12,12 +12,12 @@ import docker.errors
 import pytest
 
 from chaos.cli.main import run_command
+from harness.document.topology import default_topology
 from harness.errors import UsageError
 from harness.model import labels
-from harness.rig.images import ensure_images, find_project_root
-from harness.rig.rig import Rig
-from harness.rig.teardown import find_rigs, remove_rig
-from harness.rig.topology_document import default_topology
+from harness.rig.images.build import ensure_images, find_project_root
+from harness.rig.lifecycle.rig import Rig
+from harness.rig.lifecycle.teardown import find_rigs, remove_rig
 
 pytestmark = pytest.mark.containers
 

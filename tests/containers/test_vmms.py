@@ -20,8 +20,8 @@ from harness.live.runtime import AsyncioRuntime, boot_time_us
 from harness.model.labels import Role
 from harness.model.machine import Ending, MachineState, MachineView, Order, Proof
 from harness.model.session import Session
-from harness.rig.compose import NODE_CAPABILITIES
-from harness.rig.images import ensure_images, find_project_root
+from harness.rig.images.build import ensure_images, find_project_root
+from harness.rig.lifecycle.compose_file import NODE_CAPABILITIES
 from harness.vmms.vmms import Vmms
 
 pytestmark = pytest.mark.containers

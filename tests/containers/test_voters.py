@@ -13,11 +13,11 @@ import docker
 import pytest
 from node_faults import VOTER, kill_process
 
-from harness.rig.compose import node_container
-from harness.rig.container_exec import run_inside
-from harness.rig.rig import Rig
-from harness.rig.topology_document import read_topology
-from harness.rig.yaml_source import load
+from harness.document.topology import read_topology
+from harness.document.yaml_source import load
+from harness.model.object_names import node_container
+from harness.rig.engine.exec import run_inside
+from harness.rig.lifecycle.rig import Rig
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(200)]
 

@@ -19,9 +19,9 @@ from harness.model.labels import Role
 from harness.model.machine import MachineSpec
 from harness.model.session import Session
 from harness.ports import Container, Engine, EngineEvent, EventGap
-from harness.simulation.engine import SimulatedEngine
-from harness.simulation.engine_client import SimulatedEngineClient
-from harness.simulation.runtime import SimulatedRuntime, VirtualClock
+from harness.simulation.kernel.runtime import SimulatedRuntime, VirtualClock
+from harness.simulation.twins.engine import SimulatedEngine
+from harness.simulation.twins.engine_client import SimulatedEngineClient
 
 LIMIT_S = 30.0
 NOBODY = "f" * 64

@@ -11,9 +11,7 @@ import pytest
 from docker.models.containers import Container
 
 from harness.database.acceptor import Acceptor
-from harness.database.interest import EVERYTHING, NOTHING, interest_in
 from harness.database.protocol import (
-    CLUSTER_KEY,
     Accept,
     Address,
     Admit,
@@ -34,10 +32,12 @@ from harness.database.protocol import (
     Retire,
     Why,
 )
+from harness.database.subscription import EVERYTHING, NOTHING, interest_in
 from harness.live.voters import RedisVoters, VoterUnanswered, voter_connection
-from harness.model.circle import OF_EVERYBODY
-from harness.rig.images import ensure_images, find_project_root
-from harness.rig.secret_files import access_list
+from harness.model.register_keys import CLUSTER_KEY
+from harness.model.shard import OF_EVERYBODY
+from harness.rig.cluster.secret_files import access_list
+from harness.rig.images.build import ensure_images, find_project_root
 
 RIG = "contract"
 MEMBERS = {"v1": "i1", "v2": "i2", "v3": "i3"}

@@ -22,15 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.document.duration import parse_duration_us
+from harness.document.mapping_reader import Section
+from harness.document.topology import read_topology
+from harness.document.yaml_source import Refusals, load, nearest
 from harness.model.records import GroupRecord
 from harness.model.topology import Topology
-from harness.rig.duration import parse_duration_us
-from harness.rig.section import Section
-from harness.rig.topology_document import read_topology
-from harness.rig.yaml_source import Refusals, load, nearest
-from harness.simulation.composition import Composition
-from harness.simulation.engine_troubles import StartTrouble
-from harness.simulation.world import TraceLine, World
+from harness.simulation.twins.engine_faults import StartTrouble
+from harness.simulation.world.composition import Composition
+from harness.simulation.world.world import TraceLine, World
 
 __all__ = ["Scenario", "Told", "play", "read_scenario"]
 

@@ -4,24 +4,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from harness.cluster_service.core.messages import Action, CallHost, ChangeRegister, Event, Requested
 from harness.cluster_service.database import DatabaseManager
-from harness.cluster_service.failover import FailoverManager
-from harness.cluster_service.group_move import GroupMove
-from harness.cluster_service.membership import MembershipManager
-from harness.cluster_service.messages import Action, CallHost, ChangeRegister, Event, Requested
-from harness.cluster_service.program_watch import ProgramWatch
-from harness.cluster_service.resource_control import ResourceControlManager
+from harness.cluster_service.membership.membership import MembershipManager
+from harness.cluster_service.membership.voter_set import VoterSetManager
+from harness.cluster_service.placement.failover import FailoverManager
+from harness.cluster_service.program_liveness import ProgramWatch
+from harness.cluster_service.resources.group_move import GroupMove
+from harness.cluster_service.resources.resource_control import ResourceControlManager
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
-from harness.cluster_service.voter_set import VoterSetManager
 from harness.database.acceptor import Acceptor
 from harness.database.protocol import Admit, Call, Form, Hello, Reply, Why
 from harness.model.administrative_changes import RequestState
 from harness.model.changes import SetPersistentState
-from harness.model.host import EntryPoint
-from harness.model.host import Why as ReasonOfCall
+from harness.model.host_messages import EntryPoint
+from harness.model.host_messages import Why as ReasonOfCall
 from harness.model.records import GroupRecord, SessionState
 from harness.model.topology import Failback, RestartAction
-from harness.simulation.composition import Composition
 from harness.simulation.plants import (
     Plant,
     StoppedNotRemovedAtFence,
@@ -40,6 +39,7 @@ from harness.simulation.plants_of_policy import (
     with_policy,
 )
 from harness.simulation.plants_of_rules import MinorityKeepsItsLease, PersistentStateIsIgnored
+from harness.simulation.world.composition import Composition
 
 __all__ = ["SWITCHED_OFF"]
 

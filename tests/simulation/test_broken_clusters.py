@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from chaos.search.hunt import play
 from chaos.search.schedule_file import Schedule, read_schedule
+from chaos.search.search import play
 from harness.simulation.plants import OwnerIsANode, Plant
 from harness.simulation.plants_of_belief import AnswersForAnother, SuspectsAreFenced
 from harness.simulation.plants_of_rules import NothingIsFenced, PersistentStateIsIgnored

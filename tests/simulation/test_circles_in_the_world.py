@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 from test_requests import ask, machine_node
 
-from harness.cluster_service.circles import WATCHERS
-from harness.cluster_service.messages import Answer, AnswerCode
+from harness.cluster_service.core.messages import Answer, AnswerCode
+from harness.cluster_service.membership.sharding import WATCHERS
 from harness.model.records import ClusterRecord, GroupRecord
 from harness.model.topology import SECOND_US, GroupSpec, NodeSpec, ResourceSpec, Settings, Topology
-from harness.simulation.world import World
+from harness.simulation.world.world import World
 
 NODES = 12
 GROUPS = 36

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from harness.simulation.fault_kinds import FaultKind, Planned
-from harness.simulation.faults import injection
-from harness.simulation.schedule import small_topology
-from harness.simulation.world import World
+from harness.simulation.faults.injection import injection
+from harness.simulation.faults.schedule import small_topology
+from harness.simulation.world.fault_kinds import FaultKind, Planned
+from harness.simulation.world.world import World
 
 SECOND = 1_000_000
 MS = 1_000

@@ -12,20 +12,21 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from chaos.arena_simulation import SimulatedStage
+from chaos.arena.interrupt import Interrupt
+from chaos.arena.simulation.arena import SimulatedStage
 from chaos.cli.main import run_command
-from chaos.experiment import load_experiment
-from chaos.history import EngineEvent, FaultMoment, FaultRecord, GuestJournal, Role
-from chaos.interrupt import Interrupt
-from chaos.options import RunOptions
-from chaos.runner import RunResult, run_experiment, run_files
-from chaos.terminal import Terminal
-from chaos.verdict import ExitCode, Ruling
+from chaos.experiment.loader import load_experiment
+from chaos.history.records import EngineEvent, FaultMoment, FaultRecord, GuestJournal, Role
+from chaos.history.verdict import ExitCode, Ruling
+from chaos.run.batch import run_files
+from chaos.run.options import RunOptions
+from chaos.run.runner import RunResult, run_experiment
+from chaos.run.terminal import Terminal
 from harness.live.runtime import AsyncioRuntime
 from harness.model.session import Session
 from harness.ports import Hypervisor
-from harness.simulation.composition import Composition
 from harness.simulation.plants_of_rules import DependentsFirst, MinorityKeepsItsLease
+from harness.simulation.world.composition import Composition
 
 EXPERIMENTS = Path(__file__).parents[2] / "chaos" / "experiments"
 POWER_CUT = EXPERIMENTS / "node-power-cut.yaml"

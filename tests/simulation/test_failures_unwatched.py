@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.simulation.schedule import small_topology
-from harness.simulation.world import World
+from harness.simulation.faults.schedule import small_topology
+from harness.simulation.world.world import World
 
 SECOND = 1_000_000
 

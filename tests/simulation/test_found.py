@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from chaos.search.hunt import broken_by, play
 from chaos.search.schedule_file import read_schedule
-from harness.simulation.composition import Composition
+from chaos.search.search import broken_by, play
+from harness.simulation.world.composition import Composition
 
 FILES = sorted((Path(__file__).parent / "found").glob("*.yaml"))
 

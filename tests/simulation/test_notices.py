@@ -4,14 +4,15 @@ from collections import Counter
 
 import pytest
 
-from harness.cluster_service.failover import LOOK_AGAIN_US, group_key
-from harness.cluster_service.messages import ChangeRegister, Tick
+from harness.cluster_service.core.messages import ChangeRegister, Tick
+from harness.cluster_service.placement.failover import LOOK_AGAIN_US
 from harness.database.protocol import Beat, Call, Reply
 from harness.model.changes import RecordRestart
 from harness.model.records import GroupRecord
+from harness.model.register_keys import group_key
 from harness.model.topology import GroupSpec, NodeSpec, ResourceSpec, Topology
-from harness.simulation.voters import SimulatedVoter
-from harness.simulation.world import World
+from harness.simulation.twins.voters import SimulatedVoter
+from harness.simulation.world.world import World
 
 SECOND = 1_000_000
 VOTERS = 3

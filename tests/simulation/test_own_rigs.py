@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from chaos.cli.main import run_command
-from chaos.search.drawing import draw_rig
-from chaos.search.hunt import Hunt
+from chaos.search.rig_generator import draw_rig
 from chaos.search.schedule_file import read_schedule, topology_of
+from chaos.search.search import Hunt
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.model.changes import DeclareDown
 from harness.model.topology import Failback, Priority, RestartAction
-from harness.simulation.composition import Composition
-from harness.simulation.fault_kinds import FaultKind
-from harness.simulation.schedule import plan
+from harness.simulation.faults.schedule import plan
+from harness.simulation.world.composition import Composition
+from harness.simulation.world.fault_kinds import FaultKind
 
 
 def group(*, machine: Mapping[str, Any] | None = None, **said: Any) -> dict[str, Any]:

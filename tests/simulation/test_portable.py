@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from chaos.cli.main import run_command
-from chaos.search.as_experiment import experiment_of, portable, without_counterpart
+from chaos.search.experiment_export import experiment_of, portable, without_counterpart
 from chaos.search.schedule_file import Schedule
-from harness.simulation.fault_kinds import FaultKind, Planned
+from harness.simulation.world.fault_kinds import FaultKind, Planned
 
 SECOND = 1_000_000
 

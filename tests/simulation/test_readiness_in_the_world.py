@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from harness.model.topology import SECOND_US, ResourceSpec, Topology
-from harness.simulation.schedule import run_schedule, small_topology
-from harness.simulation.world import World
+from harness.simulation.faults.schedule import run_schedule, small_topology
+from harness.simulation.world.world import World
 
 SEEDS = 40
 BLOCK = 10

@@ -1,10 +1,10 @@
 """Administrators' requests in the seeded world: what is asked, what is answered, and what becomes of it."""
 
 
-from harness.cluster_service.messages import Answer, AnswerCode
+from harness.cluster_service.core.messages import Answer, AnswerCode
 from harness.model.topology import Topology
-from harness.simulation.schedule import small_topology
-from harness.simulation.world import World
+from harness.simulation.faults.schedule import small_topology
+from harness.simulation.world.world import World
 
 SECOND = 1_000_000
 

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.cluster_service.messages import Action, Event, HostReported, VoterAnswered
-from harness.cluster_service.rest import Rest
+from harness.cluster_service.core.messages import Action, Event, HostReported, VoterAnswered
+from harness.cluster_service.idle_fast_path import Rest
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
-from harness.simulation.composition import Composition
-from harness.simulation.schedule import run_schedule
+from harness.simulation.faults.schedule import run_schedule
+from harness.simulation.world.composition import Composition
 
 
 class _NoRest(Rest):

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from harness.model.topology import ResourcePolicy
-from harness.simulation.schedule import small_topology
-from harness.simulation.world import World
+from harness.simulation.faults.schedule import small_topology
+from harness.simulation.world.world import World
 
 SECOND = 1_000_000
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from chaos.search.hunt import play, schedule_of
+from chaos.search.search import play, schedule_of
 from harness.database.register import JsonCodec, Stored
 from harness.model.topology import Fencing
-from harness.simulation.composition import Composition
-from harness.simulation.schedule import Outcome, run_schedule, small_topology
+from harness.simulation.faults.schedule import Outcome, run_schedule, small_topology
+from harness.simulation.world.composition import Composition
 
 HEALTHY_SEEDS = 400
 SELF_FENCED_SEEDS = 300

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from chaos.cli.main import run_command
-from chaos.search.as_experiment import experiment_of, portable_hunt, without_counterpart
-from chaos.search.drawing import draw_rig
-from chaos.search.hunt import Hunt, play, schedule_of
+from chaos.search.experiment_export import experiment_of, portable_hunt, without_counterpart
+from chaos.search.rig_generator import draw_rig
 from chaos.search.schedule_file import Schedule, read_schedule, topology_of, write_schedule
+from chaos.search.search import Hunt, play, schedule_of
 from harness.errors import UsageError
-from harness.simulation.fault_kinds import OF_VOTERS, FaultKind, Planned
 from harness.simulation.plants import OwnerIsANode
+from harness.simulation.world.fault_kinds import OF_VOTERS, FaultKind, Planned
 
 SMALL_RIG = {"nodes": 3, "groups": 2}
 
@@ -142,7 +142,7 @@ def test_the_commands_save_replay_and_end_as_they_should(
 def test_a_replay_that_breaks_something_ends_with_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("harness.simulation.schedule.QUIET_US", 0)
+    monkeypatch.setattr("harness.simulation.faults.schedule.QUIET_US", 0)
     loops = tuple(replace(endless_crashes("vm1"), at_us=at_us) for at_us in range(45_000_000, 46_000_000, 90_000))
     schedule = Schedule(seed=0, rig={"nodes": 3, "groups": _groups(1)}, faults=loops)
     file = tmp_path / "endless.yaml"

@@ -11,13 +11,10 @@ from typing import Any
 
 import pytest
 
-from chaos.search.hunt import Hunt, Parts, broken_by, play, schedule_of
 from chaos.search.schedule_file import Schedule, read_schedule, topology_of, write_schedule
-from chaos.search.shrinking import Shrinking
+from chaos.search.search import Hunt, Parts, broken_by, play, schedule_of
+from chaos.search.shrinker import Shrinking
 from harness.errors import UsageError
-from harness.simulation.administrator import drawn_command
-from harness.simulation.composition import Composition
-from harness.simulation.fault_kinds import FaultKind, Planned
 from harness.simulation.plants import OwnerIsANode
 from harness.simulation.plants_of_belief import (
     AKillIsAWish,
@@ -26,6 +23,9 @@ from harness.simulation.plants_of_belief import (
     DoubtEndsWithARead,
     ProvidersEndFirst,
 )
+from harness.simulation.world.administrator import drawn_command
+from harness.simulation.world.composition import Composition
+from harness.simulation.world.fault_kinds import FaultKind, Planned
 
 ADDRESS: Mapping[str, Any] = {"type": "ip-address"}
 MACHINE: Mapping[str, Any] = {"type": "virtual-machine"}

@@ -3,9 +3,9 @@
 import pytest
 
 from harness.model.topology import Fencing
-from harness.simulation.fault_kinds import SETS
-from harness.simulation.schedule import run_schedule, small_topology
-from harness.simulation.world import World
+from harness.simulation.faults.schedule import run_schedule, small_topology
+from harness.simulation.world.fault_kinds import SETS
+from harness.simulation.world.world import World
 
 SECOND = 1_000_000
 READMISSION_US = 8 * SECOND

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from chaos.options import RunOptions
-from chaos.runner import run_files
-from chaos.verdict import ExitCode
+from chaos.history.verdict import ExitCode
+from chaos.run.batch import run_files
+from chaos.run.options import RunOptions
 from harness.errors import EngineError, EngineTooLate, EngineUnanswered, NoSuchContainer
 from harness.model.machine import MachineView, Order, Proof
 from harness.model.topology import SECOND_US, Fencing
 from harness.ports import Engine, Log, OrderRefused, Runtime
-from harness.simulation.composition import Composition
-from harness.simulation.fault_kinds import FaultKind, Planned
-from harness.simulation.in_order import Frames
-from harness.simulation.schedule import Outcome, run_schedule, small_topology
+from harness.simulation.faults.schedule import Outcome, run_schedule, small_topology
+from harness.simulation.kernel.fifo_channel import Frames
+from harness.simulation.world.composition import Composition
+from harness.simulation.world.fault_kinds import FaultKind, Planned
 from harness.vmms.vmms import Vmms
 
 POWER_CUT = Path(__file__).parents[2] / "chaos" / "experiments" / "node-power-cut.yaml"
@@ -200,14 +200,14 @@ def fate(composition: Composition) -> str:
 def test_an_experiment_with_a_broken_codec_fails(
     frames: Frames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chaos.arena_simulation.Frames", lambda: frames)
+    monkeypatch.setattr("chaos.arena.simulation.arena.Frames", lambda: frames)
 
     assert power_cut(tmp_path) is ExitCode.NO_STEADY_STATE, "the nodes are Up, and no group gets Online"
 
 
 def test_an_experiment_has_the_same_journal_without_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert power_cut(tmp_path / "framed") is ExitCode.PASSED
-    monkeypatch.setattr("chaos.arena_simulation.Frames", lambda: None)
+    monkeypatch.setattr("chaos.arena.simulation.arena.Frames", lambda: None)
 
     assert power_cut(tmp_path / "plain") is ExitCode.PASSED
 

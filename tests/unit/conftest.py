@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.simulation.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
+from harness.simulation.kernel.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
 
 
 def _failed(task: SimulatedTask, error: Exception) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from harness.model.host import EntryPoint, HostReport, HostRequest, Why
+from harness.model.host_messages import EntryPoint, HostReport, HostRequest, Why
 from harness.model.session import Session
 from harness.model.states import ResourceState
 

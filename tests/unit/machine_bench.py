@@ -9,21 +9,21 @@ from typing import Any
 
 from harness.drivers.registry import built_in_drivers
 from harness.model import labels as label
-from harness.model.host import EntryPoint, HostReport, HostRequest, Why
+from harness.model.host_messages import EntryPoint, HostReport, HostRequest, Why
 from harness.model.machine import MachineNotice, MachineSpec, Order
 from harness.model.session import Session
 from harness.model.topology import ResourcePolicy, ResourceSpec
 from harness.ports import Hypervisor
 from harness.resource_host.driver import DriverFactory
 from harness.resource_host.host import ResourceHost
-from harness.simulation.addresses import SimulatedAddresses
-from harness.simulation.container import SimulatedContainer
-from harness.simulation.engine import SimulatedEngine
-from harness.simulation.engine_client import SimulatedEngineClient
-from harness.simulation.reach import SimulatedReach
-from harness.simulation.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
-from harness.simulation.storage import SimulatedStorage
-from harness.simulation.vmms_link import VmmsLink, VmmsProcess
+from harness.simulation.kernel.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
+from harness.simulation.twins.addresses import SimulatedAddresses
+from harness.simulation.twins.container import SimulatedContainer
+from harness.simulation.twins.engine import SimulatedEngine
+from harness.simulation.twins.engine_client import SimulatedEngineClient
+from harness.simulation.twins.reach import SimulatedReach
+from harness.simulation.twins.storage import SimulatedStorage
+from harness.simulation.twins.vmms_link import VmmsLink, VmmsProcess
 from harness.vmms.vmms import Vmms
 
 SECOND = 1_000_000

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from harness.cluster_service.administration import AdministrationManager
-from harness.cluster_service.ids import Ids
-from harness.cluster_service.messages import (
+from harness.cluster_service.administration.administration import AdministrationManager
+from harness.cluster_service.core.ids import Ids
+from harness.cluster_service.core.messages import (
     Action,
     Answer,
     CallHost,
@@ -23,15 +23,15 @@ from harness.cluster_service.messages import (
     Settled,
     Tick,
 )
-from harness.cluster_service.placement import rank_claimants
-from harness.cluster_service.requests import OpenRequests
-from harness.cluster_service.resource_control import ResourceControlManager
+from harness.cluster_service.core.pending_requests import OpenRequests
+from harness.cluster_service.placement.ranking import rank_claimants
+from harness.cluster_service.resources.resource_control import ResourceControlManager
 from harness.database.proposer import Result
-from harness.database.protocol import CLUSTER_KEY
 from harness.model.changes import Refusal
-from harness.model.host import EntryPoint, HostReport, HostRequest
+from harness.model.host_messages import EntryPoint, HostReport, HostRequest
 from harness.model.machine import Ending, Proof
 from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, SessionState
+from harness.model.register_keys import CLUSTER_KEY
 from harness.model.session import Session
 from harness.model.states import ResourceState
 from harness.model.topology import GroupSpec, ResourcePolicy, ResourceSpec, Settings

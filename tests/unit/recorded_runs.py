@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from chaos.history import (
+from chaos.history.records import (
     Answer,
     CleanUp,
     ClientBeat,

@@ -13,7 +13,8 @@ from typing import Any, get_args
 
 from scripted_processes import Processes
 
-from chaos.arena import (
+from chaos.arena.interrupt import Interrupt
+from chaos.arena.port import (
     Command,
     CrashMachine,
     Effect,
@@ -29,7 +30,8 @@ from chaos.arena import (
     StallEngine,
     ThawNode,
 )
-from chaos.history import (
+from chaos.arena.process_effects import NodeInside, NodeProgram, ProcessEffect
+from chaos.history.records import (
     Answer,
     CleanUp,
     ClientBeat,
@@ -48,12 +50,10 @@ from chaos.history import (
     Stall,
     StreamGap,
 )
-from chaos.interrupt import Interrupt
-from chaos.ledger import OpenFault, read_open
-from chaos.process_effects import NodeInside, NodeProgram, ProcessEffect
+from chaos.reaper.ledger import OpenFault, read_open
 from harness.errors import HarnessError
 from harness.model.topology import Topology
-from harness.simulation.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
+from harness.simulation.kernel.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
 
 MS = 1_000
 SECOND = 1_000_000

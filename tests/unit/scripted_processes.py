@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from chaos.process_effects import (
+from chaos.arena.process_effects import (
     DiskSeen,
     FillVoterDisk,
     FreeVoterDisk,

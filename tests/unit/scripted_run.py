@@ -8,11 +8,11 @@ from typing import Any
 from rich.console import Console
 from scripted_arena import ScriptedArena
 
-from chaos.experiment import read_experiment
-from chaos.history import FaultMoment, FaultRecord, StepEnded
-from chaos.runner import RunResult, run_experiment
-from chaos.terminal import Terminal
-from chaos.verdict import ExitCode
+from chaos.experiment.loader import read_experiment
+from chaos.history.records import FaultMoment, FaultRecord, StepEnded
+from chaos.history.verdict import ExitCode
+from chaos.run.runner import RunResult, run_experiment
+from chaos.run.terminal import Terminal
 
 DOCUMENT = """
 title: A test

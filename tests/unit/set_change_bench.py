@@ -14,13 +14,13 @@ from harness.database.acceptor import Acceptor
 from harness.database.proposer import Proposer, Result, Send
 from harness.database.protocol import Address, Call, Form, Hello, HelloAnswer, Refused, Reply
 from harness.database.register import JsonCodec
-from harness.database.set_change import SetChange
+from harness.database.voter_set_change import SetChange
 from harness.model.changes import CreateRegister, RecordRestart
 from harness.model.records import GroupRecord
 from harness.model.session import Session
 from harness.model.topology import GroupSpec, ResourceSpec
 from harness.model.voter_set import VoterSet
-from harness.simulation.watch import ChosenValues
+from harness.simulation.invariants.starts import ChosenValues
 
 __all__ = ["RIG", "Run", "SetBench"]
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from manager_bench import ELSEWHERE, HERE, NODES, ManagerBench, resource
 
-from harness.cluster_service.administration import CALLS
-from harness.cluster_service.messages import Answer, AnswerCode
-from harness.cluster_service.requests import OPEN_LIMIT
+from harness.cluster_service.administration.administration import CALLS
+from harness.cluster_service.core.messages import Answer, AnswerCode
+from harness.cluster_service.core.pending_requests import OPEN_LIMIT
 from harness.database.proposer import Result
-from harness.model.host import EntryPoint
+from harness.model.host_messages import EntryPoint
 from harness.model.records import ResumeFailback, SessionState
 from harness.model.session import Session
 from harness.model.states import DrainState, ResourceState

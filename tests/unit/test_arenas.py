@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from chaos.arena import PowerOff
-from chaos.arenas import arena_views, barred_from
-from chaos.barred import barred_faults, only_in_schedules
+from chaos.arena.port import PowerOff
 from chaos.cli.main import run_command
-from chaos.experiment import load_experiment
+from chaos.compatibility.arenas import arena_views, barred_from
+from chaos.compatibility.experiment_in_arena import barred_faults
+from chaos.experiment.loader import load_experiment
 from chaos.faults import FAULTS
-from harness.simulation.fault_kinds import FaultKind
+from chaos.faults.schedule_only import only_in_schedules
+from harness.simulation.world.fault_kinds import FaultKind
 
 EXPERIMENTS = Path(__file__).parents[2] / "chaos" / "experiments"
 ONE_FAULT = """\
@@ -97,8 +98,8 @@ def test_a_fault_that_nothing_has_is_answered_with_the_nearest_name(
 
 def test_an_experiment_without_a_mistake_is_read_without_the_simulator() -> None:
     program = (
-        "import sys; from pathlib import Path; from chaos.experiment import load_experiment; "
-        "load_experiment(Path(sys.argv[1])); print('harness.simulation.world' in sys.modules)"
+        "import sys; from pathlib import Path; from chaos.experiment.loader import load_experiment; "
+        "load_experiment(Path(sys.argv[1])); print('harness.simulation.world.world' in sys.modules)"
     )
     file = EXPERIMENTS / "machine-crash.yaml"
 

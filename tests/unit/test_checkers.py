@@ -17,8 +17,8 @@ from chaos.checkers import (
     run_check,
     wanted_online,
 )
-from chaos.guest_journal import read_guest_journal
-from chaos.history import (
+from chaos.history.guest_journal import read_guest_journal
+from chaos.history.records import (
     Answer,
     CleanUp,
     ClusterSeen,
@@ -40,8 +40,8 @@ from chaos.history import (
     StreamGap,
     to_plain,
 )
-from chaos.recovery import Phase, read_recoveries
-from chaos.verdict import Ruling, Verdict
+from chaos.history.recovery import Phase, read_recoveries
+from chaos.history.verdict import Ruling, Verdict
 
 S = 10**9
 

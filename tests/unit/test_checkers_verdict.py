@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 
-from chaos.verdict import ExitCode, Finding, FindingKind, exit_code, exit_meaning
+from chaos.history.verdict import ExitCode, Finding, FindingKind, exit_code, exit_meaning
 
 ORDER = [
     (FindingKind.CLEANUP, ExitCode.CLEANUP),

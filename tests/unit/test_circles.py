@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from harness.cluster_service.circles import WATCHERS, CircleWatch
-from harness.database.interest import EVERYTHING, NOTHING
-from harness.model.circle import CIRCLES, OF_EVERYBODY, circle_by_name, circle_of
+from harness.cluster_service.membership.sharding import WATCHERS, CircleWatch
+from harness.database.subscription import EVERYTHING, NOTHING
 from harness.model.records import ClusterRecord, NodeEntry, SessionState
+from harness.model.shard import CIRCLES, OF_EVERYBODY, circle_by_name, circle_of
 from harness.model.topology import GroupSpec, Settings
 
 GROUPS = tuple(f"web{number}" for number in range(2_000))

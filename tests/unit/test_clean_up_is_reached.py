@@ -10,13 +10,13 @@ from rich.console import Console
 from scripted_arena import ScriptedArena
 from scripted_run import DOCUMENT
 
-from chaos import runner
-from chaos.experiment import read_experiment
-from chaos.journal import Journal
-from chaos.ledger import Ledger
-from chaos.runner import RunResult, run_experiment
-from chaos.terminal import Terminal
-from chaos.verdict import ExitCode, FindingKind
+from chaos.experiment.loader import read_experiment
+from chaos.history.journal import Journal
+from chaos.history.verdict import ExitCode, FindingKind
+from chaos.reaper.ledger import Ledger
+from chaos.run import runner
+from chaos.run.runner import RunResult, run_experiment
+from chaos.run.terminal import Terminal
 
 SHORT = DOCUMENT.replace("until: {timeout: 5s}", "until: {timeout: 5s, interval: 1s}").replace(
     "until: {timeout: 10s}", "until: {timeout: 10s, interval: 1s}"

@@ -8,11 +8,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from chaos.arena.interrupt import STOP_SIGNALS
 from chaos.cli.main import cli, run_command
 from chaos.cli.output import print_table
 from chaos.cli.signals import Signalled
 from chaos.faults import FAULTS
-from chaos.interrupt import STOP_SIGNALS
 from harness.errors import (
     ApiUnanswered,
     BlackstartError,
@@ -82,7 +82,7 @@ def test_help_imports_no_engine_client_no_runner_and_no_simulator() -> None:
 
     program = (
         "import sys; from chaos.cli.main import run_command; run_command(['--help']); "
-        "print(sorted({'docker', 'rich', 'yaml', 'chaos.runner', 'harness.simulation'} & set(sys.modules)), "
+        "print(sorted({'docker', 'rich', 'yaml', 'chaos.run.runner', 'harness.simulation'} & set(sys.modules)), "
         "file=sys.stderr)"
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chaos.cluster_events import HOLD_S, in_order, read_events, record_of
+from chaos.arena.docker.cluster_events import HOLD_S, in_order, read_events, record_of
 
 
 def line(node: str, time_s: float, event: str = "group-claimed") -> str:

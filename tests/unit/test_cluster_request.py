@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from harness.errors import ApiUnanswered, ApiUnreachable, HarnessError, RequestRefused
-from harness.rig.cluster_request import FOLLOW_LIMIT, Question, send_request, who_to_ask
-from harness.rig.node_api_client import Address, Reply, addresses_of
-from harness.rig.standing import GroupStanding, NodeStanding, Power, ResourceStanding, Standing
+from harness.rig.cluster.node_api_client import Address, Reply, addresses_of
+from harness.rig.cluster.request_routing import FOLLOW_LIMIT, Question, send_request, who_to_ask
+from harness.rig.cluster.status import GroupStanding, NodeStanding, Power, ResourceStanding, Standing
 
 MOVE = Question(path="groups/web/move", arguments={"target": "node2"})
 NODES = ("node1", "node2", "node3")

@@ -8,11 +8,12 @@ import pytest
 from scripted_arena import Script, ScriptedArena
 from scripted_run import DOCUMENT, Ran
 
-from chaos.arena import Command, Subject
-from chaos.experiment import CommandCall, Experiment, read_experiment
-from chaos.history import StepEnded
-from chaos.targets import ByName, FromRegister, OwnerOf
-from chaos.verdict import ExitCode
+from chaos.arena.port import Command, Subject
+from chaos.experiment.loader import read_experiment
+from chaos.experiment.records import CommandCall, Experiment
+from chaos.experiment.targets import ByName, FromRegister, OwnerOf
+from chaos.history.records import StepEnded
+from chaos.history.verdict import ExitCode
 from harness.errors import ApiUnanswered, HarnessError, RequestRefused, UsageError
 
 HEAD = DOCUMENT.partition("method:")[0]

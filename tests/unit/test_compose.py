@@ -6,17 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.rig.compose import (
-    TOPOLOGY_LABEL,
-    csv_volume,
-    render,
-    secrets_volume,
-    topology_from_label,
-    voter_volume,
-)
-from harness.rig.secret_files import access_list
-from harness.rig.topology_document import default_topology, read_topology
-from harness.rig.yaml_source import load
+from harness.document.topology import default_topology, read_topology
+from harness.document.yaml_source import load
+from harness.model.object_names import csv_volume, secrets_volume, voter_volume
+from harness.rig.cluster.secret_files import access_list
+from harness.rig.lifecycle.compose_file import TOPOLOGY_LABEL, render, topology_from_label
 
 COMPOSE = Path(__file__).parents[2] / "compose"
 

@@ -6,7 +6,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.model.states import GroupState, ResourceState
-from harness.rig.conditions import (
+from harness.rig.cluster.conditions import (
     PAUSED,
     UP,
     all_online,
@@ -17,7 +17,7 @@ from harness.rig.conditions import (
     node_up,
     resource_is,
 )
-from harness.rig.standing import GroupStanding, NodeStanding, Power, ResourceStanding, Standing
+from harness.rig.cluster.status import GroupStanding, NodeStanding, Power, ResourceStanding, Standing
 
 VM = ResourceStanding(name="web-vm", type="virtual-machine", state="Online", persistent_state=1)
 GROUP = GroupStanding(name="web", owner="node1", epoch=4, state="Online", resources=(VM,))

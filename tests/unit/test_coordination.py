@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.coordination import Mutex, Signal, all_of
-from harness.simulation.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
+from harness.simulation.kernel.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
+from harness.synchronization import Mutex, Signal, all_of
 
 MS = 1_000
 

@@ -2,9 +2,8 @@
 
 import pytest
 
-from harness.cluster_service.database import OPERATION_LIMIT_US, DatabaseManager
-from harness.cluster_service.ids import Ids
-from harness.cluster_service.messages import (
+from harness.cluster_service.core.ids import Ids
+from harness.cluster_service.core.messages import (
     CallVoter,
     ChangeRegister,
     Event,
@@ -15,6 +14,7 @@ from harness.cluster_service.messages import (
     VoterAnswered,
     VoterFailed,
 )
+from harness.cluster_service.database import OPERATION_LIMIT_US, DatabaseManager
 from harness.database.acceptor import Acceptor
 from harness.database.proposer import Result
 from harness.database.protocol import Accept, Address, Form, WriteCounts

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from harness.document.topology import read_topology
+from harness.document.yaml_source import load
 from harness.model.disk import DISK_BYTES, disk_bytes, disk_names, disk_volume
-from harness.rig.creation import refused_machines
-from harness.rig.topology_document import read_topology
-from harness.rig.yaml_source import load
+from harness.rig.lifecycle.create import refused_machines
 
 
 def test_machine_has_its_own_disk_and_its_volumes() -> None:

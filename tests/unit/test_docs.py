@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.faults.table import fault_rows
+from chaos.faults.fault_table import fault_rows
 from harness.simulation.plants import PLANTS
 from harness.simulation.plants_of_rules import PLANTS_OF_RULES
 

@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 from typing import Any
 
-from harness.cluster_service.drain import DrainManager
-from harness.cluster_service.ids import Ids
-from harness.cluster_service.messages import ChangeRegister, Tick
+from harness.cluster_service.administration.drain import DrainManager
+from harness.cluster_service.core.ids import Ids
+from harness.cluster_service.core.messages import ChangeRegister, Tick
 from harness.model.administrative_changes import EndDrain
 from harness.model.records import ClusterRecord, NodeEntry, SessionState
 from harness.model.session import Session

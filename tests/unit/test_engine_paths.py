@@ -5,10 +5,10 @@ import asyncio
 import docker
 import pytest
 
+from harness.document.image_reference import is_image_reference
 from harness.errors import EngineError
 from harness.live.docker_engine import DockerEngine
 from harness.live.engine_paths import guard_paths
-from harness.rig.image_reference import is_image_reference
 
 
 @pytest.mark.parametrize(

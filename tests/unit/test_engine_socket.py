@@ -7,14 +7,14 @@ import docker.errors
 import pytest
 import requests
 
+from harness.document.topology import default_topology
 from harness.errors import EngineError, HarnessError, UsageError
 from harness.live.node_environment import read_environment
 from harness.live.vmms import prove_engine
 from harness.model import labels
-from harness.rig import engine, engine_socket
-from harness.rig.compose import render
-from harness.rig.engine_socket import socket_on_engine
-from harness.rig.topology_document import default_topology
+from harness.rig.engine import connection, engine_socket
+from harness.rig.engine.engine_socket import socket_on_engine
+from harness.rig.lifecycle.compose_file import render
 
 HERE, OTHER = "AAAA:HERE", "BBBB:OTHER"
 DEFAULT = "/var/run/docker.sock"
@@ -176,16 +176,16 @@ def test_process_that_is_bound_to_an_engine_uses_no_other(monkeypatch: pytest.Mo
         def close(self) -> None:
             """Ends."""
 
-    monkeypatch.setattr(engine, "_try_socket", lambda *_: None)
-    monkeypatch.setattr(engine, "guard_paths", lambda *_: None)
-    monkeypatch.setattr(engine.docker, "from_env", lambda **_: Client({}))
-    monkeypatch.setenv(engine.ENGINE_ID_VARIABLE, OTHER)
+    monkeypatch.setattr(connection, "_try_socket", lambda *_: None)
+    monkeypatch.setattr(connection, "guard_paths", lambda *_: None)
+    monkeypatch.setattr(connection.docker, "from_env", lambda **_: Client({}))
+    monkeypatch.setenv(connection.ENGINE_ID_VARIABLE, OTHER)
 
     with pytest.raises(HarnessError, match="bound to the engine BBBB"):
-        engine.connect()
+        connection.connect()
 
-    monkeypatch.setenv(engine.ENGINE_ID_VARIABLE, HERE)
-    engine.connect()
+    monkeypatch.setenv(connection.ENGINE_ID_VARIABLE, HERE)
+    connection.connect()
 
 
 class TestNode:

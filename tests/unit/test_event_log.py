@@ -1,7 +1,7 @@
 """The cluster log: every event is told, a lasting condition once a minute."""
 
-from harness.cluster_service.event_log import REPEAT_US, EventLogProcessor
-from harness.cluster_service.messages import Log
+from harness.cluster_service.core.event_log import REPEAT_US, EventLogProcessor
+from harness.cluster_service.core.messages import Log
 
 CRASH = Log(component="resource-control-manager", event="resource-failed", message="vm1 failed", id=1069)
 STUCK = Log(component="membership-manager", event="fence-failed", message="node2 is not known to be off", lasting=True)

@@ -15,14 +15,14 @@ from typing import Any
 import docker.errors
 import pytest
 
+from chaos.arena.docker.artifacts import JOURNAL_MAX_BYTES, collect_evidence, read_journals
 from chaos.checkers import one_instance_by_journals
-from chaos.evidence import JOURNAL_MAX_BYTES, collect_evidence, read_journals
-from chaos.guest_journal import MAX_RUNS, read_guest_journal
-from chaos.history import EngineEvent, GuestJournal, History, Role, to_plain
-from chaos.verdict import Ruling
+from chaos.history.guest_journal import MAX_RUNS, read_guest_journal
+from chaos.history.records import EngineEvent, GuestJournal, History, Role, to_plain
+from chaos.history.verdict import Ruling
 from harness.errors import EngineError, HarnessError
 from harness.model import labels
-from harness.rig.container_file import read_file
+from harness.rig.engine.archive_file import read_file
 
 GOOD = b'{"boot": "a", "node": "node1", "boottime": 1}\n{"boot": "a", "node": "node1", "boottime": 2}\n'
 FIFO, LINK, DIRECTORY, REGULAR = (1 << 25) | 0o644, (1 << 27) | 0o777, (1 << 31) | 0o755, 0o644

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from chaos.experiment import Experiment, FaultCall, ProbeCall, Until, load_experiment, read_experiment
-from chaos.experiment_reader import rig_name
-from chaos.targets import ByLabel, ByName, Bystander, FromRegister, OwnerOf
-from chaos.tolerance import Equal, InRange, Matches, OneOf, Tolerance, read_tolerance
+from chaos.experiment.document_reader import rig_name
+from chaos.experiment.loader import load_experiment, read_experiment
+from chaos.experiment.records import Experiment, FaultCall, ProbeCall, Until
+from chaos.experiment.targets import ByLabel, ByName, Bystander, FromRegister, OwnerOf
+from chaos.experiment.tolerance import Equal, InRange, Matches, OneOf, Tolerance, read_tolerance
 from harness.errors import UsageError
 from harness.model.name import is_name
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from chaos.experiment import Experiment, FaultCall, read_experiment
-from chaos.schema import TARGET_FORM
-from chaos.targets import (
+from chaos.experiment.loader import read_experiment
+from chaos.experiment.records import Experiment, FaultCall
+from chaos.experiment.schema import TARGET_FORM
+from chaos.experiment.targets import (
     ByLabel,
     ByName,
     ByPattern,

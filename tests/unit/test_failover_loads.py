@@ -3,11 +3,11 @@
 from types import SimpleNamespace
 from typing import Any
 
-from harness.cluster_service.circles import CircleWatch
-from harness.cluster_service.failover import FailoverManager
-from harness.cluster_service.ids import Ids
-from harness.cluster_service.messages import RegisterSeen
-from harness.cluster_service.turns import Turns
+from harness.cluster_service.core.ids import Ids
+from harness.cluster_service.core.messages import RegisterSeen
+from harness.cluster_service.core.takeover_delay import Turns
+from harness.cluster_service.membership.sharding import CircleWatch
+from harness.cluster_service.placement.failover import FailoverManager
 from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, SessionState
 from harness.model.session import Session
 from harness.model.topology import GroupSpec, Settings

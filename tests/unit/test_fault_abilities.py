@@ -1,8 +1,8 @@
 """What the doctor saw of a machine, as the faults that can be injected on it."""
 
-from chaos.fault_abilities import NEEDS, fault_abilities
+from chaos.compatibility.fault_support import NEEDS, fault_abilities
 from chaos.faults import FAULTS
-from harness.rig.doctor import DISKS_IN_MEMORY, FREEZING, PACKET_FILTER, Check, Health
+from harness.rig.lifecycle.doctor import DISKS_IN_MEMORY, FREEZING, PACKET_FILTER, Check, Health
 
 FIT = tuple(Check(name=name, health=Health.OK, saw="it works") for name in ("engine", *sorted(set(NEEDS.values()))))
 

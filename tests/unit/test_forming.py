@@ -7,7 +7,7 @@ import pytest
 
 from harness.database.acceptor import Acceptor
 from harness.database.protocol import Address, Call, Form, Reply
-from harness.live.provision import FORM_ATTEMPTS, ProvisionError, form_voter
+from harness.live.form_cluster import FORM_ATTEMPTS, ProvisionError, form_voter
 from harness.live.voters import RedisVoters, VoterUnanswered
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from chaos.history import LogLine
+from chaos.history.records import LogLine
 from chaos.report.run_record import read_journal
-from chaos.search.replaying import read_past_run
+from chaos.search.replay import read_past_run
 from fuzz.finding import Finding
 from fuzz.journals import sample_journals
 from fuzz.mutation import mutated_bytes, mutated_text, mutated_values

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from chaos.cli.main import run_command
-from chaos.experiment import load_experiment, read_experiment
+from chaos.experiment.loader import load_experiment, read_experiment
+from chaos.experiment.tolerance import Matches
 from chaos.search.schedule_file import read_schedule
-from chaos.tolerance import Matches
+from harness.document.refusals import MAX_SHOWN, Refusals, nearest, visible
+from harness.document.text_file import read_text_file
+from harness.document.topology import read_topology
+from harness.document.yaml_source import Source, load
 from harness.errors import UsageError
-from harness.rig.refusals import MAX_SHOWN, Refusals, nearest, visible
-from harness.rig.topology_document import read_topology
-from harness.rig.yaml_source import Source, load
-from harness.text_file import read_text_file
 
 HEAD = "title: t\nrig: {nodes: 3, groups: 1}\nmethod: []\n"
 PROBE = (
@@ -222,7 +222,7 @@ def test_readers_take_time_linear_in_the_document(
     """
 
     def measured(source: Source) -> float:
-        monkeypatch.setattr("chaos.experiment_reader.load", lambda _text, **_: source)
+        monkeypatch.setattr("chaos.experiment.document_reader.load", lambda _text, **_: source)
         return min(cpu_s(lambda: read_experiment("", name="file.yaml")) for _ in range(3))
 
     counts = (2000, 16_000) if document is owners else (400, 3200)

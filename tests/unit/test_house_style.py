@@ -19,22 +19,12 @@ LONG_FUNCTIONS: dict[str, str] = {}
 """`file::function` that may be longer, each with the reason."""
 
 WORLDLY = (
-    *("harness/live/", "harness/rig/", "chaos/cli/", "chaos/docker_effects/"),
+    *("harness/live/", "harness/rig/", "chaos/cli/", "chaos/arena/docker/", "chaos/reaper/", "chaos/repair/"),
     *("images/", "bench/", "tests/", "tools/"),
 )
 """Where clocks and chance belong: at the edge of the world, and in tests, which may also be outside of it."""
 
-WORLDLY_FILES = {
-    "chaos/arena_docker.py": "the arena of real containers",
-    "chaos/client_probe.py": "measures from outside, in a container of its own",
-    "chaos/crash_probe.py": "runs inside a node",
-    "chaos/network_probe.py": "runs inside a node",
-    "chaos/engine_answer.py": "a thread that measures how long the engine takes to answer",
-    "chaos/engine_stream.py": "a thread that reads the engine's events",
-    "chaos/inside_probe.py": "runs inside a node",
-    "chaos/reaper/guard.py": "renews the lease of a run on containers, in real time",
-    "chaos/reaper/program.py": "runs in the reaper's container",
-}
+WORLDLY_FILES: dict[str, str] = {}
 
 BANNED = {
     "time": {

@@ -9,10 +9,10 @@ import docker.errors
 import pytest
 
 from harness.errors import HarnessError
-from harness.rig import base_image
-from harness.rig.build_context import GUEST, HYPERVISOR, context_digest, find_project_root, pack_context
-from harness.rig.images import ImageState, ensure_images, image_status
-from harness.rig.wheels import ensure_wheels
+from harness.rig.images import base_image
+from harness.rig.images.build import ImageState, ensure_images, image_status
+from harness.rig.images.build_context import GUEST, HYPERVISOR, context_digest, find_project_root, pack_context
+from harness.rig.images.wheels import ensure_wheels
 
 
 def ignore(_):
@@ -30,9 +30,9 @@ def checkout(tmp_path):
         "harness/__init__.py": "",
         "harness/live/service.py": "pass",
         "harness/database/prepare.lua": "return 1",
-        "harness/rig/images.py": "pass",
-        "harness/simulation/world.py": "pass",
-        "chaos/runner.py": "pass",
+        "harness/rig/images/build.py": "pass",
+        "harness/simulation/world/world.py": "pass",
+        "chaos/run/runner.py": "pass",
     }.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,10 +131,10 @@ class TestEnsureImages:
             ("harness/database/prepare.lua", [HYPERVISOR.tag]),
             ("images/hypervisor/requirements.txt", [HYPERVISOR.tag]),
             ("images/guest/guest.py", [GUEST.tag]),
-            ("harness/rig/images.py", []),
-            ("harness/simulation/world.py", []),
+            ("harness/rig/images/build.py", []),
+            ("harness/simulation/world/world.py", []),
             ("harness/live/__pycache__/service.cpython-311.pyc", []),
-            ("chaos/runner.py", []),
+            ("chaos/run/runner.py", []),
         ],
     )
     def test_a_change_rebuilds_what_is_made_of_it(self, checkout, changed, rebuilt):

@@ -2,8 +2,8 @@
 
 import random
 
-from harness.simulation.in_order import InOrder
-from harness.simulation.runtime import VirtualClock
+from harness.simulation.kernel.fifo_channel import InOrder
+from harness.simulation.kernel.runtime import VirtualClock
 
 
 def test_what_was_sent_first_arrives_first() -> None:

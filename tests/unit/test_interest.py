@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from harness.database.interest import Filed, interest_in
+from harness.database.subscription import Filed, interest_in
 
 CIRCLES = [str(number) for number in range(6)]
 OWNERS = ["", "node1", "node2"]

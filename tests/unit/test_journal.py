@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from chaos.experiment import read_experiment
-from chaos.history import CleanUp, History, Stall, StepEnded, to_plain
-from chaos.journal import Journal
-from chaos.journal_document import about_experiment
+from chaos.experiment.loader import read_experiment
+from chaos.history.journal import Journal
+from chaos.history.records import CleanUp, History, Stall, StepEnded, to_plain
+from chaos.run.journal_document import about_experiment
 from harness.errors import HarnessError
 
 

@@ -1,6 +1,6 @@
 """Own leases and other nodes' leases, as a node reckons them."""
 
-from harness.cluster_service.lease import LeaseView
+from harness.cluster_service.membership.lease import LeaseView
 from harness.database.protocol import NO_BALLOT, Address, BeatAnswer, LeaseSeen, VoterSet
 
 LEASE = 2_000_000

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from harness.live.lease_note import LeaseNote
+from harness.live.lease_deadline_file import LeaseNote
 from harness.model.session import Session
 
 HERE = Session("node1", "c0ffee", "1")

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from chaos.ledger import Ledger, OpenFault, read_open
+from chaos.reaper.ledger import Ledger, OpenFault, read_open
 from harness.errors import HarnessError
 
 

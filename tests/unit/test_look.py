@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.cluster_service.look import LOOK_US, REST_US, Look
+from harness.cluster_service.core.resync import LOOK_US, REST_US, Look
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.live.loop_watch import Lateness, LoopWatch, SchedulerFile
+from harness.live.loop_delay import Lateness, LoopWatch, SchedulerFile
 
 MS = 1_000
 

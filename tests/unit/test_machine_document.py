@@ -4,11 +4,11 @@ import json
 
 import pytest
 
+from harness.document.topology import read_topology
+from harness.document.yaml_source import load
 from harness.errors import UsageError
 from harness.model.topology import SECOND_US, GroupSpec
 from harness.model.workload import Readiness, readiness
-from harness.rig.topology_document import read_topology
-from harness.rig.yaml_source import load
 
 HEAD = "groups:\n  - name: shop\n    resources:\n      - {name: ip, type: ip-address}\n"
 

@@ -5,22 +5,22 @@ from typing import Any
 
 from manager_bench import HERE, SECOND, _Cluster, sessions
 
-from harness.cluster_service.ids import Ids
-from harness.cluster_service.messages import Action, CallHost, HostConnected, HostReported, RegisterSeen, Tick
-from harness.cluster_service.requests import OpenRequests
-from harness.cluster_service.resource_control import START_PLACE_US, STARTS_AT_ONCE, ResourceControlManager
+from harness.cluster_service.core.ids import Ids
+from harness.cluster_service.core.messages import Action, CallHost, HostConnected, HostReported, RegisterSeen, Tick
+from harness.cluster_service.core.pending_requests import OpenRequests
+from harness.cluster_service.resources.resource_control import START_PLACE_US, STARTS_AT_ONCE, ResourceControlManager
 from harness.model import labels as label
-from harness.model.host import EntryPoint, HostReport, HostRequest
+from harness.model.host_messages import EntryPoint, HostReport, HostRequest
 from harness.model.labels import Role
 from harness.model.machine import MachineSpec
 from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, SessionState
 from harness.model.states import ResourceState
 from harness.model.topology import GroupSpec, Priority, ResourceSpec, Settings
-from harness.simulation.container import Answer
-from harness.simulation.engine import SimulatedEngine
-from harness.simulation.engine_client import SimulatedEngineClient
-from harness.simulation.node_clock import DRIFT_MOST_PPM, DriftingClock
-from harness.simulation.runtime import SimulatedRuntime, VirtualClock
+from harness.simulation.kernel.node_clock import DRIFT_MOST_PPM, DriftingClock
+from harness.simulation.kernel.runtime import SimulatedRuntime, VirtualClock
+from harness.simulation.twins.container import Answer
+from harness.simulation.twins.engine import SimulatedEngine
+from harness.simulation.twins.engine_client import SimulatedEngineClient
 
 MANY = 20
 

@@ -20,8 +20,8 @@ import requests
 
 from harness.errors import ApiUnanswered, ApiUnreachable, RequestRefused
 from harness.live.node_api_endpoints import API_PORT
-from harness.rig.node_api_client import NodeApiClient, addresses_of
-from harness.rig.node_api_ways import Address, Way, has_address, parse_answer
+from harness.rig.cluster.node_api_client import NodeApiClient, addresses_of
+from harness.rig.cluster.node_api_transport import Address, Way, has_address, parse_answer
 
 TOKEN = "secret-token"
 NOWHERE = "192.0.2.1"

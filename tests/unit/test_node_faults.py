@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from scripted_arena import SECOND, Script, ScriptedArena
 
-from chaos.arena import Direction, IsolateNode, JoinNetwork, ResumeEngine, ThawNode
-from chaos.docker_effects.network_effects import rules_of_cut
-from chaos.experiment import FaultCall
+from chaos.arena.docker.network_effects import rules_of_cut
+from chaos.arena.port import Direction, IsolateNode, JoinNetwork, ResumeEngine, ThawNode
+from chaos.experiment.records import FaultCall
+from chaos.experiment.targets import ByName
 from chaos.faults import FAULTS
-from chaos.history import FaultMoment
-from chaos.injection import Injected, Injector, NotInjected
-from chaos.ledger import Ledger
-from chaos.recovery import read_recoveries
-from chaos.targets import ByName
-from harness.rig.topology_document import default_topology
+from chaos.history.records import FaultMoment
+from chaos.history.recovery import read_recoveries
+from chaos.reaper.ledger import Ledger
+from chaos.run.injection import Injected, Injector, NotInjected
+from harness.document.topology import default_topology
 
 
 class Trial:

@@ -2,19 +2,13 @@
 
 from itertools import count
 
-from harness.cluster_service.circles import CircleWatch
-from harness.cluster_service.messages import (
-    CallVoter,
-    RegisterSeen,
-    Tick,
-    VoterAnswered,
-    VoterFailed,
-    VotersKnown,
-)
-from harness.cluster_service.node import NodeManager
-from harness.database.interest import interest_in
-from harness.database.protocol import CLUSTER_KEY, NO_BALLOT, Ballot, BeatAnswer, Notice, WriteCounts
+from harness.cluster_service.core.messages import CallVoter, RegisterSeen, Tick, VoterAnswered, VoterFailed, VotersKnown
+from harness.cluster_service.membership.node import NodeManager
+from harness.cluster_service.membership.sharding import CircleWatch
+from harness.database.protocol import NO_BALLOT, Ballot, BeatAnswer, Notice, WriteCounts
+from harness.database.subscription import interest_in
 from harness.model.records import ClusterRecord, NodeEntry, SessionState
+from harness.model.register_keys import CLUSTER_KEY
 from harness.model.session import Session
 from harness.model.topology import Settings
 from harness.model.voter_set import VoterSet

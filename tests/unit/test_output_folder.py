@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from chaos.cli.main import run_command
-from chaos.output_folder import LOCK_FILE, OutputFolder, held_output, refuse_held
+from chaos.run.output_folder import LOCK_FILE, OutputFolder, held_output, refuse_held
 from harness.errors import HarnessError, UsageError
 
 FAILS = """
@@ -34,7 +34,7 @@ method:
 HOLD = """
 import sys
 from pathlib import Path
-from chaos.output_folder import held_output
+from chaos.run.output_folder import held_output
 with held_output(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

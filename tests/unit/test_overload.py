@@ -8,7 +8,8 @@ from scripted_arena import MS, SECOND, Script, ScriptedArena
 from scripted_run import Ran
 
 from chaos.checkers import recovered, wanted_online
-from chaos.history import (
+from chaos.history.overload import nodes_late, overload_since
+from chaos.history.records import (
     ClusterSeen,
     EngineEvent,
     EngineSlow,
@@ -24,8 +25,7 @@ from chaos.history import (
     Role,
     Stall,
 )
-from chaos.overload import nodes_late, overload_since
-from chaos.verdict import ExitCode, FindingKind, Ruling
+from chaos.history.verdict import ExitCode, FindingKind, Ruling
 
 S = 10**9
 

@@ -9,22 +9,16 @@ from engine_of_strangers import EngineOfStrangers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chaos.arena.docker.availability_client import Client
 from chaos.cli.main import run_command
-from chaos.client import Client
-from chaos.named_file import check_named_file, write_named_file
+from chaos.output.named_file import check_named_file, write_named_file
+from harness.document.topology import default_topology
 from harness.errors import HarnessError, NotOwned, UsageError
 from harness.model import labels
 from harness.model.name import is_name
-from harness.rig import own_files, ownership, teardown
-from harness.rig.compose import object_names, render
-from harness.rig.creation import topology_of
-from harness.rig.own_files import (
-    discard_directory,
-    remove_rendered,
-    rendered_rigs,
-    write_rendered,
-)
-from harness.rig.ownership import (
+from harness.rig.engine import own_files, ownership
+from harness.rig.engine.own_files import discard_directory, remove_rendered, rendered_rigs, write_rendered
+from harness.rig.engine.ownership import (
     kill_container,
     names_taken_by_others,
     pause_container,
@@ -34,10 +28,12 @@ from harness.rig.ownership import (
     remove_volume,
     stop_container,
 )
-from harness.rig.rig import Rig
-from harness.rig.rig_lock import look_at_lock
-from harness.rig.teardown import find_rigs, left_behind, remove_rig, rig_names, still_there
-from harness.rig.topology_document import default_topology
+from harness.rig.lifecycle import teardown
+from harness.rig.lifecycle.compose_file import object_names, render
+from harness.rig.lifecycle.create import topology_of
+from harness.rig.lifecycle.rig import Rig
+from harness.rig.lifecycle.rig_lock import look_at_lock
+from harness.rig.lifecycle.teardown import find_rigs, left_behind, remove_rig, rig_names, still_there
 
 RIG = "mine"
 OWN = {labels.RIG: RIG, labels.ROLE: "node", labels.NODE: "node1"}

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from harness.cluster_service.placement import claim_places, next_after_failure, rank_claimants
-from harness.model.first_records import first_registers
+from harness.cluster_service.placement.ranking import claim_places, next_after_failure, rank_claimants
+from harness.model.initial_registers import first_registers
 from harness.model.records import GroupRecord
 from harness.model.topology import GroupSpec, Priority, ResourceSpec, Topology
 from harness.model.voter_set import VoterSet

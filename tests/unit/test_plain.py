@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness.model.plain import from_plain, to_plain
+from harness.model.serialization import from_plain, to_plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

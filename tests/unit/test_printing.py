@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from chaos import printing
+from chaos.arena.docker.log_stream import read_lines
 from chaos.cli.log_commands import _print_event
 from chaos.cli.main import run_command
-from chaos.log_stream import read_lines
-from chaos.printing import Stream, aside, console, echo, echo_json, guarded, reader_gone
-from chaos.terminal import Terminal
-from chaos.verdict import ExitCode, Finding, FindingKind
+from chaos.history.verdict import ExitCode, Finding, FindingKind
+from chaos.output import printing
+from chaos.output.printing import Stream, aside, console, echo, echo_json, guarded, reader_gone
+from chaos.run.terminal import Terminal
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "a\x1b[2J\x1b]0;owned\a b\rc \u202ed \u2028e \x85f \ud800g"

@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 from scripted_arena import MS, SECOND, ScriptedArena
 
-from chaos.experiment import FaultCall
+from chaos.arena.process_effects import HangMachine, NodeProgram, ProgramSeen, StartMachine
+from chaos.experiment.records import FaultCall
+from chaos.experiment.targets import ByName
 from chaos.faults import FAULTS
-from chaos.history import FaultMoment, FaultRecord
-from chaos.injection import Injected, Injector, NotInjected
-from chaos.ledger import Ledger
-from chaos.process_effects import HangMachine, NodeProgram, ProgramSeen, StartMachine
-from chaos.recovery import read_recoveries
-from chaos.targets import ByName, TargetKind
-from harness.rig.topology_document import default_topology
+from chaos.faults.kinds import TargetKind
+from chaos.history.records import FaultMoment, FaultRecord
+from chaos.history.recovery import read_recoveries
+from chaos.reaper.ledger import Ledger
+from chaos.run.injection import Injected, Injector, NotInjected
+from harness.document.topology import default_topology
 
 MACHINE = "web1-vm"
 CURES = {

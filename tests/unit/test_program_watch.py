@@ -2,7 +2,7 @@
 
 import itertools
 
-from harness.cluster_service.messages import (
+from harness.cluster_service.core.messages import (
     Action,
     AskProgram,
     HostConnected,
@@ -13,7 +13,7 @@ from harness.cluster_service.messages import (
     Tick,
     WatchedProgram,
 )
-from harness.cluster_service.program_watch import ProgramWatch
+from harness.cluster_service.program_liveness import ProgramWatch
 from harness.model.topology import Settings
 
 SECOND = 1_000_000

@@ -10,10 +10,10 @@ import pytest
 from machine_bench import SECOND, Bench, BenchHost, BenchVmms, machine
 
 from harness.errors import EngineError, EngineUnanswered, NoSuchContainer
-from harness.model.host import EntryPoint
+from harness.model.host_messages import EntryPoint
 from harness.model.states import ResourceState
 from harness.model.topology import ResourcePolicy, ResourceSpec
-from harness.simulation.vmms_link import VmmsLink
+from harness.simulation.twins.vmms_link import VmmsLink
 
 OPEN, CLOSE, ONLINE, OFFLINE, TERMINATE = (
     EntryPoint.OPEN,

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from chaos.reading_thread import ReadingThread
+from chaos.arena.reader_thread import ReadingThread
 
 
 def test_a_signal_that_comes_while_it_begins_strikes_when_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from chaos.options import ReaperTimes
-from chaos.reaper.book import Book
 from chaos.reaper.guard import Guard
-from chaos.reaper.program import Orders, serve
+from chaos.reaper.ledger_file import Book
+from chaos.reaper.orders import Orders, ReaperTimes
+from chaos.repair.reaper_program import serve
 from harness.errors import HarnessError
 from harness.model import labels
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from chaos.ledger import OpenFault
-from chaos.reaper.book import Book
-from chaos.reaper.program import GIVE_UP_S, Orders, Reaping, serve
+from chaos.reaper.ledger import OpenFault
+from chaos.reaper.ledger_file import Book
+from chaos.reaper.orders import Orders
+from chaos.repair.reaper_program import GIVE_UP_S, Reaping, serve
 from harness.errors import CleanupError, HarnessError
 
 START_NS = 1_000 * 10**9

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 TOLD = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-import chaos.reaper.program, chaos.repair
+import chaos.repair.reaper_program, chaos.repair.rig_repair
 files = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
 print(json.dumps(files))
 """

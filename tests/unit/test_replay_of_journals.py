@@ -7,7 +7,7 @@ from scripted_arena import ScriptedArena
 from scripted_run import Ran
 
 from chaos.cli.main import run_command
-from chaos.journal import holds_lines
+from chaos.history.journal import holds_lines
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from recorded_runs import Recorded, power_cut, step
 from scripted_arena import SECOND, Script, ScriptedArena, failure, gap, interrupt_at
 from test_runner import Ran
 
+from chaos.history.verdict import ExitCode
 from chaos.report.junit import render_junit
 from chaos.report.markdown import ROWS_MAX, render_markdown
 from chaos.report.run_record import RunRecord, read_journal
-from chaos.verdict import ExitCode
 
 SCRIPTS = {
     "passes": (Script(), ExitCode.PASSED),

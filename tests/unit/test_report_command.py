@@ -10,15 +10,16 @@ from rich.console import Console
 from scripted_arena import ScriptedArena
 from test_runner import DOCUMENT
 
-from chaos import runner
-from chaos.arena import Stage
+from chaos.arena.port import Stage
 from chaos.cli.main import run_command
-from chaos.experiment import read_experiment
-from chaos.options import ReportFiles, RunOptions
+from chaos.experiment.loader import read_experiment
+from chaos.history.verdict import Finding, exit_code
 from chaos.report import page
-from chaos.report.writing import prepare_reports, write_reports
-from chaos.terminal import Terminal
-from chaos.verdict import Finding, exit_code
+from chaos.report.report_files import ReportFiles
+from chaos.report.writer import prepare_reports, write_reports
+from chaos.run import batch
+from chaos.run.options import RunOptions
+from chaos.run.terminal import Terminal
 from harness.errors import HarnessError, UsageError
 
 
@@ -125,7 +126,7 @@ def test_a_place_where_nothing_can_be_written_is_refused_before_anything_runs(
     experiment.write_text(DOCUMENT)
     reports = ReportFiles(junit=tmp_path / "file" / "junit.xml")
 
-    code = runner.run_files([experiment], options=RunOptions(out=tmp_path / "out", reports=reports))
+    code = batch.run_files([experiment], options=RunOptions(out=tmp_path / "out", reports=reports))
 
     assert code == 2
     assert "junit.xml cannot be written" in capsys.readouterr().err
@@ -153,7 +154,7 @@ def test_one_report_that_cannot_be_made_keeps_no_other_from_being_made(
 def test_a_pass_without_the_report_that_was_asked_for_is_none(tmp_path: Path, before: int, after: int) -> None:
     terminal = Terminal(Console(file=io.StringIO()))
 
-    code = runner._report(
+    code = batch._report(
         [tmp_path / "no.json"], [], "", code=before, files=ReportFiles(junit=tmp_path / "x"), terminal=terminal
     )
 
@@ -170,7 +171,7 @@ def test_a_signal_before_an_experiment_begins_is_no_pass(tmp_path: Path) -> None
 
     findings: list[Finding] = []
     arena.drive(
-        runner._run_all(
+        batch._run_all(
             [read_experiment(DOCUMENT, name="test.yaml")],
             stage=no_stage,
             interrupt=arena.interrupt,

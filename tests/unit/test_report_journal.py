@@ -10,12 +10,12 @@ from scripted_arena import Script, ScriptedArena
 from test_runner import Ran
 
 from chaos.cli.main import run_command
-from chaos.history import History
-from chaos.recovery import read_recoveries
+from chaos.history.records import History
+from chaos.history.recovery import read_recoveries
+from chaos.history.verdict import ExitCode
 from chaos.report.page import render_page
 from chaos.report.run_record import read_journal
 from chaos.report.steps import read_steps
-from chaos.verdict import ExitCode
 from harness.errors import UsageError
 
 VERSION_HERE = f'"version": "{metadata.version("blackstart")}"'

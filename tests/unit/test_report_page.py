@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from recorded_runs import Recorded, at, fault, large_run, line, machine_event, power_cut, step
 
-from chaos.history import FaultMoment, Stall
-from chaos.report.happenings import read_happenings
+from chaos.history.records import FaultMoment, Stall
+from chaos.report.event_list import read_happenings
 from chaos.report.page import render_page
 from chaos.report.run_record import RunRecord, read_journal
 

@@ -16,7 +16,7 @@ from recorded_runs import (
     step,
 )
 
-from chaos.history import Answer, ContainerSeen, FaultMoment, History, PartBegan, Record, Role
+from chaos.history.records import Answer, ContainerSeen, FaultMoment, History, PartBegan, Record, Role
 from chaos.report.chart import BODY_PX, SHAPES_PER_ROW_MAX, Chart, Row, draw_chart
 from chaos.report.run_record import read_journal
 from chaos.report.timeline import Span, Timeline, read_timeline

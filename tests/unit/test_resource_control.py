@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from harness.cluster_service.ids import Ids
-from harness.cluster_service.messages import Log, RegisterSeen
-from harness.cluster_service.resource_control import ResourceControlManager
+from harness.cluster_service.core.ids import Ids
+from harness.cluster_service.core.messages import Log, RegisterSeen
+from harness.cluster_service.resources.resource_control import ResourceControlManager
 from harness.model.records import GroupRecord
 from harness.model.session import Session
 from harness.model.topology import GroupSpec, ResourceSpec

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from host_requests import request_of
 
-from harness.cluster_service.resource_facts import GroupFacts, ResourceFacts
-from harness.model.host import EntryPoint, HostRequest
+from harness.cluster_service.resources.resource_facts import GroupFacts, ResourceFacts
+from harness.model.host_messages import EntryPoint, HostRequest
 from harness.model.records import GroupRecord
 from harness.model.session import Session
 from harness.model.states import ResourceState

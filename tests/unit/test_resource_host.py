@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Collection
 import pytest
 from machine_bench import MS, SECOND, Bench, BenchHost, BenchVmms, address, machine
 
-from harness.model.host import EntryPoint
+from harness.model.host_messages import EntryPoint
 from harness.model.machine import Ending, MachineNotice, Proof
 from harness.model.states import ResourceState
 from harness.model.topology import ResourcePolicy
-from harness.simulation.runtime import SimulatedRuntime
-from harness.simulation.vmms_link import VmmsLink, VmmsProcess
+from harness.simulation.kernel.runtime import SimulatedRuntime
+from harness.simulation.twins.vmms_link import VmmsLink, VmmsProcess
 
 OPEN, CLOSE, ONLINE, OFFLINE, TERMINATE = (
     EntryPoint.OPEN,

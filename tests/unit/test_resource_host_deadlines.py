@@ -7,7 +7,7 @@ import pytest
 from machine_bench import SECOND, Bench, BenchHost, BenchVmms
 
 from harness.errors import EngineUnanswered
-from harness.model.host import EntryPoint
+from harness.model.host_messages import EntryPoint
 from harness.model.machine import Proof
 from harness.model.states import ResourceState
 from harness.model.topology import ResourcePolicy, ResourceSpec

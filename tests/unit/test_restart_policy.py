@@ -6,7 +6,7 @@ import pytest
 from manager_bench import ELSEWHERE, NODES, SECOND, ManagerBench, resource
 
 from harness.database.proposer import Result
-from harness.model.host import EntryPoint
+from harness.model.host_messages import EntryPoint
 from harness.model.machine import Ending
 from harness.model.records import MoveCause
 from harness.model.session import Session

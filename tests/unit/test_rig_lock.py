@@ -13,7 +13,7 @@ import requests
 
 from harness.errors import UsageError
 from harness.model import labels
-from harness.rig.rig_lock import Holder, RigHeld, claim_rig, holder_of, look_at_lock, release_rig
+from harness.rig.lifecycle.rig_lock import Holder, RigHeld, claim_rig, holder_of, look_at_lock, release_rig
 
 RIG = "test"
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-import chaos.room
+from chaos.arena.simulation import memory_check
+from chaos.arena.simulation.memory_check import free_memory, no_room
 from chaos.cli.main import run_command
-from chaos.room import free_memory, no_room
 from harness.model.topology import GroupSpec, NodeSpec, ResourceSpec, Topology
-from harness.simulation.footprint import bytes_needed
+from harness.simulation.world.memory_footprint import bytes_needed
 
 MIB = 1 << 20
 REPOSITORY = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ def test_commands_refuse_what_does_not_fit(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(chaos.room, "free_memory", lambda: MIB)
+    monkeypatch.setattr(memory_check, "free_memory", lambda: MIB)
     monkeypatch.chdir(tmp_path)
 
     assert run_command([*command, str(file)]) == 2

@@ -8,13 +8,14 @@ import pytest
 from scripted_arena import MS, SECOND, Script, ScriptedArena, failure, gap, interrupt_at
 from scripted_run import DOCUMENT, Ran
 
-from chaos import checkers, runner
-from chaos.arena import Effect
+from chaos import checkers
+from chaos.arena.port import Effect
 from chaos.checkers import Checker
-from chaos.history import History, StepEnded
-from chaos.options import RunOptions
-from chaos.runner import load_all, run_files
-from chaos.verdict import ExitCode, FindingKind, Verdict
+from chaos.history.records import History, StepEnded
+from chaos.history.verdict import ExitCode, FindingKind, Verdict
+from chaos.run import runner
+from chaos.run.batch import load_all, run_files
+from chaos.run.options import RunOptions
 from harness.errors import NotOnline, UsageError
 
 

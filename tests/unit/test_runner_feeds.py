@@ -13,27 +13,23 @@ from typing import Any
 import pytest
 from scripted_arena import MS, SECOND, ScriptedArena
 
-import chaos.client_probe
-import chaos.crash_probe
-import chaos.engine_probe
-import chaos.inside_probe
-import chaos.network_probe
-from chaos.arena import wait_record
-from chaos.arena_docker import log_line
-from chaos.client import client_record
-from chaos.client_probe import ask
-from chaos.client_targets import measured_machines
-from chaos.cluster_view import cluster_seen
-from chaos.engine_stream import engine_event
-from chaos.guest_journal import machines_without_journal
-from chaos.history import Answer, ClientBeat, Role, Stall
-from chaos.interrupt import Interrupted
-from chaos.listing import differences
-from chaos.log_stream import parse_stamp_ns
-from chaos.stall_watch import watch_stalls
-from harness.rig.standing import GroupStanding, NodeStanding, Power, ResourceStanding, Standing
-from harness.rig.topology_document import default_topology, read_topology
-from harness.rig.yaml_source import load
+from chaos.arena.client_targets import measured_machines
+from chaos.arena.cluster_view import cluster_seen
+from chaos.arena.docker.arena import log_line
+from chaos.arena.docker.availability_client import client_record
+from chaos.arena.docker.container_list import differences
+from chaos.arena.docker.engine_stream import engine_event
+from chaos.arena.docker.in_node import availability, engine_ping, kill_machine, ping, processes
+from chaos.arena.docker.in_node.availability import ask
+from chaos.arena.docker.log_stream import parse_stamp_ns
+from chaos.arena.interrupt import Interrupted
+from chaos.arena.port import wait_record
+from chaos.history.guest_journal import machines_without_journal
+from chaos.history.records import Answer, ClientBeat, Role, Stall
+from chaos.run.stall_detector import watch_stalls
+from harness.document.topology import default_topology, read_topology
+from harness.document.yaml_source import load
+from harness.rig.cluster.status import GroupStanding, NodeStanding, Power, ResourceStanding, Standing
 
 
 def test_an_engine_event_becomes_a_record() -> None:
@@ -143,7 +139,7 @@ def test_machines_of_a_persons_own_are_asked_where_they_say() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    [chaos.client_probe, chaos.crash_probe, chaos.engine_probe, chaos.inside_probe, chaos.network_probe],
+    [availability, kill_machine, engine_ping, processes, ping],
 )
 def test_what_travels_as_source_needs_nothing_of_the_project(module: Any) -> None:
     source = Path(module.__file__).read_text()

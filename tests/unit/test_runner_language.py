@@ -9,8 +9,8 @@ from pathlib import Path
 from scripted_arena import MS, SECOND, Script, ScriptedArena, failure, interrupt_at
 from scripted_run import Ran
 
-from chaos.history import FaultMoment, FaultRecord, StepEnded
-from chaos.verdict import ExitCode
+from chaos.history.records import FaultMoment, FaultRecord, StepEnded
+from chaos.history.verdict import ExitCode
 
 HEAD = """
 title: A test

@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from chaos.history import ClusterSeen, ContainerSeen, GroupSeen, NodeSeen, ResourceSeen, Role
-from chaos.targets import (
+from chaos.experiment.targets import (
     ByLabel,
     ByName,
     ByPattern,
@@ -19,12 +18,13 @@ from chaos.targets import (
     Sample,
     Surroundings,
     Target,
-    TargetKind,
     Unresolved,
     Voter,
     needs_cluster,
     resolve,
 )
+from chaos.faults.kinds import TargetKind
+from chaos.history.records import ClusterSeen, ContainerSeen, GroupSeen, NodeSeen, ResourceSeen, Role
 
 NODE, MACHINE = TargetKind.NODE, TargetKind.MACHINE
 

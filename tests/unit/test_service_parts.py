@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.cluster_service.messages import RegisterNoticed
+from harness.cluster_service.core.messages import RegisterNoticed
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.database.protocol import NO_BALLOT, Ballot
 from harness.database.register import JsonCodec

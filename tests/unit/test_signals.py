@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from chaos.arena.docker.event_loop import drive
+from chaos.arena.interrupt import STOP_SIGNALS, Interrupt
 from chaos.cli.signals import Signalled, exit_code_of, held, install, reports_written
-from chaos.interrupt import STOP_SIGNALS, Interrupt
-from chaos.live_loop import drive
-from chaos.options import RunOptions
-from chaos.runner import run_files
+from chaos.run.batch import run_files
+from chaos.run.options import RunOptions
 from harness.errors import HarnessError
 from harness.ports import Runtime
-from harness.rig import compose_tool
-from harness.rig.compose_tool import ComposeTool
+from harness.rig.lifecycle import compose_tool
+from harness.rig.lifecycle.compose_tool import ComposeTool
 
 LIMIT_S = 30.0
 
@@ -170,15 +170,15 @@ def test_reports_are_whole_whatever_signal_comes(tmp_path: Path, monkeypatch: py
     (tmp_path / "run.yaml").write_text("title: x\nrig: {nodes: 1, groups: 1}\nmethod: []\n")
     monkeypatch.chdir(tmp_path)
     install()
-    from chaos import runner
-    from chaos.options import ReportFiles
+    from chaos.report.report_files import ReportFiles
+    from chaos.run import batch
 
     def write(*_: object, **__: object) -> list[str]:
         send(signal.SIGINT)
         (tmp_path / "x.md").write_text("whole")
         return []
 
-    monkeypatch.setattr(runner, "write_reports", write)
+    monkeypatch.setattr(batch, "write_reports", write)
     options = RunOptions(arena="sim", reports=ReportFiles(markdown=Path("x.md")))
 
     assert run_files([Path("run.yaml")], options=options, unbroken=reports_written) in (0, 6)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from chaos.arena import Command, Subject
-from chaos.simulated_requests import ask_cluster
-from harness.cluster_service.messages import Answer, AnswerCode
+from chaos.arena.port import Command, Subject
+from chaos.arena.simulation.requests import ask_cluster
+from harness.cluster_service.core.messages import Answer, AnswerCode
 from harness.errors import ApiUnanswered, RequestRefused
 from harness.model.topology import (
     GroupSpec,
@@ -20,9 +20,9 @@ from harness.model.topology import (
     ShutdownAction,
     Topology,
 )
-from harness.rig.standing import Standing
-from harness.simulation.administrator import Administrator
-from harness.simulation.runtime import SimulatedRuntime, VirtualClock
+from harness.rig.cluster.status import Standing
+from harness.simulation.kernel.runtime import SimulatedRuntime, VirtualClock
+from harness.simulation.world.administrator import Administrator
 
 
 def resource(name: str, *needs: tuple[str, ...]) -> ResourceSpec:

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from harness.model import labels as label
-from harness.simulation.engine import SimulatedEngine
-from harness.simulation.runtime import VirtualClock
+from harness.simulation.kernel.runtime import VirtualClock
+from harness.simulation.twins.engine import SimulatedEngine
 
 SECOND = 1_000_000
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from harness.database.protocol import CLUSTER_KEY
 from harness.model.records import (
     ClusterRecord,
     Drained,
@@ -16,6 +15,7 @@ from harness.model.records import (
     ResumeFailback,
     SessionState,
 )
+from harness.model.register_keys import CLUSTER_KEY
 from harness.model.session import Session
 from harness.model.topology import (
     Failback,
@@ -27,7 +27,7 @@ from harness.model.topology import (
     Settings,
     Topology,
 )
-from harness.simulation.rest import unsettled
+from harness.simulation.invariants.convergence import unsettled
 
 OWNER = Session.parse("node1@000000000001/1.1")
 NAMES = ("node1", "node2", "node3")

@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 
 from harness.ports import DeadlinePassed
-from harness.simulation.garbage import collected_later
-from harness.simulation.runtime import SimulatedRuntime, Timer, VirtualClock
+from harness.simulation.kernel.deferred_gc import collected_later
+from harness.simulation.kernel.runtime import SimulatedRuntime, Timer, VirtualClock
 
 SECOND = 1_000_000
 

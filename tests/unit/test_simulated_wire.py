@@ -11,23 +11,23 @@ from typing import Any, cast
 
 import pytest
 
-from harness.cluster_service.messages import AskProgram, ProgramAnswered, WatchedProgram
+from harness.cluster_service.core.messages import AskProgram, ProgramAnswered, WatchedProgram
 from harness.errors import EngineError, EngineTooLate, EngineUnanswered, NoSuchContainer
 from harness.live.framed_socket import serve_frames
 from harness.live.runtime import AsyncioRuntime
 from harness.live.vmms import VmmsServer
 from harness.live.vmms_client import VmmsClient
-from harness.model.host import EntryPoint, HostReport, HostRequest, Why
+from harness.model.host_messages import EntryPoint, HostReport, HostRequest, Why
 from harness.model.machine import Ending, MachineNotice, MachineSpec, MachineState, MachineView, Order, Proof
 from harness.model.session import Session
 from harness.model.states import ResourceState
 from harness.model.topology import SECOND_US, ResourceSpec
 from harness.ports import Hypervisor, OrderRefused, Runtime
-from harness.simulation.composition import Composition
-from harness.simulation.in_order import Frames
-from harness.simulation.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
-from harness.simulation.vmms_link import VmmsLink, VmmsProcess
-from harness.vmms.notices import Notices, Subscription
+from harness.simulation.kernel.fifo_channel import Frames
+from harness.simulation.kernel.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
+from harness.simulation.twins.vmms_link import VmmsLink, VmmsProcess
+from harness.simulation.world.composition import Composition
+from harness.vmms.notifications import Notices, Subscription
 from harness.vmms.remote import CALLS
 from harness.vmms.vmms import Vmms
 from harness.wire import FrameError

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from harness.rig.standing import Power, Standing, merge
-from harness.rig.topology_document import read_topology
-from harness.rig.yaml_source import load
+from harness.document.topology import read_topology
+from harness.document.yaml_source import load
+from harness.rig.cluster.status import Power, Standing, merge
 
 TOPOLOGY = read_topology(load("nodes: 3\ngroups: 1\n", name="rig.yaml"))
 ON = {"node1": Power.ON, "node2": Power.ON, "node3": Power.ON}

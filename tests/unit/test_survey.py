@@ -2,6 +2,7 @@
 
 from itertools import count
 
+from harness.database.batch_read import Survey
 from harness.database.proposer import READ_PATIENCE_US
 from harness.database.protocol import (
     NO_BALLOT,
@@ -13,7 +14,6 @@ from harness.database.protocol import (
     Refused,
     Why,
 )
-from harness.database.survey import Survey
 from harness.model.voter_set import VoterSet
 
 VOTERS = VoterSet(version=3, members={"node1": "a", "node2": "b", "node3": "c"})

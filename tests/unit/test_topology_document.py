@@ -4,8 +4,13 @@ import json
 
 import pytest
 
+from harness.document.address_plan import moved
+from harness.document.dependency import parse_dependency
+from harness.document.duration import format_duration, parse_duration_us
+from harness.document.topology import default_topology, read_topology
+from harness.document.yaml_source import load
 from harness.errors import UsageError
-from harness.model.plain import from_plain, to_plain
+from harness.model.serialization import from_plain, to_plain
 from harness.model.topology import (
     SECOND_US,
     Failback,
@@ -17,13 +22,8 @@ from harness.model.topology import (
     ShutdownAction,
     Topology,
 )
-from harness.rig.addresses import moved
-from harness.rig.compose import object_names
-from harness.rig.dependency import parse_dependency
-from harness.rig.duration import format_duration, parse_duration_us
-from harness.rig.rig_lock import lock_name
-from harness.rig.topology_document import default_topology, read_topology
-from harness.rig.yaml_source import load
+from harness.rig.lifecycle.compose_file import object_names
+from harness.rig.lifecycle.rig_lock import lock_name
 
 
 def read(text: str, *, rig: str | None = None) -> Topology:

@@ -1,7 +1,8 @@
 """Each call that removes, kills, stops or writes is in a module that proves ownership, or in a list with reasons.
 
-A new one fails here: it goes through `harness.rig.ownership` (objects of the engine), `harness.rig.own_files` (the
-state folder), `chaos.named_file` (files that the user names) or a run's folder, or it gets a reason.
+A new one fails here. It goes through `harness.rig.engine.ownership` (objects of the engine),
+`harness.rig.engine.own_files` (the state folder), `chaos.output.named_file` (files that the user names) or a run's
+folder, or it gets a reason.
 """
 
 import ast
@@ -32,17 +33,17 @@ adapters, which are looked at here.
 """
 
 PROOF = {
-    "harness/rig/ownership.py": "objects of the engine, proven by their labels at that moment",
-    "harness/rig/own_files.py": "files of the state folder that the project wrote",
-    "chaos/named_file.py": "files that the user names for output: plain ones only",
-    "chaos/output_folder.py": "the folders of runs below --out",
+    "harness/rig/engine/ownership.py": "objects of the engine, proven by their labels at that moment",
+    "harness/rig/engine/own_files.py": "files of the state folder that the project wrote",
+    "chaos/output/named_file.py": "files that the user names for output: plain ones only",
+    "chaos/run/output_folder.py": "the folders of runs below --out",
 }
 
 INSIDE = {
     "harness/live/": "runs in a node's container, or talks to its engine by IDs that were listed by label",
-    "chaos/inside_probe.py": "runs in a node's container, as the fault that it carries out",
-    "chaos/crash_probe.py": "runs in a node's container, as the fault that it carries out",
-    "chaos/reaper/book.py": "runs in the reaper's container, on its ledger",
+    "chaos/arena/docker/in_node/processes.py": "runs in a node's container, as the fault that it carries out",
+    "chaos/arena/docker/in_node/kill_machine.py": "runs in a node's container, as the fault that it carries out",
+    "chaos/reaper/ledger_file.py": "runs in the reaper's container, on its ledger",
 }
 
 REMOVALS = [
@@ -60,41 +61,41 @@ ALLOWED = {
     "bench/overload.py::_keep_logs: write_bytes": "the directory of --logs",
     "bench/overload.py::_let_leases_lapse: kill": "stops services of this tool's own rig, found by its containers",
     "bench/run.py::_write: write_text": _PAGE,
-    "chaos/arena_docker.py::down: stop": "the client outside, whose removal goes through `ownership`",
-    "chaos/arena_simulation.py::_apply_to_process: pause": _MEMORY,
-    "chaos/arena_simulation.py::collect: mkdir": _OUT,
-    "chaos/arena_simulation.py::collect: write_text": _OUT,
-    "chaos/arena_simulation.py::down: stop": _MEMORY,
-    "chaos/evidence.py::_write_container: write_text": _OUT,
-    "chaos/evidence.py::collect_evidence: mkdir": _OUT,
-    "chaos/evidence.py::collect_evidence: open": _OUT,
-    "chaos/evidence.py::collect_evidence: write_text": _OUT,
-    "chaos/history.py::end: remove": _MEMORY,
-    "chaos/interrupt.py::sleep: remove": _MEMORY,
-    "chaos/journal.py::__init__: mkdir": _OUT,
-    "chaos/journal.py::__init__: open": _OUT,
-    "chaos/journal.py::__init__: unlink": _OUT,
-    "chaos/journal.py::assemble: open": _OUT,
-    "chaos/journal.py::assemble: replace": _OUT,
-    "chaos/printing.py::_discard: open": "the null device, in the place of an output that has gone",
-    "chaos/printing.py::_open_closed_descriptors: open": "the null device, in the place of a closed descriptor",
+    "chaos/arena/docker/arena.py::down: stop": "the client outside, whose removal goes through `ownership`",
+    "chaos/arena/simulation/arena.py::_apply_to_process: pause": _MEMORY,
+    "chaos/arena/simulation/arena.py::collect: mkdir": _OUT,
+    "chaos/arena/simulation/arena.py::collect: write_text": _OUT,
+    "chaos/arena/simulation/arena.py::down: stop": _MEMORY,
+    "chaos/arena/docker/artifacts.py::_write_container: write_text": _OUT,
+    "chaos/arena/docker/artifacts.py::collect_evidence: mkdir": _OUT,
+    "chaos/arena/docker/artifacts.py::collect_evidence: open": _OUT,
+    "chaos/arena/docker/artifacts.py::collect_evidence: write_text": _OUT,
+    "chaos/history/records.py::end: remove": _MEMORY,
+    "chaos/arena/interrupt.py::sleep: remove": _MEMORY,
+    "chaos/history/journal.py::__init__: mkdir": _OUT,
+    "chaos/history/journal.py::__init__: open": _OUT,
+    "chaos/history/journal.py::__init__: unlink": _OUT,
+    "chaos/history/journal.py::assemble: open": _OUT,
+    "chaos/history/journal.py::assemble: replace": _OUT,
+    "chaos/output/printing.py::_discard: open": "the null device, in the place of an output that has gone",
+    "chaos/output/printing.py::_open_closed_descriptors: open": "the null device, in the place of a closed descriptor",
     "chaos/reaper/guard.py::start: put_archive": "into the reaper that was created just before, by its ID",
-    "chaos/reaper/program.py::main: pause": "waits for a signal",
+    "chaos/repair/reaper_program.py::main: pause": "waits for a signal",
     "chaos/reaper/sources.py::packed_sources: open": _MEMORY,
-    "chaos/report/writing.py::_append: open": "appends to the summary that $GITHUB_STEP_SUMMARY names",
-    "chaos/terminal.py::rest: stop": "the line of progress on the terminal",
-    "harness/coordination.py::__aenter__: remove": _MEMORY,
-    "harness/rig/addresses.py::move_group: move": _MEMORY,
-    "harness/rig/addresses.py::moved: move": _MEMORY,
-    "harness/rig/base_image.py::_make: TemporaryDirectory": "a directory of the library's own, removed by it",
-    "harness/rig/build_context.py::pack_context: open": _MEMORY,
-    "harness/rig/compose_tool.py::_end_session: killpg": "the session that was begun for the tool, by its process",
-    "harness/rig/secret_files.py::_archive: open": _MEMORY,
-    "harness/rig/secret_files.py::fill_secrets: put_archive": "into the container that was created just before",
-    "harness/rig/teardown.py::attempt: remove": "one of the calls below it, which go through `ownership`",
-    "harness/rig/teardown.py::remove_rig: remove": "the rounds of removals, which go through `ownership`",
-    "harness/rig/wheels.py::ensure_wheels: mkdtemp": "in the state folder, with a name of its own",
-    "harness/rig/wheels.py::ensure_wheels: rename": "from that directory to a new one, in the state folder",
+    "chaos/report/writer.py::_append: open": "appends to the summary that $GITHUB_STEP_SUMMARY names",
+    "chaos/run/terminal.py::rest: stop": "the line of progress on the terminal",
+    "harness/synchronization.py::__aenter__: remove": _MEMORY,
+    "harness/document/address_plan.py::move_group: move": _MEMORY,
+    "harness/document/address_plan.py::moved: move": _MEMORY,
+    "harness/rig/images/base_image.py::_make: TemporaryDirectory": "a directory of the library's own, removed by it",
+    "harness/rig/images/build_context.py::pack_context: open": _MEMORY,
+    "harness/rig/lifecycle/compose_tool.py::_end_session: killpg": "the session of the tool, by its process",
+    "harness/rig/cluster/secret_files.py::_archive: open": _MEMORY,
+    "harness/rig/cluster/secret_files.py::fill_secrets: put_archive": "into the container that was created just before",
+    "harness/rig/lifecycle/teardown.py::attempt: remove": "one of the calls below it, which go through `ownership`",
+    "harness/rig/lifecycle/teardown.py::remove_rig: remove": "the rounds of removals, which go through `ownership`",
+    "harness/rig/images/wheels.py::ensure_wheels: mkdtemp": "in the state folder, with a name of its own",
+    "harness/rig/images/wheels.py::ensure_wheels: rename": "from that directory to a new one, in the state folder",
     "tools/broken_clusters.py::write: mkdir": _PAGE,
     "tools/broken_clusters.py::write: unlink": "schedules that this tool has written, beside this repository's tests",
     "tools/broken_clusters.py::write: write_text": _PAGE,
@@ -207,7 +208,7 @@ def test_rule_catches_every_way_to_touch_something(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "from harness.rig.ownership import remove_container\nremove_container(client, box, rig=rig)",
+        "from harness.rig.engine.ownership import remove_container\nremove_container(client, box, rig=rig)",
         "text.replace('a', 'b')",
         "replace(record, name='a')",
         "path.open('rb')",

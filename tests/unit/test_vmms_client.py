@@ -21,7 +21,7 @@ from harness.live.vmms_client import VmmsClient
 from harness.model.machine import Ending, MachineNotice, MachineSpec, MachineState, MachineView, Order, Proof
 from harness.model.session import Session
 from harness.ports import OrderRefused
-from harness.vmms.notices import Notices, Subscription
+from harness.vmms.notifications import Notices, Subscription
 from harness.vmms.vmms import Vmms
 
 ME = frozenset({os.getuid()})

@@ -8,7 +8,7 @@ from machine_bench import MS, SECOND, Bench, BenchVmms
 from harness.errors import EngineUnanswered
 from harness.model.machine import Ending, MachineNotice, MachineState
 from harness.ports import Container, EngineEvent
-from harness.simulation.engine_client import SimulatedEngineClient
+from harness.simulation.twins.engine_client import SimulatedEngineClient
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from machine_bench import FAR, MS, SECOND, Bench, BenchVmms, spec
 from harness.errors import EngineError, EngineTooLate, EngineUnanswered
 from harness.model.machine import Ending, MachineState, Proof
 from harness.ports import OrderRefused
-from harness.simulation.container import SimulatedContainer
+from harness.simulation.twins.container import SimulatedContainer
 
 
 @pytest.fixture

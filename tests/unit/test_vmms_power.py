@@ -6,7 +6,7 @@ from machine_bench import FAR, RIG, SECOND, Bench, BenchVmms
 from harness.errors import EngineError
 from harness.model import labels as label
 from harness.model.machine import MachineState
-from harness.simulation.container import SimulatedContainer
+from harness.simulation.twins.container import SimulatedContainer
 
 
 @pytest.fixture

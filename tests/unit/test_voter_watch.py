@@ -1,7 +1,7 @@
 """What a node concludes of a voter from its answers."""
 
-from harness.cluster_service.messages import VoterAnswered
-from harness.cluster_service.voter_watch import VoterWatch
+from harness.cluster_service.core.messages import VoterAnswered
+from harness.cluster_service.membership.voter_health import VoterWatch
 from harness.database.protocol import Address, Refused, Reply, Why
 
 PATIENCE = 1_000_000

@@ -10,7 +10,7 @@ import pytest
 from host_requests import request_of
 
 from harness.model import labels as label
-from harness.model.host import EntryPoint, HostRequest
+from harness.model.host_messages import EntryPoint, HostRequest
 from harness.model.records import ClusterRecord, GroupRecord, Move, MoveCause, NodeEntry, Restart, SessionState
 from harness.model.session import Session
 from harness.model.states import DrainState
@@ -25,9 +25,7 @@ from harness.model.topology import (
     ShutdownAction,
     Topology,
 )
-from harness.simulation.container import SimulatedContainer
-from harness.simulation.fault_kinds import FaultKind, Planned
-from harness.simulation.watch_causes import (
+from harness.simulation.invariants.failure_handling import (
     DrainedOwnsNothing,
     FailuresCount,
     RestartActions,
@@ -36,6 +34,8 @@ from harness.simulation.watch_causes import (
     StopsAreWishes,
     Troubles,
 )
+from harness.simulation.twins.container import SimulatedContainer
+from harness.simulation.world.fault_kinds import FaultKind, Planned
 
 SESSION = Session.parse("node1@000000000001/5.1")
 OTHER = Session.parse("node2@000000000002/5.1")

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from host_requests import report_of, request_of
 
-from harness.cluster_service.resource_control import START_PLACE_US, STARTS_AT_ONCE
-from harness.model.host import EntryPoint, HostReport, HostRequest
+from harness.cluster_service.resources.resource_control import START_PLACE_US, STARTS_AT_ONCE
+from harness.model.host_messages import EntryPoint, HostReport, HostRequest
 from harness.model.records import GroupRecord, Restart
 from harness.model.session import Session
 from harness.model.states import ResourceState
 from harness.model.topology import GroupSpec, Priority, ResourcePolicy, ResourceSpec, Topology
-from harness.simulation.fault_kinds import FaultKind, Planned
-from harness.simulation.watch_entry_points import EntryPointsReturn, StartsAtOnce, TerminatedFirst, UrgentFirst
+from harness.simulation.invariants.entry_points import EntryPointsReturn, StartsAtOnce, TerminatedFirst, UrgentFirst
+from harness.simulation.world.fault_kinds import FaultKind, Planned
 
 SESSION = Session.parse("node1@000000000001/5.1")
 OTHER = Session.parse("node1@000000000001/6.1")

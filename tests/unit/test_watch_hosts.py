@@ -10,17 +10,22 @@ import pytest
 from host_requests import report_of, request_of
 
 from harness.model import labels as label
-from harness.model.host import EntryPoint, HostReport
+from harness.model.host_messages import EntryPoint, HostReport
 from harness.model.session import Session
 from harness.model.states import ResourceState
 from harness.model.topology import SECOND_US, GroupSpec, ResourcePolicy, ResourceSpec, Topology
 from harness.ports import OrderRefused
 from harness.resource_host.driver import DriverStatus
-from harness.simulation.container import SimulatedContainer
-from harness.simulation.driver_calls import DriverCall, DriverCalls
-from harness.simulation.fault_kinds import FaultKind, Planned
-from harness.simulation.runtime import SimulatedRuntime, VirtualClock
-from harness.simulation.watch_hosts import FailedStartsAreTerminated, HangsAreFound, OneCallAtATime, SilenceEndsACall
+from harness.simulation.invariants.resource_host import (
+    FailedStartsAreTerminated,
+    HangsAreFound,
+    OneCallAtATime,
+    SilenceEndsACall,
+)
+from harness.simulation.kernel.runtime import SimulatedRuntime, VirtualClock
+from harness.simulation.twins.container import SimulatedContainer
+from harness.simulation.world.driver_call_tap import DriverCall, DriverCalls
+from harness.simulation.world.fault_kinds import FaultKind, Planned
 
 SESSION = Session.parse("node1@000000000001/5.1")
 DRIVER = object()

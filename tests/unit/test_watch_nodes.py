@@ -11,18 +11,24 @@ from typing import Any
 import pytest
 from host_requests import report_of, request_of
 
-from harness.database.protocol import CLUSTER_KEY
 from harness.model import labels as label
-from harness.model.host import EntryPoint, HostReport, HostRequest
+from harness.model.host_messages import EntryPoint, HostReport, HostRequest
 from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, SessionState
+from harness.model.register_keys import CLUSTER_KEY
 from harness.model.session import Session
 from harness.model.states import ResourceState
 from harness.model.topology import GroupSpec, ResourcePolicy, ResourceSpec, Settings
-from harness.simulation.container import SimulatedContainer
-from harness.simulation.fault_kinds import FaultKind, Planned
-from harness.simulation.node_clock import DriftingClock
-from harness.simulation.runtime import Clock, VirtualClock
-from harness.simulation.watch_nodes import ClearedBeforeItJoins, DeadlinesHold, DownResets, EndsAreProved, HeldOff
+from harness.simulation.invariants.node_lifecycle import (
+    ClearedBeforeItJoins,
+    DeadlinesHold,
+    DownResets,
+    EndsAreProved,
+    HeldOff,
+)
+from harness.simulation.kernel.node_clock import DriftingClock
+from harness.simulation.kernel.runtime import Clock, VirtualClock
+from harness.simulation.twins.container import SimulatedContainer
+from harness.simulation.world.fault_kinds import FaultKind, Planned
 
 LEASE_US, GRACE_US, TIMEOUT_US = 2_000_000, 1_000_000, 3_000_000
 SESSION = Session("node1", "000000000001", "5.1")

@@ -8,13 +8,13 @@ import pytest
 from host_requests import request_of
 
 from harness.model import labels as label
-from harness.model.host import EntryPoint, HostRequest
+from harness.model.host_messages import EntryPoint, HostRequest
 from harness.model.records import GroupRecord, Restart
 from harness.model.session import Session
 from harness.model.topology import GroupSpec, ResourcePolicy, ResourceSpec, Topology
-from harness.simulation.container import SimulatedContainer
-from harness.simulation.watch_orders import OrdersInTime, SettledBeforeItActs
-from harness.simulation.watch_policy import RestartDelays
+from harness.simulation.invariants.orders import OrdersInTime, SettledBeforeItActs
+from harness.simulation.invariants.policy import RestartDelays
+from harness.simulation.twins.container import SimulatedContainer
 
 SESSION = Session.parse("node1@000000000001/5.1")
 

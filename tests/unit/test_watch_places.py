@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.database.protocol import CLUSTER_KEY, Address, Ballot, Beat, BeatAnswer
+from harness.database.protocol import Address, Ballot, Beat, BeatAnswer
 from harness.model.records import (
     ClusterRecord,
     Drained,
@@ -17,11 +17,11 @@ from harness.model.records import (
     ResumeFailback,
     SessionState,
 )
+from harness.model.register_keys import CLUSTER_KEY
 from harness.model.session import Session
 from harness.model.topology import Failback, GroupSpec, Settings
 from harness.model.voter_set import VoterSet
-from harness.simulation.watch import PausedNodes, TrueLeases
-from harness.simulation.watch_places import (
+from harness.simulation.invariants.placement import (
     Candidates,
     FailbackByPolicy,
     FirstInTurn,
@@ -29,6 +29,7 @@ from harness.simulation.watch_places import (
     OverSince,
     PreferredFirst,
 )
+from harness.simulation.invariants.starts import PausedNodes, TrueLeases
 
 NAMES = ("node1", "node2", "node3")
 SESSIONS = {name: Session.parse(f"{name}@00000000000{number}/5.1") for number, name in enumerate(NAMES, start=1)}

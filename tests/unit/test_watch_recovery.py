@@ -8,19 +8,20 @@ from typing import Any
 import pytest
 from host_requests import request_of
 
-from harness.database.protocol import CLUSTER_KEY, NO_BALLOT, Accept, Address, Ballot, Beat, BeatAnswer
+from harness.database.protocol import NO_BALLOT, Accept, Address, Ballot, Beat, BeatAnswer
 from harness.database.register import JsonCodec, Stored
 from harness.model import labels as label
 from harness.model.changes import Record
-from harness.model.host import EntryPoint, HostRequest
+from harness.model.host_messages import EntryPoint, HostRequest
 from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, SessionState
+from harness.model.register_keys import CLUSTER_KEY
 from harness.model.session import Session
 from harness.model.topology import Fencing, GroupSpec, ResourceSpec, Settings
 from harness.model.voter_set import VoterSet
-from harness.simulation.container import SimulatedContainer
-from harness.simulation.runtime import VirtualClock
-from harness.simulation.watch import TrueLeases
-from harness.simulation.watch_recovery import AdoptsItsOwn, Judges, OwnersWrite, OwnLeases, Switches, TurnsPass
+from harness.simulation.invariants.recovery import AdoptsItsOwn, Judges, OwnersWrite, OwnLeases, Switches, TurnsPass
+from harness.simulation.invariants.starts import TrueLeases
+from harness.simulation.kernel.runtime import VirtualClock
+from harness.simulation.twins.container import SimulatedContainer
 
 LEASE_US = 2_000_000
 NAMES = ("node1", "node2", "node3")

@@ -7,19 +7,26 @@ from typing import Any
 import pytest
 
 from harness.database.acceptor import Acceptor
-from harness.database.protocol import CLUSTER_KEY, Accept, Address, Ballot, Call, Form, Prepare, Raise, Reply
+from harness.database.protocol import Accept, Address, Ballot, Call, Form, Prepare, Raise, Reply
 from harness.database.register import Stored
 from harness.model.changes import Record
 from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, SessionState
+from harness.model.register_keys import CLUSTER_KEY
 from harness.model.session import Session
 from harness.model.topology import GroupSpec, ResourceSpec, Settings, Topology
 from harness.model.voter_set import VoterSet
+from harness.simulation.invariants.consensus import (
+    AbsentVotes,
+    AnsweredIsMade,
+    BehindTheirCount,
+    PromisedFirst,
+    SetChanges,
+)
+from harness.simulation.invariants.reads import MadeOnce
+from harness.simulation.invariants.recovery import OwnLeases
+from harness.simulation.kernel.runtime import VirtualClock
 from harness.simulation.plants_of_rounds import AcceptCarriesNoPromise, BehindItsCountItVotes, OlderSetsAreAnswered
-from harness.simulation.runtime import VirtualClock
-from harness.simulation.voters import SimulatedVoter
-from harness.simulation.watch_reads import MadeOnce
-from harness.simulation.watch_recovery import OwnLeases
-from harness.simulation.watch_rounds import AbsentVotes, AnsweredIsMade, BehindTheirCount, PromisedFirst, SetChanges
+from harness.simulation.twins.voters import SimulatedVoter
 
 NAMES = ("node1", "node2", "node3")
 FIRST = VoterSet(version=1, members={name: f"{name}-1" for name in NAMES})

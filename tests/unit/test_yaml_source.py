@@ -2,10 +2,10 @@
 
 import pytest
 
+from harness.document import yaml_source
+from harness.document.topology import read_topology
+from harness.document.yaml_source import MAX_CHARACTERS, load, nearest, shown
 from harness.errors import UsageError
-from harness.rig import yaml_source
-from harness.rig.topology_document import read_topology
-from harness.rig.yaml_source import MAX_CHARACTERS, load, nearest, shown
 
 
 def refusal(text: str) -> str:

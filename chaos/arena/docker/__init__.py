@@ -1,0 +1,3 @@
+"""What faults do to real containers, one module a family. Calls block, each with a limit; `arena` runs them
+in threads.
+"""

@@ -1,0 +1,1 @@
+"""The arena port implemented on the deterministic simulator."""

@@ -1,3 +1,0 @@
-"""What faults do to real containers, one module a family. Calls block, each with a limit; `arena_docker` has them run
-in threads.
-"""

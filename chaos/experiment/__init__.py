@@ -1,0 +1,1 @@
+"""Experiment documents: text to records, with refusals. Nothing here starts anything."""

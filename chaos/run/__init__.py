@@ -1,0 +1,1 @@
+"""Executes experiments through the arena port."""

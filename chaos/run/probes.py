@@ -1,0 +1,198 @@
+"""The probes: questions to the cluster and to the client outside, each answered with one value or with nothing yet.
+
+They change nothing. A probe that cannot be answered (no node talks, no fault has happened yet) answers None with a
+sentence that says why; no tolerance holds for None. What was seen of the cluster goes into the history when it differs
+from what was seen before.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from chaos.arena.client_targets import measured_machines
+from chaos.arena.port import Arena
+from chaos.experiment.records import ProbeCall
+from chaos.experiment.targets import FromRegister
+from chaos.history.records import Answer, ClientBeat, ClusterSeen
+from chaos.history.recovery import Phase, Recovery, read_recoveries
+from harness.errors import BlackstartError
+from harness.model.topology import Topology
+
+__all__ = ["Reply", "ask", "look_at_cluster", "machine_names"]
+
+CLIENT_SILENCE_NS = 3_000_000_000
+"""The client tells every second that it lives; after three it does not count as a witness any more."""
+
+MACHINE_TYPE = "virtual-machine"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What a probe answered. `reason` says what was seen, or why there is no answer."""
+
+    value: Any
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    arena: Arena
+    topology: Topology
+    arguments: Mapping[str, Any]
+
+    def machines(self) -> Sequence[str]:
+        """The machines that the arguments speak of; all when they name none."""
+        if "machine" in self.arguments:
+            return [self.arguments["machine"]]
+        if "machines" in self.arguments:
+            return list(self.arguments["machines"])
+        groups = [self.arguments["group"]] if "group" in self.arguments else self.arguments.get("groups")
+        return machine_names(self.topology, groups=groups)
+
+
+async def ask(call: ProbeCall, *, arena: Arena, topology: Topology, registers: Mapping[str, Any]) -> Reply:
+    """The probe's answer now. Raises nothing for a world that does not answer: that is an answer of None."""
+    arguments = {
+        key: registers.get(value.register) if isinstance(value, FromRegister) else value
+        for key, value in call.arguments.items()
+    }
+    try:
+        return await _PROBES[call.provider, call.probe](_Question(arena=arena, topology=topology, arguments=arguments))
+    except BlackstartError as error:
+        return Reply(value=None, reason=str(error))
+
+
+async def look_at_cluster(arena: Arena) -> ClusterSeen:
+    """The cluster now, recorded when it differs from the last look. Raises BlackstartError when no node tells."""
+    seen = await arena.cluster()
+    last = arena.history.last(ClusterSeen)
+    if last is None or replace(last, at_ns=seen.at_ns, moment=seen.moment) != seen:
+        arena.history.append(seen)
+    return seen
+
+
+def machine_names(topology: Topology, *, groups: Sequence[str] | None = None) -> list[str]:
+    """The machines of those groups, of all when None."""
+    return [
+        resource.name
+        for group in topology.groups
+        if groups is None or group.name in groups
+        for resource in group.resources
+        if resource.type == MACHINE_TYPE
+    ]
+
+
+async def _groups_online(question: _Question) -> Reply:
+    seen = await look_at_cluster(question.arena)
+    unwanted = {group.name for group in seen.groups if not any(entry.wanted for entry in group.resources)}
+    names = question.arguments.get("groups") or [
+        group.name for group in question.topology.groups if group.name not in unwanted
+    ]
+    missing = [] if names else ["no group is wanted online"]
+    for name in names:
+        group = seen.group(name)
+        if group is None:
+            missing.append(f"{name} is unknown to the cluster")
+        elif group.state != "Online":
+            missing.append(f"{name} is {group.state} on {group.owner or 'no node'}")
+    if missing:
+        return Reply(value=False, reason="; ".join(missing))
+    return Reply(value=True, reason=f"{len(names)} groups are online")
+
+
+async def _groups_owned(question: _Question) -> Reply:
+    node = question.arguments["node"]
+    owned = [group.name for group in (await look_at_cluster(question.arena)).groups if group.owner == node]
+    return Reply(value=len(owned), reason=f"{node} owns {', '.join(owned) or 'nothing'}")
+
+
+async def _nodes_up(question: _Question) -> Reply:
+    seen = await look_at_cluster(question.arena)
+    up = [node.name for node in seen.nodes if node.state == "Up"]
+    return Reply(value=len(up), reason=", ".join(f"{node.name} {node.state}" for node in seen.nodes))
+
+
+async def _owner_of(question: _Question) -> Reply:
+    name = question.arguments["group"]
+    group = (await look_at_cluster(question.arena)).group(name)
+    if group is None or not group.owner:
+        return Reply(value=None, reason=f"group {name} has no owner")
+    return Reply(value=group.owner, reason=f"{name} is {group.state} on {group.owner}")
+
+
+async def _persistent_state(question: _Question) -> Reply:
+    name = question.arguments["machine"]
+    for group in (await look_at_cluster(question.arena)).groups:
+        for resource in group.resources:
+            if resource.name == name:
+                wanted = 1 if resource.wanted else 0
+                return Reply(value=wanted, reason=f"{name} is {resource.state} on {group.owner}, wanted {wanted}")
+    return Reply(value=None, reason=f"{name} is unknown to the cluster")
+
+
+async def _recovery_time(question: _Question) -> Reply:
+    phase: Phase = question.arguments.get("phase", Phase.STARTED)
+    rows = _last_rows(question)
+    if not rows:
+        return Reply(value=None, reason="no fault of this run has hit one of these machines")
+    times = {row.machine: row.after_s(phase) for row in rows}
+    missing = sorted(machine for machine, after in times.items() if after is None)
+    reached = [after for after in times.values() if after is not None]
+    if missing:
+        return Reply(value=None, reason=f"not {phase} yet: {', '.join(missing)}")
+    slowest = max(reached)
+    return Reply(value=round(slowest, 3), reason=f"{phase} after {slowest:.3f} s, the slowest of {len(rows)}")
+
+
+async def _restarted_in_place(question: _Question) -> Reply:
+    rows = _last_rows(question)
+    if not rows or rows[-1].started_ns is None:
+        return Reply(value=None, reason="not started again yet" if rows else "no fault of this run has hit it")
+    row = rows[-1]
+    where = f"{row.machine} ran on {row.from_node} and was started again on {row.to_node}"
+    return Reply(value=row.from_node == row.to_node, reason=where)
+
+
+def _last_rows(question: _Question) -> list[Recovery]:
+    """The recoveries after the last activity whose faults hit any of the machines."""
+    machines = question.machines()
+    rows = [row for row in read_recoveries(question.arena.history) if row.machine in machines]
+    last = max((row.batch for row in rows), default=0)
+    return [row for row in rows if row.batch == last]
+
+
+async def _answers(question: _Question) -> Reply:
+    history = question.arena.history
+    beat = history.last(ClientBeat)
+    now_ns = question.arena.unix_ns()
+    if beat is None or now_ns - beat.at_ns > CLIENT_SILENCE_NS:
+        silence = "since the run began" if beat is None else f"for {(now_ns - beat.at_ns) / 1e9:.1f} s"
+        return Reply(value=None, reason=f"the client has told nothing {silence}")
+    last = {answer.machine: answer for answer in history.of(Answer)}
+    measured = measured_machines(question.topology)
+    machines = [machine for machine in question.machines() if machine in measured]
+    blind = sorted(set(question.machines()).difference(machines))
+    named = "machine" in question.arguments or "machines" in question.arguments
+    if blind and (named or not machines):
+        return Reply(value=None, reason=f"not measured: {', '.join(blind)}; answers-on says where a machine answers")
+    silent = []
+    for machine in machines:
+        answer = last.get(machine)
+        if answer is None or not answer.ok:
+            silent.append(f"{machine}: {answer.error if answer else 'never asked'}")
+    if silent:
+        return Reply(value=False, reason="; ".join(silent))
+    unsaid = f"; not measured: {', '.join(blind)}" if blind else ""
+    return Reply(value=True, reason=f"{len(machines)} machines answer{unsaid}")
+
+
+_PROBES: Mapping[tuple[str, str], Callable[[_Question], Awaitable[Reply]]] = {
+    ("cluster", "groups-online"): _groups_online,
+    ("cluster", "groups-owned"): _groups_owned,
+    ("cluster", "nodes-up"): _nodes_up,
+    ("cluster", "owner-of"): _owner_of,
+    ("cluster", "persistent-state"): _persistent_state,
+    ("cluster", "recovery-time"): _recovery_time,
+    ("cluster", "restarted-in-place"): _restarted_in_place,
+    ("client", "answers"): _answers,
+}

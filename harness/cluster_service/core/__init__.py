@@ -1,0 +1,1 @@
+"""Messages, identifiers, deadlines and the event log, which all managers share."""

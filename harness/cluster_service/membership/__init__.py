@@ -1,0 +1,1 @@
+"""Which nodes are alive, which may act, and which are fenced."""

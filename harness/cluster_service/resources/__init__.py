@@ -1,0 +1,1 @@
+"""How the owner of a group starts, stops, checks and restarts its resources."""

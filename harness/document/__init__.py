@@ -1,0 +1,1 @@
+"""YAML text to topology records, with refusals that name file and line. Knows no engine."""

@@ -1,0 +1,1 @@
+"""Talks to the running nodes of a rig: API client, routing of requests, status, conditions."""

@@ -1,0 +1,1 @@
+"""Creates, starts, stops, checks and removes rigs."""

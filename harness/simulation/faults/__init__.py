@@ -1,0 +1,1 @@
+"""Fault schedules and their injection into a simulated world."""

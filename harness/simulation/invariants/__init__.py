@@ -1,0 +1,1 @@
+"""Monitors that report violations of the rules. They never change the world."""

@@ -1,0 +1,1 @@
+"""Virtual time and order. Knows no cluster."""

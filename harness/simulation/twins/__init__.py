@@ -1,0 +1,1 @@
+"""One simulated implementation for each port."""

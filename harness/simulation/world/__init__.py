@@ -1,0 +1,1 @@
+"""The simulated cluster: nodes and twins composed on one virtual clock."""
