@@ -2,7 +2,7 @@
 #
 #   make demo     set up, then run the demonstration: a rig, a power cut, a verdict
 #   make test     set up, then every check and every test but the long ones, as CI does
-#   make test-long  set up, then the long ones: faults combined on real containers, a real database as a machine, a
+#   make test-long  set up, then the long ones: faults combined on real containers, a real database as a VM, a
 #                   search for every broken cluster
 #   make check    what needs no container engine: lint, types, layers, fast tests
 #   make setup    .venv, the container engine, the images

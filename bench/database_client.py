@@ -6,7 +6,7 @@ It is piped into `python3 -I -` in a node's container as the service's user, so 
     write SECONDS           changes without a pause; then every gap between two acknowledged ones that counts
 
 The register is that of a group that nobody starts or changes. Times are microseconds of CLOCK_BOOTTIME, which all
-containers of a machine share. Prints one JSON object a line.
+containers of a VM share. Prints one JSON object a line.
 """
 
 import asyncio

@@ -75,7 +75,7 @@ class Figure:
 
 
 def alternate(rounds: int, measures: Mapping[str, Measure]) -> dict[str, Series]:
-    """Each measure once a round, one after the other, so that what slows the machine meets all of them alike.
+    """Each measure once a round, one after the other, so that what slows the host meets all of them alike.
 
     A measure gets the number of the round, from 0.
     """

@@ -71,7 +71,7 @@ def idle_cost(client: docker.DockerClient, rounds: int) -> list[Figure]:
         for before, after in itertools.pairwise(samples)
     ]
     where = (
-        f"Of the node's container, three machines on the node, default beats, {SETTLE_S:g} s after the rig is up; the "
+        f"Of the node's container, three VMs on the node, default beats, {SETTLE_S:g} s after the rig is up; the "
         "median of three nodes"
     )
     floor_is = "a container with bare processes: four Pythons that have imported what a node's import and sleep, and "
@@ -125,7 +125,7 @@ def _samples(client: docker.DockerClient, boxes: Mapping[str, str]) -> dict[str,
 def _sample(name: str, stats: dict[str, Any]) -> Sample:
     memory = stats["memory_stats"]
     if "stats" not in memory:
-        raise HarnessError(f"{name} does not run at the moment, so it was not at rest: this machine is too busy")
+        raise HarnessError(f"{name} does not run at the moment, so it was not at rest: this host is too busy")
     # The same as the command line's: version 1 of control groups and version 2 name the unused cache differently.
     unused = memory["stats"].get("total_inactive_file", memory["stats"].get("inactive_file", 0))
     # Nine digits of a second are more than the parser takes.

@@ -44,7 +44,7 @@ LOGGED = ("lease-lapsed", "node-lease-expired", "node-declared-down", "claim-not
 PING_INTERVAL_S = 0.5
 ONLINE_LIMIT_S = 120.0
 PAST_LEASE_S = 0.3
-"""The grace of a node is a second: its machines end, and it lives on."""
+"""The grace of a node is a second: its VMs end, and it lives on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def _wait_online(rig: Rig, what: str) -> None:
 
 
 def _let_leases_lapse(client: docker.DockerClient, rig: Rig) -> None:
-    """Stop every service for longer than a lease: PID 1 of each node ends its machines, and all begin anew at once."""
+    """Stop every service for longer than a lease: PID 1 of each node ends its VMs, and all begin anew at once."""
     services = [pid for program, pid in _counted(client, rig) if program == "service"]
     for pid in services:
         os.kill(pid, signal.SIGSTOP)
@@ -185,7 +185,7 @@ def _counted(client: docker.DockerClient, rig: Rig) -> dict[tuple[str, int], Cou
                 if program and counted:
                     found[program, int(pid)] = counted
     if not found:
-        raise HarnessError("the kernel here counts nothing of the nodes' processes: is the engine on this machine?")
+        raise HarnessError("the kernel here counts nothing of the nodes' processes: is the engine on this host?")
     return found
 
 

@@ -12,7 +12,7 @@ _HEAD = """\
 # Benchmarks
 
 Written by `make bench`; the raw numbers are in `benchmarks.json` beside it. Each figure and its floor were measured in
-the same run, in turn. Ratios travel between machines; seconds do not.
+the same run, in turn. Ratios travel between hosts; seconds do not.
 
 """
 
@@ -39,7 +39,7 @@ def as_table(figures: Sequence[Figure]) -> str:
 
 
 def as_page(figures: Sequence[Figure], facts: Mapping[str, str], notes: str) -> str:
-    """The whole page: the table, what each figure is, the machine; `notes` is what people wrote below the mark."""
+    """The whole page: the table, what each figure is, the host; `notes` is what people wrote below the mark."""
     parts = [_HEAD, as_table(figures), "\n## The run\n\n"]
     parts += [f"- {name}: {value}\n" for name, value in facts.items()]
     parts.append("\n## What was measured\n")

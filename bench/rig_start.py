@@ -1,4 +1,4 @@
-"""How long `blackstart up` takes until three nodes and six machines are Online, and where the time goes."""
+"""How long `blackstart up` takes until three nodes and six VMs are Online, and where the time goes."""
 
 import subprocess
 import sys
@@ -21,10 +21,10 @@ from harness.rig.lifecycle.teardown import remove_rig
 __all__ = ["rig_start"]
 
 NODES = 3
-MACHINES = 6
+VMS = 6
 UP_LIMIT_S = 120.0
 COMMAND = (sys.executable, "-c", "import sys; from chaos.cli.main import main; sys.exit(main())")
-PHASES = ("node containers made", "nodes started", "cluster formed", "last machine started", "all seen Online")
+PHASES = ("node containers made", "nodes started", "cluster formed", "last VM started", "all seen Online")
 
 
 def rig_start(client: docker.DockerClient, rounds: int) -> list[Figure]:
@@ -36,7 +36,7 @@ def rig_start(client: docker.DockerClient, rounds: int) -> list[Figure]:
         {"ours": lambda _: _up(client, phases), "floor": lambda _: _compose_alone(client)},
     )
     figure = Figure(
-        title="three nodes and six machines are up",
+        title="three nodes and six VMs are up",
         unit="s",
         measured=found["ours"],
         floor=found["floor"],
@@ -80,7 +80,7 @@ def _marks(events: list[dict[str, Any]]) -> dict[str, float]:
     meant = {
         ("create", labels.Role.NODE.value): "node containers made",
         ("start", labels.Role.NODE.value): "nodes started",
-        ("start", labels.Role.MACHINE.value): "last machine started",
+        ("start", labels.Role.VM.value): "last VM started",
     }
     marks = {}
     for event in events:

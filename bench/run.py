@@ -23,7 +23,7 @@ from bench.database import database_latency, write_gap
 from bench.figure import Figure
 from bench.idle_cost import idle_cost
 from bench.page import as_json, as_page, as_table
-from bench.recovery import machine_crash, node_power_cut
+from bench.recovery import node_power_cut, vm_crash
 from bench.rig_start import rig_start
 from bench.rigs import say
 from bench.simulation import schedules
@@ -35,7 +35,7 @@ from harness.rig.lifecycle.compose_tool import require_compose_tool
 __all__ = ["BENCHMARKS", "main"]
 
 BENCHMARKS: dict[str, Callable[[docker.DockerClient, int], list[Figure]]] = {
-    "machine-crash": machine_crash,
+    "vm-crash": vm_crash,
     "node-power-cut": node_power_cut,
     "database-latency": database_latency,
     "write-gap": write_gap,
@@ -45,7 +45,7 @@ BENCHMARKS: dict[str, Callable[[docker.DockerClient, int], list[Figure]]] = {
 }
 ROUNDS = 10
 ROUNDS_MOST = 50
-"""As often a machine may be restarted before it is moved."""
+"""As often a VM may be restarted before it is moved."""
 NOTES_MARK = "\n<!-- Below this line `make bench` leaves everything as it is. -->\n"
 QUIET_LOAD = 0.5
 """What others take of a processor before a run on it says little about us."""
@@ -114,16 +114,16 @@ def _write(docs: Path, figures: Sequence[Figure], facts: dict[str, str]) -> None
 
 
 def _facts(client: docker.DockerClient, root: Path, rounds: int) -> dict[str, str]:
-    """The command, the machine and the date. The load is what others do: this has only just begun."""
+    """The command, the VM and the date. The load is what others do: this has only just begun."""
     info = client.info()
     load = os.getloadavg()[0]
-    quiet = "" if load < QUIET_LOAD else ": NOT a quiet machine, read the ratios with care"
+    quiet = "" if load < QUIET_LOAD else ": NOT a quiet VM, read the ratios with care"
     tool = require_compose_tool()
     return {
         "command": "`make bench`" if rounds == ROUNDS else f"`make bench ROUNDS={rounds}`",
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "version": _version(root),
-        "machine": f"{info['NCPU']} processors ({_processor()}), {info['MemTotal'] / (1 << 30):.0f} GiB",
+        "host": f"{info['NCPU']} processors ({_processor()}), {info['MemTotal'] / (1 << 30):.0f} GiB",
         "system": f"{info['OperatingSystem']}, kernel {info['KernelVersion']}, {info['Architecture']}",
         "engine": f"{info['ServerVersion']}, {info['Driver']}, control groups v{info.get('CgroupVersion', '1')}",
         "tools": f"{' '.join(tool.command)} {tool.version()}, Python {platform.python_version()}",

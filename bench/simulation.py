@@ -1,6 +1,6 @@
-"""How many random schedules a minute the simulator runs, and what it takes to hold many nodes and machines.
+"""How many random schedules a minute the simulator runs, and what it takes to hold many nodes and VMs.
 
-Needs no engine. A schedule here is five nodes with a vote each, twenty machines, 120 simulated seconds and ten faults
+Needs no engine. A schedule here is five nodes with a vote each, twenty VMs, 120 simulated seconds and ten faults
 of the default mix, with every watcher and the whole record of events.
 """
 
@@ -62,7 +62,7 @@ def schedules(_client: docker.DockerClient, rounds: int) -> list[Figure]:
         measured=found["ours"],
         floor=found["floor"],
         goal=Goal(kind=GoalKind.MEDIAN, limit=60 / 300),
-        how="Five nodes, twenty machines, 120 simulated seconds, ten faults of the default mix, every watcher and the "
+        how="Five nodes, twenty VMs, 120 simulated seconds, ten faults of the default mix, every watcher and the "
         f"record of events; seconds for each of {A_ROUND}, by two processes: 0.2 s are 300 a minute.",
         floor_is="as many callbacks on the same heap that do nothing, by two processes as well.",
     )

@@ -76,10 +76,10 @@ def _records() -> list[Any]:
     records = [_record(kind, number) for number, kind in enumerate(typing.get_args(Record), start=1)]
     at_ns = BEGAN_NS + 20 * SECOND_NS
     nodes = tuple(NodeSeen(name=f"node{number}", state="Up") for number in (1, 2, 3))
-    machine = ResourceSeen(name="web1-vm", type="virtual-machine", state="Online", wanted=True)
-    group = GroupSeen(name="web1", owner="node1", state="Online", resources=(machine,))
+    vm = ResourceSeen(name="web1-vm", type="virtual-machine", state="Online", wanted=True)
+    group = GroupSeen(name="web1", owner="node1", state="Online", resources=(vm,))
     run = GuestRun(
-        machine="web1-vm", boot="a", node="node1", first_line=1, lines=2, first_boottime_ns=1, last_boottime_ns=9
+        vm="web1-vm", boot="a", node="node1", first_line=1, lines=2, first_boottime_ns=1, last_boottime_ns=9
     )
     power_cut: dict[str, Any] = {"number": 1, "fault": "node.power-off", "target": "node1", "affected": ("web1-vm",)}
     return [
@@ -90,10 +90,10 @@ def _records() -> list[Any]:
         EngineEvent(at_ns=at_ns + 3, action="die", container="c", role=Role.NODE, node="node1", exit_code=137),
         LogLine(at_ns=at_ns + 4, node="node2", component="cluster-service", event="node-down", message="node1 is Down"),
         EngineEvent(
-            at_ns=at_ns + SECOND_NS, action="start", container="d", role=Role.MACHINE, node="node2", machine="web1-vm"
+            at_ns=at_ns + SECOND_NS, action="start", container="d", role=Role.VM, node="node2", vm="web1-vm"
         ),
         StepEnded(at_ns=at_ns + 5, began_ns=at_ns, phase="method", name="cut", outcome="failed", reason="late"),
-        GuestJournal(at_ns=at_ns + 6, machine="web1-vm", runs=(run,), lines=2),
+        GuestJournal(at_ns=at_ns + 6, vm="web1-vm", runs=(run,), lines=2),
     ]
 
 

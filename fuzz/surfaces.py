@@ -215,13 +215,13 @@ method:
     tolerance: {type: regex, pattern: "node[12]"}
     until: {timeout: 9s, interval: 1s}
     during: [{type: probe, name: m, provider: {type: cluster, probe: nodes-up}, tolerance: [1, 3], interval: 1s}]
-  - {type: probe, name: n, provider: {type: cluster, probe: recovery-time, machine: web1-vm, phase: started}}
+  - {type: probe, name: n, provider: {type: cluster, probe: recovery-time, vm: web1-vm, phase: started}}
   - {type: probe, name: o, provider: {type: cluster, probe: groups-online, groups: [web1]}, tolerance: true}
-  - {type: probe, name: p, provider: {type: client, probe: answers, machines: [web1-vm]}, tolerance: true}
+  - {type: probe, name: p, provider: {type: client, probe: answers, vms: [web1-vm]}, tolerance: true}
   - {type: probe, name: q, provider: {type: cluster, probe: groups-owned, node: node1}, tolerance: [0, 1, 2]}
   - type: probe
     name: r
-    provider: {type: cluster, probe: persistent-state, machine: web1-vm}
+    provider: {type: cluster, probe: persistent-state, vm: web1-vm}
     tolerance: {type: range, range: [0, 1]}
 """
 _TOPOLOGIES = (

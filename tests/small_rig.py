@@ -18,8 +18,8 @@ from docker.models.containers import Container
 from harness.model import labels as label
 from harness.model.disk import DISK_BYTES, OWN_DISK, disk_volume
 from harness.model.labels import Role
-from harness.model.machine import MachineSpec
 from harness.model.session import Session
+from harness.model.vm import VmSpec
 from harness.rig.images.build import ensure_images, find_project_root
 
 __all__ = ["SmallRig"]
@@ -27,7 +27,7 @@ __all__ = ["SmallRig"]
 HYPERVISOR = "blackstart/hypervisor:latest"
 GUEST = "blackstart/guest:latest"
 GUEST_USER = 10_001
-MACHINES = ("web1", "web2", "web3")
+VMS = ("web1", "web2", "web3")
 DEATH_LIMIT_S = 5.0
 
 KILL_GUEST = """
@@ -39,7 +39,7 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
 
 
 class SmallRig:
-    """Machines web1 to web3 have a disk; each runs as a user of its own. `close` when done."""
+    """VMs web1 to web3 have a disk; each runs as a user of its own. `close` when done."""
 
     def __init__(self) -> None:
         self.client = docker.from_env(timeout=60)
@@ -47,10 +47,10 @@ class SmallRig:
         self.nodes: dict[str, Container] = {}
         self._ensure_images()
         self.client.volumes.create(f"{self.name}_csv", labels=self.labels(Role.VOLUME))
-        for index, machine in enumerate(MACHINES):
+        for index, vm in enumerate(VMS):
             options = f"size={DISK_BYTES},uid={GUEST_USER + index},gid={GUEST_USER + index},mode=0700"
             self.client.volumes.create(
-                disk_volume(self.name, machine, OWN_DISK),
+                disk_volume(self.name, vm, OWN_DISK),
                 driver_opts={"type": "tmpfs", "device": "tmpfs", "o": options},
                 labels=self.labels(Role.VOLUME),
             )
@@ -77,8 +77,8 @@ class SmallRig:
             volumes={
                 f"{self.name}_csv": {"bind": "/csv", "mode": "rw"},
                 **{
-                    disk_volume(self.name, machine, OWN_DISK): {"bind": f"/csv/{machine}/disk", "mode": "rw"}
-                    for machine in MACHINES
+                    disk_volume(self.name, vm, OWN_DISK): {"bind": f"/csv/{vm}/disk", "mode": "rw"}
+                    for vm in VMS
                 },
                 **options.pop("volumes", {}),
             },
@@ -94,25 +94,25 @@ class SmallRig:
         box.reload()
         return Session(node, box.id[:12], box.attrs["State"]["StartedAt"])
 
-    def spec(self, machine: str) -> MachineSpec:
-        """What the machine is made from."""
-        user = GUEST_USER + MACHINES.index(machine) if machine in MACHINES else GUEST_USER
-        return MachineSpec(name=machine, group=machine, image=GUEST, address=None, user=user)
+    def spec(self, vm: str) -> VmSpec:
+        """What the VM is made from."""
+        user = GUEST_USER + VMS.index(vm) if vm in VMS else GUEST_USER
+        return VmSpec(name=vm, group=vm, image=GUEST, address=None, user=user)
 
-    def machine_labels(self, machine: str, session: Session) -> dict[str, str]:
-        """Those that VMMS gives to the machine's container."""
-        return self.labels(Role.MACHINE, node=session.node, group=machine, resource=machine, session=str(session))
+    def vm_labels(self, vm: str, session: Session) -> dict[str, str]:
+        """Those that VMMS gives to the VM's container."""
+        return self.labels(Role.VM, node=session.node, group=vm, resource=vm, session=str(session))
 
-    def machines(self, node: str) -> list[Container]:
-        """The node's machine containers, running or not."""
-        labels = self.labels(Role.MACHINE, node=node)
+    def vms(self, node: str) -> list[Container]:
+        """The node's VM containers, running or not."""
+        labels = self.labels(Role.VM, node=node)
         found: list[Container] = self.client.containers.list(
             all=True, filters={"label": [f"{name}={value}" for name, value in labels.items()]}
         )
         return found
 
     def crash(self, container: str) -> None:
-        """The machine's main process dies without the engine's doing; waits until the engine has noticed."""
+        """The VM's main process dies without the engine's doing; waits until the engine has noticed."""
         box = self.client.containers.get(container)
         user = box.attrs["Config"]["User"].partition(":")[0]
         node = self.nodes[box.labels[label.NODE]]

@@ -72,9 +72,9 @@ def _of_outcome(outcome: Outcome) -> dict[str, Any]:
     return {
         "plan": [(fault.at_us, fault.target, fault.duration_us) for fault in outcome.plan],
         "vms": [
-            (line.at_us, line.node, line.fields["machine"], line.event.endswith("started"))
+            (line.at_us, line.node, line.fields["vm"], line.event.endswith("started"))
             for line in world.trace
-            if line.event in ("machine-started", "machine-ended")
+            if line.event in ("vm-started", "vm-ended")
         ],
         "trace": _digest([(line.at_us, line.node) for line in world.trace]),
         "end_us": world.clock.now_us,

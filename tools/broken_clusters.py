@@ -81,13 +81,13 @@ def rig_of(plant: type[Plant]) -> Mapping[str, Any]:
 
 def _group(number: int, plant: type[Plant]) -> Mapping[str, Any]:
     vm, ip = f"vm{number}", f"ip{number}"
-    policy = {"restart-threshold": 1, "restart-period": "10s", **plant.machine}
+    policy = {"restart-threshold": 1, "restart-period": "10s", **plant.vm}
     names = (ip, f"{ip}-b")[: 1 + plant.second_address]
     addresses = [{"name": name, "type": "ip-address", **plant.address} for name in names]
     needs = " or ".join(f"[{address['name']}]" for address in addresses)
-    machine = {"name": vm, "type": "virtual-machine", "depends-on": needs, **policy}
+    vm = {"name": vm, "type": "virtual-machine", "depends-on": needs, **policy}
     said = {**plant.group, **(plant.last_group if number == plant.groups else {})}
-    return {"name": f"web{number}", "failover-threshold": FAILOVERS_ENOUGH, **said, "resources": [*addresses, machine]}
+    return {"name": f"web{number}", "failover-threshold": FAILOVERS_ENOUGH, **said, "resources": [*addresses, vm]}
 
 
 def search(plant: type[Plant], budget: int = BUDGET) -> tuple[int, Schedule | None]:

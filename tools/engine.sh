@@ -45,7 +45,7 @@ advise() {
     for line in "$@"; do
         echo "  $line" >&2
     done
-    echo "  then 'blackstart doctor' shows what this machine can do" >&2
+    echo "  then 'blackstart doctor' shows what this host can do" >&2
     exit 1
 }
 
@@ -134,7 +134,7 @@ get_engine() {
     away=$(elsewhere)
     if [ -n "$away" ]; then
         advise "no container engine answers at $away: $refusal" \
-            "start that engine, or go back to this machine's: unset DOCKER_HOST; docker context use default"
+            "start that engine, or go back to this host's: unset DOCKER_HOST; docker context use default"
     fi
     case "$refusal" in
         *[Pp]"ermission denied"*)

@@ -1,4 +1,4 @@
-"""Prints how long this machine's engine takes for many creations and starts at once: what the simulated engine goes by.
+"""Prints how long this host's engine takes for many creations and starts at once: what the simulated engine goes by.
 
 `python tools/engine_starts.py`, after `make images`: two minutes. Containers that only sleep, in the namespaces of one
 that stands for a node; each figure is the median of three rounds. Everything is removed again, also when it is

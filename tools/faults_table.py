@@ -15,7 +15,7 @@ HEAD = """\
 # Faults
 
 Written by `tools/faults_table.py` from `chaos/faults/`. How an experiment names a fault and its target:
-[experiments.md](experiments.md). `blackstart doctor` says which of them this machine can carry out.
+[experiments.md](experiments.md). `blackstart doctor` says which of them this host can carry out.
 
 Every fault has a receipt: its effect is measured from outside after it was injected. One that is not confirmed never
 yields a pass. A fault with a cure is in the ledger, with its cure, before it is injected, and open until its cure was

@@ -1,12 +1,12 @@
 # shellcheck shell=sh
-# When the set-up may change a machine. Sourced by the scripts beside it; does nothing by itself.
+# When the set-up may change a host. Sourced by the scripts beside it; does nothing by itself.
 #
 #   root on Debian or Ubuntu, nobody at the keyboard    it installs and starts what is missing, saying so and how to undo it
 #   the same at a terminal                              it says what it would do and asks; no answer means no
 #   anybody else, anywhere else                         one message says what to install, with this platform's command
 #
 # Nobody is at the keyboard without a terminal, with CI=true, and when the script was called with `install`: that is the
-# answer given beforehand. SETUP_ROOT is where the machine's files begin, for trials.
+# answer given beforehand. SETUP_ROOT is where the host's files begin, for trials.
 
 SETUP_ROOT=${SETUP_ROOT:-}
 
@@ -15,7 +15,7 @@ distribution() {
     if [ "$(uname -s)" = Darwin ]; then
         echo macos
     elif [ -r "$SETUP_ROOT/etc/os-release" ]; then
-        # shellcheck disable=SC1091  # the machine's own file
+        # shellcheck disable=SC1091  # the host's own file
         (ID="" ID_LIKE="" && . "$SETUP_ROOT/etc/os-release" && echo "$ID $ID_LIKE")
     fi
 }

@@ -1,7 +1,7 @@
 """Writes docs/scale.md and docs/scale.svg: what it takes to simulate clusters of growing size.
 
 `make scale`: some four minutes. Each cluster boots, then loses the power of one node, and is measured until every
-machine runs again; each in a process of its own.
+VM runs again; each in a process of its own.
 """
 
 import cProfile
@@ -35,23 +35,23 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 HEAD = """\
 # Clusters of growing size in the simulator
 
-A cluster boots, then one node loses its power, until every machine runs again: simulated time, processor time of the
+A cluster boots, then one node loses its power, until every VM runs again: simulated time, processor time of the
 one process that simulates it, and the most memory that it took. Forming the cluster comes before: it takes no simulated
-time. One machine a group, five voters, every watcher and the record of events on. Function calls are counted in a run
-of their own: no neighbour on the machine and no cache changes them. "Each" is for each node and machine. Written by
+time. One VM a group, five voters, every watcher and the record of events on. Function calls are counted in a run
+of their own: no neighbour on the host and no cache changes them. "Each" is for each node and VM. Written by
 `make scale` with version {version}; the median of {rounds} rounds.
 
-| Nodes | Machines | Simulated, s | Processor, s | each, ms | Function calls, millions | each | Memory, MiB |
+| Nodes | VMs | Simulated, s | Processor, s | each, ms | Function calls, millions | each | Memory, MiB |
 |---|---|---|---|---|---|---|---|
 """
 
 FOOT = """
-![processor seconds by nodes and machines](scale.svg)
+![processor seconds by nodes and VMs](scale.svg)
 
-The aim is {nodes} nodes and {machines:,} machines under 2 GiB ({memory}), faster than real time ({time}), at a cost
-that grows no faster than nodes and machines do: twice of both costs {calls_factor:.2f} times as many function calls at
+The aim is {nodes} nodes and {vms:,} VMs under 2 GiB ({memory}), faster than real time ({time}), at a cost
+that grows no faster than nodes and VMs do: twice of both costs {calls_factor:.2f} times as many function calls at
 last ({calls_growth}), and {factor:.2f} times as much processor time ({growth}; the median of the rounds; {most} and
-less count as twice). In clusters of more than nine nodes a few watch each group, and an engine starts two machines at a
+less count as twice). In clusters of more than nine nodes a few watch each group, and an engine starts two VMs at a
 time ([design/0009-large-clusters.md](design/0009-large-clusters.md)).
 """
 
@@ -61,14 +61,14 @@ class Measured:
     """One cluster. `simulated_s` from the first power-on until all runs again after the loss of a node."""
 
     nodes: int
-    machines: int
+    vms: int
     simulated_s: float
     processor_s: float
     memory_mib: float
 
 
-def cluster(nodes: int, machines: int) -> Topology:
-    """Machines without addresses of their own, one a group."""
+def cluster(nodes: int, vms: int) -> Topology:
+    """VMs without addresses of their own, one a group."""
     return Topology(
         rig="sim",
         subnet="10.87.0.0/16",
@@ -77,72 +77,72 @@ def cluster(nodes: int, machines: int) -> Topology:
             for i in range(1, nodes + 1)
         ),
         groups=tuple(
-            GroupSpec(name=f"web{i}", resources=(_machine(i),), failover_threshold=100) for i in range(1, machines + 1)
+            GroupSpec(name=f"web{i}", resources=(_vm(i),), failover_threshold=100) for i in range(1, vms + 1)
         ),
         settings=Settings(),
     )
 
 
-def _machine(number: int) -> ResourceSpec:
+def _vm(number: int) -> ResourceSpec:
     address = f"10.88.{number // 250}.{number % 250 + 1}"
     properties = {"image": "blackstart/guest", "address": address, "user": str(10_000 + number)}
     return ResourceSpec(name=f"vm{number}", type="virtual-machine", properties=properties)
 
 
-def measure(nodes: int, machines: int) -> Measured:
+def measure(nodes: int, vms: int) -> Measured:
     """In this process. Raises AssertionError when something broke or did not come back."""
     with collected_later():
-        world = World(cluster(nodes, machines), seed=1)
+        world = World(cluster(nodes, vms), seed=1)
         began_s = time.process_time()
-        _boot_and_lose_a_node(world, nodes, machines)
+        _boot_and_lose_a_node(world, nodes, vms)
         took_s = time.process_time() - began_s
     return Measured(
         nodes=nodes,
-        machines=machines,
+        vms=vms,
         simulated_s=world.clock.now_us / 1e6,
         processor_s=took_s,
         memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     )
 
 
-def count(nodes: int, machines: int) -> int:
+def count(nodes: int, vms: int) -> int:
     """How many functions are called for the same, Python's own included."""
     profile = cProfile.Profile()
     with collected_later():
-        world = World(cluster(nodes, machines), seed=1)
-        profile.runcall(_boot_and_lose_a_node, world, nodes, machines)
+        world = World(cluster(nodes, vms), seed=1)
+        profile.runcall(_boot_and_lose_a_node, world, nodes, vms)
     calls: int = pstats.Stats(profile).total_calls  # type: ignore[attr-defined]
     return calls
 
 
-def _boot_and_lose_a_node(world: World, nodes: int, machines: int) -> None:
-    _until_all_run(world, machines)
+def _boot_and_lose_a_node(world: World, nodes: int, vms: int) -> None:
+    _until_all_run(world, vms)
     world.engine.hold(world.topology.rig, f"node{nodes}")
     world.engine.power_off_node(f"node{nodes}")
     world.run(STEP_US)
-    _until_all_run(world, machines)
+    _until_all_run(world, vms)
 
 
-def _until_all_run(world: World, machines: int) -> None:
+def _until_all_run(world: World, vms: int) -> None:
     end_us = world.clock.now_us + LIMIT_US
-    while world.instances.machines_running() < machines:
+    while world.instances.vms_running() < vms:
         world.run(STEP_US)
         if world.violations or world.clock.now_us >= end_us:
-            raise AssertionError(f"{world.violations or 'not every machine runs'}")
+            raise AssertionError(f"{world.violations or 'not every vm runs'}")
 
 
 def _plot(found: list[Measured]) -> None:
-    """Both axes logarithmic; the dashed line grows with nodes and machines, from the smallest cluster on."""
+    """Both axes logarithmic; the dashed line grows with nodes and VMs, from the smallest cluster on."""
     from matplotlib import pyplot
 
-    sizes = [one.nodes + one.machines for one in found]
+    sizes = [one.nodes + one.vms for one in found]
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
     axes.loglog(sizes, [one.processor_s for one in found], "o-", label="processor time")
     axes.loglog(sizes, [one.simulated_s for one in found], "s-", label="simulated time")
     first = found[0]
     linear = [first.processor_s * size / sizes[0] for size in sizes]
-    axes.loglog(sizes, linear, "--", label="as nodes and machines grow")
-    axes.set_xlabel("nodes + machines")
+    axes.loglog(sizes, linear, "--", label="as nodes and VMs grow")
+    axes.set_xlabel("nodes + VMs")
     axes.set_ylabel("seconds")
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
@@ -150,18 +150,18 @@ def _plot(found: list[Measured]) -> None:
     figure.savefig(DOCS / "scale.svg", metadata={"Date": None})
 
 
-def _apart(nodes: int, machines: int, *what: str) -> Any:
+def _apart(nodes: int, vms: int, *what: str) -> Any:
     """In a process of its own: one that was at work before is slower, and takes more memory."""
-    command = [sys.executable, __file__, str(nodes), str(machines), *what]
+    command = [sys.executable, __file__, str(nodes), str(vms), *what]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(run.stdout)
 
 
 def _rounds() -> list[list[Measured]]:
-    """Each round measures every size, one right after the other: a slow hour of the machine slows them all."""
+    """Each round measures every size, one right after the other: a slow hour of the host slows them all."""
     rounds = []
     for _ in range(ROUNDS):
-        rounds.append([Measured(**_apart(nodes, machines)) for nodes, machines in SIZES])
+        rounds.append([Measured(**_apart(nodes, vms)) for nodes, vms in SIZES])
         sys.stdout.write(" ".join(f"{one.processor_s:.1f}" for one in rounds[-1]) + "\n")
         sys.stdout.flush()
     return rounds
@@ -172,28 +172,28 @@ def _reached(it_is: bool) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Without arguments everything; with NODES MACHINES that one, as JSON, and with `count` its function calls."""
+    """Without arguments everything; with NODES VMS that one, as JSON, and with `count` its function calls."""
     if arguments:
-        nodes, machines, *what = arguments
-        size = int(nodes), int(machines)
+        nodes, vms, *what = arguments
+        size = int(nodes), int(vms)
         sys.stdout.write(json.dumps(count(*size) if what == ["count"] else asdict(measure(*size))) + "\n")
         return 0
-    calls = [int(_apart(nodes, machines, "count")) for nodes, machines in SIZES]
+    calls = [int(_apart(nodes, vms, "count")) for nodes, vms in SIZES]
     rounds = _rounds()
     found = [sorted(runs, key=lambda one: one.processor_s)[ROUNDS // 2] for runs in zip(*rounds, strict=True)]
     page = HEAD.format(version=metadata.version("blackstart"), rounds=ROUNDS)
     for one, called in zip(found, calls, strict=True):
-        size = one.nodes + one.machines
+        size = one.nodes + one.vms
         each_ms = 1000 * one.processor_s / size
         page += (
-            f"| {one.nodes} | {one.machines:,} | {one.simulated_s:.1f} | {one.processor_s:.1f} | {each_ms:.1f} | "
+            f"| {one.nodes} | {one.vms:,} | {one.simulated_s:.1f} | {one.processor_s:.1f} | {each_ms:.1f} | "
             f"{called / 1e6:.1f} | {called / size:,.0f} | {one.memory_mib:.0f} |\n"
         )
     last, calls_factor = found[-1], calls[-1] / calls[-2]
     factor = statistics.median(sizes[-1].processor_s / sizes[-2].processor_s for sizes in rounds)
     foot = FOOT.format(
         nodes=last.nodes,
-        machines=last.machines,
+        vms=last.vms,
         memory=_reached(last.memory_mib < 2048),
         time=_reached(last.processor_s < last.simulated_s),
         growth=_reached(factor <= LINEAR_MOST),

@@ -24,7 +24,7 @@ minute on two processors, {result}. The rigs are drawn: two nodes and a witness 
 six groups. Written by `make search-long`; how a search works: [search.md](search.md).
 
 How often each kind of fault struck, by what the cluster was at, and by what its target was: off or frozen, no member of
-the cluster, the first whose turn it is to act, an owner of groups, idle; a machine that was not running.
+the cluster, the first whose turn it is to act, an owner of groups, idle; a VM that was not running.
 """
 
 

@@ -62,7 +62,7 @@ READING_ORDER = (
     ("Benchmarks", "bench"),
     ("Fuzzing", "fuzz"),
 )
-FIRST = ("session", "states", "topology", "machine", "host", "records", "changes")
+FIRST = ("session", "states", "topology", "vm", "host", "records", "changes")
 """Modules to read before their neighbours, wherever they occur."""
 
 

@@ -1,13 +1,13 @@
-"""What the client outside can measure: the machines of which it is known where they answer, and how they are asked."""
+"""What the client outside can measure: the VMs of which it is known where they answer, and how they are asked."""
 
 from harness.model.topology import Topology
 from harness.model.workload import GUEST_ENDPOINT, answers_on, runs_guest
 
-__all__ = ["measured_machines"]
+__all__ = ["measured_vms"]
 
 
-def measured_machines(topology: Topology) -> dict[str, str]:
-    """The machines of which it can be measured whether they answer, and how, in the words of `client_probe`.
+def measured_vms(topology: Topology) -> dict[str, str]:
+    """The VMs of which it can be measured whether they answer, and how, in the words of `client_probe`.
 
     The others have no address, or run a program of which nobody said where it answers.
     """

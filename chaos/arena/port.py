@@ -21,7 +21,7 @@ from harness.ports import DeadlinePassed, Runtime
 __all__ = [
     "Arena",
     "Command",
-    "CrashMachine",
+    "CrashVm",
     "Direction",
     "Effect",
     "EngineSeen",
@@ -46,10 +46,10 @@ LOOK_INTERVAL_US = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CrashMachine:
-    """SIGKILL to the main process of a machine's container, past the engine: nobody asked for it."""
+class CrashVm:
+    """SIGKILL to the main process of a VM's container, past the engine: nobody asked for it."""
 
-    machine: str
+    vm: str
     node: str
     container: str
 
@@ -58,7 +58,7 @@ class CrashMachine:
 class PowerOff:
     """Cut a node's power and hold it off.
 
-    The node and its machines are gone at once, and nobody powers it on but who removes the hold.
+    The node and its VMs are gone at once, and nobody powers it on but who removes the hold.
     """
 
     node: str
@@ -73,7 +73,7 @@ class PowerOn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HangNode:
-    """Freeze a node as a whole: its own processes and every machine on it stop where they are."""
+    """Freeze a node as a whole: its own processes and every VM on it stop where they are."""
 
     node: str
 
@@ -138,7 +138,7 @@ class ResumeEngine:
 
 
 Effect = (
-    CrashMachine
+    CrashVm
     | PowerOff
     | PowerOn
     | HangNode
@@ -252,7 +252,7 @@ class Arena(Protocol):
         ...
 
     async def containers(self) -> tuple[ContainerSeen, ...]:
-        """The rig's nodes and machines as the engine lists them now; all records carry one time."""
+        """The rig's nodes and VMs as the engine lists them now; all records carry one time."""
         ...
 
     async def held(self, node: str) -> bool:

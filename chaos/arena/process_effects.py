@@ -1,4 +1,4 @@
-"""What faults do to machines and to a node's processes, and what a look inside a node shows of them. Records only.
+"""What faults do to VMs and to a node's processes, and what a look inside a node shows of them. Records only.
 
 A program is one of the node's own four: it is known by its user and by being started by PID 1, so that a command which
 somebody runs in the node under the same user is never hit.
@@ -13,17 +13,17 @@ __all__ = [
     "FillVoterDisk",
     "FreeVoterDisk",
     "Freezing",
-    "HangMachine",
-    "KillMachine",
+    "HangVm",
+    "KillVm",
     "NodeInside",
     "NodeProgram",
     "ProcessEffect",
     "ProgramSeen",
     "ProgramSignal",
     "SignalProgram",
-    "StartMachine",
-    "StopMachine",
-    "ThawMachine",
+    "StartVm",
+    "StopVm",
+    "ThawVm",
     "WipeVoter",
 ]
 
@@ -64,9 +64,9 @@ class ProgramSignal(StrEnum):
 
 
 class Freezing(StrEnum):
-    """How a machine is made to hang.
+    """How a VM is made to hang.
 
-    A paused machine also keeps its node from dying (cgroup v1), and the engine knows of it; a stopped one does neither.
+    A paused VM also keeps its node from dying (cgroup v1), and the engine knows of it; a stopped one does neither.
     """
 
     PAUSE = "pause"
@@ -75,7 +75,7 @@ class Freezing(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramSeen:
-    """The main process of a program. `state` is the letter of /proc, `started` in ticks since the machine's boot."""
+    """The main process of a program. `state` is the letter of /proc, `started` in ticks since the VM's boot."""
 
     pid: int
     started: int
@@ -104,57 +104,57 @@ class DiskSeen:
 class NodeInside:
     """A node's processes as they are now.
 
-    `answers` has the programs that were asked; `machines` the states of each container's processes, by its id.
+    `answers` has the programs that were asked; `vms` the states of each container's processes, by its id.
     """
 
     programs: Mapping[NodeProgram, ProgramSeen] = field(default_factory=dict)
     answers: Mapping[NodeProgram, bool] = field(default_factory=dict)
-    machines: Mapping[str, str] = field(default_factory=dict)
+    vms: Mapping[str, str] = field(default_factory=dict)
     disk: DiskSeen | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KillMachine:
-    """SIGKILL to a machine through the engine."""
+class KillVm:
+    """SIGKILL to a VM through the engine."""
 
-    machine: str
+    vm: str
     node: str
     container: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StopMachine:
-    """A clean stop of a machine through the engine, as an administrator does it."""
+class StopVm:
+    """A clean stop of a VM through the engine, as an administrator does it."""
 
-    machine: str
+    vm: str
     node: str
     container: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StartMachine:
-    """A start of a machine through the engine, as an administrator does it."""
+class StartVm:
+    """A start of a VM through the engine, as an administrator does it."""
 
-    machine: str
+    vm: str
     node: str
     container: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HangMachine:
-    """All processes of a machine stand still."""
+class HangVm:
+    """All processes of a VM stand still."""
 
-    machine: str
+    vm: str
     node: str
     container: str
     how: Freezing = Freezing.PAUSE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ThawMachine:
-    """The processes of a machine go on, however they were made to stand still."""
+class ThawVm:
+    """The processes of a VM go on, however they were made to stand still."""
 
-    machine: str
+    vm: str
     node: str
     container: str
     how: Freezing = Freezing.PAUSE
@@ -197,11 +197,11 @@ class FreeVoterDisk:
 
 
 ProcessEffect = (
-    KillMachine
-    | StopMachine
-    | StartMachine
-    | HangMachine
-    | ThawMachine
+    KillVm
+    | StopVm
+    | StartVm
+    | HangVm
+    | ThawVm
     | SignalProgram
     | WipeVoter
     | FillVoterDisk

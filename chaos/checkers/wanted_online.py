@@ -1,9 +1,9 @@
 """Everything that is wanted is online at the end, and the engine agrees.
 
 Wanted means PersistentState 1. The runner waits for it, with a limit, before it takes the last snapshot; this only
-reads that snapshot. Online as the cluster says it is not enough: a machine that the cluster calls Online must also run
+reads that snapshot. Online as the cluster says it is not enough: a VM that the cluster calls Online must also run
 in the engine's eyes. The wait is a bound of time, so where it ends too early on an overloaded host the ruling is
-inconclusive; a cluster that believes in a machine that does not run is broken on any host.
+inconclusive; a cluster that believes in a VM that does not run is broken on any host.
 """
 
 from chaos.history.instances import read_instances
@@ -25,7 +25,7 @@ __all__ = ["NAME", "check"]
 
 NAME = "wanted online at the end"
 
-MACHINE_TYPE = "virtual-machine"
+VM_TYPE = "virtual-machine"
 WAIT = "last look"
 """The part of a run in which the runner waits for everything that is wanted."""
 
@@ -47,7 +47,7 @@ def check(history: History) -> Verdict:
         f"{resource.name} is Online to the cluster, but no container of it runs"
         for group in end.groups
         for resource in group.resources
-        if resource.wanted and resource.state == "Online" and resource.type == MACHINE_TYPE
+        if resource.wanted and resource.state == "Online" and resource.type == VM_TYPE
         if resource.name not in running
     ]
     overload = overload_since(history, _wait_began_ns(history)) if late and not absent else ""
@@ -80,5 +80,5 @@ def _running_at_end(history: History) -> set[str]:
     listed = history.of(ContainerSeen)
     if listed and listed[-1].at_ns >= max((seen.at_ns for seen in history.of(ClusterSeen)), default=0):
         last_ns = listed[-1].at_ns
-        return {seen.machine for seen in listed if seen.at_ns == last_ns and seen.role is Role.MACHINE and seen.running}
-    return {instance.machine for instance in read_instances(history).all if instance.ended_ns is None}
+        return {seen.vm for seen in listed if seen.at_ns == last_ns and seen.role is Role.VM and seen.running}
+    return {instance.vm for instance in read_instances(history).all if instance.ended_ns is None}

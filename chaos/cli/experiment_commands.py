@@ -152,7 +152,7 @@ def validate(files: tuple[Path, ...], json_wanted: bool, arena: str) -> int:
     """Read experiments and say what is wrong, with file, line and the expected form; and what cannot run, or is another
     thing, in one of the arenas.
 
-    Ends with 2 when a file is refused. Needs no engine; where one answers, it is also asked for the machines' images,
+    Ends with 2 when a file is refused. Needs no engine; where one answers, it is also asked for the VMs' images,
     which the simulator does not need.
     """
     from chaos.cli.output import print_json
@@ -201,19 +201,19 @@ def validate(files: tuple[Path, ...], json_wanted: bool, arena: str) -> int:
 
 
 def _refused_by_engine(topology: "Topology") -> list[str]:
-    """What the engine here has to say against machines that are not the guest's; nothing where none answers."""
+    """What the engine here has to say against VMs that are not the guest's; nothing where none answers."""
     from harness.errors import EngineError, HarnessError
     from harness.model.workload import runs_guest
     from harness.rig.engine.connection import connect
-    from harness.rig.lifecycle.create import refused_machines
+    from harness.rig.lifecycle.create import refused_vms
 
     resources = [resource for group in topology.groups for resource in group.resources]
-    machines = [resource for resource in resources if resource.type == "virtual-machine"]
-    if all(runs_guest(machine.properties) and "processors" not in machine.properties for machine in machines):
+    vms = [resource for resource in resources if resource.type == "virtual-machine"]
+    if all(runs_guest(vm.properties) and "processors" not in vm.properties for vm in vms):
         return []
     try:
         with contextlib.closing(connect(limit_s=ENGINE_LIMIT_S)) as client:
-            return refused_machines(client, topology)
+            return refused_vms(client, topology)
     except (EngineError, HarnessError):
-        echo("the machines' images were not looked for: no container engine answers here", err=True)
+        echo("the VMs' images were not looked for: no container engine answers here", err=True)
         return []

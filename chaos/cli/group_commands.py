@@ -135,7 +135,7 @@ def _set_group(group_name: str, name: str, verb: str, state: "GroupState", wish:
 
 @click.group()
 def resource() -> None:
-    """Resources of the groups: machines, addresses."""
+    """Resources of the groups: VMs, addresses."""
 
 
 @resource.command(

@@ -1,4 +1,4 @@
-"""What nodes and machines write: `logs` of one of them, `events` of the whole cluster.
+"""What nodes and VMs write: `logs` of one of them, `events` of the whole cluster.
 
 Through the engine, so that it is there also when no node answers.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["events", "follow", "logs", "print_log", "since", "tail"]
 
 LOOK_INTERVAL_S = 1.0
-"""How often to look for a machine that has come up elsewhere, and whether the rig still stands."""
+"""How often to look for a VM that has come up elsewhere, and whether the rig still stands."""
 
 
 class _Moment(click.ParamType[int]):
@@ -62,9 +62,9 @@ tail = click.option("--tail", "lines", type=click.IntRange(min=0), metavar="N", 
 @since
 @tail
 def logs(target: str, name: str, follow_wanted: bool, since_ns: int, lines: int | None) -> None:
-    """What a node or a machine writes, as it writes it.
+    """What a node or a VM writes, as it writes it.
 
-    Of a machine: of the container that runs, else of the one that ran last. With --follow also of those that come up
+    Of a VM: of the container that runs, else of the one that ran last. With --follow also of those that come up
     later, here or on another node.
     """
     from harness.rig.lifecycle.rig import Rig
@@ -150,22 +150,22 @@ def print_log(rig: "Rig", target: str, *, follow_wanted: bool, since_ns: int, li
 
 
 def _containers_of(rig: "Rig", target: str) -> list[str]:
-    """A node's, or a machine's that has run, the one that runs or ran last at the end."""
+    """A node's, or a VM's that has run, the one that runs or ran last at the end."""
     from harness.errors import UsageError
     from harness.model.object_names import node_container
-    from harness.rig.lifecycle.machine_switch import find_machine, machines_named
+    from harness.rig.lifecycle.vm_switch import find_vm, vms_named
 
     nodes = [node.name for node in rig.topology.nodes]
     if target in nodes:
         return [node_container(rig.name, target)]
     if "/" in target:
-        return [find_machine(rig, target).container]
+        return [find_vm(rig, target).container]
     try:
-        found = machines_named(rig, target)
+        found = vms_named(rig, target)
     except UsageError as error:
         raise UsageError(f"{error}, or one of the nodes {', '.join(nodes)}") from error
-    running = [machine.container for machine in found if machine.state in ("running", "paused")]
-    ended = [machine.container for machine in found if machine.state not in ("running", "paused", "created")]
+    running = [vm.container for vm in found if vm.state in ("running", "paused")]
+    ended = [vm.container for vm in found if vm.state not in ("running", "paused", "created")]
     return running or sorted(ended, key=lambda container: _started(rig, container))
 
 
@@ -179,7 +179,7 @@ def _started(rig: "Rig", container: str) -> str:
 def _running_of(rig: "Rig", target: str) -> list[str]:
     if target in [node.name for node in rig.topology.nodes] or "/" in target:
         return []
-    return [found.container for found in rig.machines() if found.name == target and found.state == "running"]
+    return [found.container for found in rig.vms() if found.name == target and found.state == "running"]
 
 
 def _standing_nodes(rig: "Rig") -> list[str]:

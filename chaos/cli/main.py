@@ -16,12 +16,12 @@ import click
 from chaos.cli.experiment_commands import report, run, validate
 from chaos.cli.group_commands import group, resource
 from chaos.cli.log_commands import events, logs
-from chaos.cli.machine_commands import vm
 from chaos.cli.node_commands import node
 from chaos.cli.repair_command import repair
 from chaos.cli.rig_commands import compose, doctor, down, images, status, up
 from chaos.cli.search_commands import replay, search, shrink
 from chaos.cli.signals import exit_code_of, install
+from chaos.cli.vm_commands import vm
 from chaos.cli.wait_commands import quorum, wait
 from chaos.output.printing import Stream, echo, echo_traceback, guarded, standard_streams
 from harness.errors import BlackstartError, CleanupError, ConditionUnmet, NotOnline, RequestRefused, UsageError
@@ -36,8 +36,8 @@ SIGNALS = 128
 
 _EPILOG = """\b
 Examples:
-  blackstart doctor                                   what this machine can do
-  blackstart up                                       three nodes, six machines
+  blackstart doctor                                   what this host can do
+  blackstart up                                       three nodes, six VMs
   blackstart status
   blackstart group move web1 --to node2
   blackstart events --follow

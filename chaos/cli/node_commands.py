@@ -115,7 +115,7 @@ def resume(node_name: str, failback: str, name: str, wish: Wish) -> int:
 @rig_name
 @as_json
 def power_off(node_name: str, name: str, json_wanted: bool) -> None:
-    """Cut a node's power: its machines die with it, and it stays off until `node power-on`.
+    """Cut a node's power: its VMs die with it, and it stays off until `node power-on`.
 
     Past the cluster, which has to notice by itself. Returns when the engine reports nothing of the node running.
     """

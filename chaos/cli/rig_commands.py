@@ -1,4 +1,4 @@
-"""The commands about a rig and this machine: doctor, up, status, down, images, compose."""
+"""The commands about a rig and this host: doctor, up, status, down, images, compose."""
 
 import contextlib
 from pathlib import Path
@@ -37,7 +37,7 @@ rig_name = click.option(
     "--name", "name", callback=valid_rig, default=DEFAULT_RIG, show_default=True, help="The rig's name."
 )
 as_json = click.option("--json", "json_wanted", is_flag=True, help="Print JSON for scripts.")
-_nodes = click.option("--nodes", type=int, help="This many nodes, with six machines.  [default: 3]")
+_nodes = click.option("--nodes", type=int, help="This many nodes, with six VMs.  [default: 3]")
 _witness = click.option("--witness", is_flag=True, help="A witness as well: one more vote, without a node.")
 _topology = click.option(
     "--topology",
@@ -50,7 +50,7 @@ _topology = click.option(
 @click.command(epilog="\b\nExamples:\n  blackstart doctor\n  blackstart doctor --json | jq '.faults'")
 @as_json
 def doctor(json_wanted: bool) -> int:
-    """What this machine can and cannot do, per fault, and why.
+    """What this host can and cannot do, per fault, and why.
 
     Ends with 4 when something that every rig needs is missing.
     """
@@ -157,8 +157,8 @@ def up(nodes: int | None, witness: bool, topology_file: Path | None, name: str |
                     "removes it")
                 raise
             section.complete()
-            running = sum(machine.state == "running" for machine in rig.machines())
-    say(f"rig {rig.name} is up; nodes: {len(topology.nodes)}, groups: {len(topology.groups)}, machines: {running}")
+            running = sum(vm.state == "running" for vm in rig.vms())
+    say(f"rig {rig.name} is up; nodes: {len(topology.nodes)}, groups: {len(topology.groups)}, vms: {running}")
 
 
 def _asking(say: Say, section: Section) -> Say:
@@ -256,13 +256,13 @@ def down(name: str, every: bool) -> None:
 
 @click.group()
 def images() -> None:
-    """The images of nodes and machines."""
+    """The images of nodes and VMs."""
 
 
 @images.command(
     "build", epilog="\b\nExamples:\n  blackstart images build\n  blackstart images build --example database"
 )
-@click.option("--example", type=click.Choice(["database"]), help="This example of a machine of your own, and no other.")
+@click.option("--example", type=click.Choice(["database"]), help="This example of a VM of your own, and no other.")
 def build_images(example: str | None) -> None:
     """Build what is missing or was built from other sources; nothing otherwise."""
     from chaos.cli.output import Progress

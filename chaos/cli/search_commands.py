@@ -115,7 +115,7 @@ def search(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="By default FILE with .min before its end."
 )
 def shrink(file: Path, output: Path | None) -> None:
-    """Make a failing schedule small: fewer faults, machines and nodes, shorter, as long as it fails in the same way.
+    """Make a failing schedule small: fewer faults, VMs and nodes, shorter, as long as it fails in the same way.
 
     Interrupted, it saves the smallest that it has found so far.
     """
@@ -232,13 +232,13 @@ def _rig_document(path: Path, *, worlds: int) -> dict[str, Any]:
     from harness.document.topology import read_topology
     from harness.document.yaml_source import load_file
     from harness.errors import UsageError
-    from harness.simulation.faults.injection import machine_names
+    from harness.simulation.faults.injection import vm_names
 
     source = load_file(path, expected="a rig in YAML or JSON")
     topology = read_topology(source)
     _refuse_crowded(path, topology, worlds=worlds)
-    if not machine_names(topology):
-        raise UsageError(f"{path}: a rig without a machine, expected one at least: nothing could run twice or be lost")
+    if not vm_names(topology):
+        raise UsageError(f"{path}: a rig without a VM, expected one at least: nothing could run twice or be lost")
     document = source.data
     if isinstance(document, dict) and isinstance(document.get("rig"), dict):
         document = document["rig"]

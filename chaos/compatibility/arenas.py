@@ -42,7 +42,7 @@ def barred_from(fault: str) -> Mapping[str, str]:
 
 
 def _simulated(experiment: Experiment) -> list[str]:
-    """The simulator runs no images: what is in a machine is simulated, as far as probes can ask it."""
+    """The simulator runs no images: what is in a VM is simulated, as far as probes can ask it."""
     own = [
         f"{spec.name} ({spec.properties.get('image', '')})"
         for group in experiment.topology.groups

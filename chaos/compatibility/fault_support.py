@@ -1,4 +1,4 @@
-"""Which faults can be injected on this machine, as far as its doctor has seen, and why not."""
+"""Which faults can be injected on this host, as far as its doctor has seen, and why not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """The reader of one activity: its call, target, arguments, tolerance, waits and register.
 
 A part of `experiment_reader`, which hands it the sections in the order of the file. Knows which register holds a node,
-a machine or something else, as far as the steps so far have written it.
+a VM or something else, as far as the steps so far have written it.
 """
 
 import re
@@ -12,7 +12,7 @@ from chaos.experiment.command_reader import CommandReader
 from chaos.experiment.fault_reader import LONGEST_US, SHORTEST_US, FaultReader
 from chaos.experiment.records import Activity, CommandCall, FaultCall, ProbeCall, Until
 from chaos.experiment.schema import ACTIVITY_FORM, LATER_PROVIDERS, PROBES, TOLERANCE_FORM, ArgumentKind, ProbeForm
-from chaos.experiment.target_reader import MACHINE_TYPE, Registered, TargetReader, register_name
+from chaos.experiment.target_reader import VM_TYPE, Registered, TargetReader, register_name
 from chaos.experiment.targets import FromRegister, several
 from chaos.experiment.tolerance import Tolerance, misfit, read_tolerance
 from chaos.faults import FAULTS
@@ -55,8 +55,8 @@ class ActivityReader:
         self._topology = topology
         groups = topology.groups if topology else ()
         self._groups = frozenset(group.name for group in groups)
-        self._machines = frozenset(
-            entry.name for group in groups for entry in group.resources if entry.type == MACHINE_TYPE
+        self._vms = frozenset(
+            entry.name for group in groups for entry in group.resources if entry.type == VM_TYPE
         )
         self._registers: dict[str, Registered] = {}
         self._targets = TargetReader(topology=topology, registers=self._registers)
@@ -145,9 +145,9 @@ class ActivityReader:
 
     def _read_argument(self, provider: Section, key: str, kind: ArgumentKind) -> Any:
         match kind:
-            case ArgumentKind.GROUPS | ArgumentKind.MACHINES:
+            case ArgumentKind.GROUPS | ArgumentKind.VMS:
                 names = provider.texts(key, what=kind.value)
-                known = self._groups if kind is ArgumentKind.GROUPS else self._machines
+                known = self._groups if kind is ArgumentKind.GROUPS else self._vms
                 for index, name in enumerate(names):
                     if self._topology is not None and name not in known:
                         what = f"the rig has no such thing as {shown(name)}"
@@ -155,8 +155,8 @@ class ActivityReader:
                 return names
             case ArgumentKind.GROUP:
                 return self._targets.name_in(provider, key, self._groups, what="group")
-            case ArgumentKind.MACHINE | ArgumentKind.NODE:
-                aimed_at = TargetKind.NODE if kind is ArgumentKind.NODE else TargetKind.MACHINE
+            case ArgumentKind.VM | ArgumentKind.NODE:
+                aimed_at = TargetKind.NODE if kind is ArgumentKind.NODE else TargetKind.VM
                 target = self._targets.read(provider, key, aimed_at, what="the probe", several=False)
                 return target if isinstance(target, FromRegister) else getattr(target, "name", "")
             case ArgumentKind.PHASE:

@@ -33,7 +33,7 @@ from harness.model.topology import Fencing, Topology
 __all__ = ["ExperimentReader", "rig_name"]
 
 MAX_ACTIVITIES = 2_000
-"""In one list: each names targets, which are looked for among thousands of machines."""
+"""In one list: each names targets, which are looked for among thousands of VMs."""
 
 _MARK_LENGTH = 6
 """Of the mark of a name that is cut: one collision in a thousand among a hundred and fifty such files."""
@@ -179,7 +179,7 @@ def rig_name(file: str) -> str:
     stem = re.sub(r"[^a-z0-9]+", "-", PurePath(file).stem.lower()).strip("-")
     name = re.sub(r"^[^a-z]+", "", stem)
     if len(name) > NAME_LENGTH_MAX:
-        # Cut alike, two long names would be one: the mark of the whole name tells them apart, on every machine alike.
+        # Cut alike, two long names would be one: the mark of the whole name tells them apart, on every VM alike.
         mark = hashlib.sha256(PurePath(file).stem.encode("utf-8", "backslashreplace")).hexdigest()[:_MARK_LENGTH]
         name = f"{name[: NAME_LENGTH_MAX - _MARK_LENGTH - 1].rstrip('-')}-{mark}"
     if name and not is_name(name):

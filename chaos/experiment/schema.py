@@ -33,7 +33,7 @@ __all__ = [
 EXPERIMENT_FORM = "a mapping with title, rig, method and, if wanted, steady-state-hypothesis and rollbacks"
 ACTIVITY_FORM = "an activity: type, name, provider"
 TARGET_FORM = (
-    "a name or a pattern, {node: NAME}, {machine: NAME}, {owner-of: GROUP}, {owner-of-machine: MACHINE}, "
+    "a name or a pattern, {node: NAME}, {vm: NAME}, {owner-of: GROUP}, {owner-of-vm: VM}, "
     "{voter-of: NODE}, {label: KEY=VALUE}, bystander, voter, minority, majority, {count: N, of: TARGET}, "
     "{percentage: P, of: TARGET}, or ${REGISTER}"
 )
@@ -76,8 +76,8 @@ class ArgumentKind(StrEnum):
 
     GROUP = "a group"
     GROUPS = "a list of groups"
-    MACHINE = "a machine"
-    MACHINES = "a list of machines"
+    VM = "a VM"
+    VMS = "a list of VMs"
     NODE = "a node"
     PHASE = "a phase"
 
@@ -113,7 +113,7 @@ class ProbeForm:
     required: frozenset[str] = frozenset()
     at_most_one_of: frozenset[str] = frozenset()
     timed: bool = False
-    """Whether the answer is a time measured on a clock, so that a stall of this machine can spoil it."""
+    """Whether the answer is a time measured on a clock, so that a stall of this host can spoil it."""
 
 
 COMMANDS: Mapping[str, CommandForm] = {
@@ -146,30 +146,30 @@ PROBES: Mapping[str, Mapping[str, ProbeForm]] = {
         ),
         "persistent-state": ProbeForm(
             answers=Answers.NUMBER,
-            arguments={"machine": ArgumentKind.MACHINE},
-            required=frozenset({"machine"}),
+            arguments={"vm": ArgumentKind.VM},
+            required=frozenset({"vm"}),
         ),
         "recovery-time": ProbeForm(
             answers=Answers.NUMBER,
             arguments={
                 "group": ArgumentKind.GROUP,
-                "machine": ArgumentKind.MACHINE,
+                "vm": ArgumentKind.VM,
                 "phase": ArgumentKind.PHASE,
             },
-            at_most_one_of=frozenset({"group", "machine"}),
+            at_most_one_of=frozenset({"group", "vm"}),
             timed=True,
         ),
         "restarted-in-place": ProbeForm(
             answers=Answers.BOOLEAN,
-            arguments={"machine": ArgumentKind.MACHINE},
-            required=frozenset({"machine"}),
+            arguments={"vm": ArgumentKind.VM},
+            required=frozenset({"vm"}),
         ),
     },
     "client": {
         "answers": ProbeForm(
             answers=Answers.BOOLEAN,
-            arguments={"groups": ArgumentKind.GROUPS, "machines": ArgumentKind.MACHINES},
-            at_most_one_of=frozenset({"groups", "machines"}),
+            arguments={"groups": ArgumentKind.GROUPS, "vms": ArgumentKind.VMS},
+            at_most_one_of=frozenset({"groups", "vms"}),
         ),
     },
 }

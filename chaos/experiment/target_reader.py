@@ -20,7 +20,7 @@ from chaos.experiment.targets import (
     Majority,
     Minority,
     OwnerOf,
-    OwnerOfMachine,
+    OwnerOfVm,
     Sample,
     Target,
     Voter,
@@ -31,9 +31,9 @@ from harness.document.mapping_reader import Section
 from harness.document.refusals import listed, nearest, shown
 from harness.model.topology import Topology
 
-__all__ = ["MACHINE_TYPE", "Registered", "TargetReader", "register_name"]
+__all__ = ["VM_TYPE", "Registered", "TargetReader", "register_name"]
 
-MACHINE_TYPE = "virtual-machine"
+VM_TYPE = "virtual-machine"
 
 MAX_PATTERN_CHARACTERS = 64
 """Twice the longest name: a longer pattern matches nothing that a shorter one does not."""
@@ -46,8 +46,8 @@ _NODE_WORDS: Mapping[str, Target] = {
     "minority": Minority(),
     "majority": Majority(),
 }
-_NODE_ROLES = ("node", "owner-of", "owner-of-machine", "bystander-of", "minority-with", "voter-of")
-_ROLES = (*_NODE_ROLES, "machine", "label")
+_NODE_ROLES = ("node", "owner-of", "owner-of-vm", "bystander-of", "minority-with", "voter-of")
+_ROLES = (*_NODE_ROLES, "vm", "label")
 _DRAWS = ("count", "percentage")
 _NO_COORDINATOR = "this cluster has no coordinator: every node may decide, a majority of votes at a time"
 
@@ -76,23 +76,23 @@ class TargetReader:
         self._checked = topology is not None
         self._registers = registers
         groups = topology.groups if topology else ()
-        machines = (entry.name for group in groups for entry in group.resources if entry.type == MACHINE_TYPE)
+        vms = (entry.name for group in groups for entry in group.resources if entry.type == VM_TYPE)
         # Names in the rig's order, each found at once.
         self._nodes = dict.fromkeys(node.name for node in topology.nodes) if topology else {}
         self._voters = dict.fromkeys(node.name for node in topology.nodes if node.voter) if topology else {}
         self._groups = dict.fromkeys(group.name for group in groups)
-        self._machines = dict.fromkeys(machines)
+        self._vms = dict.fromkeys(vms)
 
     def read(
         self, section: Section, key: str, kind: TargetKind, *, what: str, several: bool = True
     ) -> Target | None:
         """The target at `key` for something that is aimed at a `kind`; None when it was refused.
 
-        Without `several` it must stand for one node or machine.
+        Without `several` it must stand for one node or VM.
         """
         target = self._read(section, key, kind, what, several)
         if target is not None and not several and may_be_several(target):
-            section.refuse(key, f"{key} is {target}, which may be several {kind}s", f"one {kind}")
+            section.refuse(key, f"{key} is {target}, which may be several {kind.noun}s", f"one {kind.noun}")
             return None
         return target
 
@@ -115,8 +115,8 @@ class TargetReader:
             inner.refuse(role, f"there is no target {shown(role)}", nearest(role, (*_ROLES, *_DRAWS)))
             return None
         if role != "label" and (role in _NODE_ROLES) != (kind is TargetKind.NODE):
-            named = "node" if role in _NODE_ROLES else "machine"
-            inner.refuse(role, f"{what} is aimed at a {kind}, {role} names a {named}", self._expected(kind))
+            named = "node" if role in _NODE_ROLES else "VM"
+            inner.refuse(role, f"{what} is aimed at a {kind.noun}, {role} names a {named}", self._expected(kind))
             return None
         return self._read_role(inner, role, kind, several)
 
@@ -148,19 +148,19 @@ class TargetReader:
 
     def _read_name(self, section: Section, key: str, kind: TargetKind, several: bool) -> Target | None:
         """A name, or a pattern that some name matches."""
-        known = self._nodes if kind is TargetKind.NODE else self._machines
+        known = self._nodes if kind is TargetKind.NODE else self._vms
         value = section.raw(key)
         if not isinstance(value, str) or not any(sign in value for sign in "*?["):
-            return ByName(name=self.name_in(section, key, known, what=kind.value))
+            return ByName(name=self.name_in(section, key, known, what=kind.noun))
         if not several:
-            section.refuse(key, f"{key} is the pattern {shown(value)}", f"the name of one {kind}")
+            section.refuse(key, f"{key} is the pattern {shown(value)}", f"the name of one {kind.noun}")
             return None
         if len(value) > MAX_PATTERN_CHARACTERS:
             found = f"{key} is a pattern of {len(value):,} characters"
             section.refuse(key, found, f"at most {MAX_PATTERN_CHARACTERS}: no name is longer")
             return None
         if self._checked and not any(fnmatch.fnmatchcase(name, value) for name in known):
-            section.refuse(key, f"no {kind} of the rig is named like {shown(value)}", f"a pattern of {listed(known)}")
+            section.refuse(key, f"no {kind.noun} of the rig is named like {shown(value)}", f"a pattern of {listed(known)}")
         return ByPattern(pattern=value)
 
     def _read_register(
@@ -173,22 +173,22 @@ class TargetReader:
             return None
         holds = self._registers[register]
         if holds.kind is not kind:
-            held = f"a {holds.kind}" if holds.kind else "no target"
-            section.refuse(key, f"{what} is aimed at a {kind}, ${{{register}}} holds {held}", self._expected(kind))
+            held = f"a {holds.kind.noun}" if holds.kind else "no target"
+            section.refuse(key, f"{what} is aimed at a {kind.noun}, ${{{register}}} holds {held}", self._expected(kind))
             return None
         if holds.several and not several:
-            section.refuse(key, f"${{{register}}} may hold several {kind}s", f"one {kind}")
+            section.refuse(key, f"${{{register}}} may hold several {kind.noun}s", f"one {kind.noun}")
             return None
         return FromRegister(register=register)
 
     def _read_role(self, inner: Section, role: str, kind: TargetKind, several: bool) -> Target | None:
         match role:
-            case "node" | "machine":
+            case "node" | "vm":
                 return self._read_name(inner, role, kind, several)
             case "owner-of":
                 return OwnerOf(group=self.name_in(inner, role, self._groups, what="group"))
-            case "owner-of-machine":
-                return OwnerOfMachine(machine=self.name_in(inner, role, self._machines, what="machine"))
+            case "owner-of-vm":
+                return OwnerOfVm(vm=self.name_in(inner, role, self._vms, what="VM"))
             case "bystander-of":
                 return Bystander(group=self.name_in(inner, role, self._groups, what="group"))
             case "minority-with":
@@ -221,7 +221,7 @@ class TargetReader:
             inner.refuse("of", f"a draw from {of}, which is a draw itself", "a pattern, a label, minority or majority")
             return None
         if draw == "count":
-            known = self._nodes if kind is TargetKind.NODE else self._machines
+            known = self._nodes if kind is TargetKind.NODE else self._vms
             high = len(known) if self._checked and known else 1_000_000
             sample = Sample(of=of or _EVERYBODY, count=inner.integer("count", 1, low=1, high=high))
         else:
@@ -245,14 +245,14 @@ class TargetReader:
         if not equals or short not in labels or not wanted.strip():
             inner.refuse(role, f"label is {shown(value)}", f"KEY=VALUE with KEY one of {', '.join(labels)}")
             return None
-        known = {"node": self._nodes, "group": self._groups, "resource": self._machines}.get(short)
+        known = {"node": self._nodes, "group": self._groups, "resource": self._vms}.get(short)
         if self._checked and known is not None and wanted.strip() not in known:
             inner.refuse(role, f"the rig has no {short} {shown(wanted.strip())}", nearest(wanted.strip(), known))
         return ByLabel(key=short, value=wanted.strip())
 
     def _expected(self, kind: TargetKind) -> str:
-        roles = "{node: NAME}, {owner-of: GROUP} or a bystander" if kind is TargetKind.NODE else "{machine: NAME}"
-        return f"a {kind}, such as {roles}"
+        roles = "{node: NAME}, {owner-of: GROUP} or a bystander" if kind is TargetKind.NODE else "{vm: NAME}"
+        return f"a {kind.noun}, such as {roles}"
 
 
 _EVERYBODY = ByPattern(pattern="*")

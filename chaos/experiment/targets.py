@@ -1,6 +1,6 @@
 """What a fault is aimed at: by name, pattern or label, by the part it plays when the fault is due, or by lot.
 
-A target is a record in the experiment and becomes names (of nodes or machines) only at injection, against the cluster
+A target is a record in the experiment and becomes names (of nodes or VMs) only at injection, against the cluster
 and the engine's list of that moment. Where one of several is meant, the first in the order of names is taken, or the
 run's seed decides, so that a run can be repeated.
 """
@@ -23,7 +23,7 @@ __all__ = [
     "Majority",
     "Minority",
     "OwnerOf",
-    "OwnerOfMachine",
+    "OwnerOfVm",
     "Sample",
     "Surroundings",
     "Target",
@@ -41,7 +41,7 @@ class Unresolved(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByName:
-    """The node or machine of that name."""
+    """The node or VM of that name."""
 
     name: str
 
@@ -51,7 +51,7 @@ class ByName:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByPattern:
-    """Every node or machine whose name matches a shell pattern; `*` is all of them."""
+    """Every node or VM whose name matches a shell pattern; `*` is all of them."""
 
     pattern: str
 
@@ -61,7 +61,7 @@ class ByPattern:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByLabel:
-    """A node or machine whose label `key` (group, resource, node, session: the rig's own) has that value."""
+    """A node or VM whose label `key` (group, resource, node, session: the rig's own) has that value."""
 
     key: str
     value: str
@@ -81,13 +81,13 @@ class OwnerOf:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OwnerOfMachine:
-    """The node that owns the group of a machine."""
+class OwnerOfVm:
+    """The node that owns the group of a VM."""
 
-    machine: str
+    vm: str
 
     def __str__(self) -> str:
-        return f"owner of {self.machine}"
+        return f"owner of {self.vm}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +153,7 @@ Target = (
     | ByPattern
     | ByLabel
     | OwnerOf
-    | OwnerOfMachine
+    | OwnerOfVm
     | Bystander
     | Voter
     | Minority
@@ -185,16 +185,16 @@ def needs_cluster(target: Target) -> bool:
             return needs_cluster(of)
         case Minority(group=group):
             return bool(group)
-    return isinstance(target, OwnerOf | OwnerOfMachine | Bystander | Voter)
+    return isinstance(target, OwnerOf | OwnerOfVm | Bystander | Voter)
 
 
 def several(target: Target) -> bool:
-    """Whether the target may stand for more than one node or machine. A register stands for what was written to it."""
+    """Whether the target may stand for more than one node or VM. A register stands for what was written to it."""
     return isinstance(target, ByPattern | Minority | Majority | Sample)
 
 
 def resolve(target: Target, kind: TargetKind, around: Surroundings) -> tuple[str, ...]:
-    """The names of the nodes or machines, at least one, in order. Raises Unresolved when there is none."""
+    """The names of the nodes or VMs, at least one, in order. Raises Unresolved when there is none."""
     match target:
         case ByName(name=name):
             return (name,)
@@ -206,8 +206,8 @@ def resolve(target: Target, kind: TargetKind, around: Surroundings) -> tuple[str
             return _labelled(key, value, kind, around)[:1]
         case OwnerOf(group=group):
             return (_owner(group, around),)
-        case OwnerOfMachine(machine=machine):
-            return (_owner_of_machine(machine, around),)
+        case OwnerOfVm(vm=vm):
+            return (_owner_of_vm(vm, around),)
         case Bystander(group=group):
             return (_bystander(group, around),)
         case Voter():
@@ -232,32 +232,32 @@ def _matching(pattern: str, kind: TargetKind, around: Surroundings) -> tuple[str
     known = _known(kind, around)
     names = tuple(name for name in known if fnmatch.fnmatchcase(name, pattern))
     if not names:
-        raise Unresolved(f"no {kind} is named like {pattern}; there are {', '.join(known) or 'none'}")
+        raise Unresolved(f"no {kind.noun} is named like {pattern}; there are {', '.join(known) or 'none'}")
     return names
 
 
 def _known(kind: TargetKind, around: Surroundings) -> list[str]:
-    """Every node that the engine lists, or every machine that it has a container of."""
-    role = Role.NODE if kind is TargetKind.NODE else Role.MACHINE
+    """Every node that the engine lists, or every VM that it has a container of."""
+    role = Role.NODE if kind is TargetKind.NODE else Role.VM
     return sorted({_name(seen, kind) for seen in around.containers if seen.role is role})
 
 
 def _name(seen: ContainerSeen, kind: TargetKind) -> str:
-    return seen.node if kind is TargetKind.NODE else seen.machine
+    return seen.node if kind is TargetKind.NODE else seen.vm
 
 
 def _labelled(key: str, value: str, kind: TargetKind, around: Surroundings) -> tuple[str, ...]:
-    role = Role.NODE if kind is TargetKind.NODE else Role.MACHINE
+    role = Role.NODE if kind is TargetKind.NODE else Role.VM
     mine = [seen for seen in around.containers if seen.role is role and seen.running]
     names = sorted({_name(seen, kind) for seen in mine if _label(seen, key) == value})
     if not names:
         running = sorted(_name(seen, kind) for seen in mine)
-        raise Unresolved(f"no running {kind} has the label {key}={value}; running: {', '.join(running) or 'none'}")
+        raise Unresolved(f"no running {kind.noun} has the label {key}={value}; running: {', '.join(running) or 'none'}")
     return tuple(names)
 
 
 def _label(seen: ContainerSeen, key: str) -> str:
-    labels = {"node": seen.node, "group": seen.group, "resource": seen.machine, "session": seen.session}
+    labels = {"node": seen.node, "group": seen.group, "resource": seen.vm, "session": seen.session}
     return labels.get(key.removeprefix("io.blackstart."), "")
 
 
@@ -268,11 +268,11 @@ def _owner(group: str, around: Surroundings) -> str:
     return seen.owner
 
 
-def _owner_of_machine(machine: str, around: Surroundings) -> str:
+def _owner_of_vm(vm: str, around: Surroundings) -> str:
     for group in around.cluster.groups:
-        if any(resource.name == machine for resource in group.resources):
+        if any(resource.name == vm for resource in group.resources):
             return _owner(group.name, around)
-    raise Unresolved(f"the cluster knows no machine {machine}")
+    raise Unresolved(f"the cluster knows no VM {vm}")
 
 
 def _up(around: Surroundings) -> list[str]:

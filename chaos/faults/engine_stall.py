@@ -1,6 +1,6 @@
 """`engine.stall`: the engine's socket in one node takes calls and answers none, until `engine.resume`.
 
-The node cannot start, stop or look at a machine, and cannot fence; what runs runs on. What it asked for meanwhile the
+The node cannot start, stop or look at a VM, and cannot fence; what runs runs on. What it asked for meanwhile the
 engine carries out afterwards, long after the caller gave up: the oldest trouble of clusters on one hypervisor. Needs
 the setting `engine-proxy`, which the reader of an experiment switches on for a method with this fault.
 """

@@ -1,6 +1,6 @@
 """What every fault has: a plan, an effect, and a receipt measured from outside.
 
-A fault is aimed at one node or machine. `plan` checks that it would do something; the runner then writes it to the
+A fault is aimed at one node or VM. `plan` checks that it would do something; the runner then writes it to the
 ledger and has the arena apply the plan's effect; `receipt` says from what the engine shows whether it took effect. A
 fault that cannot be confirmed is not a lie but not a fault either: the run cannot pass.
 """
@@ -21,15 +21,15 @@ __all__ = [
     "Plan",
     "Receipt",
     "lost_events",
-    "machines_on",
     "node_container",
     "node_events",
+    "vms_on",
 ]
 
 RECEIPT_LIMIT_US = 10_000_000
 """How long a fault may take to show.
 
-The slowest measured is a node with thirty machines, one second; ten is a machine under heavy load.
+The slowest measured is a node with thirty VMs, one second; ten is a VM under heavy load.
 """
 
 
@@ -39,7 +39,7 @@ class FaultRefused(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is about to be done. `affected` are the machines that it will end, or may."""
+    """What is about to be done. `affected` are the VMs that it will end, or may."""
 
     target: str
     effect: Effect
@@ -95,10 +95,10 @@ def node_container(containers: tuple[ContainerSeen, ...], node: str) -> Containe
     raise FaultRefused(f"the engine lists no node {node}; it lists {', '.join(known) or 'none'}")
 
 
-def machines_on(containers: tuple[ContainerSeen, ...], node: str) -> tuple[ContainerSeen, ...]:
-    """The machines that run on a node, by name."""
-    found = [seen for seen in containers if seen.role is Role.MACHINE and seen.node == node and seen.running]
-    return tuple(sorted(found, key=lambda seen: seen.machine))
+def vms_on(containers: tuple[ContainerSeen, ...], node: str) -> tuple[ContainerSeen, ...]:
+    """The VMs that run on a node, by name."""
+    found = [seen for seen in containers if seen.role is Role.VM and seen.node == node and seen.running]
+    return tuple(sorted(found, key=lambda seen: seen.vm))
 
 
 def lost_events(arena: Arena, *, since_ns: int) -> str:

@@ -9,7 +9,12 @@ class TargetKind(StrEnum):
     """What a fault can be aimed at."""
 
     NODE = "node"
-    MACHINE = "machine"
+    VM = "vm"
+
+    @property
+    def noun(self) -> str:
+        """The kind in a sentence."""
+        return "VM" if self is TargetKind.VM else "node"
 
 
 class FaultArgument(StrEnum):

@@ -1,4 +1,4 @@
-"""`node.hang`: a node freezes as a whole, its own processes and every machine on it.
+"""`node.hang`: a node freezes as a whole, its own processes and every VM on it.
 
 What a hypervisor does that stops for a while: nobody in it sees time pass, its lease ends unheard, and when it goes on
 it believes what it believed. The survivors may have fenced it by then; what was killed does not thaw. Fencing `self`
@@ -12,9 +12,9 @@ from chaos.faults.fault import (
     Plan,
     Receipt,
     lost_events,
-    machines_on,
     node_container,
     node_events,
+    vms_on,
 )
 from chaos.faults.kinds import TargetKind
 from chaos.history.records import EngineEvent, FaultMoment, Role
@@ -22,7 +22,7 @@ from chaos.history.records import EngineEvent, FaultMoment, Role
 __all__ = ["NodeHang"]
 
 FREEZING_NS = 1_000_000_000
-"""From the node's pause to the last machine's: a tenth of a second for six, half a lease on a loaded machine."""
+"""From the node's pause to the last VM's: a tenth of a second for six, half a lease on a loaded host."""
 
 
 class NodeHang:
@@ -42,11 +42,11 @@ class NodeHang:
             raise FaultRefused(f"node {target} is off: there is nothing to freeze")
         if seen.paused:
             raise FaultRefused(f"node {target} is frozen already")
-        machines = tuple(found.machine for found in machines_on(containers, target))
-        return Plan(target=target, effect=HangNode(node=target), affected=machines)
+        vms = tuple(found.vm for found in vms_on(containers, target))
+        return Plan(target=target, effect=HangNode(node=target), affected=vms)
 
     async def receipt(self, arena: Arena, plan: Plan, *, at_ns: int) -> Receipt:
-        """Confirmed by the pause events of the node and of every machine that was on it.
+        """Confirmed by the pause events of the node and of every VM that was on it.
 
         By events and not by a look at it, because survivors may kill the node while somebody looks.
         """
@@ -62,7 +62,7 @@ class NodeHang:
         is_frozen, seen = await wait_until(arena, look, limit_us=RECEIPT_LIMIT_US)
         if is_frozen:
             after_ms = (node_events(arena, node, "pause", since_ns=at_ns)[0].at_ns - at_ns) / 1e6
-            seen = f"node {node} froze after {after_ms:.0f} ms, and its {len(plan.affected)} machines with it"
+            seen = f"node {node} froze after {after_ms:.0f} ms, and its {len(plan.affected)} VMs with it"
             return Receipt(outcome=FaultMoment.CONFIRMED, seen=seen)
         lost = lost_events(arena, since_ns=at_ns)
         if lost:
@@ -70,14 +70,14 @@ class NodeHang:
         return Receipt(outcome=FaultMoment.MISMATCH, seen=f"after {RECEIPT_LIMIT_US / 1e6:g} s {seen}")
 
 
-def _stopped(arena: Arena, pause: EngineEvent, machine: str, *, since_ns: int) -> bool:
+def _stopped(arena: Arena, pause: EngineEvent, vm: str, *, since_ns: int) -> bool:
     """Frozen, or dead of itself while its node froze; a fence that kills both comes later."""
     dead_by_ns = pause.at_ns + FREEZING_NS
     return any(
         event.action == "pause" or (event.action == "die" and event.at_ns < dead_by_ns)
         for event in arena.history.of(EngineEvent)
-        if event.role is Role.MACHINE
-        and event.machine == machine
+        if event.role is Role.VM
+        and event.vm == vm
         and event.node == pause.node
         and event.at_ns >= since_ns
     )

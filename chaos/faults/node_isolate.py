@@ -1,4 +1,4 @@
-"""`node.isolate`: a node is cut off from the network, while it and its machines run on.
+"""`node.isolate`: a node is cut off from the network, while it and its VMs run on.
 
 All packets to and from everybody else are dropped, in both directions, but for its own loopback and the port of the
 node API. The cut stays through the node's lives (it is fenced and powered on again while it is cut) until
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from chaos.arena.port import Arena, Direction, Effect, IsolateNode, NetworkSeen, wait_until
-from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, machines_on, node_container
+from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, node_container, vms_on
 from chaos.faults.kinds import FaultArgument, TargetKind
 from chaos.history.records import FaultMoment
 
@@ -49,11 +49,11 @@ class NodeIsolate:
         network = await arena.network(target)
         if network.cut or network.kept:
             raise FaultRefused(f"node {target} is cut off already: node.join-network first")
-        machines = tuple(found.machine for found in machines_on(containers, target))
+        vms = tuple(found.vm for found in vms_on(containers, target))
         effect = IsolateNode(node=target, peers=self._peers, direction=self._direction)
-        # A partial cut may leave the node its majority, and its machines with it.
+        # A partial cut may leave the node its majority, and its VMs with it.
         whole = not self._peers and self._direction is Direction.BOTH
-        return Plan(target=target, effect=effect, affected=machines if whole else ())
+        return Plan(target=target, effect=effect, affected=vms if whole else ())
 
     async def receipt(self, arena: Arena, plan: Plan, *, at_ns: int) -> Receipt:
         """Confirmed when the rules have dropped packets, and what another node sends it is not answered."""

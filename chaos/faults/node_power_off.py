@@ -1,8 +1,8 @@
 """`node.power-off`: a node loses its power and stays off.
 
-The node and its machines end at once, in parallel: a frozen machine would keep its node alive. The hold keeps everybody
+The node and its VMs end at once, in parallel: a frozen VM would keep its node alive. The hold keeps everybody
 from powering it on again (a survivor that fences a node does that as soon as it is off) until `node.power-on` removes
-it. Off means that the engine shows the node and every machine of it not running.
+it. Off means that the engine shows the node and every VM of it not running.
 """
 
 from chaos.arena.port import Arena, Effect, PowerOff, wait_until
@@ -12,9 +12,9 @@ from chaos.faults.fault import (
     Plan,
     Receipt,
     lost_events,
-    machines_on,
     node_container,
     node_events,
+    vms_on,
 )
 from chaos.faults.kinds import TargetKind
 from chaos.history.records import FaultMoment
@@ -36,11 +36,11 @@ class NodePowerOff:
         containers = await arena.containers()
         if not node_container(containers, target).running:
             raise FaultRefused(f"node {target} is off already")
-        machines = tuple(seen.machine for seen in machines_on(containers, target))
-        return Plan(target=target, effect=PowerOff(node=target), affected=machines)
+        vms = tuple(seen.vm for seen in vms_on(containers, target))
+        return Plan(target=target, effect=PowerOff(node=target), affected=vms)
 
     async def receipt(self, arena: Arena, plan: Plan, *, at_ns: int) -> Receipt:
-        """Confirmed when the node is held, neither it nor a machine of it runs, and its death was an event after
+        """Confirmed when the node is held, neither it nor a VM of it runs, and its death was an event after
         `at_ns`.
         """
         node = plan.target
@@ -49,7 +49,7 @@ class NodePowerOff:
             containers = await arena.containers()
             if node_container(containers, node).running:
                 return f"node {node} runs"
-            still = [seen.machine for seen in machines_on(containers, node)]
+            still = [seen.vm for seen in vms_on(containers, node)]
             if still:
                 return f"{', '.join(still)} still run on {node}"
             return "" if await arena.held(node) else f"node {node} is not held off"
@@ -68,5 +68,5 @@ def _with_death(arena: Arena, plan: Plan, at_ns: int) -> Receipt:
     after_ms = (deaths[0].at_ns - at_ns) / 1e6
     return Receipt(
         outcome=FaultMoment.CONFIRMED,
-        seen=f"node {plan.target} died after {after_ms:.0f} ms, off and held, with {len(plan.affected)} machines",
+        seen=f"node {plan.target} died after {after_ms:.0f} ms, off and held, with {len(plan.affected)} VMs",
     )

@@ -1,6 +1,6 @@
 """`node.reset`: a node reboots by itself, as after a bug check or a press of its reset button.
 
-PID 1 ends from inside, so the engine sees a death that nobody asked it for, the kernel ends every machine of the node,
+PID 1 ends from inside, so the engine sees a death that nobody asked it for, the kernel ends every VM of the node,
 and the restart policy gives the node a new life at once. Nothing is left to heal.
 """
 
@@ -11,9 +11,9 @@ from chaos.faults.fault import (
     Plan,
     Receipt,
     lost_events,
-    machines_on,
     node_container,
     node_events,
+    vms_on,
 )
 from chaos.faults.kinds import TargetKind
 from chaos.history.records import FaultMoment
@@ -38,8 +38,8 @@ class NodeReset:
             raise FaultRefused(f"node {target} is off: it cannot reset itself")
         if seen.paused:
             raise FaultRefused(f"node {target} is frozen: it cannot reset itself before it is thawed")
-        machines = tuple(found.machine for found in machines_on(containers, target))
-        return Plan(target=target, effect=ResetNode(node=target), affected=machines)
+        vms = tuple(found.vm for found in vms_on(containers, target))
+        return Plan(target=target, effect=ResetNode(node=target), affected=vms)
 
     async def receipt(self, arena: Arena, plan: Plan, *, at_ns: int) -> Receipt:
         """Confirmed by a die event of the node without a kill before it, and a start after it."""

@@ -1,4 +1,4 @@
-"""`node.thaw`: a node that was frozen goes on, with its machines.
+"""`node.thaw`: a node that was frozen goes on, with its VMs.
 
 It heals `node.hang`. A node that was fenced while it was frozen is simply not there any more: then nothing is left to
 thaw, which is no failure of this cure and is said in its receipt.
@@ -49,8 +49,8 @@ class NodeThaw:
 async def _frozen(arena: Arena, node: str) -> list[str]:
     containers = await arena.containers()
     node_container(containers, node)
-    mine = [seen for seen in containers if seen.node == node and seen.role in (Role.NODE, Role.MACHINE)]
-    return [seen.machine or f"node {node}" for seen in mine if seen.paused]
+    mine = [seen for seen in containers if seen.node == node and seen.role in (Role.NODE, Role.VM)]
+    return [seen.vm or f"node {node}" for seen in mine if seen.paused]
 
 
 def _killed_frozen(arena: Arena, node: str) -> EngineEvent | None:

@@ -7,7 +7,7 @@ program's own socket. A node that is off or frozen cannot be looked into.
 
 from chaos.arena.port import Arena, Effect, wait_until
 from chaos.arena.process_effects import NodeInside, NodeProgram, ProgramSeen, ProgramSignal, SignalProgram
-from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, machines_on, node_container, node_events
+from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, node_container, node_events, vms_on
 from chaos.faults.kinds import TargetKind
 from chaos.history.records import FaultMoment
 from harness.errors import BlackstartError, HarnessError
@@ -72,7 +72,7 @@ class ProgramHang:
     undo: str
     heals: frozenset[str] = frozenset()
     ends_node = False
-    """Whether the node's machines end by it when it lasts."""
+    """Whether the node's VMs end by it when it lasts."""
 
     async def plan(self, arena: Arena, target: str) -> Plan:
         """The node must be on and not frozen, and a process of the program must run in it, not stopped already. It must
@@ -85,11 +85,11 @@ class ProgramHang:
             inside = await arena.inside(target, ask=(self.program,))
             if not inside.answers.get(self.program):
                 raise FaultRefused(f"the {WORDS[self.program]} of {target} does not answer as it is")
-        machines: tuple[str, ...] = ()
+        vms: tuple[str, ...] = ()
         if self.ends_node:
-            machines = tuple(found.machine for found in machines_on(await arena.containers(), target))
+            vms = tuple(found.vm for found in vms_on(await arena.containers(), target))
         effect = _signal(target, self.program, seen, ProgramSignal.STOP)
-        return Plan(target=target, effect=effect, affected=machines)
+        return Plan(target=target, effect=effect, affected=vms)
 
     async def receipt(self, arena: Arena, plan: Plan, *, at_ns: int) -> Receipt:
         """Confirmed when /proc shows the process in state T and it does not answer on its socket, if it has one; for

@@ -1,7 +1,7 @@
 """`rhs.hang`: the resource host stands still (SIGSTOP).
 
-Nobody polls and nobody restarts a machine meanwhile. The cluster service notices it by the questions that it does not
-answer and has PID 1 start another, which adopts what runs: no machine stops.
+Nobody polls and nobody restarts a VM meanwhile. The cluster service notices it by the questions that it does not
+answer and has PID 1 start another, which adopts what runs: no VM stops.
 """
 
 from chaos.arena.process_effects import NodeProgram

@@ -1,6 +1,6 @@
 """`rhs.kill`: the resource host dies of SIGKILL.
 
-PID 1 starts the next one, which opens every resource again and adopts what runs: no machine stops, nothing moves.
+PID 1 starts the next one, which opens every resource again and adopts what runs: no VM stops, nothing moves.
 """
 
 from chaos.arena.process_effects import NodeProgram

@@ -1,6 +1,6 @@
 """`service.hang`: the cluster service stands still (SIGSTOP).
 
-The node's lease ends unrenewed: PID 1 ends the machines with it and resets the node after the grace, and the others
+The node's lease ends unrenewed: PID 1 ends the VMs with it and resets the node after the grace, and the others
 take its groups. Thawed before that, it goes on as if nothing had been.
 """
 

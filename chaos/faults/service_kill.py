@@ -1,6 +1,6 @@
 """`service.kill`: the cluster service dies of SIGKILL.
 
-PID 1 starts the next one, which finds the session's lease running and adopts what runs: no machine stops.
+PID 1 starts the next one, which finds the session's lease running and adopts what runs: no VM stops.
 """
 
 from chaos.arena.process_effects import NodeProgram

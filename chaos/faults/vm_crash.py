@@ -1,14 +1,14 @@
-"""`vm.crash`: a machine's main process dies of SIGKILL, and nobody asked the engine for it.
+"""`vm.crash`: a VM's main process dies of SIGKILL, and nobody asked the engine for it.
 
-A crash and not a kill: the engine reports `die` without a `kill` before it, so whoever keeps the machine alive must
-treat it as a failure and not as an administrator's wish. The machine's node, and every other machine, are untouched.
+A crash and not a kill: the engine reports `die` without a `kill` before it, so whoever keeps the VM alive must
+treat it as a failure and not as an administrator's wish. The VM's node, and every other VM, are untouched.
 There is nothing to undo: bringing it back is what is being tested.
 """
 
-from chaos.arena.port import Arena, CrashMachine, Effect
+from chaos.arena.port import Arena, CrashVm, Effect
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, lost_events
 from chaos.faults.kinds import TargetKind
-from chaos.faults.machine import events_of, running_machine, wait_event
+from chaos.faults.vm import events_of, running_vm, wait_event
 from chaos.history.records import FaultMoment
 
 __all__ = ["VmCrash"]
@@ -20,22 +20,22 @@ class VmCrash:
     """The fault. Stateless."""
 
     name = "vm.crash"
-    target = TargetKind.MACHINE
-    effect: type[Effect] = CrashMachine
+    target = TargetKind.VM
+    effect: type[Effect] = CrashVm
     undo = ""
     heals: frozenset[str] = frozenset()
 
     async def plan(self, arena: Arena, target: str) -> Plan:
-        """The machine must run, once, and not be frozen: a frozen process dies only when it is thawed."""
-        seen = running_machine(await arena.containers(), target)
+        """The VM must run, once, and not be frozen: a frozen process dies only when it is thawed."""
+        seen = running_vm(await arena.containers(), target)
         if seen.paused:
-            raise FaultRefused(f"machine {target} is paused: a crash would take effect only after it is unpaused")
-        effect = CrashMachine(machine=target, node=seen.node, container=seen.container)
+            raise FaultRefused(f"VM {target} is paused: a crash would take effect only after it is unpaused")
+        effect = CrashVm(vm=target, node=seen.node, container=seen.container)
         return Plan(target=target, effect=effect, affected=(target,))
 
     async def receipt(self, arena: Arena, plan: Plan, *, at_ns: int) -> Receipt:
         """Confirmed by a die event with status 137 and neither kill nor stop of that container around it."""
-        assert isinstance(plan.effect, CrashMachine)
+        assert isinstance(plan.effect, CrashVm)
         container = plan.effect.container
         death = await wait_event(arena, container, "die", since_ns=at_ns)
         if death is None:

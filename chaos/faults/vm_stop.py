@@ -1,38 +1,38 @@
-"""`vm.stop`: a machine is stopped cleanly by hand, as `docker stop` does it, behind the cluster's back.
+"""`vm.stop`: a VM is stopped cleanly by hand, as `docker stop` does it, behind the cluster's back.
 
 That is a wish: its PersistentState becomes 0 and nobody starts it again, until somebody does it by hand on its owner
-(`vm.start`, which heals this). So no recovery is expected of the machine meanwhile.
+(`vm.start`, which heals this). So no recovery is expected of the VM meanwhile.
 """
 
 from chaos.arena.port import Arena, Effect
-from chaos.arena.process_effects import StopMachine
+from chaos.arena.process_effects import StopVm
 from chaos.faults.fault import FaultRefused, Plan, Receipt, lost_events
 from chaos.faults.kinds import TargetKind
-from chaos.faults.machine import events_of, running_machine, wait_event
+from chaos.faults.vm import events_of, running_vm, wait_event
 from chaos.history.records import FaultMoment
 
 __all__ = ["VmStop"]
 
 
 class VmStop:
-    """A machine is stopped cleanly by hand (`docker stop`), behind the cluster's back: PersistentState becomes 0."""
+    """A VM is stopped cleanly by hand (`docker stop`), behind the cluster's back: PersistentState becomes 0."""
 
     name = "vm.stop"
-    target = TargetKind.MACHINE
-    effect: type[Effect] = StopMachine
+    target = TargetKind.VM
+    effect: type[Effect] = StopVm
     undo = "vm.start"
     heals: frozenset[str] = frozenset()
 
     async def plan(self, arena: Arena, target: str) -> Plan:
-        """The machine must run, once, and not be frozen: a frozen one is killed, not stopped."""
-        seen = running_machine(await arena.containers(), target)
+        """The VM must run, once, and not be frozen: a frozen one is killed, not stopped."""
+        seen = running_vm(await arena.containers(), target)
         if seen.paused:
-            raise FaultRefused(f"machine {target} is paused: it could not end cleanly")
-        return Plan(target=target, effect=StopMachine(machine=target, node=seen.node, container=seen.container))
+            raise FaultRefused(f"VM {target} is paused: it could not end cleanly")
+        return Plan(target=target, effect=StopVm(vm=target, node=seen.node, container=seen.container))
 
     async def receipt(self, arena: Arena, plan: Plan, *, at_ns: int) -> Receipt:
         """Confirmed by a die event of its container and a stop event beside it."""
-        assert isinstance(plan.effect, StopMachine)
+        assert isinstance(plan.effect, StopVm)
         container = plan.effect.container
         stop = await wait_event(arena, container, "stop", since_ns=at_ns)
         died = any(event.action == "die" for event in events_of(arena, container, since_ns=at_ns))

@@ -1,42 +1,42 @@
-"""`vm.thaw`: a machine that hangs goes on. It heals `vm.hang`, however the machine was made to hang."""
+"""`vm.thaw`: a VM that hangs goes on. It heals `vm.hang`, however the VM was made to hang."""
 
 from chaos.arena.port import Arena, Effect, wait_until
-from chaos.arena.process_effects import Freezing, ThawMachine
+from chaos.arena.process_effects import Freezing, ThawVm
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, lost_events
 from chaos.faults.kinds import TargetKind
-from chaos.faults.machine import containers_of, events_of
+from chaos.faults.vm import containers_of, events_of
 from chaos.history.records import FaultMoment
 
 __all__ = ["VmThaw"]
 
 
 class VmThaw:
-    """A machine that hangs goes on."""
+    """A VM that hangs goes on."""
 
     name = "vm.thaw"
-    target = TargetKind.MACHINE
-    effect: type[Effect] = ThawMachine
+    target = TargetKind.VM
+    effect: type[Effect] = ThawVm
     undo = ""
     heals = frozenset({"vm.hang"})
 
     async def plan(self, arena: Arena, target: str) -> Plan:
-        """A container of the machine must be frozen, or all its processes be stopped."""
+        """A container of the VM must be frozen, or all its processes be stopped."""
         running = [seen for seen in containers_of(await arena.containers(), target) if seen.running]
         for seen in running:
             how = Freezing.PAUSE
             if not seen.paused:
-                states = (await arena.inside(seen.node)).machines.get(seen.container, "")
+                states = (await arena.inside(seen.node)).vms.get(seen.container, "")
                 if "T" not in states:
                     continue
                 how = Freezing.SIGSTOP
-            effect = ThawMachine(machine=target, node=seen.node, container=seen.container, how=how)
+            effect = ThawVm(vm=target, node=seen.node, container=seen.container, how=how)
             return Plan(target=target, effect=effect)
-        raise FaultRefused(f"machine {target} does not hang: it {'runs' if running else 'does not run'}")
+        raise FaultRefused(f"VM {target} does not hang: it {'runs' if running else 'does not run'}")
 
     async def receipt(self, arena: Arena, plan: Plan, *, at_ns: int) -> Receipt:
         """Confirmed by the engine's unpause event, or by no process of it in state T in /proc; also when it died."""
         effect = plan.effect
-        assert isinstance(effect, ThawMachine)
+        assert isinstance(effect, ThawVm)
 
         async def look() -> str:
             told = [event.action for event in events_of(arena, effect.container, since_ns=at_ns)]
@@ -44,7 +44,7 @@ class VmThaw:
                 return ""
             if effect.how is Freezing.PAUSE:
                 return "" if "unpause" in told else "the engine has not thawed it"
-            states = (await arena.inside(effect.node)).machines.get(effect.container, "")
+            states = (await arena.inside(effect.node)).vms.get(effect.container, "")
             return "" if "T" not in states else f"its processes are in state {states}"
 
         goes_on, seen = await wait_until(arena, look, limit_us=RECEIPT_LIMIT_US)

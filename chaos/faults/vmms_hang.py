@@ -1,7 +1,7 @@
 """`vmms.hang`: VMMS stands still (SIGSTOP).
 
-Nobody on the node hears of its machines meanwhile. The cluster service notices it by the questions that it does not
-answer and has PID 1 start another, which finds the machines again: none stops.
+Nobody on the node hears of its VMs meanwhile. The cluster service notices it by the questions that it does not
+answer and has PID 1 start another, which finds the VMs again: none stops.
 """
 
 from chaos.arena.process_effects import NodeProgram

@@ -1,6 +1,6 @@
 """`vmms.kill`: VMMS dies of SIGKILL.
 
-PID 1 starts the next one, which finds the machines by their labels: none stops. What was asked of the killed one may
+PID 1 starts the next one, which finds the VMs by their labels: none stops. What was asked of the killed one may
 have happened, and is found out.
 """
 

@@ -1,4 +1,4 @@
-"""A machine's own journal, as the guest wrote it on its disk: lines to runs of one boot.
+"""A VM's own journal, as the guest wrote it on its disk: lines to runs of one boot.
 
 Pure text in, record out. The guest writes a line every tenth of a second; the evidence is the order in which boots
 follow one another in the file, so neighbouring lines of one boot become one `GuestRun`. Nothing is lost by that: a boot
@@ -18,10 +18,10 @@ from chaos.history.records import GuestJournal, GuestRun
 from harness.model.topology import Topology
 from harness.model.workload import runs_guest
 
-__all__ = ["MAX_LINES", "MAX_RUNS", "machines_without_journal", "read_guest_journal"]
+__all__ = ["MAX_LINES", "MAX_RUNS", "read_guest_journal", "vms_without_journal"]
 
 MAX_RUNS = 10_000
-"""A machine that boots every second for three hours has so many."""
+"""A VM that boots every second for three hours has so many."""
 MAX_LINES = 1_000_000
 """The guest's program keeps at most 370,000."""
 MAX_LINE_CHARACTERS = 4096
@@ -38,8 +38,8 @@ class _Line:
     boottime_ns: int | None
 
 
-def machines_without_journal(topology: Topology) -> frozenset[str]:
-    """The machines that run another program than the guest's, which keep no journal."""
+def vms_without_journal(topology: Topology) -> frozenset[str]:
+    """The VMs that run another program than the guest's, which keep no journal."""
     return frozenset(
         resource.name
         for group in topology.groups
@@ -49,7 +49,7 @@ def machines_without_journal(topology: Topology) -> frozenset[str]:
 
 
 def read_guest_journal(
-    text: str, *, machine: str, at_ns: int, check: Callable[[], None] = lambda: None
+    text: str, *, vm: str, at_ns: int, check: Callable[[], None] = lambda: None
 ) -> GuestJournal:
     """Parse the journal in `text`, read at `at_ns`. `check` is called now and then, and may raise to end the work.
 
@@ -76,10 +76,10 @@ def read_guest_journal(
             error = f"boots follow one another more than {MAX_RUNS} times in it"
             break
         else:
-            runs.append(_run(machine, number, line))
+            runs.append(_run(vm, number, line))
         lines += 1
     return GuestJournal(
-        at_ns=at_ns, machine=machine, runs=tuple(runs), lines=lines, unreadable_lines=unreadable, error=error
+        at_ns=at_ns, vm=vm, runs=tuple(runs), lines=lines, unreadable_lines=unreadable, error=error
     )
 
 
@@ -93,9 +93,9 @@ def _lines(text: str) -> Iterator[str]:
         begin = end + 1
 
 
-def _run(machine: str, number: int, line: _Line) -> GuestRun:
+def _run(vm: str, number: int, line: _Line) -> GuestRun:
     return GuestRun(
-        machine=machine,
+        vm=vm,
         boot=line.boot,
         node=line.node,
         first_line=number,

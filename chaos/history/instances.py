@@ -1,7 +1,7 @@
-"""The runs of machines, put together from the engine's events: who ran where, from when until when.
+"""The runs of VMs, put together from the engine's events: who ran where, from when until when.
 
 A reading of the history, not a judgement. An instance ends at its own die event or its node's, whichever comes first:
-the kernel has killed a node's machines before the engine reports the node's death, and the engine reports the machines'
+the kernel has killed a node's VMs before the engine reports the node's death, and the engine reports the VMs'
 own deaths in any order around it (up to 0.3 s later).
 """
 
@@ -17,12 +17,12 @@ SAME_START_NS = 2_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One run of a machine's container.
+    """One run of a VM's container.
 
     `ended_ns` is None while it runs. `foreign`: not started by the cluster, which labels its own with a session.
     """
 
-    machine: str
+    vm: str
     group: str
     container: str
     node: str
@@ -55,13 +55,13 @@ class Instances:
     all: tuple[Instance, ...]
     contradictions: tuple[str, ...]
 
-    def of_machine(self, machine: str) -> list[Instance]:
-        """The instances of one machine, by start."""
-        return [instance for instance in self.all if instance.machine == machine]
+    def of_vm(self, vm: str) -> list[Instance]:
+        """The instances of one VM, by start."""
+        return [instance for instance in self.all if instance.vm == vm]
 
 
 def read_instances(history: History) -> Instances:
-    """The instances of every machine of the history."""
+    """The instances of every VM of the history."""
     reader = _Reader()
     seen: list[ContainerSeen | EngineEvent] = [*history.of(ContainerSeen), *history.of(EngineEvent)]
     # A listing comes before events of the same time: it is what they start from.
@@ -85,9 +85,9 @@ class _Reader:
         elif record.role is Role.NODE and record.action == "die":
             for instance in [kept for kept in self._running.values() if kept.node == record.node]:
                 self._end(instance.container, record.at_ns, f"{record.node} died")
-        elif record.role is Role.MACHINE and record.action == "start":
+        elif record.role is Role.VM and record.action == "start":
             self._start(record)
-        elif record.role is Role.MACHINE and record.action in ("die", "destroy"):
+        elif record.role is Role.VM and record.action in ("die", "destroy"):
             self._end(record.container, record.at_ns, record.action)
 
     def result(self) -> Instances:
@@ -98,7 +98,7 @@ class _Reader:
         )
 
     def _read_listing(self, seen: ContainerSeen) -> None:
-        if seen.role is not Role.MACHINE or not seen.running or seen.started_ns is None:
+        if seen.role is not Role.VM or not seen.running or seen.started_ns is None:
             return
         ended_after = any(
             instance.container == seen.container and (instance.ended_ns or 0) >= seen.started_ns
@@ -117,7 +117,7 @@ class _Reader:
             if same:
                 return
             self._contradictions.append(
-                f"{event.machine} ({event.container[:12]} on {event.node}) started while it ran: its end was not seen"
+                f"{event.vm} ({event.container[:12]} on {event.node}) started while it ran: its end was not seen"
             )
             self._end(event.container, event.at_ns, "started again")
         self._running[event.container] = _instance(event, started_ns=event.at_ns)
@@ -130,7 +130,7 @@ class _Reader:
 
 def _instance(record: ContainerSeen | EngineEvent, *, started_ns: int) -> Instance:
     return Instance(
-        machine=record.machine,
+        vm=record.vm,
         group=record.group,
         container=record.container,
         node=record.node,

@@ -16,7 +16,7 @@ from typing import Any
 from chaos.history.records import History, Record, to_plain
 from harness.errors import HarnessError
 
-__all__ = ["Journal", "about_this_machine", "holds_lines"]
+__all__ = ["Journal", "about_this_host", "holds_lines"]
 
 _FIRST_LINE = re.compile(r'\s*\{\s*"record"\s*:')
 
@@ -91,6 +91,6 @@ def _text(document: dict[str, Any]) -> str:
     return f'{before}\n  "history": [\n    {records}\n  ]\n}}\n'
 
 
-def about_this_machine() -> dict[str, str]:
-    """What the Chaos Toolkit's journal says of the machine that ran it."""
+def about_this_host() -> dict[str, str]:
+    """What the Chaos Toolkit's journal says of the host that ran it."""
     return {"platform": platform.platform(), "node": platform.node()}

@@ -48,7 +48,7 @@ class Role(StrEnum):
     """The part a container plays in the rig, from its label."""
 
     NODE = "node"
-    MACHINE = "machine"
+    VM = "vm"
     CLIENT = "client"
     OTHER = "other"
 
@@ -57,7 +57,7 @@ class Role(StrEnum):
 class EngineEvent:
     """One event of the engine about a container of the rig.
 
-    `machine` and `group` are empty unless `role` is MACHINE; `action` is the engine's word.
+    `vm` and `group` are empty unless `role` is VM; `action` is the engine's word.
     """
 
     at_ns: int
@@ -65,7 +65,7 @@ class EngineEvent:
     container: str
     role: Role
     node: str
-    machine: str = ""
+    vm: str = ""
     group: str = ""
     session: str = ""
     exit_code: int | None = None
@@ -84,7 +84,7 @@ class ContainerSeen:
     paused: bool = False
     started_ns: int | None = None
     exit_code: int | None = None
-    machine: str = ""
+    vm: str = ""
     group: str = ""
     session: str = ""
 
@@ -128,10 +128,10 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The client's view of one machine changed: `ok` or not, and which boot on which node answered."""
+    """The client's view of one VM changed: `ok` or not, and which boot on which node answered."""
 
     at_ns: int
-    machine: str
+    vm: str
     ok: bool
     boot: str = ""
     node: str = ""
@@ -140,7 +140,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientBeat:
-    """The client lives: how often it asked in the last second and how many answers it got, over all machines."""
+    """The client lives: how often it asked in the last second and how many answers it got, over all VMs."""
 
     at_ns: int
     asked: int
@@ -149,12 +149,12 @@ class ClientBeat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestRun:
-    """Neighbouring lines of one boot in a machine's journal, in the order of the file.
+    """Neighbouring lines of one boot in a VM's journal, in the order of the file.
 
     `first_boottime_ns` and `last_boottime_ns` are on the boot-time clock.
     """
 
-    machine: str
+    vm: str
     boot: str
     node: str
     first_line: int
@@ -165,14 +165,14 @@ class GuestRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestJournal:
-    """A machine's journal as it was read at `at_ns`.
+    """A VM's journal as it was read at `at_ns`.
 
     `error` is empty if it could be read; `unreadable_lines` were torn by a crash or a full disk. `kept` is False for a
-    machine that runs another program than the guest's and has none.
+    VM that runs another program than the guest's and has none.
     """
 
     at_ns: int
-    machine: str
+    vm: str
     runs: tuple[GuestRun, ...] = ()
     lines: int = 0
     unreadable_lines: int = 0
@@ -251,10 +251,10 @@ class FaultMoment(StrEnum):
 class FaultRecord:
     """One moment of a fault's life.
 
-    `number` counts the run's faults from 1; `target` is a node or a machine; `seen` is the receipt's sentence.
+    `number` counts the run's faults from 1; `target` is a node or a VM; `seen` is the receipt's sentence.
 
-    `affected` names the machines that ran on the target, or were it, when the fault was injected. The faults of one
-    activity, aimed at several nodes or machines, share their `batch`: the number of the first of them.
+    `affected` names the VMs that ran on the target, or were it, when the fault was injected. The faults of one
+    activity, aimed at several nodes or VMs, share their `batch`: the number of the first of them.
     """
 
     at_ns: int
@@ -296,7 +296,7 @@ class StepEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stall:
-    """The runner's machine stood still for `length_us` until `at_ns`: times measured over it mean little.
+    """The runner's VM stood still for `length_us` until `at_ns`: times measured over it mean little.
 
     `load` is the load average of its host then, None where the arena has none.
     """

@@ -1,4 +1,4 @@
-"""Recovery as data: for each fault and each machine that it hit, when each phase was reached.
+"""Recovery as data: for each fault and each VM that it hit, when each phase was reached.
 
 Read from the history by one rule, so that the probe `recovery-time`, the checker and the table at the end cannot
 disagree. It judges nothing.
@@ -6,11 +6,11 @@ disagree. It judges nothing.
 | phase | witness |
 |---|---|
 | fault | the arena: the moment of the kill, or just before it was asked for |
-| detected | cluster log: `resource-failed` of the machine; of its node `node-lease-expired`, `node-declared-down`, or
-`node-joined` when it is back before anybody missed it: the session that owned the machine is over |
+| detected | cluster log: `resource-failed` of the VM; of its node `node-lease-expired`, `node-declared-down`, or
+`node-joined` when it is back before anybody missed it: the session that owned the VM is over |
 | claimed | cluster log: `group-claimed`; none after a restart in place |
-| started | engine: the machine's start event |
-| answering | client: the first good answer of a boot that had not answered before; of a machine that does not say which
+| started | engine: the VM's start event |
+| answering | client: the first good answer of a boot that had not answered before; of a VM that does not say which
 boot answers, the first after `started` that follows a silence |
 """
 
@@ -28,7 +28,7 @@ DETECTIONS = ("resource-failed", "node-lease-expired", "node-declared-down", "no
 
 
 class Phase(StrEnum):
-    """The phases of one machine's recovery, in order."""
+    """The phases of one VM's recovery, in order."""
 
     FAULT = "fault"
     DETECTED = "detected"
@@ -39,7 +39,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """One machine after one fault.
+    """One VM after one fault.
 
     Times are None for a phase that was not reached, or not needed (`claimed` after a restart in place). `batch` is the
     same for the faults of one activity.
@@ -48,7 +48,7 @@ class Recovery:
     number: int
     fault: str
     target: str
-    machine: str
+    vm: str
     group: str
     from_node: str
     fault_ns: int
@@ -77,9 +77,9 @@ class Recovery:
 
 
 def read_recoveries(history: History) -> list[Recovery]:
-    """One row for each fault and machine that it hit, in the order of the faults, machines by name.
+    """One row for each fault and VM that it hit, in the order of the faults, VMs by name.
 
-    Faults that were not confirmed and faults that hit no machine have none. Nor has a machine that ran on through the
+    Faults that were not confirmed and faults that hit no VM have none. Nor has a VM that ran on through the
     fault: some faults end it only when they last.
     """
     faults = history.of(FaultRecord)
@@ -92,12 +92,12 @@ def read_recoveries(history: History) -> list[Recovery]:
     reader = _Reader(history)
     rows: list[Recovery] = []
     for index, fault in enumerate(injected):
-        # A machine's recovery belongs to the last fault that hit it.
-        for machine in sorted(fault.affected):
-            later = [other.at_ns for other in injected[index + 1 :] if machine in other.affected]
+        # A VM's recovery belongs to the last fault that hit it.
+        for vm in sorted(fault.affected):
+            later = [other.at_ns for other in injected[index + 1 :] if vm in other.affected]
             until_ns = min(later, default=None)
-            if not reader.ran_on(machine, fault.at_ns, until_ns):
-                rows.append(reader.row(fault, machine, until_ns=until_ns))
+            if not reader.ran_on(vm, fault.at_ns, until_ns):
+                rows.append(reader.row(fault, vm, until_ns=until_ns))
     return rows
 
 
@@ -106,39 +106,39 @@ class _Reader:
         self._log = history.of(LogLine)
         self._answers = history.of(Answer)
         self._instances = read_instances(history)
-        self._events = [event for event in history.of(EngineEvent) if event.role is Role.MACHINE]
+        self._events = [event for event in history.of(EngineEvent) if event.role is Role.VM]
 
-    def ran_on(self, machine: str, began_ns: int, until_ns: int | None) -> bool:
-        """Whether the machine's run at `began_ns` went on until `until_ns`, or goes on still, and no other began."""
+    def ran_on(self, vm: str, began_ns: int, until_ns: int | None) -> bool:
+        """Whether the VM's run at `began_ns` went on until `until_ns`, or goes on still, and no other began."""
         end_ns = until_ns if until_ns is not None else 1 << 63
-        runs = self._instances.of_machine(machine)
+        runs = self._instances.of_vm(vm)
         goes_on = any(
             run.started_ns < began_ns and (run.ended_ns is None or run.ended_ns >= end_ns) for run in runs
         )
         return goes_on and not any(began_ns <= run.started_ns < end_ns for run in runs)
 
-    def row(self, fault: FaultRecord, machine: str, *, until_ns: int | None) -> Recovery:
+    def row(self, fault: FaultRecord, vm: str, *, until_ns: int | None) -> Recovery:
         began_ns = fault.at_ns
         end_ns = until_ns if until_ns is not None else 1 << 63
-        before = [run for run in self._instances.of_machine(machine) if run.started_ns < began_ns]
+        before = [run for run in self._instances.of_vm(vm) if run.started_ns < began_ns]
         start = next(
-            (e for e in self._events if e.machine == machine and e.action == "start" and began_ns <= e.at_ns < end_ns),
+            (e for e in self._events if e.vm == vm and e.action == "start" and began_ns <= e.at_ns < end_ns),
             None,
         )
         group = start.group if start else (before[-1].group if before else "")
-        lost_node = "" if fault.target == machine else fault.target
+        lost_node = "" if fault.target == vm else fault.target
         return Recovery(
             number=fault.number,
             fault=fault.fault,
             target=fault.target,
-            machine=machine,
+            vm=vm,
             group=group,
             from_node=before[-1].node if before else lost_node,
             fault_ns=fault.at_ns,
-            detected_ns=self._detected(machine, lost_node, began_ns, end_ns),
+            detected_ns=self._detected(vm, lost_node, began_ns, end_ns),
             claimed_ns=self._claimed(group, began_ns, end_ns),
             started_ns=start.at_ns if start else None,
-            answering_ns=self._answering(machine, began_ns, end_ns, start.at_ns if start else None),
+            answering_ns=self._answering(vm, began_ns, end_ns, start.at_ns if start else None),
             to_node=start.node if start else "",
             batch=fault.batch or fault.number,
         )
@@ -146,11 +146,11 @@ class _Reader:
     def _lines(self, began_ns: int, end_ns: int, *events: str) -> Iterator[LogLine]:
         return (line for line in self._log if line.event in events and began_ns <= line.at_ns < end_ns)
 
-    def _detected(self, machine: str, lost_node: str, began_ns: int, end_ns: int) -> int | None:
+    def _detected(self, vm: str, lost_node: str, began_ns: int, end_ns: int) -> int | None:
         for line in self._lines(began_ns, end_ns, *DETECTIONS):
-            about_machine = line.event == "resource-failed" and line.fields.get("resource") == machine
+            about_vm = line.event == "resource-failed" and line.fields.get("resource") == vm
             about_node = line.event != "resource-failed" and bool(lost_node) and _names(line, lost_node)
-            if about_machine or about_node:
+            if about_vm or about_node:
                 return line.at_ns
         return None
 
@@ -158,8 +158,8 @@ class _Reader:
         lines = self._lines(began_ns, end_ns, "group-claimed")
         return next((line.at_ns for line in lines if line.fields.get("group") == group), None)
 
-    def _answering(self, machine: str, began_ns: int, end_ns: int, started_ns: int | None) -> int | None:
-        mine = [answer for answer in self._answers if answer.machine == machine and answer.ok]
+    def _answering(self, vm: str, began_ns: int, end_ns: int, started_ns: int | None) -> int | None:
+        mine = [answer for answer in self._answers if answer.vm == vm and answer.ok]
         old_boots = {answer.boot for answer in mine if answer.at_ns < began_ns}
         for answer in mine:
             if not began_ns <= answer.at_ns < end_ns:

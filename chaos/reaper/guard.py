@@ -31,7 +31,7 @@ from harness.rig.lifecycle.rig_lock import Holder, RigHeld, claim_rig, lock_name
 __all__ = ["Guard", "ledger_of"]
 
 KEEP_LIMIT_S = 10.0
-"""A line took 2 ms; a loaded machine's disk is much slower, and a fault must not wait for ever."""
+"""A line took 2 ms; a loaded host's disk is much slower, and a fault must not wait for ever."""
 MEMORY_BYTES = 128 << 20
 PROCESSES = 64
 LEDGER_MAX_BYTES = 16 << 20

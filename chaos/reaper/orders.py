@@ -17,7 +17,7 @@ class ReaperTimes:
 
 
 DEFAULT_TIMES = ReaperTimes(lease_s=10.0, grace_s=20.0)
-"""A loop that is late by a second is common on a machine under load, by ten it is not. The grace is for a log."""
+"""A loop that is late by a second is common on a host under load, by ten it is not. The grace is for a log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -205,7 +205,7 @@ async def _traces(arena: DockerArena, rig: str) -> tuple[list[OpenFault], list[s
     containers = await arena.containers()
     names = {
         TargetKind.NODE: sorted({seen.node for seen in containers if seen.role is Role.NODE}),
-        TargetKind.MACHINE: sorted({seen.machine for seen in containers if seen.role is Role.MACHINE}),
+        TargetKind.VM: sorted({seen.vm for seen in containers if seen.role is Role.VM}),
     }
     found: list[OpenFault] = []
     unreachable: list[str] = []

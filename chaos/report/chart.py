@@ -130,7 +130,7 @@ class _Drawing:
             *self._client(),
             *(self._node(name) for name in self._run.nodes),
             Row(kind="axis", name="", height=20, ticks=True),
-            *self._machines(),
+            *self._vms(),
         ]
         placed, y = [], 0.0
         for row in rows:
@@ -258,16 +258,16 @@ class _Drawing:
             shapes=(*_present(shapes), *self._bands_of(name)),
         )
 
-    def _machines(self) -> list[Row]:
+    def _vms(self) -> list[Row]:
         rows = []
         for group in self._run.groups:
             owner = list(self._owner(group.name))
-            if not group.machines:
-                rows.append(Row(kind="machine", name=group.name, note="group", shapes=tuple(owner), opens=True))
-            for index, machine in enumerate(group.machines):
-                note = "" if group.name == machine else group.name
-                shapes = (*owner, *self._machine(machine))
-                rows.append(Row(kind="machine", name=machine, note=note, shapes=shapes, opens=index == 0))
+            if not group.vms:
+                rows.append(Row(kind="vm", name=group.name, note="group", shapes=tuple(owner), opens=True))
+            for index, vm in enumerate(group.vms):
+                note = "" if group.name == vm else group.name
+                shapes = (*owner, *self._vm(vm))
+                rows.append(Row(kind="vm", name=vm, note=note, shapes=shapes, opens=index == 0))
         return rows
 
     def _owner(self, group: str) -> Iterable[Shape]:
@@ -284,12 +284,12 @@ class _Drawing:
             for span in spans
         )
 
-    def _machine(self, machine: str) -> Iterable[Shape]:
+    def _vm(self, vm: str) -> Iterable[Shape]:
         """From back to front: not wanted, states, runs, answers, faults."""
         line = self._timeline
         yield from _present(
-            self._span(span, y=11, height=2, css="unwanted", what=f"{machine}: PersistentState 0, nobody wants it")
-            for span in line.unwanted.get(machine, ())
+            self._span(span, y=11, height=2, css="unwanted", what=f"{vm}: PersistentState 0, nobody wants it")
+            for span in line.unwanted.get(vm, ())
         )
         yield from _present(
             self._span(
@@ -297,36 +297,36 @@ class _Drawing:
                 y=7,
                 height=10,
                 css=f"state {'broken' if span.state == 'Failed' else 'pending'}",
-                what=f"{machine} is {span.state} on {span.node}",
+                what=f"{vm} is {span.state} on {span.node}",
             )
-            for span in line.states.get(machine, ())
+            for span in line.states.get(vm, ())
         )
-        yield from _present(self._runs(machine, line.instances.get(machine, ())))
-        for span in line.answers.get(machine, ()):
+        yield from _present(self._runs(vm, line.instances.get(vm, ())))
+        for span in line.answers.get(vm, ()):
             shape = self._span(
                 span,
                 y=19,
                 height=3,
                 css="answers" if span.state == "answers" else "silent",
-                what=f"{machine}: {span.state}" + (f" from {span.node}" if span.node else "") + f" ({span.detail})",
+                what=f"{vm}: {span.state}" + (f" from {span.node}" if span.node else "") + f" ({span.detail})",
             )
             if shape is not None:
                 yield shape
-        yield from self._bands_of(machine)
+        yield from self._bands_of(vm)
 
-    def _runs(self, machine: str, instances: Sequence[Instance]) -> Iterable[Shape | None]:
+    def _runs(self, vm: str, instances: Sequence[Instance]) -> Iterable[Shape | None]:
         """Each run; one that began while another was there lies in the lower half, and the time of both is marked."""
         for index, instance in enumerate(instances):
             others = [other for other in instances[:index] if other.overlap_ns(instance) != 0]
-            yield self._run_of(machine, instance, beside=bool(others))
+            yield self._run_of(vm, instance, beside=bool(others))
             for other in others:
                 ends = [run.ended_ns for run in (other, instance) if run.ended_ns is not None]
-                what = f"{machine} runs twice, on {other.node} and on {instance.node}"
+                what = f"{vm} runs twice, on {other.node} and on {instance.node}"
                 yield self._bar(
                     instance.started_ns, min(ends, default=None), y=3, height=17, css="twice", what=what, label="twice"
                 )
 
-    def _run_of(self, machine: str, instance: Instance, *, beside: bool) -> Shape | None:
+    def _run_of(self, vm: str, instance: Instance, *, beside: bool) -> Shape | None:
         foreign = ", a foreign start" if instance.foreign else ""
         end = f"until {self._at(instance.ended_ns)} ({instance.ended_by})" if instance.ended_ns else "to the end"
         return self._bar(
@@ -335,7 +335,7 @@ class _Drawing:
             y=12 if beside else 6,
             height=6 if beside else 12,
             css=f"run {self._node_css(instance.node)}{' foreign' if instance.foreign else ''}",
-            what=f"{machine} runs on {instance.node}{foreign}, {end}",
+            what=f"{vm} runs on {instance.node}{foreign}, {end}",
             label="" if beside else instance.node,
         )
 

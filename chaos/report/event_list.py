@@ -77,7 +77,7 @@ def _all(run: RunRecord) -> Iterator[Happening]:
                 yield _of_engine(record)
             case Answer():
                 said = f"answers from {record.node}" if record.ok else f"does not answer: {record.error}"
-                yield _line(record.at_ns, "client", record.node, "answer", f"{record.machine} {said}")
+                yield _line(record.at_ns, "client", record.node, "answer", f"{record.vm} {said}")
             case FaultRecord():
                 text = f"{record.number} {record.fault} on {record.target} {record.moment}"
                 text += f": {record.seen}" if record.seen else ""
@@ -120,7 +120,7 @@ def _of_log(line: LogLine) -> Happening:
 
 
 def _of_engine(event: EngineEvent) -> Happening:
-    what = event.machine or f"{event.role} {event.node}".strip()
+    what = event.vm or f"{event.role} {event.node}".strip()
     ended = "" if event.exit_code is None else f", exit code {event.exit_code}"
     signal = "" if event.signal is None else f", signal {event.signal}"
     text = f"{what} ({event.container[:12]}): {event.action}{ended}{signal}"

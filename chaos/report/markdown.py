@@ -59,10 +59,10 @@ def _run(run: RunRecord) -> Iterable[str]:
     phases = (Phase.DETECTED, Phase.CLAIMED, Phase.STARTED, Phase.ANSWERING)
     yield from _table(
         "Recovery, seconds after the fault",
-        ("machine", "fault", "from", "to", *phases),
+        ("vm", "fault", "from", "to", *phases),
         [
             (
-                row.machine,
+                row.vm,
                 f"{row.number} {row.fault} {row.target}",
                 row.from_node,
                 row.to_node,

@@ -42,7 +42,7 @@ class _View:
     """One run, ready to be shown. `key` begins every id of its part of the page.
 
     `slowest_s` is the longest phase of any recovery, against which bars are measured; `slowest_answer_s` is None if no
-    machine answered again.
+    VM answered again.
     """
 
     key: str

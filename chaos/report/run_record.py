@@ -40,7 +40,7 @@ class GroupPlace:
     """A group and its virtual machines, in the order of the rig's document."""
 
     name: str
-    machines: tuple[str, ...] = ()
+    vms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,17 +234,17 @@ def _nodes(topology: Mapping[str, Any], history: History) -> tuple[str, ...]:
 
 
 def _groups(topology: Mapping[str, Any], history: History) -> tuple[GroupPlace, ...]:
-    """In the rig's order, each with its machines; what was only seen comes last."""
-    machines: dict[str, list[str]] = {}
+    """In the rig's order, each with its VMs; what was only seen comes last."""
+    vms: dict[str, list[str]] = {}
     for group in _list(topology.get("groups")):
         resources = [entry for entry in _list(group.get("resources")) if entry["type"] == "virtual-machine"]
-        machines.setdefault(str(group["name"]), []).extend(str(entry["name"]) for entry in resources)
-    planned = {name for names in machines.values() for name in names}
+        vms.setdefault(str(group["name"]), []).extend(str(entry["name"]) for entry in resources)
+    planned = {name for names in vms.values() for name in names}
     for event in history.of(EngineEvent):
-        if event.role is Role.MACHINE and event.machine and event.machine not in planned:
-            planned.add(event.machine)
-            machines.setdefault(event.group, []).append(event.machine)
-    return tuple(GroupPlace(name=name, machines=tuple(names)) for name, names in machines.items())
+        if event.role is Role.VM and event.vm and event.vm not in planned:
+            planned.add(event.vm)
+            vms.setdefault(event.group, []).append(event.vm)
+    return tuple(GroupPlace(name=name, vms=tuple(names)) for name, names in vms.items())
 
 
 def _object(text: str) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""What nodes, machines, groups and faults went through, as spans of time, read from the history of a run.
+"""What nodes, VMs, groups and faults went through, as spans of time, read from the history of a run.
 
 A reading, not a judgement: each witness keeps its own span, so that a reader sees where they disagree. Spans of one
 kind and one subject never overlap.
@@ -7,8 +7,8 @@ kind and one subject never overlap.
 |---|---|
 | node | engine: start, die, pause, unpause; cluster log: joined, declared Down, fenced, lease lost; snapshots: Paused |
 | owner of a group | cluster log: claimed, moved, `resource-online`; snapshots; the higher epoch counts |
-| run of a machine | engine events (`chaos.history.instances`) |
-| state of a machine | cluster log: `resource-state`; ends with its node |
+| run of a VM | engine events (`chaos.history.instances`) |
+| state of a VM | cluster log: `resource-state`; ends with its node |
 | not wanted | cluster log: `persistent-state`; snapshots |
 | answering | the client outside |
 | fault | the runner's own records |
@@ -103,7 +103,7 @@ def read_timeline(history: History) -> Timeline:
     """Every span of a history."""
     instances: dict[str, list[Instance]] = {}
     for instance in read_instances(history).all:
-        instances.setdefault(instance.machine, []).append(instance)
+        instances.setdefault(instance.vm, []).append(instance)
     return Timeline(
         nodes=_node_spans(history),
         owners=_owner_spans(history),
@@ -273,8 +273,8 @@ def _answer_spans(history: History) -> dict[str, list[Span]]:
     for answer in history.of(Answer):
         state = "answers" if answer.ok else "no answer"
         detail = f"boot {answer.boot}" if answer.ok else answer.error
-        tracks.setdefault(answer.machine, _Track()).become(answer.at_ns, state, node=answer.node, detail=detail)
-    return {machine: track.spans for machine, track in tracks.items()}
+        tracks.setdefault(answer.vm, _Track()).become(answer.at_ns, state, node=answer.node, detail=detail)
+    return {vm: track.spans for vm, track in tracks.items()}
 
 
 def _unwanted_spans(history: History) -> dict[str, list[Span]]:

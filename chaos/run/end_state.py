@@ -48,7 +48,7 @@ async def look_last(arena: Arena, terminal: Terminal, interrupt: Interrupt, *, s
         arena.history.append(replace(seen, moment=Moment.END))
     except BlackstartError as error:
         terminal.note(f"the cluster does not answer: {error}")
-    terminal.waiting("reading the engine's list and the machines' journals")
+    terminal.waiting("reading the engine's list and the VMs' journals")
     for container in await arena.containers():
         arena.history.append(container)
     await arena.settle()

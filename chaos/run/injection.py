@@ -168,7 +168,7 @@ class Injector:
         return self._ledger.open_faults()
 
     async def resolve(self, target: Target, kind: TargetKind, registers: Mapping[str, Any]) -> tuple[str, ...]:
-        """The names of the nodes or machines that are meant now. Raises Unresolved."""
+        """The names of the nodes or VMs that are meant now. Raises Unresolved."""
         if needs_cluster(target):
             cluster = await look_at_cluster(self._arena)
         else:

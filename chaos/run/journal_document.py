@@ -13,7 +13,7 @@ from pathlib import PurePath
 from typing import Any
 
 from chaos.experiment.records import Experiment
-from chaos.history.journal import about_this_machine
+from chaos.history.journal import about_this_host
 from chaos.history.overload import overload_since
 from chaos.history.records import CleanUp, FaultRecord, GuestJournal, History, Stall, StepEnded, StreamGap, to_plain
 from chaos.history.recovery import Phase as RecoveryPhase
@@ -24,8 +24,8 @@ from chaos.run.activity_runner import Phase
 __all__ = ["RunFacts", "about_experiment", "journal_document"]
 
 MASK = "***"
-"""In the place of each value of a machine's environment."""
-NOT_A_MACHINE = {"platform": "simulation", "node": "simulation"}
+"""In the place of each value of a VM's environment."""
+NOT_A_HOST = {"platform": "simulation", "node": "simulation"}
 """A simulated run is the same everywhere, and so is its journal."""
 
 
@@ -51,7 +51,7 @@ def journal_document(facts: RunFacts) -> dict[str, Any]:
     about = about_experiment(facts.experiment)
     return {
         "chaoslib-version": f"blackstart {about['version']}",
-        **(NOT_A_MACHINE if facts.arena.get("arena") == "sim" else about_this_machine()),
+        **(NOT_A_HOST if facts.arena.get("arena") == "sim" else about_this_host()),
         "experiment": about["experiment"],
         "start": _time(facts.began_ns),
         "end": _time(facts.ended_ns),
@@ -105,7 +105,7 @@ def about_experiment(experiment: Experiment) -> dict[str, Any]:
 
 
 def _without_values(content: Any) -> Any:
-    """`content` with a mask for each value of a machine's environment: a journal is published, and names will do.
+    """`content` with a mask for each value of a VM's environment: a journal is published, and names will do.
 
     In a topology the environment is a property, and so JSON in a text.
     """
@@ -164,7 +164,7 @@ def _recovery(row: Recovery) -> dict[str, Any]:
     return {
         "fault": row.fault,
         "target": row.target,
-        "machine": row.machine,
+        "vm": row.vm,
         "group": row.group,
         "from": row.from_node,
         "to": row.to_node,

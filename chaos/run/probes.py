@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chaos.arena.client_targets import measured_machines
+from chaos.arena.client_targets import measured_vms
 from chaos.arena.port import Arena
 from chaos.experiment.records import ProbeCall
 from chaos.experiment.targets import FromRegister
@@ -18,12 +18,12 @@ from chaos.history.recovery import Phase, Recovery, read_recoveries
 from harness.errors import BlackstartError
 from harness.model.topology import Topology
 
-__all__ = ["Reply", "ask", "look_at_cluster", "machine_names"]
+__all__ = ["Reply", "ask", "look_at_cluster", "vm_names"]
 
 CLIENT_SILENCE_NS = 3_000_000_000
 """The client tells every second that it lives; after three it does not count as a witness any more."""
 
-MACHINE_TYPE = "virtual-machine"
+VM_TYPE = "virtual-machine"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +40,14 @@ class _Question:
     topology: Topology
     arguments: Mapping[str, Any]
 
-    def machines(self) -> Sequence[str]:
-        """The machines that the arguments speak of; all when they name none."""
-        if "machine" in self.arguments:
-            return [self.arguments["machine"]]
-        if "machines" in self.arguments:
-            return list(self.arguments["machines"])
+    def vms(self) -> Sequence[str]:
+        """The VMs that the arguments speak of; all when they name none."""
+        if "vm" in self.arguments:
+            return [self.arguments["vm"]]
+        if "vms" in self.arguments:
+            return list(self.arguments["vms"])
         groups = [self.arguments["group"]] if "group" in self.arguments else self.arguments.get("groups")
-        return machine_names(self.topology, groups=groups)
+        return vm_names(self.topology, groups=groups)
 
 
 async def ask(call: ProbeCall, *, arena: Arena, topology: Topology, registers: Mapping[str, Any]) -> Reply:
@@ -71,14 +71,14 @@ async def look_at_cluster(arena: Arena) -> ClusterSeen:
     return seen
 
 
-def machine_names(topology: Topology, *, groups: Sequence[str] | None = None) -> list[str]:
-    """The machines of those groups, of all when None."""
+def vm_names(topology: Topology, *, groups: Sequence[str] | None = None) -> list[str]:
+    """The VMs of those groups, of all when None."""
     return [
         resource.name
         for group in topology.groups
         if groups is None or group.name in groups
         for resource in group.resources
-        if resource.type == MACHINE_TYPE
+        if resource.type == VM_TYPE
     ]
 
 
@@ -121,7 +121,7 @@ async def _owner_of(question: _Question) -> Reply:
 
 
 async def _persistent_state(question: _Question) -> Reply:
-    name = question.arguments["machine"]
+    name = question.arguments["vm"]
     for group in (await look_at_cluster(question.arena)).groups:
         for resource in group.resources:
             if resource.name == name:
@@ -134,9 +134,9 @@ async def _recovery_time(question: _Question) -> Reply:
     phase: Phase = question.arguments.get("phase", Phase.STARTED)
     rows = _last_rows(question)
     if not rows:
-        return Reply(value=None, reason="no fault of this run has hit one of these machines")
-    times = {row.machine: row.after_s(phase) for row in rows}
-    missing = sorted(machine for machine, after in times.items() if after is None)
+        return Reply(value=None, reason="no fault of this run has hit one of these VMs")
+    times = {row.vm: row.after_s(phase) for row in rows}
+    missing = sorted(vm for vm, after in times.items() if after is None)
     reached = [after for after in times.values() if after is not None]
     if missing:
         return Reply(value=None, reason=f"not {phase} yet: {', '.join(missing)}")
@@ -149,14 +149,14 @@ async def _restarted_in_place(question: _Question) -> Reply:
     if not rows or rows[-1].started_ns is None:
         return Reply(value=None, reason="not started again yet" if rows else "no fault of this run has hit it")
     row = rows[-1]
-    where = f"{row.machine} ran on {row.from_node} and was started again on {row.to_node}"
+    where = f"{row.vm} ran on {row.from_node} and was started again on {row.to_node}"
     return Reply(value=row.from_node == row.to_node, reason=where)
 
 
 def _last_rows(question: _Question) -> list[Recovery]:
-    """The recoveries after the last activity whose faults hit any of the machines."""
-    machines = question.machines()
-    rows = [row for row in read_recoveries(question.arena.history) if row.machine in machines]
+    """The recoveries after the last activity whose faults hit any of the VMs."""
+    vms = question.vms()
+    rows = [row for row in read_recoveries(question.arena.history) if row.vm in vms]
     last = max((row.batch for row in rows), default=0)
     return [row for row in rows if row.batch == last]
 
@@ -168,22 +168,22 @@ async def _answers(question: _Question) -> Reply:
     if beat is None or now_ns - beat.at_ns > CLIENT_SILENCE_NS:
         silence = "since the run began" if beat is None else f"for {(now_ns - beat.at_ns) / 1e9:.1f} s"
         return Reply(value=None, reason=f"the client has told nothing {silence}")
-    last = {answer.machine: answer for answer in history.of(Answer)}
-    measured = measured_machines(question.topology)
-    machines = [machine for machine in question.machines() if machine in measured]
-    blind = sorted(set(question.machines()).difference(machines))
-    named = "machine" in question.arguments or "machines" in question.arguments
-    if blind and (named or not machines):
-        return Reply(value=None, reason=f"not measured: {', '.join(blind)}; answers-on says where a machine answers")
+    last = {answer.vm: answer for answer in history.of(Answer)}
+    measured = measured_vms(question.topology)
+    vms = [vm for vm in question.vms() if vm in measured]
+    blind = sorted(set(question.vms()).difference(vms))
+    named = "vm" in question.arguments or "vms" in question.arguments
+    if blind and (named or not vms):
+        return Reply(value=None, reason=f"not measured: {', '.join(blind)}; answers-on says where a VM answers")
     silent = []
-    for machine in machines:
-        answer = last.get(machine)
+    for vm in vms:
+        answer = last.get(vm)
         if answer is None or not answer.ok:
-            silent.append(f"{machine}: {answer.error if answer else 'never asked'}")
+            silent.append(f"{vm}: {answer.error if answer else 'never asked'}")
     if silent:
         return Reply(value=False, reason="; ".join(silent))
     unsaid = f"; not measured: {', '.join(blind)}" if blind else ""
-    return Reply(value=True, reason=f"{len(machines)} machines answer{unsaid}")
+    return Reply(value=True, reason=f"{len(vms)} VMs answer{unsaid}")
 
 
 _PROBES: Mapping[tuple[str, str], Callable[[_Question], Awaitable[Reply]]] = {

@@ -103,19 +103,19 @@ class Terminal:
 
     @aside
     def recovery(self, rows: Sequence[Recovery]) -> None:
-        """The recovery table: seconds from the fault, by machine."""
+        """The recovery table: seconds from the fault, by VM."""
         self.rest()
         if not rows:
             return
         table = Table(title="Recovery, seconds after the fault", title_justify="left", box=None, pad_edge=False)
-        for heading in ("machine", "fault", "from", "to"):
+        for heading in ("vm", "fault", "from", "to"):
             table.add_column(heading, no_wrap=True)
         phases = (Phase.DETECTED, Phase.CLAIMED, Phase.STARTED, Phase.ANSWERING)
         for phase in phases:
             table.add_column(phase.value, justify="right")
         for row in rows:
             times = [_seconds(row.after_s(phase)) for phase in phases]
-            cells = (row.machine, f"{row.fault} {row.target}", row.from_node, row.to_node)
+            cells = (row.vm, f"{row.fault} {row.target}", row.from_node, row.to_node)
             table.add_row(*map(markup, cells), *times)
         self._console.print(table)
 

@@ -67,7 +67,7 @@ def _group(rng: random.Random, number: int, nodes: list[str]) -> dict[str, Any]:
 def _with_policies(rng: random.Random, number: int, nodes: list[str]) -> dict[str, Any]:
     """A group, and some of what its owner may have said of it."""
     group = _group(rng, number, nodes)
-    address, machine = group["resources"]
+    address, vm = group["resources"]
 
     def perhaps(probability: float, of: dict[str, Any], **said: Any) -> None:
         if rng.random() < probability:
@@ -78,16 +78,16 @@ def _with_policies(rng: random.Random, number: int, nodes: list[str]) -> dict[st
     perhaps(0.3, group, possible_owners=rng.sample(nodes, rng.randint(1, len(nodes))))
     perhaps(0.3, group, failback="allow")
     perhaps(0.3, group, priority=rng.choice(("high", "low", "no-auto-start")))
-    perhaps(0.2, machine, restart_action=rng.choice(("none", "restart")))
-    perhaps(0.3, machine, restart_delay=rng.choice(("500ms", "2s")))
-    perhaps(0.3, machine, restart_period="10s")
-    perhaps(0.2, machine, retry_period_on_failure="10s")
+    perhaps(0.2, vm, restart_action=rng.choice(("none", "restart")))
+    perhaps(0.3, vm, restart_delay=rng.choice(("500ms", "2s")))
+    perhaps(0.3, vm, restart_period="10s")
+    perhaps(0.2, vm, retry_period_on_failure="10s")
     if "possible-owners" in group and "preferred-owners" in group:
         group["preferred-owners"] = [name for name in group["preferred-owners"] if name in group["possible-owners"]]
     name = group["name"]
     if rng.random() < 0.2:
         group["resources"].insert(1, {**address, "name": f"{name}-ip-b"})
-        machine["depends-on"] = f"[{name}-ip] or [{name}-ip-b]"
+        vm["depends-on"] = f"[{name}-ip] or [{name}-ip-b]"
     if rng.random() < 0.2:
         group["resources"].append(
             {"name": f"{name}-vm-b", "type": "virtual-machine", "depends-on": [f"{name}-vm"]}

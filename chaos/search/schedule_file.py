@@ -8,7 +8,7 @@
       - {at: 9s, fault: administrator.command, target: node2/web1, duration: 900ms}
 
 Simulated time from the first power-on. After the last fault everything is healed and must come to rest. One file is one
-run, to the byte, on any machine with the same version of Blackstart.
+run, to the byte, on any VM with the same version of Blackstart.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,9 @@ from harness.document.refusals import Refusals, nearest, shown
 from harness.document.topology import read_topology
 from harness.document.yaml_source import Source, load
 from harness.model.topology import Topology
-from harness.simulation.faults.injection import machine_names
+from harness.simulation.faults.injection import vm_names
 from harness.simulation.faults.schedule import FAULTS_END_US
-from harness.simulation.world.fault_kinds import ABOUT_MACHINES, NOT_UNDER_SELF, OF_VOTERS, FaultKind, Planned
+from harness.simulation.world.fault_kinds import ABOUT_VMS, NOT_UNDER_SELF, OF_VOTERS, FaultKind, Planned
 
 __all__ = ["FORMAT", "Schedule", "read_schedule", "targets_of", "topology_of", "write_schedule"]
 
@@ -139,8 +139,8 @@ def _fault(section: Section, topology: Topology, targets: _Targets) -> Planned:
 def targets_of(kind: FaultKind, topology: Topology) -> list[str]:
     """Whom such a fault may be aimed at in that rig."""
     nodes = [node.name for node in topology.nodes]
-    if kind in ABOUT_MACHINES:
-        return machine_names(topology)
+    if kind in ABOUT_VMS:
+        return vm_names(topology)
     if kind is FaultKind.COMMAND:
         return [*nodes, *(f"{node}/{group.name}" for node in nodes for group in topology.groups)]
     return [node.name for node in topology.nodes if node.voter or kind not in OF_VOTERS]

@@ -1,7 +1,7 @@
 """Making a failing schedule small: fewer faults, groups and nodes, shorter, as long as it still fails in the same way.
 
 Delta debugging over the faults, then over what the rig has. What goes takes along what is nothing without it: its
-faults, and of a machine the addresses that nothing else needs. A change moves everything that the simulator draws
+faults, and of a VM the addresses that nothing else needs. A change moves everything that the simulator draws
 afterwards, so each candidate gets a few seeds; the seed with which it failed becomes its own.
 """
 
@@ -15,15 +15,15 @@ from chaos.search.schedule_file import Schedule, targets_of, topology_of
 from chaos.search.search import Parts, broken_by, play
 from harness.errors import UsageError
 from harness.model.topology import ResourceSpec, Topology
-from harness.simulation.faults.injection import machine_names
+from harness.simulation.faults.injection import vm_names
 from harness.simulation.world.composition import Composition
-from harness.simulation.world.fault_kinds import ABOUT_MACHINES, FaultKind, Planned, has_others
+from harness.simulation.world.fault_kinds import ABOUT_VMS, FaultKind, Planned, has_others
 
 __all__ = ["Shrinking"]
 
 SEEDS_TRIED = 3
 DURATION_LEAST_US = 100_000
-MACHINE = "virtual-machine"
+VM = "virtual-machine"
 
 _REGISTER = re.compile(r"^register \S+: ")
 _CLAUSE_END = re.compile(r"[:;] ")
@@ -133,7 +133,7 @@ class _Names:
 
 def _told(schedule: Schedule) -> str:
     topology = schedule.topology
-    rig = f"{len(topology.groups)} groups, {len(machine_names(topology))} machines, {len(topology.nodes)} nodes"
+    rig = f"{len(topology.groups)} groups, {len(vm_names(topology))} VMs, {len(topology.nodes)} nodes"
     return f"{len(schedule.faults)} faults, {rig}, seed {schedule.seed}"
 
 
@@ -177,10 +177,10 @@ def _resources(topology: Topology) -> dict[str, ResourceSpec]:
 
 
 def _orphans(gone: Sequence[str], specs: Mapping[str, ResourceSpec]) -> set[str]:
-    """The addresses that they depend on, and nothing that stays does. A machine may be what it is all about."""
+    """The addresses that they depend on, and nothing that stays does. A VM may be what it is all about."""
     needed = {provider for name in specs.keys() - set(gone) for provider in _providers(specs[name])}
     had = {provider for name in gone for provider in _providers(specs[name])}
-    return {name for name in had - needed if specs[name].type != MACHINE}
+    return {name for name in had - needed if specs[name].type != VM}
 
 
 def _providers(spec: ResourceSpec) -> set[str]:
@@ -247,7 +247,7 @@ def _with_owners(group: Mapping[str, Any], now: Mapping[str, str]) -> Mapping[st
 def _followed(faults: Sequence[Planned], now: Mapping[str, str]) -> Iterator[Planned]:
     for fault in faults:
         node, slash, group = fault.target.partition("/")
-        if fault.kind in ABOUT_MACHINES:
+        if fault.kind in ABOUT_VMS:
             yield fault
         elif node in now:
             yield replace(fault, target=f"{now[node]}{slash}{group}")

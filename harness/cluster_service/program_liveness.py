@@ -1,7 +1,7 @@
 """The watch over the node's other programs: asks resource host and VMMS whether they live, and has PID 1 restart the
 one that does not answer.
 
-A program that dies is PID 1's own business; one that hangs looks alive to it. No machine stops by a restart: whoever
+A program that dies is PID 1's own business; one that hangs looks alive to it. No VM stops by a restart: whoever
 comes up next adopts what runs. The service itself is watched by PID 1's deadlines, and a voter by the other voters'
 majority.
 
@@ -29,7 +29,7 @@ COMPONENT = "program-watch"
 
 PATIENCE_MAX = 8
 """A program that was restarted and has not answered since gets twice the time, up to this many times the limit: on a
-machine so slow that its start takes longer than the limit, restarting would be all that ever happens.
+VM so slow that its start takes longer than the limit, restarting would be all that ever happens.
 """
 
 AWAY_ASKS = 2

@@ -1,7 +1,7 @@
-"""Where a rig's addresses lie in its subnet, a /24: witness .10, nodes from .11, machines from .100, clients from .224.
+"""Where a rig's addresses lie in its subnet, a /24: witness .10, nodes from .11, VMs from .100, clients from .224.
 
 Fixed parts, so that a rig can be moved to another subnet as a whole, and so that an address that the engine hands out
-can never be one that a machine will bind. It does not know which subnets are free: that is the engine's knowledge.
+can never be one that a VM will bind. It does not know which subnets are free: that is the engine's knowledge.
 """
 
 import dataclasses
@@ -13,15 +13,15 @@ from harness.model.topology import GroupSpec, Topology
 __all__ = [
     "CONTAINER_NODES_MAX",
     "DEFAULT_SUBNET",
-    "MACHINES_MAX",
     "NODES_MAX",
+    "VMS_MAX",
     "dynamic_range",
     "in_pool",
-    "machine_address",
     "moved",
     "node_address",
     "pool_subnets",
-    "reserved_for_machines",
+    "reserved_for_vms",
+    "vm_address",
     "witness_address",
 ]
 
@@ -29,13 +29,13 @@ DEFAULT_SUBNET = "10.87.0.0/24"
 NODES_MAX = 64
 """Of any rig: as many as a failover cluster may have. More than nine run in the simulator only."""
 CONTAINER_NODES_MAX = 9
-"""Of a rig on containers: all of them share one machine and one engine."""
-MACHINES_MAX = 100
+"""Of a rig on containers: all of them share one host and one engine."""
+VMS_MAX = 100
 
 _POOL = IPv4Network("10.87.0.0/16")
 _WITNESS = 10
 _FIRST_NODE = 11
-_FIRST_MACHINE = 100
+_FIRST_VM = 100
 
 
 def node_address(subnet: str, index: int) -> str:
@@ -48,15 +48,15 @@ def witness_address(subnet: str) -> str:
     return _host(subnet, _WITNESS)
 
 
-def machine_address(subnet: str, index: int) -> str:
-    """The address at `index`, counted from 0, of the range reserved for machines."""
-    return _host(subnet, _FIRST_MACHINE + index)
+def vm_address(subnet: str, index: int) -> str:
+    """The address at `index`, counted from 0, of the range reserved for VMs."""
+    return _host(subnet, _FIRST_VM + index)
 
 
-def reserved_for_machines(subnet: str, address: str) -> bool:
-    """Whether a machine may have `address`."""
+def reserved_for_vms(subnet: str, address: str) -> bool:
+    """Whether a VM may have `address`."""
     network, wanted = IPv4Network(subnet), IPv4Address(address)
-    return wanted in network and _FIRST_MACHINE <= int(wanted) - int(network[0]) < _FIRST_MACHINE + MACHINES_MAX
+    return wanted in network and _FIRST_VM <= int(wanted) - int(network[0]) < _FIRST_VM + VMS_MAX
 
 
 def dynamic_range(subnet: str) -> str:

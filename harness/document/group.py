@@ -3,7 +3,7 @@
 What a driver reads are its resource's properties, all texts:
 
     ip-address        address
-    virtual-machine   those of `machine_document`; user (its uid, no two machines share one); address, if it depends on
+    virtual-machine   those of `vm_document`; user (its uid, no two VMs share one); address, if it depends on
                       an ip-address
 
 Addresses that the document leaves out are given in order, so that the same document always makes the same rig.
@@ -15,11 +15,11 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
-from harness.document.address_plan import MACHINES_MAX, machine_address, reserved_for_machines
+from harness.document.address_plan import VMS_MAX, reserved_for_vms, vm_address
 from harness.document.dependency import DEPENDENCY_FORM, Clauses, circle, parse_dependency
-from harness.document.machine import FIRST_USER, LAST_USER, read_machine
 from harness.document.mapping_reader import Section
 from harness.document.refusals import nearest, shown
+from harness.document.vm import FIRST_USER, LAST_USER, read_vm
 from harness.model.topology import (
     SECOND_US,
     GroupSpec,
@@ -51,15 +51,15 @@ class _Draft:
 
 
 def default_groups(count: int, subnet: str) -> tuple[GroupSpec, ...]:
-    """`count` groups web1, web2 ..., each an address and a machine that answers there."""
-    return tuple(_default_group(index, machine_address(subnet, index)) for index in range(count))
+    """`count` groups web1, web2 ..., each an address and a VM that answers there."""
+    return tuple(_default_group(index, vm_address(subnet, index)) for index in range(count))
 
 
 def read_groups(section: Section, *, nodes: Sequence[str], subnet: str) -> tuple[GroupSpec, ...]:
     """The groups of a rig. Refusals go to the section: what is returned counts only if there are none."""
     value = section.raw("groups", DEFAULT_GROUPS)
     if isinstance(value, int) and not isinstance(value, bool):
-        return default_groups(section.integer("groups", DEFAULT_GROUPS, low=0, high=MACHINES_MAX), subnet)
+        return default_groups(section.integer("groups", DEFAULT_GROUPS, low=0, high=VMS_MAX), subnet)
     groups = [_read_group(group, nodes) for group in section.sections("groups", what="a group")]
     drafts = [draft for _, members in groups for draft in members]
     _refuse_repeated(groups, nodes)
@@ -75,13 +75,13 @@ def read_groups(section: Section, *, nodes: Sequence[str], subnet: str) -> tuple
 
 def _default_group(index: int, address: str) -> GroupSpec:
     name = f"web{index + 1}"
-    machine = {"image": GUEST_IMAGE, "user": str(FIRST_USER + index), "address": address}
+    vm = {"image": GUEST_IMAGE, "user": str(FIRST_USER + index), "address": address}
     return GroupSpec(
         name=name,
         resources=(
             ResourceSpec(name=f"{name}-ip", type="ip-address", properties={"address": address}),
             ResourceSpec(
-                name=f"{name}-vm", type="virtual-machine", depends_on=((f"{name}-ip",),), properties=machine
+                name=f"{name}-vm", type="virtual-machine", depends_on=((f"{name}-ip",),), properties=vm
             ),
         ),
     )
@@ -215,7 +215,7 @@ def _read_ip_address(draft: _Draft) -> None:
 
 
 def _read_virtual_machine(draft: _Draft) -> None:
-    draft.properties |= read_machine(draft.section)
+    draft.properties |= read_vm(draft.section)
 
 
 _TYPES: dict[str, Callable[[_Draft], None]] = {
@@ -256,7 +256,7 @@ def _check_dependencies(members: Sequence[_Draft], everywhere: Collection[str]) 
 
 
 def _give_addresses(drafts: Sequence[_Draft], subnet: str) -> None:
-    """Written addresses first, then the others in order; then each machine gets that of its first ip-address."""
+    """Written addresses first, then the others in order; then each VM gets that of its first ip-address."""
     taken: set[str] = set()
     addresses = [draft for draft in drafts if draft.type == "ip-address"]
     for draft in addresses:
@@ -266,12 +266,12 @@ def _give_addresses(drafts: Sequence[_Draft], subnet: str) -> None:
                 draft.section.refuse("address", f"{address} is given to another resource", "an address of its own")
             taken.add(address)
             draft.properties["address"] = address
-    free = (address for index in range(MACHINES_MAX) if (address := machine_address(subnet, index)) not in taken)
+    free = (address for index in range(VMS_MAX) if (address := vm_address(subnet, index)) not in taken)
     for draft in addresses:
         if "address" not in draft.properties:
             draft.properties["address"] = next(free, "")
             if not draft.properties["address"]:
-                draft.section.refuse(None, "the rig has no address left", f"at most {MACHINES_MAX} ip-addresses")
+                draft.section.refuse(None, "the rig has no address left", f"at most {VMS_MAX} ip-addresses")
     by_name = {draft.name: draft.properties["address"] for draft in addresses}
     for draft in (draft for draft in drafts if draft.type == "virtual-machine"):
         providers = (name for clause in draft.clauses for name in clause if name in by_name)
@@ -283,7 +283,7 @@ def _give_addresses(drafts: Sequence[_Draft], subnet: str) -> None:
 
 
 def _refuse_questions(draft: _Draft) -> None:
-    """A machine without an address can be asked nothing over the network."""
+    """A VM without an address can be asked nothing over the network."""
     expected = "a depends-on that names an ip-address"
     if "answers-on" in draft.properties:
         draft.section.refuse("answers-on", f"{draft.name} has no address to answer on", expected)
@@ -291,33 +291,33 @@ def _refuse_questions(draft: _Draft) -> None:
         draft.section.refuse("readiness", f"{draft.name} has no address to be asked on", f"{expected}, or a command")
 
 
-def _give_users(machines: Sequence[_Draft]) -> None:
-    """Written users first, then the others in order: no two machines of a rig share one."""
+def _give_users(vms: Sequence[_Draft]) -> None:
+    """Written users first, then the others in order: no two VMs of a rig share one."""
     taken: set[str] = set()
-    for draft in machines:
+    for draft in vms:
         user = draft.properties.get("user", "")
         if user and user in taken:
-            draft.section.refuse("user", f"the user {user} is another machine's", "a user of its own")
+            draft.section.refuse("user", f"the user {user} is another VM's", "a user of its own")
         taken.add(user)
     free = (str(user) for user in range(FIRST_USER, LAST_USER + 1) if str(user) not in taken)
-    for draft in machines:
+    for draft in vms:
         if "user" not in draft.properties:
             draft.properties["user"] = next(free, "")
             if not draft.properties["user"]:
                 most = LAST_USER + 1 - FIRST_USER
-                draft.section.refuse(None, "the rig has no user left for this machine", f"at most {most:,} machines")
+                draft.section.refuse(None, "the rig has no user left for this VM", f"at most {most:,} VMs")
 
 
 def _written_address(draft: _Draft, subnet: str) -> str:
     written = draft.properties["address"]
-    first, last = machine_address(subnet, 0), machine_address(subnet, MACHINES_MAX - 1)
+    first, last = vm_address(subnet, 0), vm_address(subnet, VMS_MAX - 1)
     short = first.rpartition(".")[2]
     try:
         is_number = written.isascii() and written.isdecimal() and len(written) <= 3
         address = str(IPv4Network(subnet)[int(written)] if is_number else IPv4Address(written))
-        if reserved_for_machines(subnet, address):
+        if reserved_for_vms(subnet, address):
             return address
-        problem = f"{written} lies outside of the machines' range"
+        problem = f"{written} lies outside of the VMs' range"
     except (AddressValueError, IndexError):
         problem = f"{shown(written)} is no address"
     draft.section.refuse("address", problem, f"one from {first} to {last}, or its last number, such as {short}")

@@ -17,7 +17,7 @@ from harness.document.refusals import Refusals, shown
 __all__ = ["FLOAT", "INT", "MAX_CHARACTERS", "MAX_DEPTH", "MAX_VALUES", "check_plain"]
 
 MAX_VALUES = 250_000
-"""Values in one document, aliases expanded. The largest real document, 64 nodes with 8,000 machines in groups of their
+"""Values in one document, aliases expanded. The largest real document, 64 nodes with 8,000 VMs in groups of their
 own, has half as many when each says its owners and its policy; an alias bomb has millions.
 """
 

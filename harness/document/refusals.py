@@ -24,7 +24,7 @@ MAX_PART_CHARACTERS = 600
 """In the finding and in the expected form, each: the longest form of this project has 280 characters."""
 
 MAX_NAMES = 20
-"""Names that an expected form lists: a rig can have thousands of machines."""
+"""Names that an expected form lists: a rig can have thousands of VMs."""
 
 MAX_COMPARED_CHARACTERS = 64
 """A longer word is compared with no known name: none is as long."""

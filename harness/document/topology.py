@@ -12,7 +12,7 @@ once; behind this module a topology is sound. It does not look at any engine.
                everyone-watches-up-to: 9,  # in rigs of more nodes, a few watch each group
                appendfsync: always,  # everysec loses acknowledged changes: a negative control
                voter-disk: 64MiB,    # by default none of its own
-               network: internal}    # open: guests also reach the engine's machine, and further
+               network: internal}    # open: guests also reach the engine's host, and further
     groups:                       # or a number of like groups; by default six
       - name: web
         preferred-owners: [node2]
@@ -60,7 +60,7 @@ _UNREAD: Any = object()
 
 
 def default_topology(*, rig: str = DEFAULT_RIG, nodes: int = DEFAULT_NODES, witness: bool = False) -> Topology:
-    """A rig on containers of `nodes` nodes with six machines, with a witness or without. Raises UsageError for a count
+    """A rig on containers of `nodes` nodes with six VMs, with a witness or without. Raises UsageError for a count
     or a name that no such rig can have.
     """
     if not 1 <= nodes <= CONTAINER_NODES_MAX:

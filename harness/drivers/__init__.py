@@ -1,1 +1,1 @@
-"""The resource drivers that come with Blackstart: machines and addresses."""
+"""The resource drivers that come with Blackstart: VMs and addresses."""

@@ -7,9 +7,9 @@ it is not acknowledged.
 import functools
 import ipaddress
 
-from harness.model.machine import Proof
 from harness.model.states import ResourceState
 from harness.model.topology import SECOND_US, ResourceSpec
+from harness.model.vm import Proof
 from harness.resource_host.driver import DriverContext, DriverError, DriverServices, DriverStatus
 
 __all__ = ["IpAddressDriver", "interface_address"]

@@ -1,29 +1,29 @@
-"""Readiness: whether what runs in a machine is ready for those who use it, asked from its node.
+"""Readiness: whether what runs in a VM is ready for those who use it, asked from its node.
 
-It asks and remembers; what follows is the driver's business. Nothing that a machine answers is believed beyond good or
+It asks and remembers; what follows is the driver's business. Nothing that a VM answers is believed beyond good or
 not good.
 """
 
 from harness.errors import EngineError, EngineUnanswered
-from harness.model.machine import MachineSpec
+from harness.model.vm import VmSpec
 from harness.model.workload import Endpoint, Readiness
 from harness.ports import Hypervisor, Log, Reach
 
 __all__ = ["ReadinessChecks", "Waiting"]
 
 LIVENESS_FAILURES = 2
-"""One late answer of a busy machine is no failure; the next check follows after the resource's interval."""
+"""One late answer of a busy VM is no failure; the next check follows after the resource's interval."""
 
 
 class Waiting:
-    """A machine that was started and is not known to be ready yet. `run` is empty until its start was answered."""
+    """A VM that was started and is not known to be ready yet. `run` is empty until its start was answered."""
 
     def __init__(self) -> None:
         self.run = ""
 
 
 class ReadinessChecks:
-    """How often each machine that is Online was found not ready, one time after the other."""
+    """How often each VM that is Online was found not ready, one time after the other."""
 
     def __init__(self, *, hypervisor: Hypervisor, reach: Reach, log: Log) -> None:
         self._hypervisor = hypervisor
@@ -31,7 +31,7 @@ class ReadinessChecks:
         self._log = log
         self._failures: dict[str, int] = {}
 
-    async def ask(self, spec: MachineSpec, check: Readiness, *, limit_us: int) -> str:
+    async def ask(self, spec: VmSpec, check: Readiness, *, limit_us: int) -> str:
         """Empty when it is ready, else what was seen. Raises EngineUnanswered when nobody can tell."""
         limit_us = min(limit_us, check.timeout_us)
         if check.endpoint:
@@ -47,8 +47,8 @@ class ReadinessChecks:
             return f"{shown} did not end within {limit_us / 1e6:g} s"
         return f"{shown} ended with status {status}" if status else ""
 
-    async def failed(self, spec: MachineSpec, check: Readiness) -> str:
-        """Asks a machine that is Online, and tells when it ceases or begins to be ready. Empty unless it has failed by
+    async def failed(self, spec: VmSpec, check: Readiness) -> str:
+        """Asks a VM that is Online, and tells when it ceases or begins to be ready. Empty unless it has failed by
         it.
         """
         try:
@@ -61,15 +61,15 @@ class ReadinessChecks:
         if not seen:
             self.forget(spec.name)
             if before:
-                self._log("machine-ready", f"{spec.name} is ready again", resource=spec.name, group=spec.group)
+                self._log("vm-ready", f"{spec.name} is ready again", resource=spec.name, group=spec.group)
             return ""
         count = self._failures[spec.name] = before + 1
         if not before:
-            self._log("machine-not-ready", f"{spec.name} is not ready: {seen}", resource=spec.name, group=spec.group)
+            self._log("vm-not-ready", f"{spec.name} is not ready: {seen}", resource=spec.name, group=spec.group)
         if not check.liveness or count < LIVENESS_FAILURES:
             return ""
         return f"not ready, asked {count} times: {seen}"
 
-    def forget(self, machine: str) -> None:
+    def forget(self, vm: str) -> None:
         """A new life begins."""
-        self._failures.pop(machine, None)
+        self._failures.pop(vm, None)

@@ -3,24 +3,24 @@
 It knows nothing of containers or engines. A failure is signalled as soon as VMMS tells it; the polls are the fallback.
 Whether an end was a wish or a failure is VMMS's evidence; what follows from it is the service's decision.
 
-Online means running. A machine with a readiness check is OnlinePending until it is ready; when it is not within the
-pending-timeout, that attempt has failed. A machine that runs already when the cluster meets it (adopted after its
+Online means running. A VM with a readiness check is OnlinePending until it is ready; when it is not within the
+pending-timeout, that attempt has failed. A VM that runs already when the cluster meets it (adopted after its
 resource host was restarted, or started by hand) is Online at once: that it runs must be known at once.
 """
 
-from harness.drivers.machine_properties import machine_readiness, machine_spec
 from harness.drivers.readiness import ReadinessChecks, Waiting
+from harness.drivers.vm_properties import vm_readiness, vm_spec
 from harness.errors import EngineError
-from harness.model.machine import Ending, MachineNotice, MachineSpec, MachineState, MachineView, Proof
 from harness.model.states import ResourceState
 from harness.model.topology import SECOND_US, ResourceSpec
+from harness.model.vm import Ending, Proof, VmNotice, VmSpec, VmState, VmView
 from harness.model.workload import Readiness
 from harness.resource_host.driver import DriverContext, DriverServices, DriverStatus
 
 __all__ = ["VirtualMachineDriver"]
 
 GRACE_US = 10 * SECOND_US
-"""From TERM to KILL when a machine is shut down: what `docker stop` gives."""
+"""From TERM to KILL when a VM is shut down: what `docker stop` gives."""
 EVIDENCE_US = 3 * SECOND_US
 """VMMS concludes how a run ended at most two seconds after it."""
 EVIDENCE_STEP_US = SECOND_US // 10
@@ -32,7 +32,7 @@ _CLEAN = (Ending.STOPPED, Ending.SHUT_DOWN, Ending.ASKED)
 
 
 class VirtualMachineDriver:
-    """One for all machines of the node; `_open` holds the latest context of each."""
+    """One for all VMs of the node; `_open` holds the latest context of each."""
 
     def __init__(self, services: DriverServices) -> None:
         self._runtime = services.runtime
@@ -41,13 +41,13 @@ class VirtualMachineDriver:
         self._readiness = ReadinessChecks(hypervisor=services.hypervisor, reach=services.reach, log=services.log)
         self._log = services.log
         self._open: dict[str, DriverContext] = {}
-        self._known: dict[str, tuple[ResourceSpec, tuple[MachineSpec, Readiness | None]]] = {}
+        self._known: dict[str, tuple[ResourceSpec, tuple[VmSpec, Readiness | None]]] = {}
         self._waiting: dict[str, Waiting] = {}
         self._runs: dict[str, str] = {}
 
     async def startup(self) -> None:
         """Listen to VMMS."""
-        self._runtime.spawn(self._follow(), name="notices of machines")
+        self._runtime.spawn(self._follow(), name="notices of VMs")
 
     async def open(self, context: DriverContext) -> DriverStatus:
         """Have a stopped container ready, or adopt what runs. Raises DriverError for a wrong property."""
@@ -100,7 +100,7 @@ class VirtualMachineDriver:
         return await self._hypervisor.terminate(context.resource)
 
     async def is_alive(self, context: DriverContext) -> DriverStatus:
-        """Is the machine up, are its dependencies and its entries in the database right; is it ready, if it says how
+        """Is the VM up, are its dependencies and its entries in the database right; is it ready, if it says how
         to ask.
         """
         spec, check = self._read(context)
@@ -128,11 +128,11 @@ class VirtualMachineDriver:
             return _failed(f"missing on the cluster shared volume: {', '.join(missing)}")
         return await self.is_alive(context)
 
-    def _read(self, context: DriverContext) -> tuple[MachineSpec, Readiness | None]:
-        """The machine's entries in the database, checked anew when they are others. Raises DriverError."""
+    def _read(self, context: DriverContext) -> tuple[VmSpec, Readiness | None]:
+        """The VM's entries in the database, checked anew when they are others. Raises DriverError."""
         known = self._known.get(context.resource)
         if known is None or known[0] is not context.spec:
-            read = machine_spec(context.spec, group=context.group), machine_readiness(context.spec)
+            read = vm_spec(context.spec, group=context.group), vm_readiness(context.spec)
             known = self._known[context.resource] = context.spec, read
         return known[1]
 
@@ -143,7 +143,7 @@ class VirtualMachineDriver:
         self._waiting.pop(context.resource, None)
         self._readiness.forget(context.resource)
 
-    async def _start(self, context: DriverContext, spec: MachineSpec) -> MachineView:
+    async def _start(self, context: DriverContext, spec: VmSpec) -> VmView:
         await self._hypervisor.prepare(spec, epoch=context.epoch, adopt=True)
         return await self._hypervisor.start(context.resource, order=context.order)
 
@@ -155,7 +155,7 @@ class VirtualMachineDriver:
         return True
 
     async def _wait_ready(
-        self, context: DriverContext, spec: MachineSpec, check: Readiness, waiting: Waiting, began_us: int
+        self, context: DriverContext, spec: VmSpec, check: Readiness, waiting: Waiting, began_us: int
     ) -> None:
         """Until it is ready, has ended, or takes too long; then tells, unless nobody waits any more."""
         timeout_us = context.spec.policy.pending_timeout_us
@@ -171,7 +171,7 @@ class VirtualMachineDriver:
                 status = seen
                 if status.state is ResourceState.ONLINE:
                     message = f"{context.resource} is ready {after_s:.1f} s after its start was ordered"
-                    self._log("machine-ready", message, resource=context.resource, group=context.group)
+                    self._log("vm-ready", message, resource=context.resource, group=context.group)
             elif now + check.interval_us >= gives_up_us:
                 evidence = f"not ready {after_s:.1f} s after its start was ordered: {seen}"
                 status = DriverStatus(state=ResourceState.FAILED, evidence=evidence, run=waiting.run)
@@ -181,7 +181,7 @@ class VirtualMachineDriver:
             context.report(status)
 
     async def _look(
-        self, context: DriverContext, spec: MachineSpec, check: Readiness, waiting: Waiting, gives_up_us: int
+        self, context: DriverContext, spec: VmSpec, check: Readiness, waiting: Waiting, gives_up_us: int
     ) -> DriverStatus | str:
         """Ready, ended, or why not yet."""
         limit_us = max(gives_up_us - self._runtime.now(), 1)
@@ -190,7 +190,7 @@ class VirtualMachineDriver:
             if not seen:
                 return DriverStatus(state=ResourceState.ONLINE, run=waiting.run)
             view = await self._hypervisor.view(context.resource)
-            if view.state in (MachineState.RUNNING, MachineState.PAUSED):
+            if view.state in (VmState.RUNNING, VmState.PAUSED):
                 return seen
             return _ended(await self._concluded(view), live=False)
         except EngineError as error:
@@ -198,21 +198,21 @@ class VirtualMachineDriver:
 
     # What a view means.
 
-    def _opened(self, context: DriverContext, view: MachineView) -> DriverStatus:
-        if view.state in (MachineState.RUNNING, MachineState.PAUSED):
+    def _opened(self, context: DriverContext, view: VmView) -> DriverStatus:
+        if view.state in (VmState.RUNNING, VmState.PAUSED):
             self._runs[context.resource] = view.run
             return DriverStatus(state=ResourceState.ONLINE, run=view.run, live=False)
         return DriverStatus(state=ResourceState.OFFLINE, run=view.run, ending=view.ending, live=False)
 
-    async def _status(self, context: DriverContext, view: MachineView) -> DriverStatus:
-        if view.state is MachineState.RUNNING:
+    async def _status(self, context: DriverContext, view: VmView) -> DriverStatus:
+        if view.state is VmState.RUNNING:
             self._runs[context.resource] = view.run
             return DriverStatus(state=ResourceState.ONLINE, run=view.run)
-        if view.state is MachineState.PAUSED:
-            return DriverStatus(state=ResourceState.FAILED, evidence="the machine is paused", run=view.run)
+        if view.state is VmState.PAUSED:
+            return DriverStatus(state=ResourceState.FAILED, evidence="the VM is paused", run=view.run)
         return _ended(await self._concluded(view), live=False)
 
-    async def _concluded(self, view: MachineView) -> MachineView:
+    async def _concluded(self, view: VmView) -> VmView:
         """The view once VMMS knows how the run ended. The notice of it is given time to come first: it was seen live, a
         poll was not.
         """
@@ -231,10 +231,10 @@ class VirtualMachineDriver:
                 async for notice in self._hypervisor.notices():
                     self._hear(notice)
             except EngineError:
-                pass  # VMMS was lost; the next subscription begins with every machine as it is
+                pass  # VMMS was lost; the next subscription begins with every VM as it is
             await self._runtime.sleep(RESUBSCRIBE_US)
 
-    def _hear(self, notice: MachineNotice) -> None:
+    def _hear(self, notice: VmNotice) -> None:
         view = notice.view
         context = self._open.get(view.name)
         if context is None or not view.run:
@@ -242,13 +242,13 @@ class VirtualMachineDriver:
         waiting = self._waiting.get(view.name)
         if waiting is not None and view.run != waiting.run:
             return  # of an earlier run, or of one whose start is not answered yet: the waiting looks for itself
-        if view.state is MachineState.RUNNING:
+        if view.state is VmState.RUNNING:
             if view.run != self._runs.get(view.name):
                 self._runtime.spawn(self._verify_start(context, notice), name=f"start by hand of {view.name}")
-        elif view.state is not MachineState.PAUSED and view.ending is not None:
+        elif view.state is not VmState.PAUSED and view.ending is not None:
             context.report(_ended(view, live=notice.live))
 
-    async def _verify_start(self, context: DriverContext, notice: MachineNotice) -> None:
+    async def _verify_start(self, context: DriverContext, notice: VmNotice) -> None:
         """A run that nobody here ordered, unless its order has not been answered yet: look again, for a notice may be
         older than a call's answer.
         """
@@ -257,7 +257,7 @@ class VirtualMachineDriver:
             view = await self._hypervisor.view(context.resource)
         except EngineError:
             return  # the notices begin anew when VMMS is back
-        if view.state is MachineState.RUNNING and view.run == run:
+        if view.state is VmState.RUNNING and view.run == run:
             context.report(
                 DriverStatus(state=ResourceState.ONLINE, run=run, live=notice.live, evidence="found running")
             )
@@ -267,11 +267,11 @@ def _failed(evidence: str) -> DriverStatus:
     return DriverStatus(state=ResourceState.FAILED, evidence=evidence)
 
 
-def _ended(view: MachineView, *, live: bool) -> DriverStatus:
+def _ended(view: VmView, *, live: bool) -> DriverStatus:
     clean = view.ending in _CLEAN
     return DriverStatus(
         state=ResourceState.OFFLINE if clean else ResourceState.FAILED,
-        evidence=view.evidence or f"the machine is {view.state}",
+        evidence=view.evidence or f"the VM is {view.state}",
         ending=view.ending,
         run=view.run,
         live=live,

@@ -29,9 +29,9 @@ from harness.live.runtime import boot_time_us
 from harness.model import labels as label
 from harness.model.disk import OWN_DISK, disk_volume
 from harness.model.labels import Role
-from harness.model.machine import MachineSpec
 from harness.model.session import Session
-from harness.model.workload import MACHINE_PORT
+from harness.model.vm import VmSpec
+from harness.model.workload import VM_PORT
 from harness.ports import Container
 
 __all__ = ["DockerEngine", "parse_time_ns"]
@@ -46,13 +46,13 @@ of a frozen node.
 """
 BULK_THREADS = 6
 """Of these at most so many look and remove, so that a start never waits behind a large listing or fence."""
-MACHINE_CPU_SHARES = 256
-"""A quarter of a container's usual weight: where processors are short, machines wait and their node does not."""
-MACHINE_OOM_SCORE = 500
-"""Where the memory of the engine's machine runs out, machines are killed before any process of a node."""
+VM_CPU_SHARES = 256
+"""A quarter of a container's usual weight: where processors are short, VMs wait and their node does not."""
+VM_OOM_SCORE = 500
+"""Where the memory of the engine's host runs out, VMs are killed before any process of a node."""
 LOG_OPTIONS = {"max-size": "1m", "max-file": "2"}
 TEMPORARY_FILES = {"/tmp": "size=16m,nr_inodes=4096,mode=1777,nosuid,nodev"}
-"""A machine's /tmp: gone when it ends, and part of its memory."""
+"""A VM's /tmp: gone when it ends, and part of its memory."""
 
 T = TypeVar("T")
 
@@ -108,8 +108,8 @@ class DockerEngine:
             return None
         return _inspected(found)
 
-    async def create_machine(self, spec: MachineSpec, *, session: Session, labels: Mapping[str, str]) -> str:
-        """Create a machine's container in the namespaces of the session's node; returns its id.
+    async def create_vm(self, spec: VmSpec, *, session: Session, labels: Mapping[str, str]) -> str:
+        """Create a VM's container in the namespaces of the session's node; returns its id.
 
         It belongs to one session: no restart policy, the user forced, no capability, limits on processes, memory and
         processors, nothing of the shared volume but its own disks, and, but for those and a small /tmp, no place to
@@ -120,7 +120,7 @@ class DockerEngine:
             disk_volume(rig, spec.name, OWN_DISK): "/disk",
             **{disk_volume(rig, spec.name, volume): path for volume, path in spec.volumes.items()},
         }
-        # What a machine writes on its disks is counted as its memory, because the disks live there.
+        # What a VM writes on its disks is counted as its memory, because the disks live there.
         memory = spec.memory_bytes + len(disks) * spec.disk_bytes
         name = f"{rig}-{session.node}-{spec.name}-{os.urandom(3).hex()}"
         node = f"container:{session.container}"
@@ -133,8 +133,8 @@ class DockerEngine:
             memswap_limit=memory,
             pids_limit=spec.processes,
             nano_cpus=spec.processors_milli * 1_000_000,
-            cpu_shares=MACHINE_CPU_SHARES,
-            oom_score_adj=MACHINE_OOM_SCORE,
+            cpu_shares=VM_CPU_SHARES,
+            oom_score_adj=VM_OOM_SCORE,
             init=False,
             restart_policy={"Name": "no"},
             read_only=not spec.writable_root,
@@ -168,7 +168,7 @@ class DockerEngine:
                 detach=True,
             )
 
-        made = await self._call(f"create machine {spec.name}", create)
+        made = await self._call(f"create VM {spec.name}", create)
         return str(made["Id"])
 
     async def start(self, container: str, *, not_after_us: int | None = None) -> None:
@@ -326,11 +326,11 @@ def parse_time_ns(text: str) -> int:
     return int(moment.timestamp()) * 1_000_000_000 + int((fraction or "").ljust(9, "0"))
 
 
-def _environment(spec: MachineSpec, session: Session) -> dict[str, str]:
+def _environment(spec: VmSpec, session: Session) -> dict[str, str]:
     return {
-        "BLACKSTART_PORT": str(MACHINE_PORT),
+        "BLACKSTART_PORT": str(VM_PORT),
         **spec.environment,
-        "BLACKSTART_MACHINE": spec.name,
+        "BLACKSTART_VM": spec.name,
         "BLACKSTART_NODE": session.node,
         "BLACKSTART_ADDRESS": spec.address or "",
         "BLACKSTART_DISK": "/disk",

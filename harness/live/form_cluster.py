@@ -1,7 +1,7 @@
 """Forms a new cluster; run once by `up` inside the first node, as root: `python3 -I -m harness.live.form_cluster <
 topology.json`.
 
-It makes each machine's place on the cluster shared volume, gives every voter its incarnation, and writes the first
+It makes each VM's place on the cluster shared volume, gives every voter its incarnation, and writes the first
 registers. It refuses unless every voter answers and is empty: a cluster never forms from voters that merely lost
 their disks, because only `up`, and only with volumes that it has just made, runs this. Prints JSON lines; ends with
 0, or with {"error": ..., "begun": ...} and 1. `begun` says that these voters belong to a cluster already, whether its
@@ -82,7 +82,7 @@ def _make_places(topology: Topology) -> None:
 def _make_place(group: str, resource: ResourceSpec) -> None:
     user = int(resource.properties["user"])
     if user < GUEST_UID_FIRST:
-        raise ProvisionError(f"machine {resource.name}: user {user} is not a guest's, {GUEST_UID_FIRST} and up are")
+        raise ProvisionError(f"VM {resource.name}: user {user} is not a guest's, {GUEST_UID_FIRST} and up are")
     place = SHARED_VOLUME / resource.name
     disk = place / "disk"
     disk.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def _make_place(group: str, resource: ResourceSpec) -> None:
         volume = place / "volumes" / name
         volume.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chown(volume, user, user)
-    configuration = {"machine": resource.name, "group": group, "properties": to_plain(resource.properties)}
+    configuration = {"vm": resource.name, "group": group, "properties": to_plain(resource.properties)}
     (place / "config.json").write_text(json.dumps(configuration, sort_keys=True) + "\n")
 
 

@@ -1,6 +1,6 @@
 """The last deadline that a service of this node told PID 1, left for the service that comes after it.
 
-A service that is started again must know whether PID 1 has ended the machines meanwhile: if not, a machine that it
+A service that is started again must know whether PID 1 has ended the VMs meanwhile: if not, a VM that it
 finds ended has failed. The note lies in memory (`/dev/shm` of the node's container), so that writing it never waits
 for a disk and it is gone with the node; it names the session all the same.
 """

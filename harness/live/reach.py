@@ -1,6 +1,6 @@
 """The `Reach` port on this node's network: a connection of its own for each question.
 
-The answer of a machine is not trusted: no more of it is read than its first line needs, and nothing of it but the
+The answer of a VM is not trusted: no more of it is read than its first line needs, and nothing of it but the
 status is believed.
 """
 
@@ -16,7 +16,7 @@ GOOD = range(200, 400)
 
 
 class NodeReach:
-    """Asks from the node's own network namespace, where its machines' addresses are."""
+    """Asks from the node's own network namespace, where its VMs' addresses are."""
 
     async def ask(self, address: str, endpoint: Endpoint, *, limit_us: int) -> str:
         """Empty when it answers well within `limit_us` microseconds, else what was seen instead."""

@@ -1,9 +1,9 @@
 """The resource host's process of a node: `harness.resource_host` with the installed drivers, connected to the
 cluster service.
 
-Started by PID 1 as `python3 -I -m harness.live.resource_host`. It reaches machines through VMMS only. When the
+Started by PID 1 as `python3 -I -m harness.live.resource_host`. It reaches VMs through VMMS only. When the
 service's connection breaks everything runs on and keeps its state; the next service gets it with the hello. A
-defect, or an entry point that never returns, ends the process, and PID 1 starts the next: no machine stops by that.
+defect, or an entry point that never returns, ends the process, and PID 1 starts the next: no VM stops by that.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ __all__ = ["main"]
 SERVICE_SOCKET = Path("/run/blackstart/service.sock")
 RECONNECT_FIRST_S = 0.02
 RECONNECT_LAST_S = 0.25
-"""The service is back within a fraction of a second after a kill; nobody restarts a crashed machine meanwhile."""
+"""The service is back within a fraction of a second after a kill; nobody restarts a crashed VM meanwhile."""
 
 
 class DeadlockError(Exception):

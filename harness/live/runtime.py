@@ -1,6 +1,6 @@
 """The `Runtime` port on asyncio, and the boot-time clock.
 
-Clock, tasks and waits only. The boot-time clock counts the time for which the machine was suspended; asyncio's own
+Clock, tasks and waits only. The boot-time clock counts the time for which the VM was suspended; asyncio's own
 timers do not, so a wait may last longer than asked on that clock, never shorter.
 """
 

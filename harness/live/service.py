@@ -155,7 +155,7 @@ class ServiceProcess:
                 await asyncio.sleep(JOIN_RETRY_S)
                 continue
             if removed:
-                message = f"removed {removed} machine containers of earlier sessions"
+                message = f"removed {removed} VM containers of earlier sessions"
                 self._say("cluster-service", "earlier-sessions-cleared", message, removed=removed)
             return session
 

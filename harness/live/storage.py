@@ -20,14 +20,14 @@ LOOKS_LIMIT = 8
 
 
 class SharedVolume:
-    """Knows where a machine's configuration file and virtual disk are."""
+    """Knows where a VM's configuration file and virtual disk are."""
 
     def __init__(self, root: Path = SHARED_VOLUME) -> None:
         self._root = root
         self._under_way = 0
 
-    async def missing(self, machine: str, *, volumes: Collection[str] = ()) -> tuple[str, ...]:
-        """The machine's files and `volumes` that are not there. Raises OSError when the volume does not answer."""
+    async def missing(self, vm: str, *, volumes: Collection[str] = ()) -> tuple[str, ...]:
+        """The VM's files and `volumes` that are not there. Raises OSError when the volume does not answer."""
         if self._under_way >= LOOKS_LIMIT:
             raise OSError(f"{self._root} does not answer: {LOOKS_LIMIT} earlier looks still wait")
         loop = asyncio.get_running_loop()
@@ -45,24 +45,24 @@ class SharedVolume:
         def look() -> None:
             found: tuple[str, ...] | OSError
             try:
-                found = self._missing(machine, volumes)
+                found = self._missing(vm, volumes)
             except OSError as error:
                 found = error
             with contextlib.suppress(RuntimeError):  # the loop has ended, and the process with it
                 loop.call_soon_threadsafe(settle, found)
 
         self._under_way += 1
-        threading.Thread(target=look, name=f"files of {machine}", daemon=True).start()
+        threading.Thread(target=look, name=f"files of {vm}", daemon=True).start()
         try:
             async with asyncio.timeout(LOOK_LIMIT_S):
                 return await answer
         except TimeoutError as error:
-            raise OSError(f"{self._root} did not answer within {LOOK_LIMIT_S:g} s, asked for {machine}") from error
+            raise OSError(f"{self._root} did not answer within {LOOK_LIMIT_S:g} s, asked for {vm}") from error
 
-    def _missing(self, machine: str, volumes: Collection[str]) -> tuple[str, ...]:
-        os.stat(self._root)  # its own absence is not the machine's
+    def _missing(self, vm: str, volumes: Collection[str]) -> tuple[str, ...]:
+        os.stat(self._root)  # its own absence is not the VM's
         names = (*FILES, *(f"volumes/{name}" for name in volumes))
-        return tuple(name for name in names if not _exists(self._root / machine / name))
+        return tuple(name for name in names if not _exists(self._root / vm / name))
 
 
 def _exists(path: Path) -> bool:

@@ -29,7 +29,7 @@ __all__ = ["VmmsServer", "main", "prove_engine"]
 
 ENGINE_RETRY_US = 200_000
 CALLS_LIMIT = 256
-"""Calls under way for one connection: more machines than a node runs, each with one call."""
+"""Calls under way for one connection: more VMs than a node runs, each with one call."""
 
 
 class VmmsServer:

@@ -15,7 +15,7 @@ import tenacity
 
 from harness.errors import EngineUnanswered
 from harness.live.framed_socket import NODE_USERS, FramedConnection, connect_frames
-from harness.model.machine import MachineNotice
+from harness.model.vm import VmNotice
 from harness.vmms.remote import NOTICES_CALL, RemoteHypervisor, call_message, notice_in, result_in
 
 __all__ = ["VMMS_SOCKET", "VmmsClient"]
@@ -53,14 +53,14 @@ class VmmsClient(RemoteHypervisor):
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
 
-    async def notices(self) -> AsyncIterator[MachineNotice]:
-        """Every machine as it is, then every change, over a connection of its own. Raises EngineUnanswered when it
+    async def notices(self) -> AsyncIterator[VmNotice]:
+        """Every VM as it is, then every change, over a connection of its own. Raises EngineUnanswered when it
         ends: then ask again.
         """
         try:
             connection = await connect_frames(self._path, users=self._users)
         except OSError as error:
-            raise EngineUnanswered(f"notices of machines: VMMS cannot be reached at {self._path}: {error}") from error
+            raise EngineUnanswered(f"notices of VMs: VMMS cannot be reached at {self._path}: {error}") from error
         try:
             connection.send(call_message(1, NOTICES_CALL, {}))
             async for message in connection:
@@ -68,7 +68,7 @@ class VmmsClient(RemoteHypervisor):
                     yield notice_in(message)
         finally:
             connection.close()
-        raise EngineUnanswered(f"notices of machines: the connection to VMMS ended: {connection.ended}")
+        raise EngineUnanswered(f"notices of VMs: the connection to VMMS ended: {connection.ended}")
 
     async def _call(self, call: str, arguments: dict[str, Any], limit_us: int) -> Any:
         limit_s = limit_us / 1e6

@@ -7,10 +7,10 @@ decides: it compares nothing with PersistentState and restarts nothing.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from harness.model.machine import Ending, Proof
 from harness.model.session import Session
 from harness.model.states import ResourceState
 from harness.model.topology import ResourceSpec
+from harness.model.vm import Ending, Proof
 
 __all__ = ["EntryPoint", "HostReport", "HostRequest", "Why"]
 
@@ -66,7 +66,7 @@ class HostReport:
 
     `sequence` grows with every report of the host's process. `number` is the request that this report settles (None:
     the host's own observation): then `error` is None on success, else a sentence. CLOSE, and TERMINATE when it
-    succeeded, carry a `proof`. `ending` and `evidence` say how a machine's run ended; `run` names the run. `live` is
+    succeeded, carry a `proof`. `ending` and `evidence` say how a VM's run ended; `run` names the run. `live` is
     False when the state was learned by listing, not from an event.
     """
 

@@ -16,7 +16,7 @@ class Role(StrEnum):
     """What an object of the engine is to the rig."""
 
     NODE = "node"
-    MACHINE = "machine"
+    VM = "vm"
     CLIENT = "client"
     ENGINE_PROXY = "engine-proxy"
     HOLD = "hold"

@@ -99,7 +99,7 @@ class ClusterRecord:
         """Whether nothing of that session runs or can ever start: it was declared Down and fenced, or a newer
         session has joined.
 
-        A node removes the machine containers of all its earlier sessions before it joins, so a newer session that
+        A node removes the VM containers of all its earlier sessions before it joins, so a newer session that
         joined is proof. That the record shows another session is not: this copy may be older than the session in
         question.
         """

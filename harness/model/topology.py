@@ -48,7 +48,7 @@ class Appendfsync(StrEnum):
 
 
 class Network(StrEnum):
-    """Which addresses guests can reach: those of the rig's network, or all that the engine's machine can."""
+    """Which addresses guests can reach: those of the rig's network, or all that the engine's host can."""
 
     INTERNAL = "internal"
     OPEN = "open"
@@ -79,7 +79,7 @@ class Failback(StrEnum):
 
 
 class ShutdownAction(StrEnum):
-    """What it means when a machine was stopped with the hypervisor's own tool, or shut itself down: a wish, or a
+    """What it means when a VM was stopped with the hypervisor's own tool, or shut itself down: a wish, or a
     failure.
     """
 

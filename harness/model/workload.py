@@ -1,7 +1,7 @@
-"""What runs in a machine, as far as others must know: where it answers, when it is ready, whether it is the guest's
+"""What runs in a VM, as far as others must know: where it answers, when it is ready, whether it is the guest's
 own program.
 
-Records, and the texts that stand for them in a resource's properties. Nothing here asks a machine anything.
+Records, and the texts that stand for them in a resource's properties. Nothing here asks a VM anything.
 """
 
 import json
@@ -15,7 +15,7 @@ from harness.model.topology import SECOND_US
 __all__ = [
     "GUEST_ENDPOINT",
     "GUEST_IMAGE",
-    "MACHINE_PORT",
+    "VM_PORT",
     "Endpoint",
     "Readiness",
     "answers_on",
@@ -24,15 +24,15 @@ __all__ = [
 ]
 
 GUEST_IMAGE = "blackstart/guest"
-MACHINE_PORT = 8080
-"""Where the guest's program answers, and what every machine is told in BLACKSTART_PORT."""
+VM_PORT = 8080
+"""Where the guest's program answers, and what every VM is told in BLACKSTART_PORT."""
 
 _ENDPOINT = re.compile(r"(tcp|http):([0-9]{1,5})(/.*)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Where a machine answers on its address: a connection to `port`, or, with a `path`, a GET of that path there."""
+    """Where a VM answers on its address: a connection to `port`, or, with a `path`, a GET of that path there."""
 
     port: int
     path: str = ""
@@ -49,15 +49,15 @@ class Endpoint:
         return cls(port=int(match[2]), path=match[3] or "")
 
 
-GUEST_ENDPOINT = Endpoint(port=MACHINE_PORT, path="/")
+GUEST_ENDPOINT = Endpoint(port=VM_PORT, path="/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
-    """How it is asked whether a machine is ready: an `endpoint` (`Endpoint` as text) or a `command` inside of it whose
+    """How it is asked whether a VM is ready: an `endpoint` (`Endpoint` as text) or a `command` inside of it whose
     status is 0, one of the two.
 
-    Asked every `interval_us` until it is; each answer may take `timeout_us`. `liveness`: a machine that is Online and
+    Asked every `interval_us` until it is; each answer may take `timeout_us`. `liveness`: a VM that is Online and
     ceases to be ready has failed; else that is only told.
     """
 
@@ -69,7 +69,7 @@ class Readiness:
 
 
 def readiness(properties: Mapping[str, str]) -> Readiness | None:
-    """A machine's readiness check; None when it has none. Raises ValueError for a text that is something else."""
+    """A VM's readiness check; None when it has none. Raises ValueError for a text that is something else."""
     text = properties.get("readiness", "")
     if not text:
         return None
@@ -82,7 +82,7 @@ def readiness(properties: Mapping[str, str]) -> Readiness | None:
 
 
 def answers_on(properties: Mapping[str, str]) -> Endpoint | None:
-    """Where a client outside may ask whether the machine answers; None when nobody knows a way, or it has no address.
+    """Where a client outside may ask whether the VM answers; None when nobody knows a way, or it has no address.
 
     What the document says, else what the readiness check asks, else the guest's own port. Raises ValueError.
     """

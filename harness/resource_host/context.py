@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from harness.model.host_messages import HostRequest
-from harness.model.machine import Order
 from harness.model.states import ResourceState
+from harness.model.vm import Order
 from harness.resource_host.driver import DriverContext, DriverStatus
 from harness.resource_host.resource import HostedResource
 

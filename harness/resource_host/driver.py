@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from harness.model.host_messages import Why
-from harness.model.machine import Ending, Order, Proof
 from harness.model.session import Session
 from harness.model.states import ResourceState
 from harness.model.topology import ResourceSpec
+from harness.model.vm import Ending, Order, Proof
 from harness.ports import Addresses, Hypervisor, Log, Reach, Runtime, Storage
 
 __all__ = ["DriverContext", "DriverError", "DriverFactory", "DriverServices", "DriverStatus", "ResourceDriver"]
@@ -25,7 +25,7 @@ class DriverError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverStatus:
-    """What a driver says of its resource. `run` names the machine's run it speaks of; `live` is False for what was not
+    """What a driver says of its resource. `run` names the VM's run it speaks of; `live` is False for what was not
     seen happening.
     """
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from harness.model.host_messages import EntryPoint, HostRequest
-from harness.model.machine import Proof
 from harness.model.states import ResourceState
+from harness.model.vm import Proof
 from harness.ports import Log, OrderRefused, Runtime
 from harness.resource_host.context import make_context
 from harness.resource_host.driver import DriverStatus

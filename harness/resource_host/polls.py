@@ -24,7 +24,7 @@ __all__ = ["Polls"]
 SHORTEST_INTERVAL_US = 10_000
 SHORTEST_DEADLINE_US = 5 * SECOND_US
 """A check may take its interval, but at least this long: it may have to wait two seconds for the evidence of a
-machine's end.
+VM's end.
 """
 
 _Check = Callable[[DriverContext], Awaitable[DriverStatus]]

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from harness.errors import HarnessError
 from harness.model.host_messages import HostReport, HostRequest
-from harness.model.machine import Proof
 from harness.model.states import ResourceState, may_become
 from harness.model.topology import ResourceSpec
+from harness.model.vm import Proof
 from harness.ports import Log, Runtime
 from harness.resource_host.driver import DriverStatus
 from harness.synchronization import Signal

@@ -21,11 +21,11 @@ from harness.errors import EngineError
 from harness.model import labels as label
 from harness.model.administrative_changes import RequestState
 from harness.model.changes import Record, Refusal
-from harness.model.machine import Proof
 from harness.model.records import ClusterRecord, GroupRecord, SessionState
 from harness.model.register_keys import CLUSTER_KEY, group_key
 from harness.model.session import Session
 from harness.model.topology import Fencing
+from harness.model.vm import Proof
 from harness.ports import Container, Engine, Hypervisor
 from harness.resource_host.driver import DriverFactory
 from harness.simulation.invariants.reads import WatchedService
@@ -40,11 +40,11 @@ __all__ = [
     "Plant",
     "StopsInsteadOfRemoving",
     "WeakService",
-    "machines_driven_by",
     "made_with",
     "service_of",
     "service_with",
     "vmms_with",
+    "vms_driven_by",
     "with_class",
     "with_power",
 ]
@@ -55,8 +55,8 @@ T = TypeVar("T")
 class Plant(Composition):
     """A composition with one weak rule, and in which rig it is searched.
 
-    `fencing` is the mode in which the rule matters, `nodes` how many there are; `group`, `machine` and `address` are
-    what is said of each of the `groups`, its machine and its address, `last_group` what is said of the last group
+    `fencing` is the mode in which the rule matters, `nodes` how many there are; `group`, `vm` and `address` are
+    what is said of each of the `groups`, its VM and its address, `last_group` what is said of the last group
     besides, `second_address` whether there is another that would do; `among` are the kinds of fault to draw from, the
     default mix unless said otherwise. `unrest`: what it breaks shows in that the cluster does not come to rest.
     """
@@ -66,7 +66,7 @@ class Plant(Composition):
     unrest = False
     group: Mapping[str, Any] = {}
     last_group: Mapping[str, Any] = {}
-    machine: Mapping[str, Any] = {}
+    vm: Mapping[str, Any] = {}
     address: Mapping[str, Any] = {}
     groups = 4
     second_address = False
@@ -142,8 +142,8 @@ def with_power(power: type[Power]) -> Weaken:
     return with_class("_power", power)
 
 
-def machines_driven_by(driver: DriverFactory) -> Callable[[Composition], Mapping[str, DriverFactory]]:
-    """Drivers with that one for machines: assigned to `drivers` of a composition."""
+def vms_driven_by(driver: DriverFactory) -> Callable[[Composition], Mapping[str, DriverFactory]]:
+    """Drivers with that one for VMs: assigned to `drivers` of a composition."""
     return lambda composition: {**Composition.drivers(composition), "virtual-machine": driver}
 
 
@@ -295,7 +295,7 @@ class StoppedNotRemovedAtJoin(Plant):
 
 
 class StopsInsteadOfRemoving(Power):
-    """Cuts the power and stops the machines, but leaves their containers."""
+    """Cuts the power and stops the VMs, but leaves their containers."""
 
     async def fence(self, session: Session, *, not_after_us: int) -> None:
         del not_after_us
@@ -340,18 +340,18 @@ class FenceWithoutGuests(Plant):
 class _StopsAtRelease(Vmms):
     """Takes "not seen running" for the end: no removal while a start is unanswered."""
 
-    async def close(self, machine: str, *, epoch: int) -> Proof:
-        record = self._book.machines.get(machine)
+    async def close(self, vm: str, *, epoch: int) -> Proof:
+        record = self._book.vms.get(vm)
         if record is not None and record.current is not None:
             listed = await self._engine.inspect(record.current.id)
             if listed is not None:
                 await _stop_only(self._engine, listed)
         self._book.raise_floor(record.group if record is not None else "", epoch + 1)
-        self._book.machines.pop(machine, None)
+        self._book.vms.pop(vm, None)
         return Proof.STOPPED
 
-    async def terminate(self, machine: str) -> Proof:
-        record = self._book.machines.get(machine)
+    async def terminate(self, vm: str) -> Proof:
+        record = self._book.vms.get(vm)
         if record is not None and record.current is not None:
             listed = await self._engine.inspect(record.current.id)
             if listed is not None:

@@ -24,10 +24,10 @@ from harness.database.protocol import NO_BALLOT, Accept, Admit, BeatAnswer, Call
 from harness.drivers.registry import built_in_drivers
 from harness.model.changes import RecordRestart
 from harness.model.host_messages import HostRequest
-from harness.model.machine import Ending
 from harness.model.records import ClusterRecord, Restart
 from harness.model.session import Session
 from harness.model.topology import Fencing, ResourceSpec
+from harness.model.vm import Ending
 from harness.ports import Hypervisor, OrderRefused
 from harness.resource_host.host import ResourceHost
 from harness.simulation.invariants.reads import WatchedDatabase
@@ -124,7 +124,7 @@ class _WaitsForNothing(FencingManager):
 
 
 class SurvivorsDoNotWait(Plant):
-    """Under fencing `self` a Down session counts as over at once, although its machines take time to end (12 d)."""
+    """Under fencing `self` a Down session counts as over at once, although its VMs take time to end (12 d)."""
 
     fencing = Fencing.SELF
     service = service_of("fencing", _WaitsForNothing)
@@ -318,7 +318,7 @@ class SuspectsAreFenced(Plant):
     service = service_of("fencing", _FencesSuspects)
 
 
-# Machines
+# VMs
 
 
 class _TakesKillsForWishes(Watch):
@@ -448,7 +448,7 @@ class RestartsAreNeverForgotten(Plant):
 
 
 class ProvidersEndFirst(Plant):
-    """What a machine depends on is ended while the machine runs (the rules of the cluster, section 4)."""
+    """What a VM depends on is ended while the VM runs (the rules of the cluster, section 4)."""
 
     service = service_of("resource_control", _TakesProvidersAway)
 

@@ -13,15 +13,15 @@ from harness.cluster_service.resources.resource_control import ResourceControlMa
 from harness.cluster_service.resources.resource_facts import GroupFacts
 from harness.drivers.virtual_machine import VirtualMachineDriver
 from harness.model.host_messages import EntryPoint, HostRequest, Why
-from harness.model.machine import MachineNotice, Proof
 from harness.model.states import ResourceState
 from harness.model.topology import ResourceSpec
+from harness.model.vm import Proof, VmNotice
 from harness.resource_host.driver import DriverContext, DriverStatus
 from harness.resource_host.entry_points import EntryPoints
 from harness.resource_host.host import ResourceHost
 from harness.resource_host.polls import Polls
 from harness.resource_host.resource import HostedResource
-from harness.simulation.plants import Plant, Weaken, machines_driven_by, made_with, service_of, with_class
+from harness.simulation.plants import Plant, Weaken, made_with, service_of, vms_driven_by, with_class
 from harness.simulation.world.composition import Composition
 
 __all__ = ["PLANTS_OF_HOSTS"]
@@ -52,7 +52,7 @@ class _StartsAllAtOnce(ResourceControlManager):
 
 
 class AllStartAtOnce(Plant):
-    """A node starts as many machines at once as there are (a limit for each node; the rules, section 5)."""
+    """A node starts as many VMs at once as there are (a limit for each node; the rules, section 5)."""
 
     groups = 33
     service = service_of("resource_control", _StartsAllAtOnce)
@@ -85,7 +85,7 @@ class _LeavesFailedStarts(EntryPoints):
 
 
 class FailedStartsAreLeft(Plant):
-    """After an error from `online` a machine is Failed, and not terminated (driver entry points; the rules, section 3).
+    """After an error from `online` a VM is Failed, and not terminated (driver entry points; the rules, section 3).
     """
 
     resource_host = host_with(with_entry_points(_LeavesFailedStarts))
@@ -111,9 +111,9 @@ class _WaitsForEveryEnd(EntryPoints):
 
 
 class SilentEndsAreWaitedFor(Plant):
-    """A machine that does not end is OfflinePending past its pending-timeout (the rules of the cluster, section 4)."""
+    """A VM that does not end is OfflinePending past its pending-timeout (the rules of the cluster, section 4)."""
 
-    machine = {"pending-timeout": "500ms"}
+    vm = {"pending-timeout": "500ms"}
     resource_host = host_with(with_entry_points(_WaitsForEveryEnd))
 
 
@@ -127,9 +127,9 @@ class _AsksNoIsAlive(Polls):
 
 
 class IsAliveIsNotAsked(Plant):
-    """Nobody asks whether a machine is alive: what no event tells is not found (IsAlive; the rules, section 1)."""
+    """Nobody asks whether a VM is alive: what no event tells is not found (IsAlive; the rules, section 1)."""
 
-    machine = {"is-alive-interval": "500ms"}
+    vm = {"is-alive-interval": "500ms"}
     resource_host = host_with(with_polls(_AsksNoIsAlive))
 
 
@@ -143,7 +143,7 @@ class _BelievesIsAliveOnly(Polls):
 class LooksAliveIsIgnored(Plant):
     """A bad answer of the thorough check counts for nothing (LooksAlive; the rules of the cluster, section 1)."""
 
-    machine = {"is-alive-interval": "1h", "looks-alive-interval": "500ms"}
+    vm = {"is-alive-interval": "1h", "looks-alive-interval": "500ms"}
     resource_host = host_with(with_polls(_BelievesIsAliveOnly))
 
 
@@ -157,7 +157,7 @@ class _EndsWhatWasStarted(ResourceControlManager):
 
 
 class StartsByHandAreEnded(Plant):
-    """A machine that somebody starts by hand on its owner is ended again (out-of-band changes; the rules, section 3).
+    """A VM that somebody starts by hand on its owner is ended again (out-of-band changes; the rules, section 3).
     """
 
     group = {"priority": "no-auto-start"}
@@ -165,16 +165,16 @@ class StartsByHandAreEnded(Plant):
 
 
 class _SeesNoStarts(VirtualMachineDriver):
-    async def _verify_start(self, context: DriverContext, notice: MachineNotice) -> None:
+    async def _verify_start(self, context: DriverContext, notice: VmNotice) -> None:
         del context, notice
 
 
 class StartsByHandAreNotSeen(Plant):
-    """A machine that somebody starts by hand on its owner runs on, and counts as Offline (the rules, section 3)."""
+    """A VM that somebody starts by hand on its owner runs on, and counts as Offline (the rules, section 3)."""
 
     unrest = True
     group = {"priority": "no-auto-start"}
-    drivers = machines_driven_by(_SeesNoStarts)
+    drivers = vms_driven_by(_SeesNoStarts)
 
 
 class _AllowsEveryStop(ResourceControlManager):
@@ -185,9 +185,9 @@ class _AllowsEveryStop(ResourceControlManager):
 
 
 class ShutdownActionIsIgnored(Plant):
-    """A stop by hand is a wish, although the machine's shutdown-action is fail (the rules, section 1)."""
+    """A stop by hand is a wish, although the VM's shutdown-action is fail (the rules, section 1)."""
 
-    machine = {"shutdown-action": "fail"}
+    vm = {"shutdown-action": "fail"}
     service = service_of("resource_control", _AllowsEveryStop)
 
 

@@ -11,11 +11,11 @@ from harness.cluster_service.resources.resource_control import ResourceControlMa
 from harness.cluster_service.resources.resource_facts import GroupFacts
 from harness.drivers.virtual_machine import VirtualMachineDriver
 from harness.errors import EngineError
-from harness.model.machine import MachineView
 from harness.model.topology import Fencing
+from harness.model.vm import VmView
 from harness.ports import Hypervisor
 from harness.simulation.kernel.runtime import Clock
-from harness.simulation.plants import Plant, machines_driven_by, service_of, vmms_with, with_power
+from harness.simulation.plants import Plant, service_of, vmms_with, vms_driven_by, with_power
 from harness.simulation.twins.pid1 import SimulatedInit
 from harness.simulation.twins.vmms_link import VmmsLink
 from harness.vmms.power import Power
@@ -36,9 +36,9 @@ class _WaitsForTheProof(ResourceControlManager):
 
 
 class NoProofIsWaitedFor(Plant):
-    """A node that cannot get the proof that a machine has ended waits for it for ever (design, section 4)."""
+    """A node that cannot get the proof that a VM has ended waits for it for ever (design, section 4)."""
 
-    machine = {"pending-timeout": "3s"}
+    vm = {"pending-timeout": "3s"}
     service = service_of("resource_control", _WaitsForTheProof)
 
 
@@ -128,15 +128,15 @@ class HeldOffIsSwitchedOn(Plant):
 
 
 class _DoesNotWait(VirtualMachineDriver):
-    async def _concluded(self, view: MachineView) -> MachineView:
+    async def _concluded(self, view: VmView) -> VmView:
         return view
 
 
 class PollsDoNotWait(Plant):
-    """A poll between the end of a machine and its evidence tells a failure (out-of-band changes; the rules, section 3).
+    """A poll between the end of a VM and its evidence tells a failure (out-of-band changes; the rules, section 3).
     """
 
-    drivers = machines_driven_by(_DoesNotWait)
+    drivers = vms_driven_by(_DoesNotWait)
 
 
 # Joining

@@ -212,16 +212,16 @@ class FailbackToWhereItFailed(Plant):
 
 
 class RestartsOnlyIsIgnored(Plant):
-    """A group moves for a machine whose restart-action is restart (the rules, section 4)."""
+    """A group moves for a VM whose restart-action is restart (the rules, section 4)."""
 
-    machine = {"restart-action": "restart"}
+    vm = {"restart-action": "restart"}
     service = with_policy(restart_action=RestartAction.RESTART_THEN_FAILOVER)
 
 
 class StaysFailedIsIgnored(Plant):
-    """A machine whose restart-action is none is restarted all the same (the rules, section 4)."""
+    """A VM whose restart-action is none is restarted all the same (the rules, section 4)."""
 
-    machine = {"restart-action": "none"}
+    vm = {"restart-action": "none"}
     service = with_policy(restart_action=RestartAction.RESTART)
 
 
@@ -262,7 +262,7 @@ class _StopsAreFailures(ResourceControlManager):
 
 
 class StopsAreFailures(Plant):
-    """A machine that somebody stops by hand is started again (out-of-band changes; the rules, section 3)."""
+    """A VM that somebody stops by hand is started again (out-of-band changes; the rules, section 3)."""
 
     service = service_of("resource_control", _StopsAreFailures)
 
@@ -278,8 +278,8 @@ class _LeavesItRunning(ResourceControlManager):
         return left
 
 
-class StrayMachinesRunOn(Plant):
-    """A machine that somebody starts by hand where its group is not runs on there (the rules, section 3)."""
+class StrayVmsRunOn(Plant):
+    """A VM that somebody starts by hand where its group is not runs on there (the rules, section 3)."""
 
     unrest = True
     service = service_of("resource_control", _LeavesItRunning)
@@ -303,10 +303,10 @@ class _PendingForEver(_WaitsForEver):
 
 
 class PendingTimeoutIsIgnored(Plant):
-    """A machine that never becomes ready is OnlinePending for ever (pending-timeout; the rules, section 4)."""
+    """A VM that never becomes ready is OnlinePending for ever (pending-timeout; the rules, section 4)."""
 
     unrest = True
-    machine = {
+    vm = {
         "pending-timeout": "3s",
         "restart-action": "restart",
         "readiness": {"command": ["false"]},
@@ -321,7 +321,7 @@ class _DeadlockedForEver(_WaitsForEver):
 class DeadlockTimeoutIsIgnored(Plant):
     """An entry point that does not return is waited for (deadlock-timeout; the rules, section 4)."""
 
-    machine = {"deadlock-timeout": "1s"}
+    vm = {"deadlock-timeout": "1s"}
     service = service_of("resource_control", _DeadlockedForEver)
 
 
@@ -332,7 +332,7 @@ class _InAnyOrder(ResourceControlManager):
 
 
 class PriorityIsIgnored(Plant):
-    """Machines that wait for others to start go in any order (priority; the rules of the cluster, section 5)."""
+    """VMs that wait for others to start go in any order (priority; the rules of the cluster, section 5)."""
 
     groups = 33
     last_group = {"priority": "high"}
@@ -368,7 +368,7 @@ class _GoesOnWithout(ResourceControlManager):
 
 
 class DependentsGoOn(Plant):
-    """A machine goes on although the last address that it needs is gone (the rules of the cluster, section 4)."""
+    """A VM goes on although the last address that it needs is gone (the rules of the cluster, section 4)."""
 
     unrest = True
     address = {"restart-action": "none"}
@@ -424,7 +424,7 @@ PLANTS_OF_PLACES: tuple[type[Plant], ...] = (
     StaysFailedIsIgnored,
     NodeDeathsAreCounted,
     StopsAreFailures,
-    StrayMachinesRunOn,
+    StrayVmsRunOn,
     PendingTimeoutIsIgnored,
     DeadlockTimeoutIsIgnored,
     PriorityIsIgnored,

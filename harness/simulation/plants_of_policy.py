@@ -1,7 +1,7 @@
 """Broken clusters, continued: each ignores something that the owner of a group has said of it.
 
-They are searched in rigs where it is said: `group` and `machine` of a plant are keys of each group's document, and of
-its machine's.
+They are searched in rigs where it is said: `group` and `vm` of a plant are keys of each group's document, and of
+its VM's.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,7 @@ class _NoAlternatives(ResourceControlManager):
 
 
 class AlternativesAreAllNeeded(Plant):
-    """Of two addresses of which one would do, a machine waits for both (the rules of the cluster, section 4)."""
+    """Of two addresses of which one would do, a VM waits for both (the rules of the cluster, section 4)."""
 
     unrest = True
     second_address = True
@@ -84,7 +84,7 @@ class FailoversAreNeverForgotten(Plant):
     """A failure long ago uses up a failover (failover-period; the rules of the cluster, section 5)."""
 
     group = {"failover-threshold": 1, "failover-period": "10s"}
-    machine = {"restart-threshold": 0}
+    vm = {"restart-threshold": 0}
     service = _owned_with(failover_period_us=HOUR_US)
 
 
@@ -108,7 +108,7 @@ def with_policy(**given: Any) -> Callable[..., ClusterService]:
 
 
 class RestartsAreNotCounted(Plant):
-    """A machine is restarted in place as often as it fails (restart-threshold; the rules, section 4)."""
+    """A VM is restarted in place as often as it fails (restart-threshold; the rules, section 4)."""
 
     service = with_policy(restart_threshold=100)
 
@@ -116,7 +116,7 @@ class RestartsAreNotCounted(Plant):
 class RestartDelayIsIgnored(Plant):
     """The second restart in a row does not wait (restart-delay; the rules, section 4)."""
 
-    machine = {"restart-threshold": 3, "restart-delay": "2s", "restart-period": "30s"}
+    vm = {"restart-threshold": 3, "restart-delay": "2s", "restart-period": "30s"}
     service = with_policy(restart_delay_us=0)
 
 
@@ -124,7 +124,7 @@ class NothingIsRetried(Plant):
     """What has used up its policy stays Failed although its retry period is over (the rules, section 4)."""
 
     unrest = True
-    machine = {"restart-threshold": 0, "restart-action": "restart", "retry-period-on-failure": "10s"}
+    vm = {"restart-threshold": 0, "restart-action": "restart", "retry-period-on-failure": "10s"}
     service = with_policy(retry_period_us=None)
 
 

@@ -17,11 +17,11 @@ from harness.database.protocol import BeatAnswer
 from harness.errors import EngineError
 from harness.model.changes import Record, Refusal, SetPersistentState
 from harness.model.host_messages import EntryPoint, HostReport
-from harness.model.machine import Ending
 from harness.model.records import ClusterRecord, GroupRecord, NodeEntry
 from harness.model.session import Session
 from harness.model.states import ResourceState
 from harness.model.topology import Fencing, ResourceSpec
+from harness.model.vm import Ending
 from harness.ports import Container
 from harness.simulation.plants import Plant, service_of, vmms_with, with_power
 from harness.simulation.plants_of_belief import with_leases, with_watch
@@ -202,7 +202,7 @@ def _not_adopting(action: Action) -> Action:
 
 
 class OpenEndsWhatRuns(Plant):
-    """A service that starts makes sure that its machines are offline, the healthy ones too (finding 21)."""
+    """A service that starts makes sure that its VMs are offline, the healthy ones too (finding 21)."""
 
     service = service_of("resource_control", _OpensAfresh)
 

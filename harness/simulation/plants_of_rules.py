@@ -70,7 +70,7 @@ class _StartsDependentsFirst(ResourceControlManager):
 
 
 class DependentsFirst(Plant):
-    """A machine is started although nothing that it depends on is Online (the rules of the cluster, section 4)."""
+    """A VM is started although nothing that it depends on is Online (the rules of the cluster, section 4)."""
 
     service = service_of("resource_control", _StartsDependentsFirst)
 

@@ -1,4 +1,4 @@
-"""VMMS: a node's view of its engine, and the only process that calls the engine for machines."""
+"""VMMS: a node's view of its engine, and the only process that calls the engine for VMs."""
 
 from harness.vmms.vmms import Vmms
 

@@ -1,8 +1,8 @@
 """VMMS's one event stream: keeps the book right, judges how runs ended, and tells the subscribers.
 
 The stream is the evidence; a listing replaces it after a gap, and then nothing is known of how a run ended. A `stop`
-event, or a machine's own exit with code 0, counts as a wish only if it was seen live, the node itself was not told to
-stop, and one second later the machine still is stopped and the engine answers: an orderly shutdown of the engine looks
+event, or a VM's own exit with code 0, counts as a wish only if it was seen live, the node itself was not told to
+stop, and one second later the VM still is stopped and the engine answers: an orderly shutdown of the engine looks
 exactly the same at first (safety review, finding 8).
 """
 
@@ -11,15 +11,15 @@ from collections.abc import Callable
 from harness.errors import EngineError
 from harness.model import labels as label
 from harness.model.labels import Role
-from harness.model.machine import Ending, MachineNotice
+from harness.model.vm import Ending, VmNotice
 from harness.ports import Container, Engine, EngineEvent, EventGap, Log, Runtime
 from harness.vmms.exit_cause import SIGKILL, SIGTERM
-from harness.vmms.inventory import Book, MachineContainer, MachineRecord
+from harness.vmms.inventory import Book, VmContainer, VmRecord
 
 __all__ = ["Watch"]
 
 EVIDENCE_US = 1_000_000
-"""How long a `stop` may follow its `die`, and how long a stopped machine must stay so to count as stopped on purpose.
+"""How long a `stop` may follow its `die`, and how long a stopped VM must stay so to count as stopped on purpose.
 """
 RETRY_US = 200_000
 
@@ -35,7 +35,7 @@ class Watch:
         runtime: Runtime,
         engine: Engine,
         book: Book,
-        publish: Callable[[MachineNotice], None],
+        publish: Callable[[VmNotice], None],
         log: Log,
         labels: dict[str, str],
         session_label: str,
@@ -63,7 +63,7 @@ class Watch:
             try:
                 async for item in stream:
                     if isinstance(item, EventGap):
-                        self._log("event-gap", "the event stream may have lost events; listing the machines")
+                        self._log("event-gap", "the event stream may have lost events; listing the VMs")
                         await self._list_until_right()
                     else:
                         self._see(item)
@@ -78,7 +78,7 @@ class Watch:
             if event.action == "kill" and event.signal != SIGKILL:
                 self._told_to_stop = True
             return
-        if event.labels.get(label.ROLE) != Role.MACHINE:
+        if event.labels.get(label.ROLE) != Role.VM:
             return
         found = self._book.container(event.container)
         if found is None:
@@ -91,7 +91,7 @@ class Watch:
         self._apply(record, box, event)
         record.changed.notify()
 
-    def _apply(self, record: MachineRecord, box: MachineContainer, event: EngineEvent) -> None:
+    def _apply(self, record: VmRecord, box: VmContainer, event: EngineEvent) -> None:
         box.version += 1
         match event.action:
             case "start":
@@ -112,7 +112,7 @@ class Watch:
             case _:
                 pass
 
-    def _started(self, record: MachineRecord, box: MachineContainer) -> None:
+    def _started(self, record: VmRecord, box: VmContainer) -> None:
         own = box.awaited_starts > 0
         box.awaited_starts = max(box.awaited_starts - 1, 0)
         if box.running and box.run:
@@ -122,11 +122,11 @@ class Watch:
         box.evidence.asked = asked
         if not own:
             self._log(
-                "machine-started-by-hand", f"machine {record.name} was started outside the cluster", machine=record.name
+                "vm-started-by-hand", f"VM {record.name} was started outside the cluster", vm=record.name
             )
         self._runtime.spawn(self._learn_run(record, box), name=f"learn run of {record.name}")
 
-    async def _learn_run(self, record: MachineRecord, box: MachineContainer) -> None:
+    async def _learn_run(self, record: VmRecord, box: VmContainer) -> None:
         """Ask the engine which run it is, and tell it; the call that ordered the start usually has the answer first."""
         runs = box.runs
         if record.starts_under_way:
@@ -145,7 +145,7 @@ class Watch:
                 if box.running or box.ending is not None:
                     self.tell(record)
 
-    def _died(self, record: MachineRecord, box: MachineContainer, exit_code: int | None) -> None:
+    def _died(self, record: VmRecord, box: VmContainer, exit_code: int | None) -> None:
         if not box.running:
             return  # a failed start emits this too
         box.running = box.paused = False
@@ -157,7 +157,7 @@ class Watch:
         else:
             self._conclude(record, box, *verdict)
 
-    async def _look_again(self, record: MachineRecord, box: MachineContainer, runs: int) -> None:
+    async def _look_again(self, record: VmRecord, box: VmContainer, runs: int) -> None:
         """A second after what may have been a wish: was it one?"""
         seen = box.evidence
         by_signal = SIGTERM in seen.signals
@@ -184,8 +184,8 @@ class Watch:
             reason = "exit code 0 without any signal, and still stopped one second later"
             self._conclude(record, box, Ending.SHUT_DOWN, reason)
 
-    async def _doubt(self, box: MachineContainer) -> str:
-        """Why an end may not have been a wish about this machine; empty when it was."""
+    async def _doubt(self, box: VmContainer) -> str:
+        """Why an end may not have been a wish about this VM; empty when it was."""
         if self._told_to_stop:
             return "stopped while the node itself was told to stop"
         try:
@@ -194,16 +194,16 @@ class Watch:
             return f"stopped, and the engine does not answer since: {error}"
         return "stopped, but running again" if seen is not None and seen.running else ""
 
-    def _conclude(self, record: MachineRecord, box: MachineContainer, ending: Ending, reason: str) -> None:
+    def _conclude(self, record: VmRecord, box: VmContainer, ending: Ending, reason: str) -> None:
         box.conclude(ending, reason)
         self._log(
-            "machine-ended", f"machine {record.name} ended: {ending.value}, {reason}", machine=record.name, run=box.run
+            "vm-ended", f"VM {record.name} ended: {ending.value}, {reason}", vm=record.name, run=box.run
         )
         record.changed.notify()
         if box.run:
             self.tell(record)
 
-    def container_gone(self, record: MachineRecord, *, live: bool = True) -> None:
+    def container_gone(self, record: VmRecord, *, live: bool = True) -> None:
         """The current container does not exist any more."""
         box = record.current
         if box is None:
@@ -216,15 +216,15 @@ class Watch:
         record.changed.notify()
         self.tell(record, live=live)
 
-    def tell(self, record: MachineRecord, *, live: bool = True) -> None:
-        """A notice of the machine as it is known now."""
-        self._publish(MachineNotice(view=record.view(), live=live, at_us=self._runtime.now()))
+    def tell(self, record: VmRecord, *, live: bool = True) -> None:
+        """A notice of the VM as it is known now."""
+        self._publish(VmNotice(view=record.view(), live=live, at_us=self._runtime.now()))
 
     def _start_of_a_stranger(self, event: EngineEvent) -> None:
         # A container of an earlier session, or one whose creation was never answered: nobody has ordered it to run.
-        machine = event.labels.get(label.RESOURCE, "")
+        vm = event.labels.get(label.RESOURCE, "")
         self._log(
-            "stranger-started", f"an unknown container of machine {machine} was started; removing it", machine=machine
+            "stranger-started", f"an unknown container of VM {vm} was started; removing it", vm=vm
         )
         self._runtime.spawn(self._remove_stranger(event.container), name="remove stranger")
 
@@ -243,28 +243,28 @@ class Watch:
         for box in self._boxes():
             box.evidence.lost_events = True
             box.awaited_starts = 0
-        machines = {**self._labels, label.ROLE: Role.MACHINE.value, label.SESSION: self._session}
+        vms = {**self._labels, label.ROLE: Role.VM.value, label.SESSION: self._session}
         settled = False
         while not settled:
             versions = {box.id: box.version for box in self._boxes()}
             try:
-                listed = await self._engine.containers(labels=machines)
+                listed = await self._engine.containers(labels=vms)
             except EngineError as error:
-                self._log("engine-unanswered", f"cannot list the machines, trying again: {error}")
+                self._log("engine-unanswered", f"cannot list the VMs, trying again: {error}")
                 await self._runtime.sleep(RETRY_US)
                 continue
             settled = self._agree(listed, versions)
-        for record in self._book.machines.values():
+        for record in self._book.vms.values():
             record.changed.notify()
             self.tell(record, live=False)
 
-    def _boxes(self) -> list[MachineContainer]:
-        return [record.current for record in self._book.machines.values() if record.current is not None]
+    def _boxes(self) -> list[VmContainer]:
+        return [record.current for record in self._book.vms.values() if record.current is not None]
 
     def _agree(self, listed: list[Container], versions: dict[str, int]) -> bool:
         settled = True
         seen = {container.id: container for container in listed}
-        for record in list(self._book.machines.values()):
+        for record in list(self._book.vms.values()):
             box = record.current
             if box is None or box.id not in versions:
                 continue
@@ -279,7 +279,7 @@ class Watch:
                 self._adopt(container)
         return settled
 
-    def _correct(self, record: MachineRecord, box: MachineContainer, seen: Container) -> None:
+    def _correct(self, record: VmRecord, box: VmContainer, seen: Container) -> None:
         if seen.started and seen.started != box.run:
             box.begin_run()
             box.name_run(seen)
@@ -304,10 +304,10 @@ class Watch:
         record = self._book.record(name, group)
         if record.current is not None or record.creates_under_way:
             if not record.creates_under_way:
-                self._log("stranger-removed", f"a second container of machine {name}; removing it", machine=name)
+                self._log("stranger-removed", f"a second container of VM {name}; removing it", vm=name)
                 self._runtime.spawn(self._remove_stranger(seen.id), name="remove stranger")
             return
-        box = MachineContainer(id=seen.id, spec=None)
+        box = VmContainer(id=seen.id, spec=None)
         if seen.started:
             box.begin_run()
             box.name_run(seen)

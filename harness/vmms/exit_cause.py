@@ -1,14 +1,14 @@
-"""How a run of a machine ended, judged from the engine's events: pure, no waiting.
+"""How a run of a VM ended, judged from the engine's events: pure, no waiting.
 
 Exit code 137 alone cannot tell a crash from an administrator, so the `kill` events before the `die` decide, and for
 TERM the `stop` event after it: `docker stop` gives one, `docker kill -s TERM` does not (docker-trials, section 4).
-Machines are created with TERM as their stop signal, therefore no other signal can be the beginning of a stop. In doubt
+VMs are created with TERM as their stop signal, therefore no other signal can be the beginning of a stop. In doubt
 it was a failure, not a wish.
 """
 
 from dataclasses import dataclass, field
 
-from harness.model.machine import Ending
+from harness.model.vm import Ending
 
 __all__ = ["SIGKILL", "SIGTERM", "RunEvidence"]
 

@@ -1,8 +1,8 @@
-"""Commands inside machines: begun, looked after until they end or the caller has waited enough.
+"""Commands inside VMs: begun, looked after until they end or the caller has waited enough.
 
-The engine can begin a command and not end one, and the stream of its output can hang for ever when its machine is
+The engine can begin a command and not end one, and the stream of its output can hang for ever when its VM is
 killed. So the status is asked for again and again, and a command that has not ended is joined by the next caller: a
-check that hangs must not fill its machine with checks.
+check that hangs must not fill its VM with checks.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""VMMS's book of machines: which container stands for a machine now, what is known of it, and which of its orders may
+"""VMMS's book of VMs: which container stands for a VM now, what is known of it, and which of its orders may
 still be carried out.
 
 Records only; the calls that change them are in `vmms`, the events in `watch`.
@@ -6,17 +6,17 @@ Records only; the calls that change them are in `vmms`, the events in `watch`.
 
 from dataclasses import dataclass, field
 
-from harness.model.machine import Ending, MachineSpec, MachineState, MachineView
+from harness.model.vm import Ending, VmSpec, VmState, VmView
 from harness.ports import Container, Runtime
 from harness.synchronization import Mutex, Signal
 from harness.vmms.exit_cause import RunEvidence
 
-__all__ = ["Book", "MachineContainer", "MachineRecord"]
+__all__ = ["Book", "VmContainer", "VmRecord"]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class MachineContainer:
-    """One container of a machine. `runs` counts its runs as far as seen; `run` is the StartedAt of the latest, empty
+class VmContainer:
+    """One container of a VM. `runs` counts its runs as far as seen; `run` is the StartedAt of the latest, empty
     until it is learned.
 
     `start_unanswered`: a start of it may still be carried out, so it may never be trusted to stay stopped.
@@ -24,7 +24,7 @@ class MachineContainer:
     """
 
     id: str
-    spec: MachineSpec | None
+    spec: VmSpec | None
     running: bool = False
     paused: bool = False
     run: str = ""
@@ -39,11 +39,11 @@ class MachineContainer:
     version: int = 0
 
     @property
-    def state(self) -> MachineState:
+    def state(self) -> VmState:
         """What it does now."""
         if not self.running:
-            return MachineState.STOPPED
-        return MachineState.PAUSED if self.paused else MachineState.RUNNING
+            return VmState.STOPPED
+        return VmState.PAUSED if self.paused else VmState.RUNNING
 
     def begin_run(self) -> None:
         """A new run, of which nothing is known yet."""
@@ -65,16 +65,16 @@ class MachineContainer:
         self.version += 1
 
 
-class MachineRecord:
-    """A machine of this session. `turn` is raised by every conclusive end: whatever began under an earlier turn may
+class VmRecord:
+    """A VM of this session. `turn` is raised by every conclusive end: whatever began under an earlier turn may
     start nothing any more.
     """
 
     def __init__(self, runtime: Runtime, *, name: str, group: str) -> None:
         self.name = name
         self.group = group
-        self.spec: MachineSpec | None = None
-        self.current: MachineContainer | None = None
+        self.spec: VmSpec | None = None
+        self.current: VmContainer | None = None
         self.calls = Mutex(runtime)
         self.changed = Signal(runtime)
         self.turn = 0
@@ -82,10 +82,10 @@ class MachineRecord:
         self.creates_under_way = 0
         self.starts_under_way = 0
         self.create_unanswered = False
-        self._last = MachineView(name=name, group=group, state=MachineState.ABSENT)
+        self._last = VmView(name=name, group=group, state=VmState.ABSENT)
 
-    def view(self) -> MachineView:
-        """The machine as it is known now; an absent one still tells how its last run ended."""
+    def view(self) -> VmView:
+        """The VM as it is known now; an absent one still tells how its last run ended."""
         box = self.current
         if box is None:
             return self._last
@@ -94,11 +94,11 @@ class MachineRecord:
     def forget_container(self) -> None:
         """Its container is gone."""
         if self.current is not None:
-            self._last = self._seen(self.current, MachineState.ABSENT)
+            self._last = self._seen(self.current, VmState.ABSENT)
             self.current = None
 
-    def _seen(self, box: MachineContainer, state: MachineState) -> MachineView:
-        return MachineView(
+    def _seen(self, box: VmContainer, state: VmState) -> VmView:
+        return VmView(
             name=self.name,
             group=self.group,
             state=state,
@@ -110,41 +110,41 @@ class MachineRecord:
 
 
 class Book:
-    """All machines of this session, and the floor under each group's epochs."""
+    """All VMs of this session, and the floor under each group's epochs."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self.machines: dict[str, MachineRecord] = {}
-        self._stood_for: dict[str, MachineRecord] = {}
+        self.vms: dict[str, VmRecord] = {}
+        self._stood_for: dict[str, VmRecord] = {}
         self.floors: dict[str, int] = {}
 
-    def record(self, name: str, group: str) -> MachineRecord:
-        """The machine's record, made when there is none."""
-        record = self.machines.get(name)
+    def record(self, name: str, group: str) -> VmRecord:
+        """The VM's record, made when there is none."""
+        record = self.vms.get(name)
         if record is None:
-            record = self.machines[name] = MachineRecord(self._runtime, name=name, group=group)
+            record = self.vms[name] = VmRecord(self._runtime, name=name, group=group)
         return record
 
     def raise_floor(self, group: str, epoch: int) -> None:
         """Orders of an earlier ownership epoch of the group no longer hold."""
         self.floors[group] = max(self.floors.get(group, epoch), epoch)
 
-    def container(self, container: str) -> tuple[MachineRecord, MachineContainer] | None:
-        """The machine whose current container this is."""
+    def container(self, container: str) -> tuple[VmRecord, VmContainer] | None:
+        """The VM whose current container this is."""
         record = self._stood_for.get(container)
         if record is None or record.current is None or record.current.id != container:
             return None
         return record, record.current
 
-    def put(self, record: MachineRecord, box: MachineContainer) -> None:
-        """From now on that container stands for the machine."""
+    def put(self, record: VmRecord, box: VmContainer) -> None:
+        """From now on that container stands for the VM."""
         if record.current is not None:
             self._stood_for.pop(record.current.id, None)
         record.current = box
         self._stood_for[box.id] = record
 
-    def forget_container(self, record: MachineRecord) -> None:
-        """The machine's container is gone."""
+    def forget_container(self, record: VmRecord) -> None:
+        """The VM's container is gone."""
         if record.current is not None:
             self._stood_for.pop(record.current.id, None)
         record.forget_container()

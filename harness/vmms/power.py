@@ -1,7 +1,7 @@
 """Power over nodes: fencing a session, powering a node on, and clearing what earlier sessions of this node left.
 
 Off means that the engine shows it: the node's container does not run, or runs another life than the one that was
-killed, and no machine container of the session exists. An error or a time-out is never off. Everything is killed at
+killed, and no VM container of the session exists. An error or a time-out is never off. Everything is killed at
 once in parallel, because a frozen guest keeps its node's PID 1 from dying, and containers are removed, not stopped,
 because the engine may carry a start out much later (safety review, findings 2 and 4).
 """
@@ -38,7 +38,7 @@ class Power:
         whatever the reason.
 
         The caller has checked that no newer life of the node has joined; one that merely boots is killed as well, for
-        the engine may still start a machine of the old session inside it.
+        the engine may still start a VM of the old session inside it.
         """
         # The node first: what started after this look is not killed by accident, and its StartedAt tells one life from
         # the next.
@@ -68,7 +68,7 @@ class Power:
         return True
 
     async def clear(self, node: str, *, keep: Session) -> int:
-        """Remove every machine container of the node that is not of the session `keep`; returns how many there were.
+        """Remove every VM container of the node that is not of the session `keep`; returns how many there were.
         Raises EngineError.
         """
         cleared: set[str] = set()
@@ -96,7 +96,7 @@ class Power:
                 return
             if self._runtime.now() >= end_us:
                 raise EngineError(
-                    f"fencing of {session}: still running: {', '.join(on) or 'no node'}; machine containers left: "
+                    f"fencing of {session}: still running: {', '.join(on) or 'no node'}; VM containers left: "
                     f"{', '.join(left) or 'none'}; errors: {_told(errors)}; the fence must be repeated"
                 )
             await self._runtime.sleep(VERIFY_PAUSE_US)
@@ -117,7 +117,7 @@ class Power:
 
     async def _guests(self, node: str) -> list[Container]:
         return await self._engine.containers(
-            labels={label.RIG: self._rig, label.ROLE: Role.MACHINE.value, label.NODE: node}
+            labels={label.RIG: self._rig, label.ROLE: Role.VM.value, label.NODE: node}
         )
 
 

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from harness.errors import EngineError, EngineUnanswered, NoSuchContainer
-from harness.model.machine import MachineNotice, MachineSpec, MachineView, Order, Proof
 from harness.model.serialization import from_plain, to_plain
 from harness.model.session import Session
 from harness.model.topology import SECOND_US
+from harness.model.vm import Order, Proof, VmNotice, VmSpec, VmView
 from harness.ports import Hypervisor, OrderRefused
 
 __all__ = [
@@ -31,14 +31,14 @@ CALLS: Mapping[str, Mapping[str, Any]] = {
     "alive": {"return": None},
     "identity": {"return": Session},
     "clear_earlier_sessions": {"return": int},
-    "prepare": {"spec": MachineSpec, "epoch": int, "adopt": bool, "return": MachineView},
-    "start": {"machine": str, "order": Order, "return": MachineView},
-    "shut_down": {"machine": str, "grace_us": int, "return": Proof},
-    "terminate": {"machine": str, "return": Proof},
-    "close": {"machine": str, "epoch": int, "return": Proof},
-    "view": {"machine": str, "return": MachineView},
-    "machines": {"return": tuple[MachineView, ...]},
-    "run_inside": {"machine": str, "command": tuple[str, ...], "limit_us": int, "return": int | None},
+    "prepare": {"spec": VmSpec, "epoch": int, "adopt": bool, "return": VmView},
+    "start": {"vm": str, "order": Order, "return": VmView},
+    "shut_down": {"vm": str, "grace_us": int, "return": Proof},
+    "terminate": {"vm": str, "return": Proof},
+    "close": {"vm": str, "epoch": int, "return": Proof},
+    "view": {"vm": str, "return": VmView},
+    "vms": {"return": tuple[VmView, ...]},
+    "run_inside": {"vm": str, "command": tuple[str, ...], "limit_us": int, "return": int | None},
     "fence": {"session": Session, "not_after_us": int, "return": None},
     "power_on": {"node": str, "return": bool},
 }
@@ -79,45 +79,45 @@ class RemoteHypervisor:
         cleared: int = await self._call("clear_earlier_sessions", {}, 6 * ENGINE_CALL_US)
         return cleared
 
-    async def prepare(self, spec: MachineSpec, *, epoch: int, adopt: bool) -> MachineView:
+    async def prepare(self, spec: VmSpec, *, epoch: int, adopt: bool) -> VmView:
         """Have a container that can be started."""
         arguments = {"spec": spec, "epoch": epoch, "adopt": adopt}
-        view: MachineView = await self._call("prepare", arguments, 4 * ENGINE_CALL_US)
+        view: VmView = await self._call("prepare", arguments, 4 * ENGINE_CALL_US)
         return view
 
-    async def start(self, machine: str, *, order: Order) -> MachineView:
-        """Start a prepared machine."""
-        view: MachineView = await self._call("start", {"machine": machine, "order": order}, 4 * ENGINE_CALL_US)
+    async def start(self, vm: str, *, order: Order) -> VmView:
+        """Start a prepared VM."""
+        view: VmView = await self._call("start", {"vm": vm, "order": order}, 4 * ENGINE_CALL_US)
         return view
 
-    async def shut_down(self, machine: str, *, grace_us: int) -> Proof:
+    async def shut_down(self, vm: str, *, grace_us: int) -> Proof:
         """End gracefully, conclusively."""
-        arguments = {"machine": machine, "grace_us": grace_us}
+        arguments = {"vm": vm, "grace_us": grace_us}
         proof: Proof = await self._call("shut_down", arguments, grace_us + 4 * ENGINE_CALL_US)
         return proof
 
-    async def terminate(self, machine: str) -> Proof:
+    async def terminate(self, vm: str) -> Proof:
         """End at once, conclusively."""
-        proof: Proof = await self._call("terminate", {"machine": machine}, 3 * ENGINE_CALL_US)
+        proof: Proof = await self._call("terminate", {"vm": vm}, 3 * ENGINE_CALL_US)
         return proof
 
-    async def close(self, machine: str, *, epoch: int) -> Proof:
+    async def close(self, vm: str, *, epoch: int) -> Proof:
         """End conclusively and forget."""
-        proof: Proof = await self._call("close", {"machine": machine, "epoch": epoch}, 3 * ENGINE_CALL_US)
+        proof: Proof = await self._call("close", {"vm": vm, "epoch": epoch}, 3 * ENGINE_CALL_US)
         return proof
 
-    async def view(self, machine: str) -> MachineView:
-        """The machine as VMMS knows it; needs no engine, so a second is plenty."""
-        view: MachineView = await self._call("view", {"machine": machine}, SECOND_US)
+    async def view(self, vm: str) -> VmView:
+        """The VM as VMMS knows it; needs no engine, so a second is plenty."""
+        view: VmView = await self._call("view", {"vm": vm}, SECOND_US)
         return view
 
-    async def machines(self) -> list[MachineView]:
-        """Every machine of this session."""
-        return list(await self._call("machines", {}, SECOND_US))
+    async def vms(self) -> list[VmView]:
+        """Every VM of this session."""
+        return list(await self._call("vms", {}, SECOND_US))
 
-    async def run_inside(self, machine: str, command: tuple[str, ...], *, limit_us: int) -> int | None:
-        """The status of a command in the machine; None when it has not ended within the limit."""
-        arguments = {"machine": machine, "command": command, "limit_us": limit_us}
+    async def run_inside(self, vm: str, command: tuple[str, ...], *, limit_us: int) -> int | None:
+        """The status of a command in the VM; None when it has not ended within the limit."""
+        arguments = {"vm": vm, "command": command, "limit_us": limit_us}
         status: int | None = await self._call("run_inside", arguments, limit_us + 2 * ENGINE_CALL_US)
         return status
 
@@ -130,8 +130,8 @@ class RemoteHypervisor:
         on: bool = await self._call("power_on", {"node": node}, 3 * ENGINE_CALL_US)
         return on
 
-    def notices(self) -> AsyncIterator[MachineNotice]:
-        """Every machine as it is, then every change. Raises EngineUnanswered when VMMS is lost: then ask again."""
+    def notices(self) -> AsyncIterator[VmNotice]:
+        """Every VM as it is, then every change. Raises EngineUnanswered when VMMS is lost: then ask again."""
         raise NotImplementedError
 
 
@@ -179,14 +179,14 @@ def result_in(call: str, message: Mapping[str, Any]) -> Any:
         raise EngineUnanswered(f"{call}: VMMS answered something else than was asked for: {error}") from error
 
 
-def notice_message(notice: MachineNotice) -> dict[str, Any]:
+def notice_message(notice: VmNotice) -> dict[str, Any]:
     """A notice as it travels."""
     return {"notice": to_plain(notice)}
 
 
-def notice_in(message: Mapping[str, Any]) -> MachineNotice:
+def notice_in(message: Mapping[str, Any]) -> VmNotice:
     """The notice in a message that has one."""
-    return from_plain(MachineNotice, message["notice"])
+    return from_plain(VmNotice, message["notice"])
 
 
 def _arguments(call: str, given: Any) -> dict[str, Any]:

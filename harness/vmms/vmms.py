@@ -1,4 +1,4 @@
-"""The machines of one node: prepares, starts and ends their containers, and proves the end.
+"""The VMs of one node: prepares, starts and ends their containers, and proves the end.
 
 Implements the `Hypervisor` port for one session. It decides nothing: it carries out orders whose session, epoch and
 time still hold, checked just before the engine's call, and refuses the rest. The safety of the whole cluster leans on
@@ -9,14 +9,14 @@ two of its habits: a failed start is never believed to be without effect, and an
 from harness.errors import EngineError, EngineTooLate, EngineUnanswered, NoSuchContainer
 from harness.model import labels as label
 from harness.model.labels import Role
-from harness.model.machine import MachineNotice, MachineSpec, MachineState, MachineView, Order, Proof
 from harness.model.session import Session
+from harness.model.vm import Order, Proof, VmNotice, VmSpec, VmState, VmView
 from harness.ports import Container, Engine, Log, OrderRefused, Runtime
 from harness.synchronization import all_of
 from harness.vmms.engine_event_watcher import Watch
 from harness.vmms.exit_cause import SIGKILL, SIGTERM
 from harness.vmms.guest_exec import CommandsInside
-from harness.vmms.inventory import Book, MachineContainer, MachineRecord
+from harness.vmms.inventory import Book, VmContainer, VmRecord
 from harness.vmms.notifications import Notices, Subscription
 from harness.vmms.power import Power
 
@@ -31,7 +31,7 @@ REMOVAL_PAUSE_US = 100_000
 
 class Vmms:
     """One process's life. `run` must be spawned once; every call waits until it has learned its session and listed the
-    machines.
+    VMs.
     """
 
     def __init__(
@@ -115,9 +115,9 @@ class Vmms:
         await self._ready
         return await self._power.power_on(node)
 
-    # Machines.
+    # VMs.
 
-    async def prepare(self, spec: MachineSpec, *, epoch: int, adopt: bool) -> MachineView:
+    async def prepare(self, spec: VmSpec, *, epoch: int, adopt: bool) -> VmView:
         """Have a container that can be started; keep what runs if `adopt`, else end it conclusively. Raises
         EngineError.
         """
@@ -136,12 +136,12 @@ class Vmms:
             await self._startable(record, turn)
             return record.view()
 
-    async def start(self, machine: str, *, order: Order) -> MachineView:
-        """Start a prepared machine; one that runs already is left alone. Raises OrderRefused or EngineError."""
+    async def start(self, vm: str, *, order: Order) -> VmView:
+        """Start a prepared VM; one that runs already is left alone. Raises OrderRefused or EngineError."""
         await self._ready
-        record = self._book.machines.get(machine)
+        record = self._book.vms.get(vm)
         if record is None or record.spec is None:
-            raise self._refused(machine, order, "it is not prepared here")
+            raise self._refused(vm, order, "it is not prepared here")
         async with record.calls:
             await self._no_end_under_way(record)
             turn = record.turn
@@ -152,14 +152,14 @@ class Vmms:
             self._check(record, order, turn)
             return await self._start(record, box, order)
 
-    async def shut_down(self, machine: str, *, grace_us: int) -> Proof:
+    async def shut_down(self, vm: str, *, grace_us: int) -> Proof:
         """End gracefully: TERM, then after `grace_us` microseconds KILL. Both leave no `stop` event. Raises EngineError
         without proof.
         """
         await self._ready
-        record = self._book.machines.get(machine)
+        record = self._book.vms.get(vm)
         if record is None:
-            return await self._remove_unknown(machine)
+            return await self._remove_unknown(vm)
         async with record.calls:
             box = record.current
             if box is not None and box.running and not box.start_unanswered:
@@ -168,62 +168,62 @@ class Vmms:
                 try:
                     await self._engine.kill(box.id, signal=SIGTERM)
                 except EngineError as error:
-                    self._log("shut-down-failed", f"TERM for {machine}: {error}; killing it", machine=machine)
+                    self._log("shut-down-failed", f"TERM for {vm}: {error}; killing it", vm=vm)
                 else:
                     await record.changed.wait_until(
                         lambda: not box.running or box.runs != runs or record.current is not box, limit_us=grace_us
                     )
             return await self._end(record, remove=False)
 
-    async def terminate(self, machine: str) -> Proof:
+    async def terminate(self, vm: str) -> Proof:
         """End at once and conclusively, overtaking any call under way. Raises EngineError without proof."""
         await self._ready
-        record = self._book.machines.get(machine)
+        record = self._book.vms.get(vm)
         if record is None:
-            return await self._remove_unknown(machine)
+            return await self._remove_unknown(vm)
         return await self._end(record, remove=False)
 
-    async def close(self, machine: str, *, epoch: int) -> Proof:
+    async def close(self, vm: str, *, epoch: int) -> Proof:
         """End conclusively and forget; orders up to `epoch` no longer hold. Raises EngineError unless no container is
         left.
         """
         await self._ready
-        record = self._book.machines.get(machine)
+        record = self._book.vms.get(vm)
         if record is None:
-            return await self._remove_unknown(machine)
+            return await self._remove_unknown(vm)
         self._book.raise_floor(record.group, epoch + 1)
         proof = await self._end(record, remove=True)
         if record.current is None and not record.creates_under_way:
-            self._book.machines.pop(machine, None)
+            self._book.vms.pop(vm, None)
         return proof
 
-    async def view(self, machine: str) -> MachineView:
-        """The machine as known now; ABSENT when it is not known."""
+    async def view(self, vm: str) -> VmView:
+        """The VM as known now; ABSENT when it is not known."""
         await self._ready
-        record = self._book.machines.get(machine)
+        record = self._book.vms.get(vm)
         if record is None:
-            return MachineView(name=machine, group="", state=MachineState.ABSENT)
+            return VmView(name=vm, group="", state=VmState.ABSENT)
         return record.view()
 
-    async def machines(self) -> list[MachineView]:
-        """Every machine of this session."""
+    async def vms(self) -> list[VmView]:
+        """Every VM of this session."""
         await self._ready
-        return [record.view() for record in self._book.machines.values()]
+        return [record.view() for record in self._book.vms.values()]
 
-    async def run_inside(self, machine: str, command: tuple[str, ...], *, limit_us: int) -> int | None:
-        """The status of a command in a running machine; None when it has not ended within `limit_us` microseconds.
+    async def run_inside(self, vm: str, command: tuple[str, ...], *, limit_us: int) -> int | None:
+        """The status of a command in a running VM; None when it has not ended within `limit_us` microseconds.
         Raises EngineError.
         """
         await self._ready
-        record = self._book.machines.get(machine)
+        record = self._book.vms.get(vm)
         if record is None or record.current is None or not record.current.running:
-            raise EngineError(f"{command[0]} in {machine}: it does not run here")
+            raise EngineError(f"{command[0]} in {vm}: it does not run here")
         return await self._inside.run(record.current.id, command, limit_us=limit_us)
 
     def notices(self) -> Subscription:
-        """From now on every change, after one notice (not live) of each machine as it is."""
+        """From now on every change, after one notice (not live) of each VM as it is."""
         now = self._runtime.now()
-        known = [MachineNotice(view=record.view(), live=False, at_us=now) for record in self._book.machines.values()]
+        known = [VmNotice(view=record.view(), live=False, at_us=now) for record in self._book.vms.values()]
         return self._notices.subscribe(known)
 
     def drop_notices(self, subscription: Subscription) -> None:
@@ -232,7 +232,7 @@ class Vmms:
 
     # Orders and starts.
 
-    def _check(self, record: MachineRecord, order: Order, turn: int) -> None:
+    def _check(self, record: VmRecord, order: Order, turn: int) -> None:
         floor = self._book.floors.get(record.group, 0)
         if order.session != self._session:
             raise self._refused(record.name, order, f"the session here is {self._session}")
@@ -241,14 +241,14 @@ class Vmms:
         if self._runtime.now() > order.not_after_us:
             raise self._refused(record.name, order, "its time has passed")
         if record.turn != turn:
-            raise self._refused(record.name, order, "the machine was ended meanwhile")
+            raise self._refused(record.name, order, "the VM was ended meanwhile")
 
-    def _refused(self, machine: str, order: Order, reason: str) -> OrderRefused:
-        text = f"start of {machine} by {order.session} in epoch {order.epoch} refused: {reason}"
-        self._log("order-refused", text, machine=machine, epoch=order.epoch, session=str(order.session))
+    def _refused(self, vm: str, order: Order, reason: str) -> OrderRefused:
+        text = f"start of {vm} by {order.session} in epoch {order.epoch} refused: {reason}"
+        self._log("order-refused", text, vm=vm, epoch=order.epoch, session=str(order.session))
         return OrderRefused(text)
 
-    async def _start(self, record: MachineRecord, box: MachineContainer, order: Order) -> MachineView:
+    async def _start(self, record: VmRecord, box: VmContainer, order: Order) -> VmView:
         # Until the engine has answered, and for ever if it does not, this container may start at any time.
         box.start_unanswered = True
         box.awaited_starts += 1
@@ -269,7 +269,7 @@ class Vmms:
             raise EngineError(f"start of {record.name}: it was ended while it started")
         return record.view()
 
-    async def _start_and_look(self, record: MachineRecord, box: MachineContainer, not_after_us: int) -> None:
+    async def _start_and_look(self, record: VmRecord, box: VmContainer, not_after_us: int) -> None:
         failure: EngineError | None = None
         runs = box.runs
         try:
@@ -296,12 +296,12 @@ class Vmms:
                 self._watch.tell(record)
         if failure is not None and not seen.running:
             self._log(
-                "start-failed", f"start of {record.name} failed and may still happen: {failure}", machine=record.name
+                "start-failed", f"start of {record.name} failed and may still happen: {failure}", vm=record.name
             )
             raise failure
 
-    async def _startable(self, record: MachineRecord, turn: int) -> MachineContainer:
-        """A stopped container that no earlier order can start behind our back, made from the machine's present spec."""
+    async def _startable(self, record: VmRecord, turn: int) -> VmContainer:
+        """A stopped container that no earlier order can start behind our back, made from the VM's present spec."""
         box = record.current
         if box is not None and not box.start_unanswered and box.spec == record.spec:
             return box
@@ -309,7 +309,7 @@ class Vmms:
             await self._remove_all(record)
         return await self._create(record, turn)
 
-    async def _create(self, record: MachineRecord, turn: int) -> MachineContainer:
+    async def _create(self, record: VmRecord, turn: int) -> VmContainer:
         spec = record.spec
         if spec is None:
             raise EngineError(f"creation of {record.name}: it is not prepared here")
@@ -317,7 +317,7 @@ class Vmms:
         record.create_unanswered = True
         record.creates_under_way += 1
         try:
-            made = await self._engine.create_machine(
+            made = await self._engine.create_vm(
                 spec, session=session, labels=self._labels_of(record.name, record.group)
             )
         finally:
@@ -326,13 +326,13 @@ class Vmms:
             await self._engine.remove(made)
             raise EngineError(f"creation of {record.name}: it was ended meanwhile")
         record.create_unanswered = False
-        box = MachineContainer(id=made, spec=spec)
+        box = VmContainer(id=made, spec=spec)
         self._book.put(record, box)
         return box
 
     # Ends.
 
-    async def _end(self, record: MachineRecord, *, remove: bool) -> Proof:
+    async def _end(self, record: VmRecord, *, remove: bool) -> Proof:
         record.turn += 1
         record.ends_under_way += 1
         try:
@@ -347,7 +347,7 @@ class Vmms:
             record.ends_under_way -= 1
             record.changed.notify()
 
-    async def _stopped(self, record: MachineRecord, box: MachineContainer) -> bool:
+    async def _stopped(self, record: VmRecord, box: VmContainer) -> bool:
         """Whether the stream has shown its end. A stop that only a call has seen does not do: its late event would be
         taken for a later run's.
         """
@@ -357,14 +357,14 @@ class Vmms:
         try:
             await self._engine.kill(box.id, signal=SIGKILL)
         except EngineError as error:
-            self._log("kill-failed", f"kill of {record.name}: {error}; looking, then removing it", machine=record.name)
+            self._log("kill-failed", f"kill of {record.name}: {error}; looking, then removing it", vm=record.name)
             if isinstance(error, EngineUnanswered | NoSuchContainer):
                 return False
         ended = await record.changed.wait_until(lambda: not box.running, limit_us=DIE_EVENT_US)
         return ended and box.runs == runs and record.current is box and not box.start_unanswered
 
-    async def _remove_all(self, record: MachineRecord) -> None:
-        """Until the engine shows no container of this machine and session, also none from a creation whose answer was
+    async def _remove_all(self, record: VmRecord) -> None:
+        """Until the engine shows no container of this VM and session, also none from a creation whose answer was
         lost.
         """
         await self._remove_by_label(record.name)
@@ -373,16 +373,16 @@ class Vmms:
             self._watch.container_gone(record)
         record.create_unanswered = record.creates_under_way > 0
 
-    async def _remove_unknown(self, machine: str) -> Proof:
-        await self._remove_by_label(machine)
+    async def _remove_unknown(self, vm: str) -> Proof:
+        await self._remove_by_label(vm)
         return Proof.REMOVED
 
-    async def _remove_by_label(self, machine: str) -> None:
+    async def _remove_by_label(self, vm: str) -> None:
         labels = {
             label.RIG: self._rig,
             label.NODE: self._node,
-            label.ROLE: Role.MACHINE.value,
-            label.RESOURCE: machine,
+            label.ROLE: Role.VM.value,
+            label.RESOURCE: vm,
             label.SESSION: str(self._session),
         }
         errors: list[Exception] = []
@@ -391,7 +391,7 @@ class Vmms:
             if not left:
                 return
             removals = [self._engine.remove(box.id) for box in left]
-            errors = await all_of(self._runtime, removals, name=f"remove {machine}")
+            errors = await all_of(self._runtime, removals, name=f"remove {vm}")
             for error in errors:
                 if isinstance(error, EngineUnanswered):
                     raise error
@@ -399,10 +399,10 @@ class Vmms:
                 await self._runtime.sleep(REMOVAL_PAUSE_US)
         told = "; ".join(str(error) for error in errors)
         raise EngineError(
-            f"removal of {machine}: containers are left after {REMOVAL_ROUNDS} rounds; last errors: {told}"
+            f"removal of {vm}: containers are left after {REMOVAL_ROUNDS} rounds; last errors: {told}"
         )
 
-    async def _no_end_under_way(self, record: MachineRecord) -> None:
+    async def _no_end_under_way(self, record: VmRecord) -> None:
         while record.ends_under_way:
             await record.changed.wait()
 
@@ -437,12 +437,12 @@ class Vmms:
             )
         return running[0]
 
-    def _labels_of(self, machine: str, group: str) -> dict[str, str]:
+    def _labels_of(self, vm: str, group: str) -> dict[str, str]:
         return {
             label.RIG: self._rig,
             label.NODE: self._node,
-            label.ROLE: Role.MACHINE.value,
+            label.ROLE: Role.VM.value,
             label.GROUP: group,
-            label.RESOURCE: machine,
+            label.RESOURCE: vm,
             label.SESSION: str(self._session),
         }

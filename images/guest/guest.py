@@ -1,14 +1,14 @@
-"""A machine of the rig: answers who it is, and keeps a journal on its disk.
+"""A VM of the rig: answers who it is, and keeps a journal on its disk.
 
 It is not part of the cluster and knows nothing of it. What it leaves behind is evidence that nobody else can
-write: two boots whose lines interleave in one journal prove that the machine ran twice, whatever the cluster
+write: two boots whose lines interleave in one journal prove that the VM ran twice, whatever the cluster
 believed.
 
-    journal   BLACKSTART_DISK/journal.jsonl, every 100 ms one line {machine, boot, node, at, boottime, count}, the
+    journal   BLACKSTART_DISK/journal.jsonl, every 100 ms one line {vm, boot, node, at, boottime, count}, the
               last one of an orderly stop with "stop": true; `at` is Unix time, `boottime` CLOCK_BOOTTIME, both
               in nanoseconds; `count` numbers the lines of a boot from 1. A file of 24 MiB, some five hours, becomes
               journal.old.jsonl and replaces the previous one: the disk has a size
-    HTTP      any GET on BLACKSTART_ADDRESS:BLACKSTART_PORT: {machine, boot, node, count, uptime_s, disk}; without
+    HTTP      any GET on BLACKSTART_ADDRESS:BLACKSTART_PORT: {vm, boot, node, count, uptime_s, disk}; without
               an address there is no HTTP; `disk` is "ok", "full", or the name of the error (EROFS, ENOENT)
 
 Standard library only, one thread, no import that can be spared: a rig runs many of these. Needs no capability and
@@ -179,7 +179,7 @@ class Front:
         except OSError:
             return  # the peer has gone already
         if len(self._clients) >= CLIENTS_LIMIT:
-            self._drop(next(iter(self._clients)))  # the oldest: held connections must not silence the machine
+            self._drop(next(iter(self._clients)))  # the oldest: held connections must not silence the VM
         connection.setblocking(False)
         self._clients[connection.fileno()] = Client(connection, now + REQUEST_TIME_LIMIT)
         self._poll.register(connection, select.POLLIN)
@@ -205,13 +205,13 @@ class Front:
         self._clients.pop(descriptor).connection.close()
 
 
-class Machine:
-    """The machine's one loop: beat, serve, stop."""
+class Vm:
+    """The VM's one loop: beat, serve, stop."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         """Takes over SIGTERM of the process. Raises KeyError or ValueError for a wrong environment."""
         self._identity = {
-            "machine": environment["BLACKSTART_MACHINE"],
+            "vm": environment["BLACKSTART_VM"],
             "boot": os.urandom(8).hex(),
             "node": environment.get("BLACKSTART_NODE", ""),
         }
@@ -228,7 +228,7 @@ class Machine:
 
     def run(self) -> None:
         """Returns after SIGTERM."""
-        say(f"machine {self._identity['machine']} started, boot {self._identity['boot']}")
+        say(f"VM {self._identity['vm']} started, boot {self._identity['boot']}")
         due = boottime()
         while not self._stop_asked:
             now = boottime()
@@ -256,7 +256,7 @@ class Machine:
 
 
 def boottime() -> int:
-    """Now, in nanoseconds of the clock that goes on while the machine is suspended."""
+    """Now, in nanoseconds of the clock that goes on while the VM is suspended."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
@@ -266,13 +266,13 @@ def say(text: str) -> None:
 
 
 def main() -> int:
-    """Run one machine. Returns the exit status."""
+    """Run one VM. Returns the exit status."""
     try:
-        machine = Machine(os.environ)
+        vm = Vm(os.environ)
     except (KeyError, ValueError) as error:
-        say(f"guest: the environment needs BLACKSTART_MACHINE and a number in BLACKSTART_PORT: {error!r}")
+        say(f"guest: the environment needs BLACKSTART_VM and a number in BLACKSTART_PORT: {error!r}")
         return 2
-    machine.run()
+    vm.run()
     return 0
 
 

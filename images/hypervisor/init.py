@@ -28,7 +28,7 @@ sys.path.insert(0, os.path.dirname(__file__))  # isolated mode leaves out the di
 
 from node_firewall import API_PORT, ROUTES, close_to_guests, gateway_of, parts_of
 from node_log import Lines, Log, LogWriter
-from node_processes import count_machines, kill_group, kill_guests
+from node_processes import count_vms, kill_group, kill_guests
 from node_programs import (
     Keeper,
     Program,
@@ -40,11 +40,11 @@ from node_programs import (
 )
 from node_watchdog import (
     LOOK_INTERVAL,
-    CountMachines,
+    CountVms,
     Exit,
     Guests,
     KillGuests,
-    Machines,
+    Vms,
     Watchdog,
     Woke,
     pets_of,
@@ -71,7 +71,7 @@ VOTER = "voter"
 VOTER_DISK = "/data"
 VOTER_UID = 901
 LONGEST_SLEEP = LOOK_INTERVAL
-"""A sleep does not count the time for which the machine was suspended, so no deadline is left to one long sleep."""
+"""A sleep does not count the time for which the VM was suspended, so no deadline is left to one long sleep."""
 REAP_BATCH = 256
 FLUSH_LIMIT_S = 0.05
 STATUS_STOPPED = 0
@@ -128,16 +128,16 @@ class Init:
             self._start_due_programs()
             self._wait()
 
-    def _perform(self, actions: Sequence[Log | KillGuests | CountMachines | Exit]) -> None:
+    def _perform(self, actions: Sequence[Log | KillGuests | CountVms | Exit]) -> None:
         for action in actions:
             match action:
                 case Log():
                     self._log(action)
                 case KillGuests():
                     self._perform(self._watchdog.handle(boottime(), Guests(alive=kill_guests())))
-                case CountMachines():
-                    seen = Machines(alive=count_machines())
-                    self._read_pets()  # the pet that permits a machine is written before the machine is started
+                case CountVms():
+                    seen = Vms(alive=count_vms())
+                    self._read_pets()  # the pet that permits a VM is written before the VM is started
                     self._perform(self._watchdog.handle(boottime(), seen))
                 case Exit(status=status):
                     self._log_writer.flush(limit_s=FLUSH_LIMIT_S)
@@ -268,7 +268,7 @@ class Init:
 
 
 def boottime() -> int:
-    """Now, in nanoseconds of the clock that goes on while the machine is suspended."""
+    """Now, in nanoseconds of the clock that goes on while the VM is suspended."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
@@ -297,7 +297,7 @@ def listen_for_api() -> socket.socket:
 
 
 def default_gateway() -> str | None:
-    """The engine's machine as this node reaches it."""
+    """The engine's host as this node reaches it."""
     try:
         with open(ROUTES, encoding="ascii") as file:
             return gateway_of(file.read())

@@ -5,7 +5,7 @@ capability. Rules end with each life of the node; PID 1 sets them before it read
 guest is permitted to run.
 
     voter-port, api-port   a guest opens no connection to a voter or a node's API
-    guest-network          a guest opens connections inside the rig's network only, not to the engine's machine
+    guest-network          a guest opens connections inside the rig's network only, not to the engine's host
     guest-flows            each guest has a bounded share of the connection tables, its node's and its host's
 """
 
@@ -31,7 +31,7 @@ MAX_CONNECTIONS_PER_S = 50
 CONNECTIONS_BURST = 500
 """TCP connections that one guest opens. A closed one is kept for 120 s: at most 6,500 of one guest in any table."""
 RESOLVER = "127.0.0.11"
-"""The engine's, which passes questions on to the resolvers of its machine."""
+"""The engine's, which passes questions on to the resolvers of its VM."""
 ROUTES = "/proc/net/route"
 LOCK = "/run/blackstart/xtables.lock"
 """The usual lock file belongs to root."""
@@ -50,7 +50,7 @@ class Part:
 
 
 def parts_of(environment: Mapping[str, str], *, gateway: str | None) -> list[Part]:
-    """The rules of a node with this environment. `gateway` is the engine's machine in the rig's network."""
+    """The rules of a node with this environment. `gateway` is the engine's host in the rig's network."""
     parts = [_closed_port("voter-port", VOTER_PORT), _closed_port("api-port", API_PORT)]
     subnet = environment.get("BLACKSTART_GUEST_SUBNET", "")
     if subnet:
@@ -100,7 +100,7 @@ def _closed_port(event: str, port: int) -> Part:
 
 
 def _inside_network(subnet: str, gateway: str | None) -> Part:
-    """Only the first packet of a flow is matched: a guest may answer a client on the engine's machine."""
+    """Only the first packet of a flow is matched: a guest may answer a client on the engine's host."""
     host = (f"-A {NETWORK_CHAIN} -d {gateway} -j REJECT",) if gateway else ()
     return Part(
         event="guest-network",
@@ -114,7 +114,7 @@ def _inside_network(subnet: str, gateway: str | None) -> Part:
             f"-A {NETWORK_CHAIN} -j REJECT",
         ),
         closed=f"guests open connections inside {subnet} only",
-        left_open="guests can open connections to the engine's machine and further",
+        left_open="guests can open connections to the engine's host and further",
     )
 
 

@@ -10,11 +10,11 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Process", "count_machines", "is_guest", "kill_group", "kill_guests", "parse_status"]
+__all__ = ["Process", "count_vms", "is_guest", "kill_group", "kill_guests", "parse_status"]
 
 NODE_UIDS = range(899, 910)
 """The node's own identities. Every other process of the namespace is a guest."""
-MACHINE_UIDS_START = 10_000
+VM_UIDS_START = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +65,9 @@ def kill_guests() -> int:
     return alive
 
 
-def count_machines() -> int:
-    """How many processes run under a machine's identity; shells of `exec` are none: faults are healed through them."""
-    return sum(process.alive and process.uid >= MACHINE_UIDS_START for process in processes())
+def count_vms() -> int:
+    """How many processes run under a VM's identity; shells of `exec` are none: faults are healed through them."""
+    return sum(process.alive and process.uid >= VM_UIDS_START for process in processes())
 
 
 def kill_group(pid: int) -> None:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from node_log import Log
 
-__all__ = ["CountMachines", "Exit", "Guests", "KillGuests", "Machines", "Permit", "Pet", "Watchdog", "Woke", "pets_of"]
+__all__ = ["CountVms", "Exit", "Guests", "KillGuests", "Permit", "Pet", "Vms", "Watchdog", "Woke", "pets_of"]
 
 MILLISECOND = 1_000_000
 SWEEP_INTERVAL = 5 * MILLISECOND
 """Between two rounds of killing: a killed process needs a moment, a fork bomb must not get one."""
 LOOK_INTERVAL = 250 * MILLISECOND
-"""Between two looks for machines while none may run."""
+"""Between two looks for VMs while none may run."""
 STATUS_WATCHDOG = 87
 PET = struct.Struct("<qq")
 
@@ -28,8 +28,8 @@ class KillGuests:
 
 
 @dataclass(frozen=True, slots=True)
-class CountMachines:
-    """Count the processes of machines; answered by `Machines`."""
+class CountVms:
+    """Count the processes of VMs; answered by `Vms`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Exit:
     status: int
 
 
-Action = Log | KillGuests | CountMachines | Exit
+Action = Log | KillGuests | CountVms | Exit
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,13 @@ class Guests:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Machines:
-    """How many processes of machines are alive while none may run."""
+class Vms:
+    """How many processes of VMs are alive while none may run."""
 
     alive: int
 
 
-Event = Woke | Pet | Guests | Machines
+Event = Woke | Pet | Guests | Vms
 
 
 class Permit(enum.Enum):
@@ -95,7 +95,7 @@ class Watchdog:
         NONE       --pet with a first deadline ahead-->  GRANTED
         GRANTED    --that deadline passes------------->  WITHDRAWN
         WITHDRAWN  --a round finds no guest----------->  NONE
-        NONE       --a machine appears---------------->  WITHDRAWN   (an engine carries out starts long given up)
+        NONE       --a VM appears---------------->  WITHDRAWN   (an engine carries out starts long given up)
     """
 
     TRANSITIONS = frozenset(
@@ -138,8 +138,8 @@ class Watchdog:
                 actions += self._believe(now, event)
             case Guests(alive=0) if self.permit is Permit.WITHDRAWN:
                 actions += self._no_guest_left(now)
-            case Machines(alive=alive) if self.permit is Permit.NONE and alive:
-                actions += self._withdraw(now, "a machine appeared without a permit", {"processes": alive})
+            case Vms(alive=alive) if self.permit is Permit.NONE and alive:
+                actions += self._withdraw(now, "a VM appeared without a permit", {"processes": alive})
             case _:
                 pass  # an answer that was overtaken, or that leaves something to do at the next look
         return actions
@@ -169,7 +169,7 @@ class Watchdog:
             self._due = now + SWEEP_INTERVAL
             return [KillGuests()]
         self._due = now + LOOK_INTERVAL
-        return [CountMachines()]
+        return [CountVms()]
 
     def _believe(self, now: int, pet: Pet) -> list[Action]:
         self.guests_end_at, self.node_ends_at = pet.guests_end_at, pet.node_ends_at

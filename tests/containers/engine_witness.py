@@ -43,7 +43,7 @@ class Witness:
         """Stop listening."""
         self._stream.close()
 
-    def events(self, *, since_ns: int, action: str, role: Role = Role.MACHINE) -> list[EngineEvent]:
+    def events(self, *, since_ns: int, action: str, role: Role = Role.VM) -> list[EngineEvent]:
         """What was heard until now, by time. `action` is the engine's word."""
         self._hear(0)
         events = self.history.of(EngineEvent)
@@ -55,8 +55,8 @@ class Witness:
         *,
         since_ns: int,
         action: str,
-        role: Role = Role.MACHINE,
-        machine: str = "",
+        role: Role = Role.VM,
+        vm: str = "",
         node: str = "",
         elsewhere: str = "",
         limit_s: float = EVENT_LIMIT_S,
@@ -65,7 +65,7 @@ class Witness:
         deadline = time.monotonic() + limit_s
         while True:
             for event in self.events(since_ns=since_ns, action=action, role=role):
-                if machine in ("", event.machine) and node in ("", event.node) and event.node != elsewhere:
+                if vm in ("", event.vm) and node in ("", event.node) and event.node != elsewhere:
                     return event
             left_s = deadline - time.monotonic()
             assert left_s > 0, f"waited {limit_s:g} s for {what}, saw {self.told(since_ns) or 'no event'}"
@@ -81,12 +81,12 @@ class Witness:
             self._hear(left_s)
 
     def told(self, since_ns: int) -> str:
-        """What nodes and machines did since then, in one line."""
+        """What nodes and VMs did since then, in one line."""
         self._hear(0)
         return ", ".join(
-            f"+{(event.at_ns - since_ns) / 1e9:.2f} s {event.action} {event.machine or 'node'} on {event.node}"
+            f"+{(event.at_ns - since_ns) / 1e9:.2f} s {event.action} {event.vm or 'node'} on {event.node}"
             for event in self.history.of(EngineEvent)
-            if event.at_ns >= since_ns and event.role in (Role.NODE, Role.MACHINE)
+            if event.at_ns >= since_ns and event.role in (Role.NODE, Role.VM)
         )
 
     def rule(self, rig: Rig) -> None:
@@ -98,8 +98,8 @@ class Witness:
         self.history.append(Reconciled(at_ns=time.time_ns()))
         nodes = [node_container(rig.name, node.name) for node in rig.topology.nodes]
         resources = [resource for group in rig.topology.groups for resource in group.resources]
-        machines = [resource.name for resource in resources if resource.type == "virtual-machine"]
-        for journal in read_journals(self._client, nodes=nodes, machines=machines, at_ns=time.time_ns()):
+        vms = [resource.name for resource in resources if resource.type == "virtual-machine"]
+        for journal in read_journals(self._client, nodes=nodes, vms=vms, at_ns=time.time_ns()):
             self.history.append(journal)
         for check in (one_instance_by_events.check, one_instance_by_journals.check):
             verdict = check(self.history)

@@ -1,5 +1,5 @@
-"""What the tests do to a node and its machines from inside, without the engine's knowledge: kill a process, crash a
-machine, cut the node off from the others.
+"""What the tests do to a node and its VMs from inside, without the engine's knowledge: kill a process, crash a
+VM, cut the node off from the others.
 
 Faults of an experiment are in `chaos.faults`; these are nearer to the bone, and assert that they worked.
 """
@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from chaos.arena.docker.in_node import kill_machine
+from chaos.arena.docker.in_node import kill_vm
 from chaos.arena.docker.network_effects import Cuts
 from chaos.arena.docker.process_effects import carry_out, look_inside
 from chaos.arena.port import IsolateNode
@@ -16,7 +16,7 @@ from chaos.arena.process_effects import NodeProgram, ProgramSignal, SignalProgra
 from harness.errors import BlackstartError
 from harness.model.object_names import node_container
 from harness.rig.engine.exec import run_inside
-from harness.rig.lifecycle.rig import Machine, Rig
+from harness.rig.lifecycle.rig import Rig, Vm
 
 __all__ = [
     "PROBE_LIMIT_S",
@@ -80,13 +80,13 @@ runs under the `others` is killed once, while it is away.
 """
 
 
-def crash(rig: Rig, machine: Machine) -> int:
-    """Kills a machine's first process without the engine; the answer is when, in Unix nanoseconds."""
-    source = Path(kill_machine.__file__).read_text()
-    command = ["python3", "-I", "-c", source, machine.container]
-    node = node_container(rig.name, machine.node)
+def crash(rig: Rig, vm: Vm) -> int:
+    """Kills a VM's first process without the engine; the answer is when, in Unix nanoseconds."""
+    source = Path(kill_vm.__file__).read_text()
+    command = ["python3", "-I", "-c", source, vm.container]
+    node = node_container(rig.name, vm.node)
     finished = run_inside(rig.client, node, command, user="0", limit_s=PROBE_LIMIT_S)
-    assert finished.exit_code == 0, f"crash of {machine.name}: {finished}"
+    assert finished.exit_code == 0, f"crash of {vm.name}: {finished}"
     return int(json.loads(finished.stdout)["at_ns"])
 
 
@@ -103,15 +103,15 @@ def kill_process(
     user: int,
     *,
     away_s: float = 0,
-    machines: Sequence[Machine] = (),
+    vms: Sequence[Vm] = (),
     on_kill: Callable[[], None] = lambda: None,
 ) -> tuple[int, int]:
     """Kills the node's process that runs under `user`, for `away_s` seconds again and again, and right after the first
-    time `machines`; returns when it was killed first and when another one ran that stays, in Unix nanoseconds.
+    time `vms`; returns when it was killed first and when another one ran that stays, in Unix nanoseconds.
 
     `on_kill` is called after the first kill.
     """
-    names = {machine.name for machine in machines}
+    names = {vm.name for vm in vms}
     resources = [resource for group in rig.topology.groups for resource in group.resources]
     users = [resource.properties["user"] for resource in resources if resource.name in names]
     command = ["python3", "-I", "-c", KILLER, str(user), str(away_s), *users]

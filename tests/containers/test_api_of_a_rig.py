@@ -32,17 +32,17 @@ from harness.rig.cluster.node_api_client import Address, addresses_of
 from harness.rig.cluster.status import GroupStanding, Power
 from harness.rig.engine.archive_file import read_file
 from harness.rig.engine.exec import run_inside
-from harness.rig.lifecycle.rig import Machine, Rig
+from harness.rig.lifecycle.rig import Rig, Vm
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(200)]
 
 DOCUMENT = "nodes: 3\ngroups: 3\n"
 LIMIT_S = 40.0
 AT_ONCE_S = 1.0
-"""A machine that was started where it may not run must be ended within that."""
+"""A VM that was started where it may not run must be ended within that."""
 FLOOD = 200
 BEAT_LIMIT_S = 3.0
-"""What an answer may take while strangers do their worst: far less than the lease, and with room for a busy machine."""
+"""What an answer may take while strangers do their worst: far less than the lease, and with room for a busy VM."""
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +70,8 @@ def bystander(rig: Rig, name: str = "web1") -> str:
     return next(node.name for node in rig.topology.nodes if node.name != group(rig, name).owner)
 
 
-def machine(rig: Rig, name: str, node: str) -> Machine:
-    return next(found for found in rig.machines() if (found.name, found.node) == (name, node))
+def vm(rig: Rig, name: str, node: str) -> Vm:
+    return next(found for found in rig.vms() if (found.name, found.node) == (name, node))
 
 
 def persistent_state(rig: Rig, name: str = "web1") -> tuple[str, int | None]:
@@ -137,7 +137,7 @@ class TestVerbs:
         assert command(rig, "group", "offline", "web1") == 0
         assert f"group web1 is Offline on {target}" in capfd.readouterr().out
         assert persistent_state(rig) == ("Offline", 0)
-        assert machine(rig, "web1-vm", target).state != "running"
+        assert vm(rig, "web1-vm", target).state != "running"
 
         assert command(rig, "group", "online", "web1") == 0
         assert persistent_state(rig) == ("Online", 1)
@@ -163,14 +163,14 @@ class TestVerbs:
 
     def test_failed_resource_is_restarted_in_place(self, rig: Rig) -> None:
         before = group(rig, "web3")
-        container = machine(rig, "web3-vm", before.owner).container
+        container = vm(rig, "web3-vm", before.owner).container
         started = rig.client.api.inspect_container(container)["State"]["StartedAt"]
 
         assert command(rig, "resource", "fail", "web3-vm") == 0
 
         after = group(rig, "web3")
         assert (after.owner, after.epoch, after.state) == (before.owner, before.epoch, "Online")
-        now = machine(rig, "web3-vm", after.owner)
+        now = vm(rig, "web3-vm", after.owner)
         assert now.state == "running"
         assert rig.client.api.inspect_container(now.container)["State"]["StartedAt"] > started
 
@@ -208,8 +208,8 @@ class TestVerbs:
         assert told["leases"] == {"node1": True, "node2": True, "node3": True}
 
 
-class TestMachinesBehindTheClustersBack:
-    def test_machine_stopped_by_hand_is_not_wanted_any_more_and_started_by_hand_is_again(self, rig: Rig) -> None:
+class TestVmsBehindTheClustersBack:
+    def test_vm_stopped_by_hand_is_not_wanted_any_more_and_started_by_hand_is_again(self, rig: Rig) -> None:
         place = f"{group(rig).owner}/web1-vm"
 
         assert command(rig, "vm", "stop", place) == 0
@@ -219,25 +219,25 @@ class TestMachinesBehindTheClustersBack:
         assert command(rig, "vm", "start", place) == 0
         assert persistent_state(rig) == ("Online", 1)
 
-    def test_machine_started_where_it_is_not_owned_is_ended_at_once(
+    def test_vm_started_where_it_is_not_owned_is_ended_at_once(
         self, rig: Rig, capfd: pytest.CaptureFixture[str]
     ) -> None:
         node, owner = bystander(rig), group(rig).owner
-        container = machine(rig, "web1-vm", node).container
+        container = vm(rig, "web1-vm", node).container
         began_s = time.time()
         with contextlib.closing(Witness(rig.client, rig.name)) as witness:
             assert command(rig, "vm", "start", f"{node}/web1-vm") == 1
 
             since_ns = int(began_s * 1e9)
             started = witness.wait_event(
-                "the start", since_ns=since_ns, action="start", machine="web1-vm", node=node
+                "the start", since_ns=since_ns, action="start", vm="web1-vm", node=node
             )
-            ended = witness.wait_event("the end", since_ns=since_ns, action="die", machine="web1-vm", node=node)
+            ended = witness.wait_event("the end", since_ns=since_ns, action="die", vm="web1-vm", node=node)
 
         assert started.container == container
         assert (ended.at_ns - started.at_ns) / 1e9 < AT_ONCE_S
         assert f"{node} does not own group web1, which belongs to {owner}" in capfd.readouterr().err
-        assert wait_event(rig, began_s, "machine-started-by-hand", "web1-vm")["node"] == node
+        assert wait_event(rig, began_s, "vm-started-by-hand", "web1-vm")["node"] == node
         assert persistent_state(rig) == ("Online", 1)
         assert group(rig).owner == owner
 
@@ -314,21 +314,21 @@ class TestWhoGetsIn:
         command = ["sh", "-c", "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'"]
         return "".join(run_inside(client, node, command, user=str(user), limit_s=15).stdout for user in (SERVICE, VMMS))
 
-    def test_machines_reach_no_nodes_api_and_cannot_take_its_port_even_from_a_service_that_dies(self, rig: Rig) -> None:
+    def test_vms_reach_no_nodes_api_and_cannot_take_its_port_even_from_a_service_that_dies(self, rig: Rig) -> None:
         owner = group(rig).owner
-        inside = machine(rig, "web1-vm", owner).container
+        inside = vm(rig, "web1-vm", owner).container
         for node in rig.topology.nodes:
-            tried = self._in_machine(rig, inside, f"socket.create_connection(({node.address!r}, 7637), 5)")
+            tried = self._in_vm(rig, inside, f"socket.create_connection(({node.address!r}, 7637), 5)")
             assert "ConnectionRefusedError" in tried, f"{node.name}: {tried}"
         taken = "s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind((HOST, 7637))"
 
         kill_process(rig, owner, SERVICE)
 
         for host in ("", "127.0.0.1", next(node.address for node in rig.topology.nodes if node.name == owner)):
-            assert "Address already in use" in self._in_machine(rig, inside, taken.replace("HOST", repr(host)))
+            assert "Address already in use" in self._in_vm(rig, inside, taken.replace("HOST", repr(host)))
 
     @staticmethod
-    def _in_machine(rig: Rig, container: str, statement: str) -> str:
+    def _in_vm(rig: Rig, container: str, statement: str) -> str:
         program = f"import socket\ntry:\n    {statement}\n    print('done')\nexcept OSError as e: print(repr(e))"
         user = rig.client.api.inspect_container(container)["Config"]["User"]
         return run_inside(rig.client, container, ["python3", "-c", program], user=user, limit_s=15).stdout
@@ -400,24 +400,24 @@ class TestLogs:
                 if record is not None and (record["node"], record["event"]) == (node, "node-boots"):
                     break
 
-    def test_logs_of_nodes_and_machines_are_found_by_name(self, rig: Rig, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_logs_of_nodes_and_vms_are_found_by_name(self, rig: Rig, capfd: pytest.CaptureFixture[str]) -> None:
         owner = group(rig).owner
 
         assert command(rig, "logs", "node1", "--tail", "3") == 0
         assert len(capfd.readouterr().out.splitlines()) == 3
         for target in ("web1-vm", f"{owner}/web1-vm"):
             assert command(rig, "logs", target) == 0
-            assert "machine web1-vm started" in capfd.readouterr().out
+            assert "VM web1-vm started" in capfd.readouterr().out
         assert command(rig, "logs", "nosuch") == 2
         assert "or one of the nodes node1, node2, node3" in capfd.readouterr().err
 
-    def test_a_machines_log_is_followed_to_the_node_to_which_it_moves(self, rig: Rig) -> None:
+    def test_a_vms_log_is_followed_to_the_node_to_which_it_moves(self, rig: Rig) -> None:
         source = "import sys; from chaos.cli.main import main; sys.exit(main())"
         logs = [sys.executable, "-c", source, "logs", "web1-vm", "--follow", "--tail", "1", "--name", rig.name]
         with subprocess.Popen(logs, stdout=subprocess.PIPE, text=True) as following:
             assert following.stdout is not None
             assert following.stdout.readline(), "it has not begun to follow"
             assert command(rig, "group", "move", "web1", "--to", bystander(rig)) == 0
-            assert any("machine web1-vm started" in line for line in following.stdout)
+            assert any("VM web1-vm started" in line for line in following.stdout)
             following.send_signal(signal.SIGINT)
         assert following.returncode == 130

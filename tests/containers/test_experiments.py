@@ -18,7 +18,7 @@ import pytest
 from chaos.arena.docker.availability_client import client_record
 from chaos.arena.docker.container_list import differences, list_containers
 from chaos.arena.docker.engine_stream import EngineStream
-from chaos.arena.docker.in_node import availability, kill_machine
+from chaos.arena.docker.in_node import availability, kill_vm
 from chaos.arena.docker.log_stream import LogStream
 from chaos.experiment.loader import load_experiment
 from chaos.history.records import Answer, EngineEvent, StreamGap
@@ -47,7 +47,7 @@ def wait_for(what: str, holds: Callable[[], Any], *, limit_s: float = WAIT_LIMIT
 
 
 class HandMade:
-    """A node and a machine in its namespaces, made by hand: no cluster keeps anything alive here."""
+    """A node and a VM in its namespaces, made by hand: no cluster keeps anything alive here."""
 
     def __init__(self, client: docker.DockerClient, rig: str) -> None:
         self.client = client
@@ -70,18 +70,18 @@ class HandMade:
             security_opt=["no-new-privileges"],
             detach=True,
         )
-        self.machine: Any = client.containers.run(
+        self.vm: Any = client.containers.run(
             "blackstart/guest",
             name=f"{rig}-vm",
-            environment={"BLACKSTART_MACHINE": "vm", "BLACKSTART_ADDRESS": "0.0.0.0", "BLACKSTART_NODE": "node1"},
-            labels=self._labels("machine", **{labels.RESOURCE: "vm", labels.SESSION: "node1@ab/1"}),
+            environment={"BLACKSTART_VM": "vm", "BLACKSTART_ADDRESS": "0.0.0.0", "BLACKSTART_NODE": "node1"},
+            labels=self._labels("vm", **{labels.RESOURCE: "vm", labels.SESSION: "node1@ab/1"}),
             pid_mode=f"container:{self.node.id}",
             network_mode=f"container:{self.node.id}",
             user="10001",
             cap_drop=["ALL"],
             detach=True,
         )
-        wait_for("the machine's start event", lambda: "start" in self.actions(self.machine))
+        wait_for("the VM's start event", lambda: "start" in self.actions(self.vm))
 
     def _labels(self, role: str, **more: str) -> dict[str, str]:
         return {labels.RIG: self.rig, labels.ROLE: role, labels.NODE: "node1", **more}
@@ -93,7 +93,7 @@ class HandMade:
         return [event.action for event in self.events() if event.container == container.id]
 
     def crash(self, container: str) -> Finished:
-        source = Path(kill_machine.__file__).read_text()
+        source = Path(kill_vm.__file__).read_text()
         command = ["python3", "-I", "-c", source, container]
         return run_inside(self.client, f"{self.rig}-node1", command, user="0", limit_s=10)
 
@@ -118,23 +118,23 @@ def by_hand(client: docker.DockerClient) -> Iterator[HandMade]:
 
 
 def test_a_crash_is_a_death_that_nobody_asked_the_engine_for(by_hand: HandMade) -> None:
-    finished = by_hand.crash(by_hand.machine.id)
+    finished = by_hand.crash(by_hand.vm.id)
 
     assert finished.exit_code == 0, finished
-    wait_for("the machine's death", lambda: "die" in by_hand.actions(by_hand.machine))
-    assert by_hand.actions(by_hand.machine) == ["create", "start", "die"]
+    wait_for("the VM's death", lambda: "die" in by_hand.actions(by_hand.vm))
+    assert by_hand.actions(by_hand.vm) == ["create", "start", "die"]
     death = by_hand.events()[-1]
-    assert (death.exit_code, death.machine) == (137, "vm")
+    assert (death.exit_code, death.vm) == (137, "vm")
     assert 0 < death.at_ns - json.loads(finished.stdout)["at_ns"] < 2 * 10**9
     by_hand.node.reload()
     assert by_hand.node.status == "running"
 
 
 def test_a_kill_through_the_engine_looks_different(by_hand: HandMade) -> None:
-    by_hand.machine.kill()
+    by_hand.vm.kill()
 
-    wait_for("the machine's death", lambda: "die" in by_hand.actions(by_hand.machine))
-    assert by_hand.actions(by_hand.machine)[-2:] == ["kill", "die"]
+    wait_for("the VM's death", lambda: "die" in by_hand.actions(by_hand.vm))
+    assert by_hand.actions(by_hand.vm)[-2:] == ["kill", "die"]
 
 
 def test_what_does_not_run_in_the_node_is_not_killed(by_hand: HandMade) -> None:
@@ -146,19 +146,19 @@ def test_what_does_not_run_in_the_node_is_not_killed(by_hand: HandMade) -> None:
 
 def test_a_broken_event_stream_loses_nothing_and_says_that_it_broke(by_hand: HandMade) -> None:
     by_hand.stream._stream.close()
-    by_hand.machine.kill()
+    by_hand.vm.kill()
 
-    wait_for("the machine's death", lambda: "die" in by_hand.actions(by_hand.machine))
+    wait_for("the VM's death", lambda: "die" in by_hand.actions(by_hand.vm))
     (gap,) = [record for record in by_hand.heard if isinstance(record, StreamGap)]
     assert gap.complete
-    assert by_hand.actions(by_hand.machine) == ["create", "start", "kill", "die"], "each once"
+    assert by_hand.actions(by_hand.vm) == ["create", "start", "kill", "die"], "each once"
 
 
 def test_list_and_events_agree_until_an_event_is_missing(by_hand: HandMade, client: docker.DockerClient) -> None:
     listed = list_containers(client, rig=by_hand.rig, at_ns=time.time_ns(), with_start=True)
 
     assert differences(listed, by_hand.events(), since_ns=0) == []
-    without_start = [event for event in by_hand.events() if event.action != "start" or event.machine != "vm"]
+    without_start = [event for event in by_hand.events() if event.action != "start" or event.vm != "vm"]
     assert "its start was no event" in differences(listed, without_start, since_ns=0)[0]
 
 
@@ -181,7 +181,7 @@ def test_a_nodes_log_is_followed_across_its_restart_each_line_once(
     assert second == [str(number) for number in range(len(second))]
 
 
-def test_the_client_outside_sees_a_machine_go_and_another_boot_come(
+def test_the_client_outside_sees_a_vm_go_and_another_boot_come(
     by_hand: HandMade, client: docker.DockerClient
 ) -> None:
     by_hand.node.reload()
@@ -203,9 +203,9 @@ def test_the_client_outside_sees_a_machine_go_and_another_boot_come(
         return [record for line in lines if isinstance(record := client_record(line), Answer)]
 
     wait_for("the first answer", lambda: any(answer.ok for answer in answers()))
-    by_hand.machine.kill()
+    by_hand.vm.kill()
     wait_for("silence", lambda: not answers()[-1].ok)
-    by_hand.machine.start()
+    by_hand.vm.start()
     wait_for("an answer again", lambda: answers()[-1].ok)
     log.close()
 
@@ -265,25 +265,25 @@ def rig(client: docker.DockerClient) -> Iterator[Rig]:
     """A rig that stays: one `up` for all that run on it."""
     name = f"test-chaos-on-{os.getpid()}"
     try:
-        topology = load_experiment(EXPERIMENTS / "machine-crash.yaml", rig=name).topology
+        topology = load_experiment(EXPERIMENTS / "vm-crash.yaml", rig=name).topology
         yield Rig.up(topology, say=print, client=client)
     finally:
         remove_rig(client, name, say=print)
 
 
-def test_a_machine_crash_passes_and_the_rig_stays(tmp_path: Path, rig: Rig) -> None:
-    file = str(EXPERIMENTS / "machine-crash.yaml")
+def test_a_vm_crash_passes_and_the_rig_stays(tmp_path: Path, rig: Rig) -> None:
+    file = str(EXPERIMENTS / "vm-crash.yaml")
 
     code, output = finish(blackstart("run", "--on-rig", rig.name, file, cwd=tmp_path))
 
     assert code == 0, output
     assert "verdict: passed (exit code 0)" in output
-    running = [machine.name for machine in rig.machines() if machine.state == "running"]
+    running = [vm.name for vm in rig.vms() if vm.state == "running"]
     assert sorted(running) == ["data-vm", "shop-vm", "web-vm"]
 
 
 def test_an_expectation_that_breaks_is_1_with_evidence(tmp_path: Path, rig: Rig) -> None:
-    text = (EXPERIMENTS / "machine-crash.yaml").read_text()
+    text = (EXPERIMENTS / "vm-crash.yaml").read_text()
     impossible = tmp_path / "impossible.yaml"
     impossible.write_text(text.replace("range: [0, 2]", "range: [0, 0.001]").replace("timeout: 10s", "timeout: 1s"))
 
@@ -299,7 +299,7 @@ def test_an_expectation_that_breaks_is_1_with_evidence(tmp_path: Path, rig: Rig)
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)]
 )
 def test_a_signal_while_the_power_is_off_gives_it_back(tmp_path: Path, rig: Rig, number: int, code: int) -> None:
-    text = (EXPERIMENTS / "machine-crash.yaml").read_text()
+    text = (EXPERIMENTS / "vm-crash.yaml").read_text()
     cut = tmp_path / "cut.yaml"
     cut.write_text(
         text[: text.index("during:")]
@@ -326,7 +326,7 @@ def test_a_signal_while_the_power_is_off_gives_it_back(tmp_path: Path, rig: Rig,
 def test_a_second_instance_is_caught_whoever_started_it_under_the_clusters_labels(
     tmp_path: Path, rig: Rig, client: docker.DockerClient
 ) -> None:
-    text = (EXPERIMENTS / "machine-crash.yaml").read_text()
+    text = (EXPERIMENTS / "vm-crash.yaml").read_text()
     quiet = tmp_path / "quiet.yaml"
     quiet.write_text(
         text[: text.index("during:")]
@@ -345,14 +345,14 @@ def test_a_second_instance_is_caught_whoever_started_it_under_the_clusters_label
 
 
 def start_twin(client: docker.DockerClient, rig: Rig, name: str) -> None:
-    """A second container of a running machine, on its disk, in another node, under labels as the cluster gives."""
-    machine = next(found for found in rig.machines() if found.name == name and found.state == "running")
-    other = next(node.name for node in rig.topology.nodes if node.name != machine.node)
-    original = client.api.inspect_container(machine.container)
+    """A second container of a running VM, on its disk, in another node, under labels as the cluster gives."""
+    vm = next(found for found in rig.vms() if found.name == name and found.state == "running")
+    other = next(node.name for node in rig.topology.nodes if node.name != vm.node)
+    original = client.api.inspect_container(vm.container)
     disk = next(mount["Source"] for mount in original["Mounts"] if mount["Destination"] == "/disk")
     client.containers.run(
         "blackstart/guest",
-        environment={"BLACKSTART_MACHINE": name, "BLACKSTART_NODE": other},
+        environment={"BLACKSTART_VM": name, "BLACKSTART_NODE": other},
         labels={**original["Config"]["Labels"], labels.NODE: other, labels.SESSION: f"{other}@0/0"},
         pid_mode=f"container:{rig.name}-{other}",
         network_mode=f"container:{rig.name}-{other}",

@@ -144,8 +144,8 @@ def test_a_node_that_hangs_is_fenced_and_has_nothing_left_to_thaw(on_rig: OnRig)
         thawed = await trial.inject("node.thaw", victim)
 
         assert "nothing was left to thaw" in thawed.receipt.seen
-        machines = trial.events("pause", "unpause", node=victim, role=Role.MACHINE, since_ns=since_ns)
-        assert {event.action for event in machines} == {"pause"}, "its machines froze, and never went on"
+        vms = trial.events("pause", "unpause", node=victim, role=Role.VM, since_ns=since_ns)
+        assert {event.action for event in vms} == {"pause"}, "its VMs froze, and never went on"
 
     on_rig(test)
 
@@ -212,7 +212,7 @@ def test_ten_seconds_without_the_engine_are_no_failure_and_what_crashed_restarts
         await trial.inject("engine.stall", victim)
         await asyncio.sleep(10)
         assert trial.events("die", "kill", "start", since_ns=since_ns) == []
-        assert trial.events("die", role=Role.MACHINE, since_ns=since_ns) == []
+        assert trial.events("die", role=Role.VM, since_ns=since_ns) == []
         now = await trial.arena.cluster()
         assert [(group.owner, group.epoch, group.state) for group in now.groups] == [
             (group.owner, group.epoch, group.state) for group in before.groups
@@ -221,12 +221,12 @@ def test_ten_seconds_without_the_engine_are_no_failure_and_what_crashed_restarts
 
         await trial.injector.inject(FaultCall(fault="vm.crash", target=ByName(name="web-vm")), {})
         await asyncio.sleep(1)
-        assert trial.events("start", role=Role.MACHINE, since_ns=since_ns) == []
+        assert trial.events("start", role=Role.VM, since_ns=since_ns) == []
         await trial.inject("engine.resume", victim)
 
         async def restarted() -> bool:
-            starts = trial.events("start", role=Role.MACHINE, since_ns=since_ns)
-            return [(event.machine, event.node) for event in starts] == [("web-vm", victim)]
+            starts = trial.events("start", role=Role.VM, since_ns=since_ns)
+            return [(event.vm, event.node) for event in starts] == [("web-vm", victim)]
 
         await trial.wait("web-vm to be restarted in place, once", restarted)
         assert rig.client.api.inspect_container(engine_proxy_container(rig.name, victim))["State"]["Running"]
@@ -294,7 +294,7 @@ def test_a_signal_cures_what_is_injected_and_in_flight(rig: Rig, tmp_path: Path)
 @pytest.mark.long
 @pytest.mark.parametrize(
     "name",
-    ["engine-late-start", "power-returns-during-failover", "hung-machine-and-power-cut", "second-node-lost"],
+    ["engine-late-start", "power-returns-during-failover", "hung-vm-and-power-cut", "second-node-lost"],
 )
 def test_a_combination_of_faults_passes_and_leaves_nothing(
     tmp_path: Path, engine: docker.DockerClient, rig_names: Callable[[], str], name: str

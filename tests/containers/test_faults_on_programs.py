@@ -1,4 +1,4 @@
-"""The faults on machines, on a node's programs and on voters, and what is shipped of them, on real rigs.
+"""The faults on VMs, on a node's programs and on voters, and what is shipped of them, on real rigs.
 
 The shipped experiments share one rig, in the order of this file, and each must pass. A small rig of one node shows what
 no experiment asks.
@@ -29,8 +29,8 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(200)]
 
 EXPERIMENTS = Path(__file__).parents[2] / "chaos" / "experiments"
 SHARING = (
-    "machine-hang",
-    "machine-stopped-by-hand",
+    "vm-hang",
+    "vm-stopped-by-hand",
     "service-kill",
     "service-hang",
     "resource-host-hang",
@@ -113,14 +113,14 @@ def test_voters_disk_of_a_size_of_its_own_survives_a_power_cut(small_rig: Rig) -
     assert after.oldest_ns == before.oldest_ns
 
 
-def test_entry_point_that_does_not_return_costs_the_resource_host_its_life_and_no_machine_its_own(
+def test_entry_point_that_does_not_return_costs_the_resource_host_its_life_and_no_vm_its_own(
     small_rig: Rig,
 ) -> None:
-    """VMMS answers nothing until it is noticed, so opening the machine anew does not return for that long."""
+    """VMMS answers nothing until it is noticed, so opening the VM anew does not return for that long."""
     rig = small_rig
     rig.wait_online(say=print)
     began_ns = time.time_ns()
-    (before,) = [machine for machine in rig.machines() if machine.state == "running"]
+    (before,) = [vm for vm in rig.vms() if vm.state == "running"]
     started = rig.client.api.inspect_container(before.container)["State"]["StartedAt"]
 
     signal_program(rig, "node1", NodeProgram.VMMS, ProgramSignal.STOP)
@@ -133,7 +133,7 @@ def test_entry_point_that_does_not_return_costs_the_resource_host_its_life_and_n
     hung = wait_line(rig, since_ns=began_ns, event="program-hung", program="vmms")
     assert hung["fields"]["silent_s"] >= 5
     rig.wait_online(say=print)
-    (after,) = [machine for machine in rig.machines() if machine.state == "running"]
+    (after,) = [vm for vm in rig.vms() if vm.state == "running"]
     assert after.container == before.container
     assert rig.client.api.inspect_container(after.container)["State"]["StartedAt"] == started
 

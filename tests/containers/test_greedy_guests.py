@@ -1,4 +1,4 @@
-"""Greedy machines on a rig with the default settings: one fills its disk, one its log, one the connection table, and
+"""Greedy VMs on a rig with the default settings: one fills its disk, one its log, one the connection table, and
 some write journals that no reader would like. The voter, the node's lease and a neighbour come through all of it.
 
 Processes and memory have tests of their own, in test_isolation.py.
@@ -25,7 +25,7 @@ from harness.model.disk import DISK_BYTES, disk_volume
 from harness.model.object_names import keeper_container, node_container
 from harness.rig.engine.exec import run_inside
 from harness.rig.images.build import ensure_images, find_project_root
-from harness.rig.lifecycle.rig import Machine, Rig
+from harness.rig.lifecycle.rig import Rig, Vm
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(240)]
 
@@ -54,8 +54,8 @@ def image(engine: docker.DockerClient) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def rig(make_rig: MakeRig, image: str) -> Rig:
-    """A neighbour that is the guest's own program, and a machine for each mode, all on the node with the voter."""
-    machines = [
+    """A neighbour that is the guest's own program, and a VM for each mode, all on the node with the voter."""
+    vms = [
         f'  - name: {mode}\n    resources:\n      - {{name: {mode}-vm, type: virtual-machine, image: "{image}", '
         f"command: [{mode}]}}\n"
         for mode in MODES
@@ -64,19 +64,19 @@ def rig(make_rig: MakeRig, image: str) -> Rig:
         "  - name: neighbour\n    resources:\n      - {name: neighbour-ip, type: ip-address}\n"
         '      - {name: neighbour-vm, type: virtual-machine, depends-on: "[neighbour-ip]"}\n'
     )
-    return make_rig("nodes: 1\ngroups:\n" + neighbour + "".join(machines))
+    return make_rig("nodes: 1\ngroups:\n" + neighbour + "".join(vms))
 
 
-def machine(rig: Rig, name: str) -> Machine:
-    (found,) = [one for one in rig.machines() if one.name == name]
+def vm(rig: Rig, name: str) -> Vm:
+    (found,) = [one for one in rig.vms() if one.name == name]
     return found
 
 
 def report(rig: Rig, mode: str) -> dict[str, Any]:
-    """The line that the machine prints when it has taken all that it gets."""
+    """The line that the VM prints when it has taken all that it gets."""
     deadline = time.monotonic() + LIMIT_S
     while True:
-        container = machine(rig, f"{mode}-vm").container
+        container = vm(rig, f"{mode}-vm").container
         lines = rig.client.api.logs(container, stderr=False).decode().splitlines()
         if lines:
             return dict(json.loads(lines[0]))
@@ -85,9 +85,9 @@ def report(rig: Rig, mode: str) -> dict[str, Any]:
         time.sleep(LOOK_INTERVAL_S)
 
 
-def journals(rig: Rig, *machines: str) -> dict[str, GuestJournal]:
-    found = read_journals(rig.client, nodes=[node_container(rig.name, NODE)], machines=machines, at_ns=1)
-    return {journal.machine: journal for journal in found}
+def journals(rig: Rig, *vms: str) -> dict[str, GuestJournal]:
+    found = read_journals(rig.client, nodes=[node_container(rig.name, NODE)], vms=vms, at_ns=1)
+    return {journal.vm: journal for journal in found}
 
 
 def wait_neighbour_writes(rig: Rig) -> None:
@@ -99,7 +99,7 @@ def wait_neighbour_writes(rig: Rig) -> None:
         time.sleep(LOOK_INTERVAL_S)
 
 
-def test_full_disk_of_a_machine_is_its_own(rig: Rig) -> None:
+def test_full_disk_of_a_vm_is_its_own(rig: Rig) -> None:
     told = report(rig, "fill")
 
     assert sum(told["disk"]) == DISK_BYTES / MIB
@@ -109,8 +109,8 @@ def test_full_disk_of_a_machine_is_its_own(rig: Rig) -> None:
     wait_neighbour_writes(rig)
 
 
-def test_log_of_a_machine_has_a_limit(rig: Rig) -> None:
-    container = machine(rig, "log-vm").container
+def test_log_of_a_vm_has_a_limit(rig: Rig) -> None:
+    container = vm(rig, "log-vm").container
 
     deadline = time.monotonic() + LIMIT_S
     while len(written := rig.client.api.logs(container)) < 200_000:
@@ -123,7 +123,7 @@ def test_log_of_a_machine_has_a_limit(rig: Rig) -> None:
     wait_neighbour_writes(rig)
 
 
-def test_flows_of_a_machine_are_bounded(rig: Rig) -> None:
+def test_flows_of_a_vm_are_bounded(rig: Rig) -> None:
     told = report(rig, "flows")
 
     assert told["sent"] < 1000
@@ -132,7 +132,7 @@ def test_flows_of_a_machine_are_bounded(rig: Rig) -> None:
     assert int(tracked) < MAX_TRACKED
 
 
-def test_machine_stays_in_the_rigs_network(rig: Rig) -> None:
+def test_vm_stays_in_the_rigs_network(rig: Rig) -> None:
     assert report(rig, "reach") == {"reached": [], "peer": True}
 
 
@@ -176,7 +176,7 @@ def test_voter_and_lease_come_through_it_all(rig: Rig) -> None:
     assert [line for line in log if line["event"] in bad] == []
     assert rig.client.api.inspect_container(node_container(rig.name, NODE))["RestartCount"] == 0
     assert rig.standing().missing(rig.topology) == []
-    assert {one.state for one in rig.machines() if one.name in (*JOURNALS, "fill-vm")} == {"running"}
+    assert {one.state for one in rig.vms() if one.name in (*JOURNALS, "fill-vm")} == {"running"}
     limits = rig.client.api.inspect_container(node_container(rig.name, NODE))["HostConfig"]
     assert limits["Memory"] == 1 << 30
     assert limits["PidsLimit"] == 1024

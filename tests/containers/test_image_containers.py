@@ -94,9 +94,9 @@ class Bench:
         return node
 
     def guest(self, node: Container, **options: object) -> Container:
-        """A machine inside the node, with exactly what the cluster forces on one."""
+        """A VM inside the node, with exactly what the cluster forces on one."""
         settings: dict[str, object] = {
-            "environment": {"BLACKSTART_MACHINE": "m1", "BLACKSTART_NODE": "node1", "BLACKSTART_ADDRESS": "127.0.0.2"},
+            "environment": {"BLACKSTART_VM": "m1", "BLACKSTART_NODE": "node1", "BLACKSTART_ADDRESS": "127.0.0.2"},
             "tmpfs": {"/disk": "size=1m,mode=1777"},
             **options,
         }
@@ -109,12 +109,12 @@ class Bench:
             read_only=True,
             pid_mode=f"container:{node.id}",
             network_mode=f"container:{node.id}",
-            labels={"io.blackstart.rig": self.rig, "io.blackstart.role": "machine"},
+            labels={"io.blackstart.rig": self.rig, "io.blackstart.role": "vm"},
             **settings,
         )
 
     def disk(self) -> str:
-        """The name of a new volume for one machine."""
+        """The name of a new volume for one VM."""
         return str(self._client.volumes.create(f"{self.rig}-disk", labels={"io.blackstart.rig": self.rig}).name)
 
     def clean_up(self) -> None:
@@ -185,7 +185,7 @@ def state(container: Container) -> dict[str, object]:
 
 
 def about(node: Container) -> dict[str, object]:
-    """What the machine answers over HTTP, or nothing while it does not."""
+    """What the VM answers over HTTP, or nothing while it does not."""
     script = "import urllib.request as u; print(u.urlopen('http://127.0.0.2:8080/', timeout=1).read().decode())"
     answer = execute(node, "python3", "-c", script)
     return dict(json.loads(answer)) if answer.startswith("{") else {}
@@ -205,7 +205,7 @@ def test_images_that_are_current_are_recognised_at_once(client: docker.DockerCli
 def test_guests_die_at_the_first_deadline_and_the_node_ends_at_the_second(bench: Bench) -> None:
     node = bench.node(pets="1.0 2.5")
     guest = bench.guest(node)
-    wait_until(lambda: about(node).get("count"), "the machine to answer", limit_s=5)
+    wait_until(lambda: about(node).get("count"), "the VM to answer", limit_s=5)
 
     execute(node, "rm", "/run/blackstart/pets")
     wait_until(lambda: not running(guest), "the guest's end", limit_s=2)
@@ -222,7 +222,7 @@ def test_guests_die_at_the_first_deadline_and_the_node_ends_at_the_second(bench:
 def test_thawed_node_kills_its_guests_before_it_believes_the_service(bench: Bench) -> None:
     node = bench.node(pets="0.6 20")
     guest = bench.guest(node)
-    wait_until(lambda: about(node).get("count"), "the machine to answer", limit_s=5)
+    wait_until(lambda: about(node).get("count"), "the VM to answer", limit_s=5)
 
     guest.pause()
     node.pause()
@@ -337,7 +337,7 @@ def test_guest_cannot_signal_the_node(bench: Bench) -> None:
 def test_guest_ends_its_journal_when_it_is_stopped(bench: Bench) -> None:
     node = bench.node(pets="9 9")
     guest = bench.guest(node, tmpfs={}, volumes={bench.disk(): {"bind": "/disk"}})
-    wait_until(lambda: about(node).get("count"), "the machine to answer", limit_s=5)
+    wait_until(lambda: about(node).get("count"), "the VM to answer", limit_s=5)
     started = time.monotonic()
 
     guest.stop(timeout=5)
@@ -352,13 +352,13 @@ def test_guest_ends_its_journal_when_it_is_stopped(bench: Bench) -> None:
     assert took_s < 1
     assert lines[-1]["stop"] is True
     assert [line["count"] for line in lines] == list(range(1, len(lines) + 1))
-    assert set(lines[0]) == {"machine", "boot", "node", "count", "at", "boottime"}
+    assert set(lines[0]) == {"vm", "boot", "node", "count", "at", "boottime"}
 
 
 def test_guest_outlives_a_full_disk_and_a_freeze(bench: Bench) -> None:
     node = bench.node(pets="30 30")
     guest = bench.guest(node)
-    wait_until(lambda: about(node).get("count"), "the machine to answer", limit_s=5)
+    wait_until(lambda: about(node).get("count"), "the VM to answer", limit_s=5)
 
     execute(guest, "dd", "if=/dev/zero", "of=/disk/ballast", "bs=64k", user=str(GUEST_UID))
     wait_until(lambda: about(node).get("disk") == "full", "the full disk", limit_s=5)

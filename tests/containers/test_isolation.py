@@ -1,8 +1,8 @@
-"""A hostile machine on a real rig with the default settings: what it tries is refused, and what it eats is limited.
+"""A hostile VM on a real rig with the default settings: what it tries is refused, and what it eats is limited.
 
-The machines are made by the cluster, from images that want to be root, a process of the node, or nobody in particular.
+The VMs are made by the cluster, from images that want to be root, a process of the node, or nobody in particular.
 The same program with dropped settings shows that every one of its attacks would work where it may. The tests share one
-rig, whose node, lease and neighbouring machine must come through all of it.
+rig, whose node, lease and neighbouring VM must come through all of it.
 """
 
 import io
@@ -21,7 +21,7 @@ from conftest import MakeRig
 from harness.model import labels
 from harness.model.object_names import node_container
 from harness.rig.images.build import ensure_images, find_project_root
-from harness.rig.lifecycle.rig import Machine, Rig
+from harness.rig.lifecycle.rig import Rig, Vm
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(240)]
 
@@ -38,8 +38,8 @@ ADDED = ("NET_ADMIN", "SYS_ADMIN", "SYS_NICE", "SYS_PTRACE")
 
 
 def group(name: str, tag: str, mode: str, *more: str) -> str:
-    machine = ", ".join([f"name: {name}-vm, type: virtual-machine, image: {tag}, command: [{mode}]", *more])
-    return f"  - name: {name}\n    preferred-owners: [{NODE}]\n    resources:\n      - {{{machine}}}\n"
+    vm = ", ".join([f"name: {name}-vm, type: virtual-machine, image: {tag}, command: [{mode}]", *more])
+    return f"  - name: {name}\n    preferred-owners: [{NODE}]\n    resources:\n      - {{{vm}}}\n"
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +88,9 @@ def rig(make_rig: MakeRig, tags: dict[str, str]) -> Rig:
     return make_rig(text)
 
 
-def machine(rig: Rig, name: str) -> Machine:
-    """The one container of the machine: nothing here may have made a second one necessary."""
-    (found,) = [one for one in rig.machines() if one.name == name]
+def vm(rig: Rig, name: str) -> Vm:
+    """The one container of the VM: nothing here may have made a second one necessary."""
+    (found,) = [one for one in rig.vms() if one.name == name]
     return found
 
 
@@ -108,7 +108,7 @@ def report(rig: Rig, container: str) -> dict[str, Any]:
 
 
 def run_free(rig: Rig, tag: str, *, user: str, **settings: Any) -> dict[str, Any]:
-    """The attacks of the same image in the same node, without the settings of a machine."""
+    """The attacks of the same image in the same node, without the settings of a VM."""
     node = f"container:{node_container(rig.name, NODE)}"
     api = rig.client.api
     host_config = api.create_host_config(pid_mode=node, network_mode=node, **settings)
@@ -129,15 +129,15 @@ def run_free(rig: Rig, tag: str, *, user: str, **settings: Any) -> dict[str, Any
 
 
 @pytest.mark.parametrize("image", USERS)
-def test_every_attack_of_a_machine_is_refused(rig: Rig, image: str) -> None:
-    told = report(rig, machine(rig, f"attack-{image}-vm").container)
+def test_every_attack_of_a_vm_is_refused(rig: Rig, image: str) -> None:
+    told = report(rig, vm(rig, f"attack-{image}-vm").container)
 
     assert len(told["attacks"]) >= 45
     assert {name: found for name, found in told["attacks"].items() if found["outcome"] != "refused"} == {}
 
 
 @pytest.mark.parametrize("image", USERS)
-def test_machine_has_a_user_of_its_own_and_nothing_else_whatever_its_image_says(rig: Rig, image: str) -> None:
+def test_vm_has_a_user_of_its_own_and_nothing_else_whatever_its_image_says(rig: Rig, image: str) -> None:
     name = f"attack-{image}-vm"
     users = {
         resource.name: resource.properties["user"]
@@ -145,7 +145,7 @@ def test_machine_has_a_user_of_its_own_and_nothing_else_whatever_its_image_says(
         for resource in group.resources
     }
 
-    about = report(rig, machine(rig, name).container)["about"]
+    about = report(rig, vm(rig, name).container)["about"]
 
     assert about["Uid"] == about["Gid"] == [users[name]] * 4
     assert int(users[name]) >= 10_000
@@ -168,22 +168,22 @@ def test_every_attack_works_for_somebody_with_fewer_settings(rig: Rig, tags: dic
     assert neither == {}
 
 
-def test_fork_bomb_stops_at_the_limit_of_its_machine(rig: Rig) -> None:
-    told = report(rig, machine(rig, "bomb-vm").container)
+def test_fork_bomb_stops_at_the_limit_of_its_vm(rig: Rig) -> None:
+    told = report(rig, vm(rig, "bomb-vm").container)
 
     assert told["refused"] == "EAGAIN"
     assert 32 <= told["most"] <= 64
 
 
-def test_memory_eater_is_ended_at_the_limit_of_its_machine_alone(rig: Rig) -> None:
-    told = report(rig, machine(rig, "eater-vm").container)
+def test_memory_eater_is_ended_at_the_limit_of_its_vm_alone(rig: Rig) -> None:
+    told = report(rig, vm(rig, "eater-vm").container)
 
     assert told["signal"] == 9
     assert 64 <= told["mebibytes"] <= 128 + 64, "its memory and its disk, which it left empty"
 
 
-def test_machine_that_only_calculates_gets_the_processors_that_it_was_given(rig: Rig) -> None:
-    told = report(rig, machine(rig, "burner-vm").container)
+def test_vm_that_only_calculates_gets_the_processors_that_it_was_given(rig: Rig) -> None:
+    told = report(rig, vm(rig, "burner-vm").container)
 
     assert 0.1 <= told["processors"] <= 0.25
 
@@ -196,6 +196,6 @@ def test_node_lease_and_neighbour_come_through_it_all(rig: Rig) -> None:
     assert [line for line in log if line["event"] in bad] == []
     assert rig.client.api.inspect_container(node_container(rig.name, NODE))["RestartCount"] == 0
     assert rig.standing().missing(rig.topology) == []
-    neighbour = rig.client.api.inspect_container(machine(rig, "neighbour-vm").container)
+    neighbour = rig.client.api.inspect_container(vm(rig, "neighbour-vm").container)
     assert neighbour["State"]["Running"]
-    assert [one.name for one in rig.machines() if one.state != "running"] == []
+    assert [one.name for one in rig.vms() if one.state != "running"] == []

@@ -127,7 +127,7 @@ def assert_no_fault(rig: Rig) -> None:
     found, unreachable = RigRepair(rig.name, say=print).find_traces()
     assert ([str(fault) for fault in found], unreachable, rig.holds()) == ([], [], frozenset())
     rig.wait_online(say=print)
-    running = {machine.name for machine in rig.machines() if machine.state == "running"}
+    running = {vm.name for vm in rig.vms() if vm.state == "running"}
     assert running == {"web-vm", "data-vm"}
 
 

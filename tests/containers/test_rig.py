@@ -39,11 +39,11 @@ def objects(client: docker.DockerClient, name: str) -> list[str]:
     return left_behind(client, name)
 
 
-def pause_a_machine(rig: Rig) -> str:
-    """Freezes a running machine, which on control groups v1 alone keeps its node from dying; answers the node."""
-    machine = next(machine for machine in rig.machines() if machine.state == "running")
-    rig.client.api.pause(machine.container)
-    return machine.node
+def pause_a_vm(rig: Rig) -> str:
+    """Freezes a running VM, which on control groups v1 alone keeps its node from dying; answers the node."""
+    vm = next(vm for vm in rig.vms() if vm.state == "running")
+    rig.client.api.pause(vm.container)
+    return vm.node
 
 
 def test_rig_is_online_when_up_returns(rig: Rig) -> None:
@@ -51,7 +51,7 @@ def test_rig_is_online_when_up_returns(rig: Rig) -> None:
 
     assert [(node.power, node.state, node.quorum) for node in standing.nodes] == [(Power.ON, "Up", True)] * 3
     assert [group.state for group in standing.groups] == ["Online"] * 2
-    assert sorted(machine.name for machine in rig.machines() if machine.state == "running") == ["web1-vm", "web2-vm"]
+    assert sorted(vm.name for vm in rig.vms() if vm.state == "running") == ["web1-vm", "web2-vm"]
 
 
 def test_rig_is_found_by_its_labels_alone(
@@ -91,14 +91,14 @@ def test_secrets_are_files_for_one_user_each_and_nowhere_else(rig: Rig) -> None:
     assert password not in json.dumps(rig.client.api.inspect_container(node))
 
 
-def test_powered_off_node_is_off_with_its_machines_and_held_until_it_is_powered_on(rig: Rig) -> None:
-    node = pause_a_machine(rig)
+def test_powered_off_node_is_off_with_its_vms_and_held_until_it_is_powered_on(rig: Rig) -> None:
+    node = pause_a_vm(rig)
 
     rig.power_off(node)
 
     assert rig.powers()[node] is Power.HELD_OFF
-    alive = [machine for machine in rig.machines() if machine.state in ("running", "paused")]
-    assert node not in {machine.node for machine in alive}
+    alive = [vm for vm in rig.vms() if vm.state in ("running", "paused")]
+    assert node not in {vm.node for vm in alive}
     assert rig.holds() == {node}
 
     rig.power_on(node)
@@ -136,7 +136,7 @@ def test_down_removes_everything_of_the_rig_and_nothing_else(
     engine: docker.DockerClient, make_rig: Callable[[str], Rig]
 ) -> None:
     rig = make_rig("nodes: 1\ngroups: 1\n")
-    pause_a_machine(rig)
+    pause_a_vm(rig)
     engine.volumes.create(f"{rig.name}_hold_node1", labels={labels.RIG: rig.name, labels.ROLE: "hold"})
     bystander = engine.containers.create("blackstart/guest", labels={labels.RIG: f"{rig.name}-other"})
     said: list[str] = []
@@ -164,7 +164,7 @@ def test_half_made_rig_is_refused_and_can_be_removed(
     assert remove_rig(engine, name, say=print) == 1
 
 
-def test_a_machine_that_is_never_ready_is_named_with_its_state(
+def test_a_vm_that_is_never_ready_is_named_with_its_state(
     engine: docker.DockerClient, rig_names: Callable[[], str]
 ) -> None:
     text = (
@@ -179,7 +179,7 @@ def test_a_machine_that_is_never_ready_is_named_with_its_state(
     assert "blackstart down" not in str(raised.value)
 
 
-def test_doctor_finds_this_machine_fit_and_leaves_nothing(engine: docker.DockerClient) -> None:
+def test_doctor_finds_this_vm_fit_and_leaves_nothing(engine: docker.DockerClient) -> None:
     report = examine()
 
     assert report.health is not Health.FAIL, report

@@ -1,4 +1,4 @@
-"""VMMS on a real engine: how it says that machines ended, that what it removed is gone, and its power over nodes."""
+"""VMMS on a real engine: how it says that VMs ended, that what it removed is gone, and its power over nodes."""
 
 import asyncio
 import io
@@ -18,8 +18,8 @@ from harness.live.cluster_log import ClusterLog, LineWriter
 from harness.live.docker_engine import DockerEngine
 from harness.live.runtime import AsyncioRuntime, boot_time_us
 from harness.model.labels import Role
-from harness.model.machine import Ending, MachineState, MachineView, Order, Proof
 from harness.model.session import Session
+from harness.model.vm import Ending, Order, Proof, VmState, VmView
 from harness.rig.images.build import ensure_images, find_project_root
 from harness.rig.lifecycle.compose_file import NODE_CAPABILITIES
 from harness.vmms.vmms import Vmms
@@ -65,14 +65,14 @@ class Bench:
         await vmms.identity()
         return vmms
 
-    async def started(self, vmms: Vmms, machine: str) -> MachineView:
-        """A machine that VMMS has prepared and started."""
-        await vmms.prepare(self.rig.spec(machine), epoch=1, adopt=False)
-        return await vmms.start(machine, order=order(await vmms.identity()))
+    async def started(self, vmms: Vmms, vm: str) -> VmView:
+        """A VM that VMMS has prepared and started."""
+        await vmms.prepare(self.rig.spec(vm), epoch=1, adopt=False)
+        return await vmms.start(vm, order=order(await vmms.identity()))
 
-    def container_of(self, node: str, machine: str) -> str:
-        """The id of the machine's only container."""
-        (found,) = [box for box in self.rig.machines(node) if box.labels["io.blackstart.resource"] == machine]
+    def container_of(self, node: str, vm: str) -> str:
+        """The id of the VM's only container."""
+        (found,) = [box for box in self.rig.vms(node) if box.labels["io.blackstart.resource"] == vm]
         return str(found.id)
 
     def close(self) -> None:
@@ -97,19 +97,19 @@ def order(session: Session) -> Order:
     return Order(session=session, epoch=1, not_after_us=boot_time_us() + 10 * SECOND_US)
 
 
-async def ending(vmms: Vmms, machine: str) -> MachineView:
-    """The machine, as soon as VMMS knows how its run ended."""
+async def ending(vmms: Vmms, vm: str) -> VmView:
+    """The VM, as soon as VMMS knows how its run ended."""
     notices = vmms.notices()
     try:
         async for notice in notices:
-            if notice.view.name == machine and notice.view.ending is not None:
+            if notice.view.name == vm and notice.view.ending is not None:
                 return notice.view
     finally:
         vmms.drop_notices(notices)
     raise AssertionError("the notices ended")
 
 
-def test_prepared_machine_starts_about_as_fast_as_the_engine_can(bench: Bench) -> None:
+def test_prepared_vm_starts_about_as_fast_as_the_engine_can(bench: Bench) -> None:
     async def scenario() -> tuple[list[float], list[float]]:
         vmms = await bench.vmms_of("node1")
         through_vmms, bare = [], []
@@ -119,7 +119,7 @@ def test_prepared_machine_starts_about_as_fast_as_the_engine_can(bench: Bench) -
             began = time.perf_counter()
             view = await vmms.start("web1", order=order(await vmms.identity()))
             through_vmms.append(time.perf_counter() - began)
-            assert view.state is MachineState.RUNNING
+            assert view.state is VmState.RUNNING
             assert await vmms.terminate("web1") is Proof.STOPPED
             began = time.perf_counter()
             await asyncio.to_thread(bench.rig.client.api.start, container)
@@ -130,7 +130,7 @@ def test_prepared_machine_starts_about_as_fast_as_the_engine_can(bench: Bench) -
 
     through_vmms, bare = bench.run(scenario())
 
-    # The medians differ by one look at the container, some 3 ms; the rest is for a machine that does other work.
+    # The medians differ by one look at the container, some 3 ms; the rest is for a VM that does other work.
     assert through_vmms[2] - bare[2] < 0.05, f"through VMMS {through_vmms}, bare {bare}"
 
 
@@ -160,7 +160,7 @@ def test_crash_kill_and_stop_are_told_apart(bench: Bench) -> None:
     ]
 
 
-def test_late_start_of_a_closed_machine_meets_nothing(bench: Bench) -> None:
+def test_late_start_of_a_closed_vm_meets_nothing(bench: Bench) -> None:
     async def scenario() -> tuple[Proof, list[str]]:
         vmms = await bench.vmms_of("node1")
         await bench.started(vmms, "web1")
@@ -168,7 +168,7 @@ def test_late_start_of_a_closed_machine_meets_nothing(bench: Bench) -> None:
         proof = await vmms.close("web1", epoch=1)
         with pytest.raises(docker.errors.NotFound):
             await asyncio.to_thread(bench.rig.client.api.start, container)
-        return proof, [box.name for box in bench.rig.machines("node1")]
+        return proof, [box.name for box in bench.rig.vms("node1")]
 
     assert bench.run(scenario()) == (Proof.REMOVED, [])
 
@@ -176,14 +176,14 @@ def test_late_start_of_a_closed_machine_meets_nothing(bench: Bench) -> None:
 def test_rebooted_node_clears_what_its_earlier_life_left(bench: Bench) -> None:
     async def scenario() -> tuple[Session, Session, int, list[str]]:
         earlier = await bench.vmms_of("node1")
-        for machine in ("web1", "web2"):
-            await bench.started(earlier, machine)
+        for vm in ("web1", "web2"):
+            await bench.started(earlier, vm)
         node = bench.rig.nodes["node1"]
         await asyncio.to_thread(node.kill)
         await asyncio.to_thread(node.start)
         later = await bench.vmms_of("node1")
         cleared = await later.clear_earlier_sessions()
-        left = [box.name for box in bench.rig.machines("node1")]
+        left = [box.name for box in bench.rig.vms("node1")]
         return await earlier.identity(), await later.identity(), cleared, left
 
     earlier, later, cleared, left = bench.run(scenario())
@@ -192,13 +192,13 @@ def test_rebooted_node_clears_what_its_earlier_life_left(bench: Bench) -> None:
     assert earlier.started != later.started
 
 
-def test_fence_of_a_node_with_a_frozen_machine_takes_seconds_at_most(bench: Bench) -> None:
+def test_fence_of_a_node_with_a_frozen_vm_takes_seconds_at_most(bench: Bench) -> None:
     bench.rig.start_node("node2")
 
     async def scenario() -> float:
         survivor, lost = await bench.vmms_of("node1"), await bench.vmms_of("node2")
-        for machine in ("web1", "web2", "web3"):
-            await bench.started(lost, machine)
+        for vm in ("web1", "web2", "web3"):
+            await bench.started(lost, vm)
         await asyncio.to_thread(bench.rig.client.api.pause, bench.container_of("node2", "web2"))
         began = time.perf_counter()
         await survivor.fence(await lost.identity(), not_after_us=FAR_US)
@@ -206,7 +206,7 @@ def test_fence_of_a_node_with_a_frozen_machine_takes_seconds_at_most(bench: Benc
 
     took_s = bench.run(scenario())
 
-    assert bench.rig.machines("node2") == []
+    assert bench.rig.vms("node2") == []
     bench.rig.nodes["node2"].reload()
     assert bench.rig.nodes["node2"].status == "exited"
     assert took_s < 5.0

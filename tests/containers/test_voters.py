@@ -85,7 +85,7 @@ def all_count(rig: Rig) -> bool:
 
 
 def web_runs(rig: Rig) -> bool:
-    return any(machine.name == "web-vm" and machine.state == "running" for machine in rig.machines())
+    return any(vm.name == "web-vm" and vm.state == "running" for vm in rig.vms())
 
 
 def as_voter(rig: Rig, node: str, script: str) -> None:
@@ -121,7 +121,7 @@ def test_a_voter_whose_file_does_not_load_is_admitted_anew_and_the_file_kept(thr
 def test_then_another_voter_may_be_lost(three: Rig) -> None:
     three.power_off("node1")
 
-    wait("the machine on the others", three, lambda: web_runs(three))
+    wait("the VM on the others", three, lambda: web_runs(three))
     survivors = [node for node in three.standing().nodes if node.name != "node1"]
     assert all(node.quorum for node in survivors)
     three.power_on("node1")
@@ -146,6 +146,6 @@ def test_one_node_and_the_witness_live_on_without_the_other_node(two: Rig) -> No
         groups = {group.name: (group.owner, group.state) for group in two.standing().groups}
         return groups["web"] == (other, "Online")
 
-    wait("the machine on the other node", two, moved)
+    wait("the VM on the other node", two, moved)
     two.power_on(owner)
     wait("three votes", two, lambda: all_count(two))

@@ -16,8 +16,8 @@ from harness.live.docker_engine import DockerEngine
 from harness.live.docker_events import EventStream
 from harness.model import labels as label
 from harness.model.labels import Role
-from harness.model.machine import MachineSpec
 from harness.model.session import Session
+from harness.model.vm import VmSpec
 from harness.ports import Container, Engine, EngineEvent, EventGap
 from harness.simulation.kernel.runtime import SimulatedRuntime, VirtualClock
 from harness.simulation.twins.engine import SimulatedEngine
@@ -38,8 +38,8 @@ class World(Protocol):
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T: ...
     def events(self) -> AsyncIterator[EngineEvent | EventGap]: ...
-    def spec(self, machine: str) -> MachineSpec: ...
-    def machine_labels(self, machine: str) -> dict[str, str]: ...
+    def spec(self, vm: str) -> VmSpec: ...
+    def vm_labels(self, vm: str) -> dict[str, str]: ...
 
     # By hand.
     async def crash(self, container: str) -> None: ...
@@ -83,15 +83,15 @@ class SimulatedWorld:
     def events(self) -> AsyncIterator[EngineEvent | EventGap]:
         return self.engine.events(labels={label.RIG: self.rig})
 
-    def spec(self, machine: str) -> MachineSpec:
-        return MachineSpec(name=machine, group=machine, image="guest", address=None, user=10_001)
+    def spec(self, vm: str) -> VmSpec:
+        return VmSpec(name=vm, group=vm, image="guest", address=None, user=10_001)
 
-    def machine_labels(self, machine: str) -> dict[str, str]:
-        own = {label.RESOURCE: machine, label.GROUP: machine, label.SESSION: str(self.session)}
-        return {label.RIG: self.rig, label.ROLE: Role.MACHINE.value, label.NODE: "node1", **own}
+    def vm_labels(self, vm: str) -> dict[str, str]:
+        own = {label.RESOURCE: vm, label.GROUP: vm, label.SESSION: str(self.session)}
+        return {label.RIG: self.rig, label.ROLE: Role.VM.value, label.NODE: "node1", **own}
 
     async def crash(self, container: str) -> None:
-        self._engine.crash_machine(container)
+        self._engine.crash_vm(container)
         await self._runtime.sleep(1_000_000)
 
     async def stop(self, container: str) -> None:
@@ -140,11 +140,11 @@ class DockerWorld:
         self._streams.append(stream)
         return stream
 
-    def spec(self, machine: str) -> MachineSpec:
-        return self._small.spec(machine)
+    def spec(self, vm: str) -> VmSpec:
+        return self._small.spec(vm)
 
-    def machine_labels(self, machine: str) -> dict[str, str]:
-        return self._small.machine_labels(machine, self.session)
+    def vm_labels(self, vm: str) -> dict[str, str]:
+        return self._small.vm_labels(vm, self.session)
 
     async def crash(self, container: str) -> None:
         await asyncio.to_thread(self._small.crash, container)
@@ -187,16 +187,16 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         rig.close()
 
 
-async def prepared(world: World, machine: str = "web1") -> str:
-    """A machine's container that never ran."""
-    return await world.engine.create_machine(
-        world.spec(machine), session=world.session, labels=world.machine_labels(machine)
+async def prepared(world: World, vm: str = "web1") -> str:
+    """A VM's container that never ran."""
+    return await world.engine.create_vm(
+        world.spec(vm), session=world.session, labels=world.vm_labels(vm)
     )
 
 
-async def started(world: World, machine: str = "web1") -> tuple[str, Container]:
-    """A machine that runs."""
-    container = await prepared(world, machine)
+async def started(world: World, vm: str = "web1") -> tuple[str, Container]:
+    """A VM that runs."""
+    container = await prepared(world, vm)
     await world.engine.start(container)
     return container, await seen(world, container)
 
@@ -223,23 +223,23 @@ def actions(events: list[EngineEvent]) -> list[str]:
     return [event.action for event in events]
 
 
-def test_created_machine_is_listed_and_has_never_run(world: World) -> None:
+def test_created_vm_is_listed_and_has_never_run(world: World) -> None:
     async def scenario() -> tuple[str, list[Container]]:
         container = await prepared(world)
-        return container, await world.engine.containers(labels=world.machine_labels("web1"))
+        return container, await world.engine.containers(labels=world.vm_labels("web1"))
 
     container, (found,) = world.run(scenario())
 
     assert (found.id, found.running, found.started, found.started_ns) == (container, False, "", 0)
-    assert world.machine_labels("web1").items() <= found.labels.items()
+    assert world.vm_labels("web1").items() <= found.labels.items()
     assert found.name.startswith(f"{world.rig}-node1-web1-")
 
 
-def test_started_machine_runs_and_tells_its_run(world: World) -> None:
+def test_started_vm_runs_and_tells_its_run(world: World) -> None:
     async def scenario() -> tuple[Container, list[Container], list[EngineEvent]]:
         stream = world.events()
         container, found = await started(world)
-        listed = await world.engine.containers(labels=world.machine_labels("web1"))
+        listed = await world.engine.containers(labels=world.vm_labels("web1"))
         return found, listed, await heard(stream, container, until="start")
 
     found, listed, events = world.run(scenario())
@@ -249,10 +249,10 @@ def test_started_machine_runs_and_tells_its_run(world: World) -> None:
     assert listed == [found]
     assert actions(events) == ["create", "start"]
     assert events[0].at_ns <= found.started_ns <= events[1].at_ns
-    assert world.machine_labels("web1").items() <= events[1].labels.items()
+    assert world.vm_labels("web1").items() <= events[1].labels.items()
 
 
-def test_second_start_of_a_running_machine_is_harmless(world: World) -> None:
+def test_second_start_of_a_running_vm_is_harmless(world: World) -> None:
     async def scenario() -> tuple[Container, Container]:
         container, first = await started(world)
         await world.engine.start(container)
@@ -277,7 +277,7 @@ def test_crash_leaves_no_trace_of_a_signal(world: World) -> None:
     assert events[-1].exit_code == 137
 
 
-def test_kill_is_told_with_its_signal_and_answers_when_the_machine_is_dead(world: World) -> None:
+def test_kill_is_told_with_its_signal_and_answers_when_the_vm_is_dead(world: World) -> None:
     async def scenario() -> tuple[Container, list[EngineEvent]]:
         stream = world.events()
         container, _ = await started(world)
@@ -293,7 +293,7 @@ def test_kill_is_told_with_its_signal_and_answers_when_the_machine_is_dead(world
     ]
 
 
-def test_graceful_signal_ends_a_machine_without_a_stop_event(world: World) -> None:
+def test_graceful_signal_ends_a_vm_without_a_stop_event(world: World) -> None:
     async def scenario() -> list[EngineEvent]:
         stream = world.events()
         container, _ = await started(world)
@@ -336,7 +336,7 @@ def test_times_of_events_tell_one_run_from_the_next(world: World) -> None:
     assert first.started_ns < die.at_ns < second.started_ns <= start.at_ns
 
 
-def test_paused_machine_still_counts_as_running(world: World) -> None:
+def test_paused_vm_still_counts_as_running(world: World) -> None:
     async def scenario() -> tuple[Container, Container, list[EngineEvent]]:
         stream = world.events()
         container, _ = await started(world)
@@ -352,7 +352,7 @@ def test_paused_machine_still_counts_as_running(world: World) -> None:
     assert actions(events)[2:] == ["pause", "unpause"]
 
 
-def test_frozen_machine_can_be_removed(world: World) -> None:
+def test_frozen_vm_can_be_removed(world: World) -> None:
     async def scenario() -> Container | None:
         container, _ = await started(world)
         await world.pause(container)
@@ -362,7 +362,7 @@ def test_frozen_machine_can_be_removed(world: World) -> None:
     assert world.run(scenario()) is None
 
 
-def test_removed_machine_is_gone_for_every_later_call(world: World) -> None:
+def test_removed_vm_is_gone_for_every_later_call(world: World) -> None:
     async def scenario() -> tuple[list[str], Container | None, list[Container], list[str]]:
         stream = world.events()
         container, _ = await started(world)
@@ -378,7 +378,7 @@ def test_removed_machine_is_gone_for_every_later_call(world: World) -> None:
                 await call(container)
             except NoSuchContainer:
                 errors.append("no such container")
-        listed = await world.engine.containers(labels={label.RIG: world.rig, label.ROLE: Role.MACHINE.value})
+        listed = await world.engine.containers(labels={label.RIG: world.rig, label.ROLE: Role.VM.value})
         events = await heard(stream, container, until="destroy")
         return errors, await world.engine.inspect(container), listed, actions(events)
 
@@ -390,7 +390,7 @@ def test_removed_machine_is_gone_for_every_later_call(world: World) -> None:
     assert told == ["create", "start", "kill", "die", "destroy"]
 
 
-def test_kill_of_a_stopped_machine_is_refused(world: World) -> None:
+def test_kill_of_a_stopped_vm_is_refused(world: World) -> None:
     async def scenario() -> None:
         await world.engine.kill(await prepared(world))
 
@@ -403,7 +403,7 @@ def test_listing_wants_all_labels(world: World) -> None:
     async def scenario() -> tuple[str, list[Container]]:
         first = await prepared(world, "web1")
         await prepared(world, "web2")
-        labels = {label.RIG: world.rig, label.ROLE: Role.MACHINE.value, label.RESOURCE: "web1"}
+        labels = {label.RIG: world.rig, label.ROLE: Role.VM.value, label.RESOURCE: "web1"}
         return first, await world.engine.containers(labels=labels)
 
     first, found = world.run(scenario())
@@ -422,16 +422,16 @@ def test_container_is_found_by_the_beginning_of_its_id(world: World) -> None:
     assert nobody is None
 
 
-def test_machine_cannot_be_made_for_a_node_that_does_not_exist(world: World) -> None:
+def test_vm_cannot_be_made_for_a_node_that_does_not_exist(world: World) -> None:
     async def scenario() -> None:
         nowhere = Session("node1", NOBODY[:12], "2020-01-01T00:00:00Z")
-        await world.engine.create_machine(world.spec("web1"), session=nowhere, labels=world.machine_labels("web1"))
+        await world.engine.create_vm(world.spec("web1"), session=nowhere, labels=world.vm_labels("web1"))
 
     with pytest.raises(EngineError, match=r"[Nn]o such container"):
         world.run(scenario())
 
 
-def test_machines_die_with_their_node_and_cannot_start_without_it(world: World) -> None:
+def test_vms_die_with_their_node_and_cannot_start_without_it(world: World) -> None:
     async def scenario() -> tuple[Container, Container, list[EngineEvent]]:
         stream = world.events()
         container, _ = await started(world)
@@ -441,9 +441,9 @@ def test_machines_die_with_their_node_and_cannot_start_without_it(world: World) 
             await world.engine.start(container)
         return await seen(world, container), await seen(world, world.session.container), events
 
-    machine, node, events = world.run(scenario())
+    vm, node, events = world.run(scenario())
 
-    assert not machine.running
+    assert not vm.running
     assert not node.running
     assert events[-1].exit_code == 137
 
@@ -474,7 +474,7 @@ def test_command_that_has_not_ended_has_no_status(world: World) -> None:
     assert world.run(scenario()) is None
 
 
-def test_command_inside_goes_with_its_machine(world: World) -> None:
+def test_command_inside_goes_with_its_vm(world: World) -> None:
     async def scenario() -> int | str | None:
         container, _ = await started(world)
         begun = await world.engine.begin_inside(container, ("sleep", "20"))
@@ -487,7 +487,7 @@ def test_command_inside_goes_with_its_machine(world: World) -> None:
     assert world.run(scenario()) in (137, "gone")
 
 
-def test_command_in_a_machine_that_does_not_run_is_refused(world: World) -> None:
+def test_command_in_a_vm_that_does_not_run_is_refused(world: World) -> None:
     async def scenario() -> str:
         container = await prepared(world)
         with pytest.raises(EngineError) as refused:

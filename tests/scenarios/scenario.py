@@ -9,7 +9,7 @@
     end: 20s
     expect:
       - {group: web1, owner: node2, persistent-state: {web1-vm: true}}
-      - {machine: web1-vm, runs-on: node2}      # or nowhere
+      - {vm: web1-vm, runs-on: node2}      # or nowhere
       - {event: node-fenced, times: 1}          # of the whole log; or at-least: 1
 
 Times are simulated, from the first power-on. A wrong document is refused with file and line.
@@ -126,10 +126,10 @@ def _step(section: Section, end_us: int) -> Step:
 
 
 def _expectation(section: Section) -> Mapping[str, Any]:
-    known = {"group": ("owner", "persistent-state", "epoch"), "machine": ("runs-on",), "event": ("times", "at-least")}
+    known = {"group": ("owner", "persistent-state", "epoch"), "vm": ("runs-on",), "event": ("times", "at-least")}
     kinds = [kind for kind in known if kind in section]
     if len(kinds) != 1:
-        section.refuse(None, "an expectation about nothing", "one of group, machine, event")
+        section.refuse(None, "an expectation about nothing", "one of group, VM, event")
         return {}
     for key in (kinds[0], *known[kinds[0]]):
         section.known(key)
@@ -182,18 +182,18 @@ def _kill(world: World, arguments: Mapping[str, Any]) -> None:
 
 
 def _crash(world: World, arguments: Mapping[str, Any]) -> None:
-    for box in world.instances.running(str(arguments["machine"])):
-        world.engine.crash_machine(box.id)
+    for box in world.instances.running(str(arguments["vm"])):
+        world.engine.crash_vm(box.id)
 
 
 def _stop_by_hand(world: World, arguments: Mapping[str, Any]) -> None:
-    for box in world.instances.running(str(arguments["machine"])):
+    for box in world.instances.running(str(arguments["vm"])):
         world.engine.stop_by_hand(box.id)
 
 
 def _start_by_hand(world: World, arguments: Mapping[str, Any]) -> None:
     boxes = [box for box in world.engine.guests(str(arguments["node"])) if not box.running]
-    box = next(one for one in boxes if one.spec is not None and one.spec.name == arguments["machine"])
+    box = next(one for one in boxes if one.spec is not None and one.spec.name == arguments["vm"])
     world.instances.foreign.add(box.id)
     world.engine.start_by_hand(box.id)
 
@@ -215,12 +215,12 @@ def _ask(world: World, arguments: Mapping[str, Any]) -> None:
 
 
 def _not_ready(world: World, arguments: Mapping[str, Any]) -> None:
-    world.engine.not_ready.add(str(arguments["machine"]))
+    world.engine.not_ready.add(str(arguments["vm"]))
 
 
 def _failing_start(world: World, arguments: Mapping[str, Any]) -> None:
     troubles, until_us = world.engine.troubles, parse_duration_us(arguments["until"])
-    troubles.starts[str(arguments["machine"]), StartTrouble.FAILING] = until_us
+    troubles.starts[str(arguments["vm"]), StartTrouble.FAILING] = until_us
 
 
 DEEDS: Mapping[str, tuple[tuple[str, ...], Callable[[World, Mapping[str, Any]], None]]] = {
@@ -231,11 +231,11 @@ DEEDS: Mapping[str, tuple[tuple[str, ...], Callable[[World, Mapping[str, Any]], 
     "program.hang": (("node", "program"), _hang),
     "program.go-on": (("node", "program"), _go_on),
     "program.kill": (("node", "program"), _kill),
-    "vm.crash": (("machine",), _crash),
-    "vm.stop-by-hand": (("machine",), _stop_by_hand),
-    "vm.start-by-hand": (("machine", "node"), _start_by_hand),
-    "vm.not-ready": (("machine",), _not_ready),
-    "vm.failing-start": (("machine", "until"), _failing_start),
+    "vm.crash": (("vm",), _crash),
+    "vm.stop-by-hand": (("vm",), _stop_by_hand),
+    "vm.start-by-hand": (("vm", "node"), _start_by_hand),
+    "vm.not-ready": (("vm",), _not_ready),
+    "vm.failing-start": (("vm", "until"), _failing_start),
     "engine.hold-starts": (("node", "until"), _hold_starts),
     "voter.wipe": (("node",), _wipe),
     "ask": (("node", "call"), _ask),
@@ -261,8 +261,8 @@ def _names(value: Any) -> list[str]:
 def _unmet(world: World, expectation: Mapping[str, Any]) -> list[str]:
     if "group" in expectation:
         return _unmet_of_group(world, expectation)
-    if "machine" in expectation:
-        name, wanted = expectation["machine"], expectation["runs-on"]
+    if "vm" in expectation:
+        name, wanted = expectation["vm"], expectation["runs-on"]
         running = [box.node for box in world.instances.running(name)]
         met = running == ([] if wanted == "nowhere" else [wanted])
         return [] if met else [f"{name} runs on {running}, not {wanted}"]
@@ -289,7 +289,7 @@ def _unmet_of_group(world: World, expectation: Mapping[str, Any]) -> list[str]:
 
 
 def _shown(line: TraceLine) -> str:
-    """Seconds with three digits, who, what, and the sentence; a machine's name where there is no sentence."""
-    message = line.fields.get("message") or line.fields.get("machine") or line.fields.get("reason") or ""
+    """Seconds with three digits, who, what, and the sentence; a VM's name where there is no sentence."""
+    message = line.fields.get("message") or line.fields.get("vm") or line.fields.get("reason") or ""
     number = f" [{line.fields['id']}]" if line.fields.get("id") else ""
     return f"{line.at_us / 1e6:8.3f} {line.node:6} {line.event}{number}{': ' if message else ''}{message}"

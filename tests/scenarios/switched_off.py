@@ -85,7 +85,7 @@ class _AsksOnce(DatabaseManager):
 
 
 class _WantsNothingElse(ResourceControlManager):
-    """A start by hand is a wish for that machine alone."""
+    """A start by hand is a wish for that VM alone."""
 
     def _next_for(self, now: int, facts: Any, spec: Any) -> list[Action]:
         actions = super()._next_for(now, facts, spec)
@@ -166,7 +166,7 @@ class _LooksAway(ProgramWatch):
 
 
 class _StartsAgain(ResourceControlManager):
-    """Has a machine ended and started for every request, whatever it does at the moment."""
+    """Has a VM ended and started for every request, whatever it does at the moment."""
 
     def handle(self, now: int, event: Event) -> list[Action]:
         actions = super().handle(now, event)

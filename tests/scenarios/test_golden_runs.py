@@ -46,7 +46,7 @@ def test_every_scenario_says_what_it_is_about() -> None:
         ("node.isolate -> node.insulate", "scenario.yaml:19: nobody can do 'node.insulate', expected node.isolate"),
         ("node: node1} -> nod: node1}", "scenario.yaml:19: a step has no node"),
         ("at: 6s -> at: 6h", "scenario.yaml:19: at is 6h, expected a duration from 0s to 24s"),
-        ("machine: web1-vm -> machin: web1-vm", "scenario.yaml:24: an expectation about nothing"),
+        ("vm: web1-vm -> machin: web1-vm", "scenario.yaml:24: an expectation about nothing"),
     ],
 )
 def test_a_wrong_scenario_is_refused_with_its_line(change: str, told: str, tmp_path: Path) -> None:

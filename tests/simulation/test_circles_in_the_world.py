@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from test_requests import ask, machine_node
+from test_requests import ask, vm_node
 
 from harness.cluster_service.core.messages import Answer, AnswerCode
 from harness.cluster_service.membership.sharding import WATCHERS
@@ -18,7 +18,7 @@ GROUPS = 36
 def topology(*, preferred: tuple[str, ...] = (), nodes: int = NODES) -> Topology:
     """The last group prefers the nodes that are named, if any are."""
 
-    def machine(number: int) -> ResourceSpec:
+    def vm(number: int) -> ResourceSpec:
         properties = {"image": "blackstart/guest", "address": f"10.88.0.{number}", "user": str(10_000 + number)}
         return ResourceSpec(name=f"vm{number}", type="virtual-machine", properties=properties)
 
@@ -29,7 +29,7 @@ def topology(*, preferred: tuple[str, ...] = (), nodes: int = NODES) -> Topology
         groups=tuple(
             GroupSpec(
                 name=f"web{i}",
-                resources=(machine(i),),
+                resources=(vm(i),),
                 failover_threshold=100,
                 preferred_owners=preferred if i == GROUPS else (),
             )
@@ -97,7 +97,7 @@ def test_each_group_is_known_to_its_watchers_only_and_lies_on_one_of_them() -> N
         name = f"web{number}"
         assert sorted(node for node in world.nodes if name in known(world, node)) == sorted(watchers(world, name))
         assert len(watchers(world, name)) == WATCHERS
-        assert machine_node(world, f"vm{number}") in watchers(world, name)
+        assert vm_node(world, f"vm{number}") in watchers(world, name)
 
 
 def test_what_a_lost_node_has_owned_runs_again_where_it_is_watched() -> None:
@@ -112,7 +112,7 @@ def test_what_a_lost_node_has_owned_runs_again_where_it_is_watched() -> None:
     assert groups
     for name in groups:
         assert owner(world, name) in watchers(world, name)
-        assert machine_node(world, name.replace("web", "vm")) == owner(world, name)
+        assert vm_node(world, name.replace("web", "vm")) == owner(world, name)
 
 
 def test_when_all_watchers_of_a_group_are_lost_at_once_others_take_over() -> None:
@@ -129,7 +129,7 @@ def test_when_all_watchers_of_a_group_are_lost_at_once_others_take_over() -> Non
 
     world.run(12 * SECOND_US)
 
-    assert machine_node(world, group.replace("web", "vm")) not in (None, *lost)
+    assert vm_node(world, group.replace("web", "vm")) not in (None, *lost)
     assert world.violations == []
 
 
@@ -138,14 +138,14 @@ def test_an_owner_whose_service_died_still_knows_what_it_owns_wherever_that_was_
     target = stranger(world, "web7")
     moved = ask(world, owner(world, "web7"), "group.move", group="web7", target=target)
     world.run(3 * SECOND_US)
-    assert (moved.code, machine_node(world, "vm7")) == (AnswerCode.DONE, target)
+    assert (moved.code, vm_node(world, "vm7")) == (AnswerCode.DONE, target)
 
     world.nodes[target].kill_process("service")
     world.run(3 * SECOND_US)
-    world.engine.crash_machine(world.engine.machine("vm7").id)
+    world.engine.crash_vm(world.engine.vm("vm7").id)
     world.run(3 * SECOND_US)
 
-    assert machine_node(world, "vm7") == target
+    assert vm_node(world, "vm7") == target
     assert owner(world, "web7") == target
     settled(world)
 
@@ -160,7 +160,7 @@ def test_a_group_that_was_moved_to_a_stranger_is_taken_over_by_who_watches_it() 
 
     world.run(8 * SECOND_US)
 
-    assert machine_node(world, "vm7") in watchers(world, "web7")
+    assert vm_node(world, "vm7") in watchers(world, "web7")
 
 
 def test_any_node_answers_for_groups_that_it_does_not_watch() -> None:
@@ -226,7 +226,7 @@ def test_members_that_never_come_are_not_waited_for_for_ever() -> None:
 
     cluster = world.chosen.newest("cluster")
     assert {cluster.node(name).state.value for name in missing} == {"Never"}  # type: ignore[union-attr]
-    assert all(machine_node(world, f"vm{number}") for number in range(1, GROUPS + 1))
+    assert all(vm_node(world, f"vm{number}") for number in range(1, GROUPS + 1))
 
 
 def test_spare_members_do_not_keep_others_from_watching_once_the_cluster_is_formed() -> None:
@@ -249,7 +249,7 @@ def test_spare_members_do_not_keep_others_from_watching_once_the_cluster_is_form
     world.run(10 * SECOND_US)
 
     assert all(owner(world, f"web{number}") not in lost for number in range(1, GROUPS + 1))
-    assert all(machine_node(world, f"vm{number}") for number in range(1, GROUPS + 1))
+    assert all(vm_node(world, f"vm{number}") for number in range(1, GROUPS + 1))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -263,7 +263,7 @@ def test_a_group_finds_its_only_possible_owner_although_that_one_does_not_watch_
 
     world.run(20 * SECOND_US)
 
-    assert [machine_node(world, group.resources[0].name) for group in restricted] == [
+    assert [vm_node(world, group.resources[0].name) for group in restricted] == [
         group.possible_owners[0] for group in restricted
     ]
 

@@ -29,11 +29,11 @@ def formed(seed: int, *, nodes: int = 3) -> World:
     return world
 
 
-def owner_of(world: World, machine: str) -> str:
-    return world.instances.running(machine)[0].node
+def owner_of(world: World, vm: str) -> str:
+    return world.instances.running(vm)[0].node
 
 
-def machines_on(world: World, node: str) -> list[str]:
+def vms_on(world: World, node: str) -> list[str]:
     names = [f"vm{number}" for number in range(1, 5)]
     return [name for name in names if any(box.node == node for box in world.instances.running(name))]
 
@@ -57,7 +57,7 @@ def lines(world: World, event: str, *, since_us: int = 0) -> list[Any]:
 
 
 def wanted(world: World) -> dict[str, int]:
-    """Each machine's PersistentState as its owner tells it."""
+    """Each VM's PersistentState as its owner tells it."""
     found: dict[str, int] = {}
     for name, node in world.nodes.items():
         told = node.service.snapshot(world.clock.now_us) if node.service is not None else None
@@ -68,7 +68,7 @@ def wanted(world: World) -> dict[str, int]:
 
 
 @SEEDS
-def test_a_hung_machine_on_a_node_whose_power_is_cut_runs_elsewhere(seed: int) -> None:
+def test_a_hung_vm_on_a_node_whose_power_is_cut_runs_elsewhere(seed: int) -> None:
     """A frozen guest keeps its node's PID 1 from dying: whoever cuts or fences must end both at once."""
     world = formed(seed)
     box = world.instances.running("vm1")[0]
@@ -84,7 +84,7 @@ def test_a_hung_machine_on_a_node_whose_power_is_cut_runs_elsewhere(seed: int) -
 
 
 @SEEDS
-def test_a_hung_machine_on_a_node_that_resets_itself_is_ended_by_the_fence(seed: int) -> None:
+def test_a_hung_vm_on_a_node_that_resets_itself_is_ended_by_the_fence(seed: int) -> None:
     world = formed(seed)
     box = world.instances.running("vm1")[0]
 
@@ -103,7 +103,7 @@ def test_a_frozen_guest_alone_outlives_the_pid_1_of_its_node() -> None:
     world.engine.end_node(box.node, 87)
 
     assert world.nodes[box.node].processes() == {}
-    assert machines_on(world, box.node) == ["vm1"]
+    assert vms_on(world, box.node) == ["vm1"]
     assert node.alive
     world.engine.unpause(box.id)
     assert not node.alive
@@ -145,7 +145,7 @@ def test_the_power_that_returns_during_the_failover_changes_nothing(seed: int, a
 def test_the_second_node_lost_during_the_recovery_of_the_first(seed: int, after_ms: int) -> None:
     world = formed(seed, nodes=5)
     first = owner_of(world, "vm1")
-    second = next(name for name in world.nodes if name != first and machines_on(world, name))
+    second = next(name for name in world.nodes if name != first and vms_on(world, name))
     for name in (first, second):
         world.engine.hold(world.topology.rig, name)
 
@@ -155,8 +155,8 @@ def test_the_second_node_lost_during_the_recovery_of_the_first(seed: int, after_
     survivors = set(world.nodes) - {first, second}
     wait_for(
         world,
-        "every machine on the survivors",
-        lambda: sum(len(machines_on(world, name)) for name in survivors) == 4,
+        "every VM on the survivors",
+        lambda: sum(len(vms_on(world, name)) for name in survivors) == 4,
     )
     for name in (first, second):
         world.engine.release(world.topology.rig, name)
@@ -181,9 +181,9 @@ def test_the_second_of_three_lost_stops_the_last_one_safely_until_it_returns(see
     world.run(8 * SECOND)
 
     assert world.violations == []
-    assert machines_on(world, last) == []
+    assert vms_on(world, last) == []
     without_quorum_us = world.clock.now_us - 3 * SECOND
-    assert lines(world, "machine-started", since_us=without_quorum_us) == []
+    assert lines(world, "vm-started", since_us=without_quorum_us) == []
     assert lost_us < without_quorum_us
     for name in lost:
         world.engine.release(world.topology.rig, name)
@@ -193,13 +193,13 @@ def test_the_second_of_three_lost_stops_the_last_one_safely_until_it_returns(see
 
 @SEEDS
 @pytest.mark.parametrize("hung_ms", [1_000, 2_500, 4_000, 20_000])
-def test_a_service_that_hangs_while_its_machines_run_costs_at_most_the_session(seed: int, hung_ms: int) -> None:
+def test_a_service_that_hangs_while_its_vms_run_costs_at_most_the_session(seed: int, hung_ms: int) -> None:
     world = formed(seed)
     victim = owner_of(world, "vm1")
 
     world.nodes[victim].hang_process("service", hung_ms * MS)
     if hung_ms > 4_000:
-        # A hung service cannot pet: PID 1 ends the machines at the lease's end, and nobody may start them before.
+        # A hung service cannot pet: PID 1 ends the VMs at the lease's end, and nobody may start them before.
         wait_for(world, "vm1 elsewhere", lambda: any(run.node != victim for run in world.instances.running("vm1")))
 
     expect_rest(world)
@@ -230,7 +230,7 @@ def test_a_start_that_the_engine_carries_out_late_finds_nothing_to_start(seed: i
     node = world.nodes[box.node]
 
     node.client.hold_starts(world.clock.now_us + late_ms * MS)
-    world.engine.crash_machine(box.id)
+    world.engine.crash_vm(box.id)
     world.run(600 * MS)
     match blow:
         case "reset":
@@ -256,7 +256,7 @@ def test_ten_seconds_without_the_engine_are_no_failure(seed: int) -> None:
     world.nodes[victim].client.stall(began_us + 10 * SECOND)
     world.run(12 * SECOND)
 
-    assert lines(world, "machine-ended", since_us=began_us) == []
+    assert lines(world, "vm-ended", since_us=began_us) == []
     assert lines(world, "fencing", since_us=began_us) == []
     assert wanted(world) == before
     assert set(before.values()) == {1}
@@ -264,14 +264,14 @@ def test_ten_seconds_without_the_engine_are_no_failure(seed: int) -> None:
 
 
 @SEEDS
-def test_a_machine_that_crashes_while_the_engine_is_stalled_restarts_when_it_ends(seed: int) -> None:
+def test_a_vm_that_crashes_while_the_engine_is_stalled_restarts_when_it_ends(seed: int) -> None:
     world = formed(seed)
     box = world.instances.running("vm1")[0]
     began_us = world.clock.now_us
 
     world.nodes[box.node].client.stall(began_us + 10 * SECOND)
     world.run(SECOND)
-    world.engine.crash_machine(box.id)
+    world.engine.crash_vm(box.id)
     world.run(8 * SECOND)
     assert world.instances.running("vm1") == []
     wait_for(world, "vm1 again", lambda: bool(world.instances.running("vm1")), limit_us=8 * SECOND)
@@ -300,8 +300,8 @@ def test_a_node_whose_engine_is_stalled_cannot_fence_so_another_one_does(seed: i
 
 
 @SEEDS
-def test_a_node_cut_off_while_its_engine_is_stalled_ends_its_machines_by_itself(seed: int) -> None:
-    """Neither its engine nor the others reach it: only its own first process can end its machines in time."""
+def test_a_node_cut_off_while_its_engine_is_stalled_ends_its_vms_by_itself(seed: int) -> None:
+    """Neither its engine nor the others reach it: only its own first process can end its VMs in time."""
     world = formed(seed)
     victim = owner_of(world, "vm1")
     others = [name for name in world.nodes if name != victim]
@@ -326,12 +326,12 @@ def test_two_of_five_that_are_cut_off_leave_the_majority_as_it_is(seed: int) -> 
         others = [other for other in world.nodes if other != name]
         world.network.cut([name], others)
         world.network.cut(others, [name])
-    wait_for(world, "all in the majority", lambda: sum(len(machines_on(world, name)) for name in majority) == 4)
+    wait_for(world, "all in the majority", lambda: sum(len(vms_on(world, name)) for name in majority) == 4)
     world.run(5 * SECOND)
 
     lapsed = {line.node for line in lines(world, "lease-lapsed", since_us=began_us)}
     assert lapsed & set(majority) == set(), "the majority keeps its leases"
-    assert [name for name in minority if machines_on(world, name)] == []
+    assert [name for name in minority if vms_on(world, name)] == []
     world.network.heal()
     expect_rest(world)
 
@@ -385,7 +385,7 @@ def test_a_signal_to_go_on_that_comes_to_a_frozen_node_is_heard_at_the_thaw() ->
     expect_rest(world)
 
 
-def test_a_machine_that_hangs_stands_still_for_so_long_and_then_everything_is_as_it_should_be() -> None:
+def test_a_vm_that_hangs_stands_still_for_so_long_and_then_everything_is_as_it_should_be() -> None:
     world = formed(0)
     (box,) = world.instances.running("vm1")
     fault = Planned(at_us=world.clock.now_us, kind=FaultKind.VM_HANG, target="vm1", duration_us=SECOND)

@@ -133,7 +133,7 @@ def test_what_only_the_watchers_of_the_world_see_breaks_the_verdict(
 def test_the_witnesses_tell_one_story(tmp_path: Path) -> None:
     ran = Ran(POWER_CUT, tmp_path)
 
-    starts = [event for event in ran.history.of(EngineEvent) if event.action == "start" and event.role is Role.MACHINE]
+    starts = [event for event in ran.history.of(EngineEvent) if event.action == "start" and event.role is Role.VM]
     boots = {run.boot for journal in ran.history.of(GuestJournal) for run in journal.runs}
     assert len(boots) == len(starts)
 
@@ -169,7 +169,7 @@ method:
     name: cut the power of web1's owner
     provider: {type: fault, fault: node.power-off, target: {owner-of: web1}}
   - type: probe
-    name: its machines run on the survivors within five seconds
+    name: its VMs run on the survivors within five seconds
     provider: {type: cluster, probe: recovery-time}
     tolerance: {type: range, range: [0, 5]}
     until: {timeout: 20s}

@@ -1,4 +1,4 @@
-"""Machines that end while the service or the resource host is away: what counts as a failure, and what does not."""
+"""VMs that end while the service or the resource host is away: what counts as a failure, and what does not."""
 
 import pytest
 
@@ -15,33 +15,33 @@ def formed(seed: int) -> World:
 
 
 def ended_since(world: World, at_us: int) -> list[tuple[str, str]]:
-    """Machines whose main process ended, and where."""
+    """VMs whose main process ended, and where."""
     return [
-        (str(line.fields["machine"]), line.node)
+        (str(line.fields["vm"]), line.node)
         for line in world.trace
-        if line.at_us >= at_us and (line.component, line.event) == ("engine", "machine-ended")
+        if line.at_us >= at_us and (line.component, line.event) == ("engine", "vm-ended")
     ]
 
 
-def restarts_left(world: World, node: str, machine: str) -> int:
+def restarts_left(world: World, node: str, vm: str) -> int:
     service = world.nodes[node].service
     assert service is not None
     for group in service.snapshot(world.clock.now_us)["groups"]:
         for resource in group["resources"]:
-            if resource["name"] == machine:
+            if resource["name"] == vm:
                 return int(resource["restarts_left"])
-    raise AssertionError(f"{node} does not know {machine}")
+    raise AssertionError(f"{node} does not know {vm}")
 
 
 @pytest.mark.parametrize("process", ["service", "host"])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_machine_that_crashes_while_nobody_watches_has_failed(process: str, seed: int) -> None:
+def test_a_vm_that_crashes_while_nobody_watches_has_failed(process: str, seed: int) -> None:
     world = formed(seed)
     box = world.instances.running("vm1")[0]
     before = restarts_left(world, box.node, "vm1")
 
     world.nodes[box.node].kill_process(process)
-    world.engine.crash_machine(box.id)
+    world.engine.crash_vm(box.id)
     world.run(5 * SECOND)
 
     assert [run.node for run in world.instances.running("vm1")] == [box.node]
@@ -55,7 +55,7 @@ def test_a_crash_that_was_seen_and_found_again_counts_once() -> None:
     world = formed(1)
     box = world.instances.running("vm1")[0]
 
-    world.engine.crash_machine(box.id)
+    world.engine.crash_vm(box.id)
     for _ in range(100):
         world.clock.run_until(world.clock.now_us + 1_000)
         if any(line.event == "resource-failed" for line in world.trace):
@@ -68,14 +68,14 @@ def test_a_crash_that_was_seen_and_found_again_counts_once() -> None:
 
 
 def alone(seed: int) -> World:
-    """A cluster of one node: nobody else can call it lost, so that it comes back to its own machines."""
+    """A cluster of one node: nobody else can call it lost, so that it comes back to its own VMs."""
     world = World(small_topology(nodes=1, groups=2), seed=seed)
     assert world.run_until_settled(15 * SECOND) == []
     return world
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_machines_that_pid_1_ends_with_the_lease_have_not_failed(seed: int) -> None:
+def test_vms_that_pid_1_ends_with_the_lease_have_not_failed(seed: int) -> None:
     world = alone(seed)
     away_us = world.clock.now_us
 

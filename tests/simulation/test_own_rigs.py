@@ -19,12 +19,12 @@ from harness.simulation.world.composition import Composition
 from harness.simulation.world.fault_kinds import FaultKind
 
 
-def group(*, machine: Mapping[str, Any] | None = None, **said: Any) -> dict[str, Any]:
+def group(*, vm: Mapping[str, Any] | None = None, **said: Any) -> dict[str, Any]:
     return {
         "name": "web",
         "resources": [
             {"name": "ip", "type": "ip-address"},
-            {"name": "vm", "type": "virtual-machine", "depends-on": ["ip"], **(machine or {})},
+            {"name": "vm", "type": "virtual-machine", "depends-on": ["ip"], **(vm or {})},
         ],
         **said,
     }
@@ -46,15 +46,15 @@ RIGS: Mapping[str, tuple[Mapping[str, Any], int]] = {
     "one node": ({"nodes": 1, "groups": [group(), OTHER]}, 0),
     "two nodes": ({"nodes": 2, "groups": [group(), OTHER]}, 0),
     "one vote of three": ({"nodes": 3, "voters": 1, "groups": [group(), OTHER]}, 0),
-    "no restarts": ({"nodes": 3, "groups": [group(machine={"restart-action": "none"}), OTHER]}, 10),
-    "no failovers": ({"nodes": 3, "groups": [group(machine={"restart-action": "restart"}), OTHER]}, 12),
+    "no restarts": ({"nodes": 3, "groups": [group(vm={"restart-action": "none"}), OTHER]}, 10),
+    "no failovers": ({"nodes": 3, "groups": [group(vm={"restart-action": "restart"}), OTHER]}, 12),
     "one possible owner": ({"nodes": 3, "groups": [group(**{"possible-owners": ["node1"]}), OTHER]}, 10),
     "started when asked for": ({"nodes": 3, "groups": [group(priority="no-auto-start"), OTHER]}, 0),
     "a group of an address alone": ({"nodes": 3, "groups": [{"name": "web", "resources": [IP]}, OTHER]}, 0),
-    "two machines on one address": (
+    "two VMs on one address": (
         {"nodes": 3, "groups": [{"name": "web", "resources": [IP, VM, {**VM, "name": "vmb"}]}]}, 61
     ),
-    "a machine that needs a machine": (
+    "a VM that needs a VM": (
         {"nodes": 3, "groups": [{"name": "web", "resources": [IP, VM, {**VM, "name": "vmb", "depends-on": ["vm"]}]}]},
         21,
     ),
@@ -86,7 +86,7 @@ def test_a_schedule_can_be_drawn_for_every_rig(name: str) -> None:
 def test_rigs_are_drawn_with_every_policy_that_a_group_may_have_and_half_of_them_with_none() -> None:
     drawn = [topology_of(draw_rig(random.Random(seed))) for seed in range(200)]
     groups = [group for topology in drawn for group in topology.groups]
-    machines = [one for group in groups for one in group.resources if one.type == "virtual-machine"]
+    vms = [one for group in groups for one in group.resources if one.type == "virtual-machine"]
 
     assert all(
         [
@@ -94,11 +94,11 @@ def test_rigs_are_drawn_with_every_policy_that_a_group_may_have_and_half_of_them
             {group.failover_threshold for group in groups} > {0, 1, 2, 100},
             {group.failback for group in groups} == set(Failback),
             {group.priority for group in groups} == set(Priority),
-            {one.policy.restart_action for one in machines} == set(RestartAction),
-            any(one.policy.restart_delay_us for one in machines),
-            any(one.policy.retry_period_us == 10_000_000 for one in machines),
-            any(len(names) > 1 for one in machines for names in one.depends_on),
-            any("-vm" in name for one in machines for names in one.depends_on for name in names),
+            {one.policy.restart_action for one in vms} == set(RestartAction),
+            any(one.policy.restart_delay_us for one in vms),
+            any(one.policy.retry_period_us == 10_000_000 for one in vms),
+            any(len(names) > 1 for one in vms for names in one.depends_on),
+            any("-vm" in name for one in vms for names in one.depends_on for name in names),
             any(not node.voter for topology in drawn for node in topology.nodes),
         ]
     )
@@ -106,12 +106,12 @@ def test_rigs_are_drawn_with_every_policy_that_a_group_may_have_and_half_of_them
     assert len(usual) > len(drawn) // 3
 
 
-def test_a_rig_without_a_machine_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rig_without_a_vm_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "rig.yaml"
     file.write_text("nodes: 3\ngroups: []\n")
 
     assert run_command(["search", "--topology", str(file), "--runs", "1"]) == 2
-    assert "a rig without a machine" in capsys.readouterr().err
+    assert "a rig without a VM" in capsys.readouterr().err
 
 
 class _Breaks(Composition):

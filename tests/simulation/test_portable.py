@@ -155,7 +155,7 @@ def test_no_pause_is_promised_under_fencing_self() -> None:
     assert without_counterpart(schedule(paused, settings={"fencing": "self"})) == ["node.pause"]
 
 
-def test_a_machine_stopped_by_hand_is_wanted_again_in_the_end(tmp_path: Path) -> None:
+def test_a_vm_stopped_by_hand_is_wanted_again_in_the_end(tmp_path: Path) -> None:
     code, outcomes = run(schedule(fault(FaultKind.VM_STOP_BY_HAND, "vm1")), tmp_path)
 
     assert code == 0

@@ -1,4 +1,4 @@
-"""Machines with readiness checks in the seeded world: the whole cluster waits for them, and random faults break nothing
+"""VMs with readiness checks in the seeded world: the whole cluster waits for them, and random faults break nothing
 that holds without.
 """
 
@@ -18,7 +18,7 @@ CHECKS: list[dict[str, Any]] = [{"endpoint": "tcp:5432"}, {"command": ["ready"],
 
 
 def with_checks(topology: Topology, *, pending_timeout_us: int = 180 * SECOND_US) -> Topology:
-    """Every machine gets a check, in turn over the network and inside of it."""
+    """Every VM gets a check, in turn over the network and inside of it."""
 
     def checked(resource: ResourceSpec, number: int) -> ResourceSpec:
         if resource.type != "virtual-machine":
@@ -44,7 +44,7 @@ def state_of(world: World, group: str) -> str:
     return ""
 
 
-def test_group_of_a_lost_node_is_online_elsewhere_when_its_machine_is_ready_there() -> None:
+def test_group_of_a_lost_node_is_online_elsewhere_when_its_vm_is_ready_there() -> None:
     world = World(with_checks(small_topology()), seed=11)
     assert world.run_until_settled(20 * SECOND_US) == []
     (box,) = world.instances.running("vm1")
@@ -68,13 +68,13 @@ def test_group_of_a_lost_node_is_online_elsewhere_when_its_machine_is_ready_ther
     assert world.violations == []
 
 
-def test_machine_that_is_not_ready_on_its_node_is_tried_again_and_then_elsewhere() -> None:
+def test_vm_that_is_not_ready_on_its_node_is_tried_again_and_then_elsewhere() -> None:
     world = World(with_checks(small_topology(), pending_timeout_us=4 * SECOND_US), seed=12)
     assert world.run_until_settled(20 * SECOND_US) == []
     (box,) = world.instances.running("vm2")
     world.engine.not_ready.add("vm2")
 
-    world.engine.crash_machine(box.id)
+    world.engine.crash_vm(box.id)
     nodes = set()
     for _ in range(60):
         world.run(SECOND_US)
@@ -88,7 +88,7 @@ def test_machine_that_is_not_ready_on_its_node_is_tried_again_and_then_elsewhere
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, BLOCK))
-def test_random_faults_break_nothing_when_machines_have_checks(first: int) -> None:
+def test_random_faults_break_nothing_when_vms_have_checks(first: int) -> None:
     for seed in range(first, first + BLOCK):
         outcome = run_schedule(seed, topology=with_checks(small_topology()))
 

@@ -31,8 +31,8 @@ def group_on(world: World, node: str, group: str) -> dict[str, object]:
     return next(told for told in service.snapshot(world.clock.now_us)["groups"] if told["name"] == group)
 
 
-def machine_node(world: World, machine: str) -> str | None:
-    running = world.instances.running(machine)
+def vm_node(world: World, vm: str) -> str | None:
+    running = world.instances.running(vm)
     return running[0].node if running else None
 
 
@@ -52,12 +52,12 @@ def test_a_group_goes_offline_and_online_as_a_whole() -> None:
 
     off = ask(world, owner, "group.offline", group="web1")
     world.run(2 * SECOND)
-    stopped = machine_node(world, "vm1")
+    stopped = vm_node(world, "vm1")
     on = ask(world, owner, "group.online", group="web1")
     world.run(2 * SECOND)
 
     assert (off.code, stopped) == (AnswerCode.DONE, None)
-    assert (on.code, machine_node(world, "vm1")) == (AnswerCode.DONE, owner)
+    assert (on.code, vm_node(world, "vm1")) == (AnswerCode.DONE, owner)
 
 
 def test_another_node_names_the_owner() -> None:
@@ -69,10 +69,10 @@ def test_another_node_names_the_owner() -> None:
 
     assert answer.code is AnswerCode.NOT_OWNER
     assert answer.result == {"owner": owner}
-    assert machine_node(world, "vm1") == owner
+    assert vm_node(world, "vm1") == owner
 
 
-def test_a_move_ends_the_machine_before_the_target_starts_it() -> None:
+def test_a_move_ends_the_vm_before_the_target_starts_it() -> None:
     world = formed()
     owner = owner_of(world, "web1")
     target = next(name for name in world.nodes if name != owner)
@@ -81,7 +81,7 @@ def test_a_move_ends_the_machine_before_the_target_starts_it() -> None:
     world.run(4 * SECOND)
 
     assert answer.code is AnswerCode.DONE
-    assert machine_node(world, "vm1") == target
+    assert vm_node(world, "vm1") == target
     assert world.violations == []
 
 
@@ -92,7 +92,7 @@ def test_a_paused_node_keeps_what_runs_and_takes_nothing() -> None:
 
     paused = ask(world, others[0], "node.pause", node=owner)
     world.run(2 * SECOND)
-    kept = machine_node(world, "vm1")
+    kept = vm_node(world, "vm1")
     refused = ask(world, owner_of(world, "web2"), "group.move", group="web2", target=owner)
 
     assert (paused.code, kept) == (AnswerCode.DONE, owner)
@@ -101,16 +101,16 @@ def test_a_paused_node_keeps_what_runs_and_takes_nothing() -> None:
         assert "Paused" in refused.message
 
 
-def test_a_machine_that_fails_on_a_paused_node_goes_to_another() -> None:
+def test_a_vm_that_fails_on_a_paused_node_goes_to_another() -> None:
     world = formed()
     owner = owner_of(world, "web1")
     ask(world, owner, "node.pause", node=owner)
     world.run(SECOND)
 
-    world.engine.crash_machine(world.instances.running("vm1")[0].id)
+    world.engine.crash_vm(world.instances.running("vm1")[0].id)
     world.run(5 * SECOND)
 
-    assert machine_node(world, "vm1") not in (None, owner)
+    assert vm_node(world, "vm1") not in (None, owner)
 
 
 def node_told(world: World, asked: str, node: str) -> dict[str, object]:

@@ -20,12 +20,12 @@ def formed(seed: int) -> World:
 
 
 def ended_since(world: World, at_us: int) -> list[str]:
-    return [str(line) for line in world.trace if line.at_us >= at_us and line.event == "machine-ended"]
+    return [str(line) for line in world.trace if line.at_us >= at_us and line.event == "vm-ended"]
 
 
 @pytest.mark.parametrize("process", ["service", "host", "vmms", "voter"])
 @pytest.mark.parametrize("seed", range(6))
-def test_killing_a_process_of_the_node_stops_no_machine(process: str, seed: int) -> None:
+def test_killing_a_process_of_the_node_stops_no_vm(process: str, seed: int) -> None:
     world = formed(seed)
     killed_us = world.clock.now_us
 
@@ -98,7 +98,7 @@ def test_a_node_that_is_held_off_keeps_nobody_busy() -> None:
     assert steps[0] < 300
 
 
-def test_a_group_whose_machine_cannot_be_prepared_goes_elsewhere() -> None:
+def test_a_group_whose_vm_cannot_be_prepared_goes_elsewhere() -> None:
     world = formed(4)
     victim = next(name for name in world.nodes if any(box.node == name for box in world.instances.running("vm1")))
     client = world.nodes[victim].client
@@ -116,7 +116,7 @@ def test_a_group_whose_machine_cannot_be_prepared_goes_elsewhere() -> None:
 
 @pytest.mark.parametrize("process", ["host", "vmms"])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_program_that_hangs_for_ever_is_restarted_and_stops_no_machine(process: str, seed: int) -> None:
+def test_a_program_that_hangs_for_ever_is_restarted_and_stops_no_vm(process: str, seed: int) -> None:
     world = formed(seed)
     hung_us = world.clock.now_us
 
@@ -140,12 +140,12 @@ def test_a_program_that_hangs_shorter_than_the_limit_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("process", ["host", "vmms"])
-def test_a_machine_that_crashes_while_a_program_hangs_is_restarted_in_place(process: str) -> None:
+def test_a_vm_that_crashes_while_a_program_hangs_is_restarted_in_place(process: str) -> None:
     world = formed(6)
     box = world.instances.running("vm1")[0]
 
     world.nodes[box.node].hang_process(process, 3600 * SECOND)
-    world.engine.crash_machine(box.id)
+    world.engine.crash_vm(box.id)
     world.run(20 * SECOND)
 
     assert world.violations == []
@@ -166,7 +166,7 @@ def test_an_entry_point_that_does_not_return_costs_its_resource_host_and_nothing
     box = world.instances.running("vm1")[0]
 
     world.nodes[box.node].drivers.next.append(60 * SECOND)
-    world.engine.crash_machine(box.id)
+    world.engine.crash_vm(box.id)
     world.run(SECOND)
     assert world.run_until_settled(20 * SECOND) == []
 
@@ -188,7 +188,7 @@ def test_a_vmms_that_hangs_and_that_nobody_asks_costs_its_node_the_session() -> 
     box = world.instances.running("vm1")[0]
 
     world.nodes[box.node].hang_process("vmms", 3600 * SECOND)
-    world.engine.crash_machine(box.id)
+    world.engine.crash_vm(box.id)
     world.run(400 * SECOND)
 
     assert world.violations == []
@@ -200,7 +200,7 @@ def test_a_vmms_that_hangs_and_that_nobody_asks_costs_its_node_the_session() -> 
 def test_what_a_node_owned_before_it_was_reset_is_not_counted_as_what_it_owns(seed: int) -> None:
     world = formed(seed)
     before = owners(world)
-    first = next(name for name, machines in before.items() if machines == 2)
+    first = next(name for name, vms in before.items() if vms == 2)
 
     world.engine.end_node(first, 87)
     world.run(500_000)

@@ -25,9 +25,9 @@ def runs(most: int) -> Callable[[Hunt], bool]:
     return lambda hunt: hunt.runs < most
 
 
-def endless_crashes(machine: str) -> Planned:
+def endless_crashes(vm: str) -> Planned:
     """For longer than a world may take to come to rest."""
-    return Planned(at_us=45_000_000, kind=FaultKind.VM_CRASH_LOOP, target=machine, duration_us=60_000_000)
+    return Planned(at_us=45_000_000, kind=FaultKind.VM_CRASH_LOOP, target=vm, duration_us=60_000_000)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_two_processes_find_what_one_finds(found_schedule: Schedule) -> None:
 
 
 def test_a_found_schedule_fails_again_from_its_file(found_schedule: Schedule) -> None:
-    text = write_schedule(found_schedule, remarks=["machine vm1\nruns twice"])
+    text = write_schedule(found_schedule, remarks=["VM vm1\nruns twice"])
 
     again = read_schedule(text, name="x.yaml")
 

@@ -28,7 +28,7 @@ from harness.simulation.world.composition import Composition
 from harness.simulation.world.fault_kinds import FaultKind, Planned
 
 ADDRESS: Mapping[str, Any] = {"type": "ip-address"}
-MACHINE: Mapping[str, Any] = {"type": "virtual-machine"}
+VM: Mapping[str, Any] = {"type": "virtual-machine"}
 
 
 class TwoRulesAreWeak(AKillIsAWish):
@@ -45,14 +45,14 @@ def fault(at_s: float, kind: FaultKind, target: str, lasts_s: float = 0.2) -> Pl
     return Planned(at_us=round(at_s * 1e6), kind=kind, target=target, duration_us=round(lasts_s * 1e6))
 
 
-def killed(machine: str) -> Planned:
+def killed(vm: str) -> Planned:
     """What `AKillIsAWish` breaks at, whatever the rig."""
-    return fault(12, FaultKind.VM_KILL, machine)
+    return fault(12, FaultKind.VM_KILL, vm)
 
 
-def endless(machine: str) -> Planned:
+def endless(vm: str) -> Planned:
     """What no cluster comes to rest after, if the second restart is due in an hour."""
-    return fault(41, FaultKind.VM_CRASH_LOOP, machine, 2)
+    return fault(41, FaultKind.VM_CRASH_LOOP, vm, 2)
 
 
 def late_accept(node: str) -> Planned:
@@ -61,7 +61,7 @@ def late_accept(node: str) -> Planned:
 
 
 def taken_offline(group: str, rig: Mapping[str, Any]) -> Planned:
-    """What `ProvidersEndFirst` breaks at, if a machine of that group depends on an address."""
+    """What `ProvidersEndFirst` breaks at, if a VM of that group depends on an address."""
     commands = (fault(13, FaultKind.COMMAND, f"node1/{group}", after / 1000) for after in range(200, 1000))
     return next(
         command
@@ -75,7 +75,7 @@ def group(name: str, resources: Mapping[str, Mapping[str, Any]], **said: Any) ->
 
 
 def small_groups(count: int, **said: Any) -> list[dict[str, Any]]:
-    return [group(f"web{number}", {f"vm{number}": {**MACHINE, **said}}) for number in range(1, count + 1)]
+    return [group(f"web{number}", {f"vm{number}": {**VM, **said}}) for number in range(1, count + 1)]
 
 
 def shrunk(rig: Mapping[str, Any], *faults: Planned, parts: Parts = AKillIsAWish) -> Schedule:
@@ -122,7 +122,7 @@ def test_what_fails_with_one_of_three_seeds_fails() -> None:
     assert smallest.rig["groups"] == small_groups(1)
 
 
-# Groups and machines
+# Groups and VMs
 
 
 def test_groups_that_nothing_needs_are_left_out() -> None:
@@ -146,9 +146,9 @@ def test_what_is_left_of_a_number_of_groups_is_what_it_was() -> None:
     assert smallest.topology.groups == Schedule(seed=0, rig=rig, faults=()).topology.groups[:1]
 
 
-def test_a_machine_goes_with_the_address_that_only_it_needs_and_without_the_rest_of_its_group() -> None:
-    front = {**MACHINE, "depends-on": ["ip-front"], "answers-on": 8080}
-    back = {**MACHINE, "depends-on": ["ip-back", "front"], "answers-on": 8080}
+def test_a_vm_goes_with_the_address_that_only_it_needs_and_without_the_rest_of_its_group() -> None:
+    front = {**VM, "depends-on": ["ip-front"], "answers-on": 8080}
+    back = {**VM, "depends-on": ["ip-back", "front"], "answers-on": 8080}
     shop = group("shop", {"ip-back": ADDRESS, "ip-front": ADDRESS, "front": front, "back": back})
     schedule = Schedule(seed=0, rig={"nodes": 1, "groups": [shop]}, faults=(killed("front"),))
     seen: list[list[list[str]]] = []
@@ -156,14 +156,14 @@ def test_a_machine_goes_with_the_address_that_only_it_needs_and_without_the_rest
 
     reduction.shrink()
 
-    # Without its address a machine could not answer: that is no rig.
+    # Without its address a VM could not answer: that is no rig.
     assert seen[0] == seen[-1] == [["ip-front", "front"]]
 
 
 def test_what_depends_on_something_that_goes_depends_on_the_rest() -> None:
     needs = {"depends-on": "[vm2] and [ip1] and ([ip2] or [ip3])"}
-    addresses, others = dict.fromkeys(("ip1", "ip2", "ip3"), ADDRESS), dict.fromkeys(("vm2", "vm3", "vm4"), MACHINE)
-    rig = {"nodes": 1, "groups": [group("web", {"vm1": {**MACHINE, **needs}, **addresses, **others})]}
+    addresses, others = dict.fromkeys(("ip1", "ip2", "ip3"), ADDRESS), dict.fromkeys(("vm2", "vm3", "vm4"), VM)
+    rig = {"nodes": 1, "groups": [group("web", {"vm1": {**VM, **needs}, **addresses, **others})]}
     schedule = Schedule(seed=0, rig=rig, faults=(taken_offline("web", rig),))
     seen: list[object] = []
     reduction = Shrinking(
@@ -194,7 +194,7 @@ def test_one_node_is_left_where_no_more_are_needed(rig: Mapping[str, Any]) -> No
 
 
 def test_nodes_that_are_listed_keep_their_names() -> None:
-    web = group("web", {"vm1": MACHINE}, **{"preferred-owners": ["gamma", "alpha"]})
+    web = group("web", {"vm1": VM}, **{"preferred-owners": ["gamma", "alpha"]})
 
     smallest = shrunk(
         {"nodes": ["alpha", "beta", "gamma"], "groups": [web]}, late_accept("gamma"), parts=DoubtEndsWithARead
@@ -206,7 +206,7 @@ def test_nodes_that_are_listed_keep_their_names() -> None:
 
 
 def test_nodes_that_are_counted_are_counted_anew() -> None:
-    web = group("web", {"vm1": MACHINE}, **{"possible-owners": ["node3"]})
+    web = group("web", {"vm1": VM}, **{"possible-owners": ["node3"]})
 
     smallest = shrunk({"nodes": 3, "groups": [web]}, late_accept("node3"), parts=DoubtEndsWithARead)
 
@@ -216,7 +216,7 @@ def test_nodes_that_are_counted_are_counted_anew() -> None:
 
 
 def test_a_node_goes_with_its_faults() -> None:
-    web = group("web", {"vm1": MACHINE}, **{"preferred-owners": ["node3", "node1"]})
+    web = group("web", {"vm1": VM}, **{"preferred-owners": ["node3", "node1"]})
     # Neither fault does anything alone: the group is on node1 only because node3 is off, or is not there.
     off, late = fault(9, FaultKind.POWER_OFF, "node3", 30), late_accept("node1")
 
@@ -272,7 +272,7 @@ def test_a_schedule_that_does_not_come_to_rest_does_not_become_one_that_violates
 
 
 def test_a_violation_is_the_same_whoever_it_is_about() -> None:
-    groups = [group("east", {"left": MACHINE}), group("west", {"right": MACHINE})]
+    groups = [group("east", {"left": VM}), group("west", {"right": VM})]
     later = replace(killed("right"), at_us=13_000_000)
 
     smallest = shrunk({"nodes": 1, "groups": groups}, killed("left"), later)

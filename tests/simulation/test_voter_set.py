@@ -170,7 +170,7 @@ def test_a_hung_voter_is_told_and_stops_nobody() -> None:
     seen = world.nodes["node1"].service.snapshot(world.clock.now_us)  # type: ignore[union-attr]
     told = {voter["name"]: voter["state"] for voter in seen["voters"]}
     assert told == {"node1": "answers", "node2": "silent", "node3": "answers"}
-    assert not [line for line in world.trace if line.at_us > began_us and line.event == "machine-ended"]
+    assert not [line for line in world.trace if line.at_us > began_us and line.event == "vm-ended"]
 
 
 def test_whoever_began_a_change_of_the_set_may_die_and_another_carries_it_through() -> None:

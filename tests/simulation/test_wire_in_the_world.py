@@ -16,8 +16,8 @@ from chaos.history.verdict import ExitCode
 from chaos.run.batch import run_files
 from chaos.run.options import RunOptions
 from harness.errors import EngineError, EngineTooLate, EngineUnanswered, NoSuchContainer
-from harness.model.machine import MachineView, Order, Proof
 from harness.model.topology import SECOND_US, Fencing
+from harness.model.vm import Order, Proof, VmView
 from harness.ports import Engine, Log, OrderRefused, Runtime
 from harness.simulation.faults.schedule import Outcome, run_schedule, small_topology
 from harness.simulation.kernel.fifo_channel import Frames
@@ -50,15 +50,15 @@ class TroubledVmms(Vmms):
 
     trouble: Iterator[Exception | None]
 
-    async def start(self, machine: str, *, order: Order) -> MachineView:
+    async def start(self, vm: str, *, order: Order) -> VmView:
         self._fail()
-        started = await super().start(machine, order=order)
+        started = await super().start(vm, order=order)
         self._fail()
         return started
 
-    async def terminate(self, machine: str) -> Proof:
+    async def terminate(self, vm: str) -> Proof:
         self._fail()
-        return await super().terminate(machine)
+        return await super().terminate(vm)
 
     def _fail(self) -> None:
         error = next(self.trouble)
@@ -107,7 +107,7 @@ def test_a_run_under_self_fencing_and_a_witness_is_the_same_with_frames(seed: in
 
 TROUBLES = {
     "an engine that answers late or never": (FaultKind.ENGINE_STALL, FaultKind.LOST_ANSWER, FaultKind.LATE_START),
-    "machines that cannot start or end": (FaultKind.VM_FAILING_START, FaultKind.VM_FAILING_STOP, FaultKind.VM_CRASH),
+    "VMs that cannot start or end": (FaultKind.VM_FAILING_START, FaultKind.VM_FAILING_STOP, FaultKind.VM_CRASH),
     "programs that die and hang": (FaultKind.VMMS_KILL, FaultKind.VMMS_HANG, FaultKind.HOST_KILL, FaultKind.HOST_HANG),
     "drivers that break, commands, hands": (FaultKind.DRIVER_BREAK, FaultKind.COMMAND, FaultKind.VM_STOP_BY_HAND),
     "fences that fail": (FaultKind.SWITCH_UNREACHABLE, FaultKind.SWITCH_LATE, FaultKind.FREEZE, FaultKind.ISOLATE),
@@ -166,9 +166,9 @@ BROKEN = {
     "openings without what is to be opened": (Forgets("request", "spec"), "cannot be opened here"),
     "reports without a state": (Forgets("report", "state"), "'state'"),
     "reports that settle nothing": (Forgets("report", "number"), "it is being opened"),
-    "calls without their machine": (Forgets("arguments", "machine"), "arguments of start: expected machine, order"),
+    "calls without their VM": (Forgets("arguments", "vm"), "arguments of start: expected vm, order"),
     "answers without a state": (Forgets("result", "state"), "VMMS answered something else than was asked for"),
-    "notices without a view": (Forgets("notice", "view"), "MachineNotice.__init__() missing"),
+    "notices without a view": (Forgets("notice", "view"), "VmNotice.__init__() missing"),
 }
 """A codec, and what is said of a world with it."""
 
@@ -195,7 +195,7 @@ def fate(composition: Composition) -> str:
 
 
 @pytest.mark.parametrize(
-    "frames", [Forgets("request", "spec"), Forgets("report", "number"), Forgets("arguments", "machine")]
+    "frames", [Forgets("request", "spec"), Forgets("report", "number"), Forgets("arguments", "vm")]
 )
 def test_an_experiment_with_a_broken_codec_fails(
     frames: Frames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,7 +10,7 @@ __all__ = ["report_of", "request_of"]
 
 
 def request_of(session: Session, entry_point: EntryPoint, **said: Any) -> HostRequest:
-    """Of the machine vm of the group web, unless something else is said."""
+    """Of the VM vm of the group web, unless something else is said."""
     usual = {"number": 1, "resource": "vm", "group": "web", "epoch": 1, "not_after_us": 0, "why": Why.REQUEST}
     return HostRequest(session=session, entry_point=entry_point, **{**usual, **said})
 

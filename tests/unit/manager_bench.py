@@ -29,12 +29,12 @@ from harness.cluster_service.resources.resource_control import ResourceControlMa
 from harness.database.proposer import Result
 from harness.model.changes import Refusal
 from harness.model.host_messages import EntryPoint, HostReport, HostRequest
-from harness.model.machine import Ending, Proof
 from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, SessionState
 from harness.model.register_keys import CLUSTER_KEY
 from harness.model.session import Session
 from harness.model.states import ResourceState
 from harness.model.topology import GroupSpec, ResourcePolicy, ResourceSpec, Settings
+from harness.model.vm import Ending, Proof
 
 SECOND = 1_000_000
 NODES = ("node1", "node2", "node3")

@@ -42,17 +42,17 @@ def node_event(seconds: float, action: str, node: str) -> EngineEvent:
     return EngineEvent(at_ns=at(seconds), action=action, container=f"c-{node}", role=Role.NODE, node=node)
 
 
-def machine_event(
-    seconds: float, action: str, machine: str, node: str, *, container: str = "", group: str = ""
+def vm_event(
+    seconds: float, action: str, vm: str, node: str, *, container: str = "", group: str = ""
 ) -> EngineEvent:
     return EngineEvent(
         at_ns=at(seconds),
         action=action,
-        container=container or f"c-{machine}-{node}",
-        role=Role.MACHINE,
+        container=container or f"c-{vm}-{node}",
+        role=Role.VM,
         node=node,
-        machine=machine,
-        group=group or machine,
+        vm=vm,
+        group=group or vm,
         session=f"{node}@1/1",
         exit_code=137 if action == "die" else None,
     )
@@ -75,13 +75,13 @@ def step(began: float, ended: float, name: str, outcome: str = "succeeded", **mo
     return StepEnded(at_ns=at(ended), began_ns=at(began), name=name, outcome=outcome, **more)
 
 
-def topology(nodes: Sequence[str], machines: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Groups with their machines, as the journal keeps a rig."""
+def topology(nodes: Sequence[str], vms: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Groups with their VMs, as the journal keeps a rig."""
     return {
         "nodes": [{"name": name, "address": "10.0.0.1", "voter": index < 5} for index, name in enumerate(nodes)],
         "groups": [
             {"name": group, "resources": [{"name": name, "type": "virtual-machine"} for name in names]}
-            for group, names in machines.items()
+            for group, names in vms.items()
         ],
     }
 
@@ -95,7 +95,7 @@ class Recorded:
     exit_code: int = 0
     length_s: float = 10
     nodes: Sequence[str] = ("node1", "node2")
-    machines: Mapping[str, Sequence[str]] | None = None
+    vms: Mapping[str, Sequence[str]] | None = None
     findings: Sequence[Mapping[str, Any]] = ()
     checkers: Sequence[Mapping[str, Any]] = ()
     experiment: Mapping[str, Any] | None = None
@@ -111,7 +111,7 @@ class Recorded:
                 "title": self.title,
                 "file": "some/test.yaml",
                 "rig": "test",
-                "topology": topology(self.nodes, self.machines or {"web": ("web-vm",)}),
+                "topology": topology(self.nodes, self.vms or {"web": ("web-vm",)}),
                 "began_ns": BEGAN_NS,
                 "ended_ns": at(self.length_s),
                 "exit_code": self.exit_code,
@@ -129,32 +129,32 @@ class Recorded:
 
 
 def power_cut() -> Iterator[Record]:
-    """Two nodes, one machine: node1 loses its power, node2 takes over, the power comes back."""
+    """Two nodes, one VM: node1 loses its power, node2 takes over, the power comes back."""
     for number, node in enumerate(("node1", "node2")):
         yield node_event(0.1, "start", node)
         yield line(0.5 + number / 10, node, "node-joined", session=f"{node}@1/1")
     yield PartBegan(at_ns=at(0), part="up")
     yield line(0.8, "node1", "group-claimed", group="web", owner="node1", epoch=1)
-    yield machine_event(1, "start", "web-vm", "node1", group="web")
-    yield Answer(at_ns=at(1.2), machine="web-vm", ok=True, boot="b1", node="node1")
+    yield vm_event(1, "start", "web-vm", "node1", group="web")
+    yield Answer(at_ns=at(1.2), vm="web-vm", ok=True, boot="b1", node="node1")
     yield PartBegan(at_ns=at(1.5), part="gate")
     yield step(1.5, 1.6, "all online", phase="gate", output=True, expected="true", what="cluster groups-online")
     yield PartBegan(at_ns=at(1.7), part="method")
     yield fault(2, FaultMoment.INTENDED)
     yield fault(2, FaultMoment.INJECTED, affected=("web-vm",))
-    yield machine_event(2.1, "die", "web-vm", "node1", group="web")
+    yield vm_event(2.1, "die", "web-vm", "node1", group="web")
     yield node_event(2.2, "die", "node1")
     yield fault(2.3, FaultMoment.CONFIRMED, seen="node1 died after 200 ms", affected=("web-vm",))
     yield step(1.9, 2.3, "cut the power", output="node1", what="node.power-off on owner of web")
-    yield Answer(at_ns=at(2.2), machine="web-vm", ok=False, error="timed out")
+    yield Answer(at_ns=at(2.2), vm="web-vm", ok=False, error="timed out")
     yield line(4, "node2", "node-lease-expired", node="node1", session="node1@1/1")
     yield line(4.1, "node2", "node-declared-down", node="node1", session="node1@1/1")
     yield line(4.2, "node2", "node-fenced", node="node1", session="node1@1/1")
     yield line(4.3, "node2", "group-claimed", group="web", owner="node2", epoch=2)
     yield line(4.4, "node2", "resource-state", resource="web-vm", group="web", old="Offline", state="OnlinePending")
-    yield machine_event(4.6, "start", "web-vm", "node2", group="web")
+    yield vm_event(4.6, "start", "web-vm", "node2", group="web")
     yield line(4.7, "node2", "resource-state", resource="web-vm", group="web", old="OnlinePending", state="Online")
-    yield Answer(at_ns=at(4.9), machine="web-vm", ok=True, boot="b2", node="node2")
+    yield Answer(at_ns=at(4.9), vm="web-vm", ok=True, boot="b2", node="node2")
     yield node_event(6, "start", "node1")
     yield fault(6.1, FaultMoment.HEALED, seen="by node.power-on")
     yield line(7, "node1", "node-joined", session="node1@1/2")
@@ -175,78 +175,78 @@ def snapshot(
     )
 
 
-def large_run(*, nodes: int = 9, machines: int = 64, length_s: int = 600, seed: int = 1) -> Recorded:
+def large_run(*, nodes: int = 9, vms: int = 64, length_s: int = 600, seed: int = 1) -> Recorded:
     """As large as a rig of containers gets: a fault every eight seconds, power cuts and crashes by turns."""
     chance = random.Random(seed)
     node_names = [f"node{number}" for number in range(1, nodes + 1)]
-    names = [f"customer-{number:02d}-vm" for number in range(1, machines + 1)]
+    names = [f"customer-{number:02d}-vm" for number in range(1, vms + 1)]
     return Recorded(
         records=list(_large(chance, node_names, names, length_s)),
-        title="Nine nodes, sixty-four machines, ten minutes of power cuts and crashes",
+        title="Nine nodes, sixty-four VMs, ten minutes of power cuts and crashes",
         length_s=length_s,
         nodes=node_names,
-        machines={name.removesuffix("-vm"): (name,) for name in names},
+        vms={name.removesuffix("-vm"): (name,) for name in names},
     )
 
 
-def _large(chance: random.Random, nodes: list[str], machines: list[str], length_s: int) -> Iterator[Record]:
+def _large(chance: random.Random, nodes: list[str], vms: list[str], length_s: int) -> Iterator[Record]:
     where: dict[str, str] = {}
-    epochs = dict.fromkeys(machines, 0)
+    epochs = dict.fromkeys(vms, 0)
     boots = iter(range(10**6))
 
-    def start(seconds: float, machine: str, node: str) -> Iterator[Record]:
-        where[machine], boot = node, next(boots)
-        group = machine.removesuffix("-vm")
-        yield machine_event(seconds, "start", machine, node, container=f"{boot:012d}", group=group)
-        containers[machine] = f"{boot:012d}"
-        yield Answer(at_ns=at(seconds + 0.2), machine=machine, ok=True, boot=f"b{boot}", node=node)
+    def start(seconds: float, vm: str, node: str) -> Iterator[Record]:
+        where[vm], boot = node, next(boots)
+        group = vm.removesuffix("-vm")
+        yield vm_event(seconds, "start", vm, node, container=f"{boot:012d}", group=group)
+        containers[vm] = f"{boot:012d}"
+        yield Answer(at_ns=at(seconds + 0.2), vm=vm, ok=True, boot=f"b{boot}", node=node)
 
-    def claim(seconds: float, machine: str, node: str) -> LogLine:
-        epochs[machine] += 1
-        group = machine.removesuffix("-vm")
-        return line(seconds, node, "group-claimed", group=group, owner=node, epoch=epochs[machine])
+    def claim(seconds: float, vm: str, node: str) -> LogLine:
+        epochs[vm] += 1
+        group = vm.removesuffix("-vm")
+        return line(seconds, node, "group-claimed", group=group, owner=node, epoch=epochs[vm])
 
     containers: dict[str, str] = {}
     yield PartBegan(at_ns=at(0), part="up")
     for node in nodes:
         yield node_event(1, "start", node)
         yield line(3, node, "node-joined", session=f"{node}@1/0")
-    for index, machine in enumerate(machines):
-        yield claim(4 + index / 20, machine, nodes[index % len(nodes)])
-        yield from start(4.5 + index / 20, machine, nodes[index % len(nodes)])
+    for index, vm in enumerate(vms):
+        yield claim(4 + index / 20, vm, nodes[index % len(nodes)])
+        yield from start(4.5 + index / 20, vm, nodes[index % len(nodes)])
     yield PartBegan(at_ns=at(10), part="gate")
-    yield step(10, 11, "all machines answer", phase="gate")
+    yield step(10, 11, "all VMs answer", phase="gate")
     yield PartBegan(at_ns=at(11), part="method")
     for number, begins in enumerate(range(15, length_s - 20, 8), start=1):
         yield step(begins - 0.2, begins + 0.5, f"fault {number}")
         if number % 3 == 0:
             victim = chance.choice(nodes)
-            lost = [machine for machine, node in where.items() if node == victim]
+            lost = [vm for vm, node in where.items() if node == victim]
             yield fault(begins, FaultMoment.INJECTED, number=number, target=victim, affected=tuple(lost))
-            for machine in lost:
-                group = machine.removesuffix("-vm")
-                yield machine_event(
-                    begins + 0.2, "die", machine, victim, container=containers[machine], group=group
+            for vm in lost:
+                group = vm.removesuffix("-vm")
+                yield vm_event(
+                    begins + 0.2, "die", vm, victim, container=containers[vm], group=group
                 )
-                yield Answer(at_ns=at(begins + 0.3), machine=machine, ok=False, error="timed out")
+                yield Answer(at_ns=at(begins + 0.3), vm=vm, ok=False, error="timed out")
             yield node_event(begins + 0.2, "die", victim)
             yield fault(begins + 0.4, FaultMoment.CONFIRMED, number=number, target=victim, affected=tuple(lost))
-            for index, machine in enumerate(lost):
+            for index, vm in enumerate(lost):
                 survivor = chance.choice([node for node in nodes if node != victim])
-                yield claim(begins + 2 + index / 50, machine, survivor)
-                yield from start(begins + 2.5 + index / 20, machine, survivor)
+                yield claim(begins + 2 + index / 50, vm, survivor)
+                yield from start(begins + 2.5 + index / 20, vm, survivor)
             yield node_event(begins + 5, "start", victim)
             yield fault(begins + 5, FaultMoment.HEALED, number=number, target=victim, seen="by node.power-on")
             yield line(begins + 6.5, victim, "node-joined", session=f"{victim}@1/{number}")
         else:
-            machine = chance.choice(machines)
-            node, group = where[machine], machine.removesuffix("-vm")
-            crash = {"number": number, "target": machine, "affected": (machine,)}
+            vm = chance.choice(vms)
+            node, group = where[vm], vm.removesuffix("-vm")
+            crash = {"number": number, "target": vm, "affected": (vm,)}
             yield fault(begins, FaultMoment.INJECTED, **crash)
-            yield machine_event(begins + 0.05, "die", machine, node, container=containers[machine], group=group)
+            yield vm_event(begins + 0.05, "die", vm, node, container=containers[vm], group=group)
             yield fault(begins + 0.1, FaultMoment.CONFIRMED, **crash)
-            yield fault(begins + 0.1, FaultMoment.HEALED, number=number, target=machine, seen="nothing to undo")
-            yield from start(begins + 0.4, machine, node)
+            yield fault(begins + 0.1, FaultMoment.HEALED, number=number, target=vm, seen="nothing to undo")
+            yield from start(begins + 0.4, vm, node)
     for second in range(10, length_s - 5):
         yield ClientBeat(at_ns=at(second), asked=1000, answered=1000 - 100 * (second % 24 < 2))
         yield line(second, nodes[second % len(nodes)], "output", "Background saving terminated with success")

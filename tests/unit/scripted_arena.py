@@ -16,7 +16,7 @@ from scripted_processes import Processes
 from chaos.arena.interrupt import Interrupt
 from chaos.arena.port import (
     Command,
-    CrashMachine,
+    CrashVm,
     Effect,
     EngineSeen,
     HangNode,
@@ -70,7 +70,7 @@ class Script:
     power_off_raises: Exception | None = None
     power_off_does_nothing: bool = False
     power_on_raises: Exception | None = None
-    hang_spares_machines: bool = False
+    hang_spares_vms: bool = False
     thaw_does_nothing: bool = False
     reset_is_a_kill: bool = False
     reset_stays_off: bool = False
@@ -99,7 +99,7 @@ class Script:
 
 
 @dataclass
-class _Machine:
+class _Vm:
     name: str
     group: str
     node: str
@@ -125,7 +125,7 @@ class ScriptedArena:
         self.frozen: set[str] = set()
         self.cuts: dict[str, IsolateNode] = {}
         self.stalled: set[str] = set()
-        self.machines: dict[str, _Machine] = {}
+        self.vms: dict[str, _Vm] = {}
         self.processes = Processes(self)
         self.stands = False
         self.commands: list[Command] = []
@@ -185,23 +185,23 @@ class ScriptedArena:
             for resource in group.resources:
                 if resource.type == "virtual-machine":
                     node = names[index % len(names)]
-                    machine = _Machine(name=resource.name, group=group.name, node=node, container="")
-                    self.machines[resource.name] = machine
-                    self._start(machine, node)
+                    vm = _Vm(name=resource.name, group=group.name, node=node, container="")
+                    self.vms[resource.name] = vm
+                    self._start(vm, node)
         self._beat()
         for after_us, happen in self.script.at.items():
             self.clock.after(after_us, functools.partial(happen, self))
 
     async def cluster(self) -> ClusterSeen:
         await self.runtime.sleep(10 * MS)
-        groups: dict[str, list[_Machine]] = {}
-        for machine in self.machines.values():
-            groups.setdefault(machine.group, []).append(machine)
+        groups: dict[str, list[_Vm]] = {}
+        for vm in self.vms.values():
+            groups.setdefault(vm.group, []).append(vm)
         return ClusterSeen(
             at_ns=self.unix_ns(),
             quorum=True,
             nodes=tuple(NodeSeen(name=name, state="Up" if on else "Down") for name, on in self.nodes.items()),
-            groups=tuple(self._group(name, machines) for name, machines in groups.items()),
+            groups=tuple(self._group(name, vms) for name, vms in groups.items()),
         )
 
     async def containers(self) -> tuple[ContainerSeen, ...]:
@@ -218,22 +218,22 @@ class ScriptedArena:
             )
             for name, on in self.nodes.items()
         ]
-        machines = [
+        vms = [
             ContainerSeen(
                 at_ns=at_ns,
-                container=machine.container,
-                role=Role.MACHINE,
-                node=machine.node,
-                running=machine.running,
-                paused=machine.container in self.processes.paused
-                or (machine.running and machine.node in self.frozen and not self.script.hang_spares_machines),
-                machine=machine.name,
-                group=machine.group,
-                session=f"{machine.node}@1/1",
+                container=vm.container,
+                role=Role.VM,
+                node=vm.node,
+                running=vm.running,
+                paused=vm.container in self.processes.paused
+                or (vm.running and vm.node in self.frozen and not self.script.hang_spares_vms),
+                vm=vm.name,
+                group=vm.group,
+                session=f"{vm.node}@1/1",
             )
-            for machine in self.machines.values()
+            for vm in self.vms.values()
         ]
-        return (*nodes, *machines)
+        return (*nodes, *vms)
 
     async def held(self, node: str) -> bool:
         return node in self.holds
@@ -251,11 +251,11 @@ class ScriptedArena:
             raise HarnessError(f"{node} is off")
         return self.processes.inside(node, ask)
 
-    def machine_event(self, action: str, machine: str, **more: Any) -> None:
-        self._event(action, self.machines[machine], **more)
+    def vm_event(self, action: str, vm: str, **more: Any) -> None:
+        self._event(action, self.vms[vm], **more)
 
-    def machine_runs(self, machine: str, running: bool) -> None:
-        self.machines[machine].running = running
+    def vm_runs(self, vm: str, running: bool) -> None:
+        self.vms[vm].running = running
 
     async def network(self, node: str) -> NetworkSeen:
         await self.runtime.sleep(10 * MS)
@@ -272,12 +272,12 @@ class ScriptedArena:
         return EngineSeen(stalled=stalled, answers=answers)
 
     async def apply(self, effect: Effect) -> int:
-        self.calls.append(f"{type(effect).__name__} {getattr(effect, 'machine', '') or effect.node}")
+        self.calls.append(f"{type(effect).__name__} {getattr(effect, 'vm', '') or effect.node}")
         at_ns = self.unix_ns()
         await self.runtime.sleep(20 * MS)
         match effect:
-            case CrashMachine(machine=machine):
-                self._crash(self.machines[machine])
+            case CrashVm(vm=vm):
+                self._crash(self.vms[vm])
             case PowerOff(node=node):
                 self._power_off(node)
             case PowerOn(node=node):
@@ -317,11 +317,11 @@ class ScriptedArena:
         self.calls.append("settle")
         lost = ("web-vm runs, and its start was no event",) if self.script.lost_events else ()
         self.history.append(Reconciled(at_ns=self.unix_ns(), differences=lost))
-        for name in self.machines:
-            runs = tuple(run for run in self._runs if run.machine == name)
-            journal = GuestJournal(at_ns=self.unix_ns(), machine=name, runs=runs, lines=len(runs))
+        for name in self.vms:
+            runs = tuple(run for run in self._runs if run.vm == name)
+            journal = GuestJournal(at_ns=self.unix_ns(), vm=name, runs=runs, lines=len(runs))
             if self.script.journals_unreadable:
-                journal = GuestJournal(at_ns=self.unix_ns(), machine=name, error="the volume is gone")
+                journal = GuestJournal(at_ns=self.unix_ns(), vm=name, error="the volume is gone")
             self.history.append(journal)
 
     async def collect(self, directory: Path) -> None:
@@ -343,16 +343,16 @@ class ScriptedArena:
         del task
         self.errors.append(error)
 
-    def _group(self, name: str, machines: list[_Machine]) -> GroupSeen:
-        online = all(machine.running for machine in machines) and not self.script.never_online
+    def _group(self, name: str, vms: list[_Vm]) -> GroupSeen:
+        online = all(vm.running for vm in vms) and not self.script.never_online
         state = "Online" if online else "Failed"
         return GroupSeen(
             name=name,
-            owner=machines[0].node,
+            owner=vms[0].node,
             state=state,
             resources=tuple(
-                ResourceSeen(name=machine.name, type="virtual-machine", state=state, wanted=True)
-                for machine in machines
+                ResourceSeen(name=vm.name, type="virtual-machine", state=state, wanted=True)
+                for vm in vms
             ),
         )
 
@@ -361,17 +361,17 @@ class ScriptedArena:
             self.history.append(ClientBeat(at_ns=self.unix_ns(), asked=20, answered=20))
             self.clock.after(SECOND, self._beat)
 
-    def _event(self, action: str, machine: _Machine, **more: Any) -> None:
+    def _event(self, action: str, vm: _Vm, **more: Any) -> None:
         self.history.append(
             EngineEvent(
                 at_ns=self.unix_ns(),
                 action=action,
-                container=machine.container,
-                role=Role.MACHINE,
-                node=machine.node,
-                machine=machine.name,
-                group=machine.group,
-                session=f"{machine.node}@1/1",
+                container=vm.container,
+                role=Role.VM,
+                node=vm.node,
+                vm=vm.name,
+                group=vm.group,
+                session=f"{vm.node}@1/1",
                 **more,
             )
         )
@@ -386,14 +386,14 @@ class ScriptedArena:
             LogLine(at_ns=self.unix_ns(), node="node3", component="test", event=event, message=event, fields=fields)
         )
 
-    def _start(self, machine: _Machine, node: str) -> None:
+    def _start(self, vm: _Vm, node: str) -> None:
         self._number += 1
-        machine.node, machine.container, machine.running = node, f"c{self._number}", True
+        vm.node, vm.container, vm.running = node, f"c{self._number}", True
         boot = f"boot{self._number}"
-        self._event("start", machine)
+        self._event("start", vm)
         self._runs.append(
             GuestRun(
-                machine=machine.name,
+                vm=vm.name,
                 boot=boot,
                 node=node,
                 first_line=self._number,
@@ -405,22 +405,22 @@ class ScriptedArena:
         self.clock.after(
             50 * MS,
             lambda: self.history.append(
-                Answer(at_ns=self.unix_ns(), machine=machine.name, ok=True, boot=boot, node=node)
+                Answer(at_ns=self.unix_ns(), vm=vm.name, ok=True, boot=boot, node=node)
             ),
         )
 
-    def _crash(self, machine: _Machine) -> None:
+    def _crash(self, vm: _Vm) -> None:
         if self.script.crash_raises:
             raise self.script.crash_raises
         if self.script.crash_does_nothing:
             return
         if self.script.crash_is_a_kill:
-            self._event("kill", machine, signal=9)
-        machine.running = False
-        self._event("die", machine, exit_code=137)
-        self._log("resource-failed", resource=machine.name, group=machine.group)
+            self._event("kill", vm, signal=9)
+        vm.running = False
+        self._event("die", vm, exit_code=137)
+        self._log("resource-failed", resource=vm.name, group=vm.group)
         if not self.script.never_recovers:
-            self.clock.after(90 * MS, lambda: self._start(machine, machine.node))
+            self.clock.after(90 * MS, lambda: self._start(vm, vm.node))
 
     def _power_off(self, node: str) -> None:
         self.holds.add(node)
@@ -428,36 +428,36 @@ class ScriptedArena:
             raise self.script.power_off_raises
         if self.script.power_off_does_nothing:
             return
-        lost = [machine for machine in self.machines.values() if machine.node == node]
+        lost = [vm for vm in self.vms.values() if vm.node == node]
         if self.script.starts_before_fence:
-            for machine in lost:
+            for vm in lost:
                 survivor = next(name for name, on in self.nodes.items() if on and name != node)
-                self._start(replace(machine), survivor)
+                self._start(replace(vm), survivor)
         self.nodes[node] = False
-        for machine in lost:
-            machine.running = False
-            self._event("die", machine, exit_code=137)
+        for vm in lost:
+            vm.running = False
+            self._event("die", vm, exit_code=137)
         self._node_event("die", node)
         self.clock.after(2 * SECOND, lambda: self._fail_over(node, lost))
 
-    def _fail_over(self, node: str, lost: list[_Machine]) -> None:
+    def _fail_over(self, node: str, lost: list[_Vm]) -> None:
         self._log("node-lease-expired", node=node, session=f"{node}@1/1")
         if self.script.never_recovers:
             return
         survivor = next(name for name, on in self.nodes.items() if on)
-        for group in {machine.group for machine in lost}:
+        for group in {vm.group for vm in lost}:
             self._log("group-claimed", group=group)
-        for machine in lost:
-            self._start(machine, survivor)
+        for vm in lost:
+            self._start(vm, survivor)
 
-    def _here(self, node: str) -> list[_Machine]:
-        return [machine for machine in self.machines.values() if machine.node == node and machine.running]
+    def _here(self, node: str) -> list[_Vm]:
+        return [vm for vm in self.vms.values() if vm.node == node and vm.running]
 
     def _hang(self, node: str) -> None:
         self.frozen.add(node)
         self._node_event("pause", node)
-        for machine in [] if self.script.hang_spares_machines else self._here(node):
-            self._event("pause", machine)
+        for vm in [] if self.script.hang_spares_vms else self._here(node):
+            self._event("pause", vm)
         self.clock.after(3 * SECOND, lambda: self._fence(node, if_still=self.frozen))
 
     def _thaw(self, node: str) -> None:
@@ -465,8 +465,8 @@ class ScriptedArena:
             return
         self.frozen.discard(node)
         self._node_event("unpause", node)
-        for machine in self._here(node):
-            self._event("unpause", machine)
+        for vm in self._here(node):
+            self._event("unpause", vm)
 
     def _reset(self, node: str) -> None:
         if self.script.reset_is_a_kill:
@@ -480,9 +480,9 @@ class ScriptedArena:
 
     def _reboot(self, node: str) -> None:
         lost = self._here(node)
-        for machine in lost:
-            machine.running = False
-            self._event("die", machine, exit_code=137)
+        for vm in lost:
+            vm.running = False
+            self._event("die", vm, exit_code=137)
         self.nodes[node] = False
         self.frozen.discard(node)
         self._node_event("die", node)

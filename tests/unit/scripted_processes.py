@@ -1,4 +1,4 @@
-"""The insides of a scripted world's nodes: four programs each, the voter's disk, the machines' processes."""
+"""The insides of a scripted world's nodes: four programs each, the voter's disk, the VMs' processes."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
@@ -9,17 +9,17 @@ from chaos.arena.process_effects import (
     FillVoterDisk,
     FreeVoterDisk,
     Freezing,
-    HangMachine,
-    KillMachine,
+    HangVm,
+    KillVm,
     NodeInside,
     NodeProgram,
     ProcessEffect,
     ProgramSeen,
     ProgramSignal,
     SignalProgram,
-    StartMachine,
-    StopMachine,
-    ThawMachine,
+    StartVm,
+    StopVm,
+    ThawVm,
     WipeVoter,
 )
 
@@ -30,8 +30,8 @@ class World(Protocol):
     """What the insides need of the world around them."""
 
     def unix_ns(self) -> int: ...
-    def machine_event(self, action: str, machine: str, **more: Any) -> None: ...
-    def machine_runs(self, machine: str, running: bool) -> None: ...
+    def vm_event(self, action: str, vm: str, **more: Any) -> None: ...
+    def vm_runs(self, vm: str, running: bool) -> None: ...
 
 
 @dataclass
@@ -67,8 +67,8 @@ class Processes:
             program: program in node.programs and not node.programs[program].hangs and program not in self.deaf
             for program in ask
         }
-        machines = dict.fromkeys(self.stopped, "TT")
-        return NodeInside(programs=dict(node.programs), answers=answers, machines=machines, disk=node.disk)
+        vms = dict.fromkeys(self.stopped, "TT")
+        return NodeInside(programs=dict(node.programs), answers=answers, vms=vms, disk=node.disk)
 
     def apply(self, effect: ProcessEffect) -> None:
         """What comes of an effect."""
@@ -90,30 +90,30 @@ class Processes:
             case FreeVoterDisk(node=node):
                 self.node(node).programs[NodeProgram.VOTER] = self._process()
                 self.node(node).disk = replace(self.node(node).disk, free=SIZE // 2)
-            case HangMachine() | ThawMachine():
+            case HangVm() | ThawVm():
                 self._hang(effect)
-            case KillMachine(machine=machine):
-                self.world.machine_event("kill", machine, signal=9)
-                self.end_machine(machine)
-            case StopMachine(machine=machine):
-                self.world.machine_event("kill", machine, signal=15)
-                self.end_machine(machine)
-                self.world.machine_event("stop", machine)
-            case StartMachine(machine=machine):
-                self.world.machine_runs(machine, True)
-                self.world.machine_event("start", machine)
+            case KillVm(vm=vm):
+                self.world.vm_event("kill", vm, signal=9)
+                self.end_vm(vm)
+            case StopVm(vm=vm):
+                self.world.vm_event("kill", vm, signal=15)
+                self.end_vm(vm)
+                self.world.vm_event("stop", vm)
+            case StartVm(vm=vm):
+                self.world.vm_runs(vm, True)
+                self.world.vm_event("start", vm)
 
-    def end_machine(self, machine: str) -> None:
+    def end_vm(self, vm: str) -> None:
         """It dies."""
-        self.world.machine_runs(machine, False)
-        self.world.machine_event("die", machine, exit_code=137)
+        self.world.vm_runs(vm, False)
+        self.world.vm_event("die", vm, exit_code=137)
 
-    def _hang(self, effect: HangMachine | ThawMachine) -> None:
-        hang = isinstance(effect, HangMachine)
+    def _hang(self, effect: HangVm | ThawVm) -> None:
+        hang = isinstance(effect, HangVm)
         of = self.paused if effect.how is Freezing.PAUSE else self.stopped
         (of.add if hang else of.discard)(effect.container)
         if effect.how is Freezing.PAUSE:
-            self.world.machine_event("pause" if hang else "unpause", effect.machine)
+            self.world.vm_event("pause" if hang else "unpause", effect.vm)
 
     def _process(self) -> ProgramSeen:
         self.pid += 1

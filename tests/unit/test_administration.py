@@ -22,7 +22,7 @@ def code(answer: Answer | None) -> AnswerCode:
 
 
 def pair(**policy: object) -> ManagerBench:
-    """A machine that depends on its address, both Online."""
+    """A VM that depends on its address, both Online."""
     return ManagerBench(resource("ip"), resource("vm", ("ip",), **policy))
 
 

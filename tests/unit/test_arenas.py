@@ -41,7 +41,7 @@ def test_a_fault_that_an_arena_lacks_is_refused_with_its_line() -> None:
 
 
 def test_the_simulator_says_whose_answers_it_makes_up() -> None:
-    own, guest = (load_experiment(EXPERIMENTS / f"{name}.yaml") for name in ("database-failover", "machine-crash"))
+    own, guest = (load_experiment(EXPERIMENTS / f"{name}.yaml") for name in ("database-failover", "vm-crash"))
 
     assert [view.differs for view in arena_views(own)] == [
         (),
@@ -101,7 +101,7 @@ def test_an_experiment_without_a_mistake_is_read_without_the_simulator() -> None
         "import sys; from pathlib import Path; from chaos.experiment.loader import load_experiment; "
         "load_experiment(Path(sys.argv[1])); print('harness.simulation.world.world' in sys.modules)"
     )
-    file = EXPERIMENTS / "machine-crash.yaml"
+    file = EXPERIMENTS / "vm-crash.yaml"
 
     done = subprocess.run([sys.executable, "-c", program, file], capture_output=True, text=True, timeout=60, check=True)
 

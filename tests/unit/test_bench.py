@@ -63,18 +63,18 @@ def test_measures_take_turns() -> None:
 
 
 def test_page_has_ratio_median_spread_goal_phases_facts_and_keeps_the_notes() -> None:
-    page = as_page([figure(goal=Goal(kind=GoalKind.MEDIAN, limit=1.5))], {"machine": "small"}, NOTES_MARK + "\nmine\n")
+    page = as_page([figure(goal=Goal(kind=GoalKind.MEDIAN, limit=1.5))], {"vm": "small"}, NOTES_MARK + "\nmine\n")
 
     assert "| a thing | 2.00 | 2 s | 1 s | 1 to 3 | at most 1.5 s | **no** |" in page
     assert "| begin | 0.5 s |" in page
-    assert "- machine: small\n" in page
+    assert "- vm: small\n" in page
     assert page.endswith(NOTES_MARK + "\nmine\n")
 
 
 def test_json_has_every_value() -> None:
-    told = json.loads(as_json([figure(goal=Goal(kind=GoalKind.RATIO, limit=2.5))], {"machine": "small"}))
+    told = json.loads(as_json([figure(goal=Goal(kind=GoalKind.RATIO, limit=2.5))], {"vm": "small"}))
 
-    assert told["facts"] == {"machine": "small"}
+    assert told["facts"] == {"vm": "small"}
     assert told["figures"][0]["values"] == [3.0, 1.0, 2.0]
     assert told["figures"][0]["ratio"] == 2.0
 
@@ -107,8 +107,8 @@ def test_phases_of_a_rigs_start_follow_each_other() -> None:
         event("create", "node", 101.0),
         event("start", "node", 102.0),
         event("start", "node", 102.5),
-        event("create", "machine", 103.5),
-        event("start", "machine", 105.0),
+        event("create", "vm", 103.5),
+        event("start", "vm", 105.0),
     ]
     marks = _marks(seen) | {"cluster formed": 104.0, "all seen Online": 105.5}
 

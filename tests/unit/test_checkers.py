@@ -46,9 +46,9 @@ from chaos.history.verdict import Ruling, Verdict
 S = 10**9
 
 
-def machine(action: str, at_s: float, node: str, container: str, **more: Any) -> EngineEvent:
-    fields = {"machine": "vm", "group": "web", "session": f"{node}@1/1", **more}
-    return EngineEvent(at_ns=int(at_s * S), action=action, container=container, role=Role.MACHINE, node=node, **fields)
+def vm(action: str, at_s: float, node: str, container: str, **more: Any) -> EngineEvent:
+    fields = {"vm": "vm", "group": "web", "session": f"{node}@1/1", **more}
+    return EngineEvent(at_ns=int(at_s * S), action=action, container=container, role=Role.VM, node=node, **fields)
 
 
 def node(action: str, at_s: float, name: str) -> EngineEvent:
@@ -65,21 +65,21 @@ class TestOneInstanceByEvents:
     def test_one_after_the_other_holds(self) -> None:
         verdict = self.check(
             history(
-                machine("start", 1, "node1", "a"),
-                machine("die", 2, "node1", "a"),
-                machine("start", 2.1, "node2", "b"),
+                vm("start", 1, "node1", "a"),
+                vm("die", 2, "node1", "a"),
+                vm("start", 2.1, "node2", "b"),
             )
         )
 
         assert verdict.ruling is Ruling.HOLDS
-        assert verdict.notes == ("2 instances of 1 machines",)
+        assert verdict.notes == ("2 instances of 1 VMs",)
 
     def test_two_at_once_are_caught_with_the_length_of_the_overlap(self) -> None:
         verdict = self.check(
             history(
-                machine("start", 1, "node1", "a"),
-                machine("start", 2, "node2", "b"),
-                machine("die", 3.5, "node1", "a"),
+                vm("start", 1, "node1", "a"),
+                vm("start", 2, "node2", "b"),
+                vm("die", 3.5, "node1", "a"),
             )
         )
 
@@ -87,7 +87,7 @@ class TestOneInstanceByEvents:
         assert "vm ran twice, on node1 (a) and node2 (b), for 1.500 s" in verdict.reasons[0]
 
     def test_two_that_both_still_run_are_caught(self) -> None:
-        verdict = self.check(history(machine("start", 1, "node1", "a"), machine("start", 2, "node1", "b")))
+        verdict = self.check(history(vm("start", 1, "node1", "a"), vm("start", 2, "node1", "b")))
 
         assert verdict.ruling is Ruling.BROKEN
         assert "both still do" in verdict.reasons[0]
@@ -95,10 +95,10 @@ class TestOneInstanceByEvents:
     def test_an_instance_ends_with_its_node_even_if_its_own_death_is_told_later(self) -> None:
         verdict = self.check(
             history(
-                machine("start", 1, "node1", "a"),
+                vm("start", 1, "node1", "a"),
                 node("die", 5, "node1"),
-                machine("start", 5.1, "node2", "b"),
-                machine("die", 5.2, "node1", "a"),
+                vm("start", 5.1, "node2", "b"),
+                vm("die", 5.2, "node1", "a"),
             )
         )
 
@@ -107,9 +107,9 @@ class TestOneInstanceByEvents:
     def test_the_death_of_another_node_ends_nothing(self) -> None:
         verdict = self.check(
             history(
-                machine("start", 1, "node1", "a"),
+                vm("start", 1, "node1", "a"),
                 node("die", 5, "node3"),
-                machine("start", 5.1, "node2", "b"),
+                vm("start", 5.1, "node2", "b"),
             )
         )
 
@@ -118,9 +118,9 @@ class TestOneInstanceByEvents:
     def test_events_that_came_in_another_order_than_they_happened_are_read_by_their_time(self) -> None:
         verdict = self.check(
             history(
-                machine("start", 2.1, "node2", "b"),
-                machine("start", 1, "node1", "a"),
-                machine("die", 2, "node1", "a"),
+                vm("start", 2.1, "node2", "b"),
+                vm("start", 1, "node1", "a"),
+                vm("die", 2, "node1", "a"),
             )
         )
 
@@ -130,24 +130,24 @@ class TestOneInstanceByEvents:
         listed = ContainerSeen(
             at_ns=10 * S,
             container="a",
-            role=Role.MACHINE,
+            role=Role.VM,
             node="node1",
             running=True,
             started_ns=1 * S,
-            machine="vm",
+            vm="vm",
             session="node1@1/1",
         )
 
-        assert self.check(history(listed, machine("start", 12, "node2", "b"))).ruling is Ruling.BROKEN
-        ended = machine("die", 11, "node1", "a")
-        assert self.check(history(listed, ended, machine("start", 12, "node2", "b"))).ruling is Ruling.HOLDS
+        assert self.check(history(listed, vm("start", 12, "node2", "b"))).ruling is Ruling.BROKEN
+        ended = vm("die", 11, "node1", "a")
+        assert self.check(history(listed, ended, vm("start", 12, "node2", "b"))).ruling is Ruling.HOLDS
 
     def test_a_foreign_start_is_reported_with_its_length_and_breaks_nothing(self) -> None:
         verdict = self.check(
             history(
-                machine("start", 1, "node1", "a"),
-                machine("start", 2, "node2", "x", session=""),
-                machine("die", 2.25, "node2", "x", session=""),
+                vm("start", 1, "node1", "a"),
+                vm("start", 2, "node2", "x", session=""),
+                vm("die", 2.25, "node2", "x", session=""),
             )
         )
 
@@ -157,12 +157,12 @@ class TestOneInstanceByEvents:
     def test_events_that_may_be_lost_make_it_inconclusive(self) -> None:
         gap = StreamGap(at_ns=3 * S, since_ns=2 * S, complete=False, reason="the engine restarted")
 
-        assert self.check(history(machine("start", 1, "node1", "a"), gap)).ruling is Ruling.INCONCLUSIVE
+        assert self.check(history(vm("start", 1, "node1", "a"), gap)).ruling is Ruling.INCONCLUSIVE
         assert self.check(history(replace(gap, complete=True))).ruling is Ruling.HOLDS
 
     def test_what_is_broken_stays_broken_in_spite_of_a_gap(self) -> None:
         gap = StreamGap(at_ns=3 * S, since_ns=2 * S, complete=False, reason="the engine restarted")
-        twice = (machine("start", 1, "node1", "a"), machine("start", 2, "node2", "b"))
+        twice = (vm("start", 1, "node1", "a"), vm("start", 2, "node2", "b"))
 
         assert self.check(history(*twice, gap)).ruling is Ruling.BROKEN
 
@@ -175,7 +175,7 @@ class TestOneInstanceByEvents:
         assert self.check(history(compared=False)).ruling is Ruling.INCONCLUSIVE
 
     def test_a_start_of_what_runs_already_means_that_an_event_is_missing(self) -> None:
-        verdict = self.check(history(machine("start", 1, "node1", "a"), machine("start", 3, "node1", "a")))
+        verdict = self.check(history(vm("start", 1, "node1", "a"), vm("start", 3, "node1", "a")))
 
         assert verdict.ruling is Ruling.INCONCLUSIVE
 
@@ -183,10 +183,10 @@ class TestOneInstanceByEvents:
 def journal(*lines: tuple[str, str, float]) -> GuestJournal:
     """From (boot, node, boot time in seconds)."""
     text = "".join(
-        f'{{"machine": "vm", "boot": "{boot}", "node": "{on}", "at": 1, "boottime": {int(at_s * S)}, "count": 1}}\n'
+        f'{{"vm": "vm", "boot": "{boot}", "node": "{on}", "at": 1, "boottime": {int(at_s * S)}, "count": 1}}\n'
         for boot, on, at_s in lines
     )
-    return read_guest_journal(text, machine="vm", at_ns=90 * S)
+    return read_guest_journal(text, vm="vm", at_ns=90 * S)
 
 
 class TestOneInstanceByJournals:
@@ -195,10 +195,10 @@ class TestOneInstanceByJournals:
     def test_one_boot_after_the_other_holds(self) -> None:
         good = journal(("a", "node1", 1), ("a", "node1", 1.1), ("b", "node2", 2), ("b", "node2", 2.1))
 
-        verdict = self.check(history(machine("start", 1, "node1", "c"), good))
+        verdict = self.check(history(vm("start", 1, "node1", "c"), good))
 
         assert verdict.ruling is Ruling.HOLDS
-        assert verdict.notes == ("4 lines of 1 machines",)
+        assert verdict.notes == ("4 lines of 1 VMs",)
 
     def test_two_boots_that_interleave_are_caught(self) -> None:
         verdict = self.check(history(journal(("a", "node1", 1), ("b", "node2", 2), ("a", "node1", 2.1))))
@@ -209,7 +209,7 @@ class TestOneInstanceByJournals:
     def test_interleaving_is_caught_without_any_clock(self) -> None:
         text = "".join(f'{{"boot": "{boot}"}}\n' for boot in "aabba")
 
-        assert self.check(history(read_guest_journal(text, machine="vm", at_ns=1))).ruling is Ruling.BROKEN
+        assert self.check(history(read_guest_journal(text, vm="vm", at_ns=1))).ruling is Ruling.BROKEN
 
     def test_two_boots_whose_times_overlap_are_caught_although_their_lines_do_not_interleave(self) -> None:
         verdict = self.check(
@@ -220,7 +220,7 @@ class TestOneInstanceByJournals:
         assert "wrote during the same 1.000 s" in verdict.reasons[0]
 
     def test_it_does_not_believe_the_engine(self) -> None:
-        quiet = (machine("start", 1, "node1", "a"), machine("die", 2, "node1", "a"), machine("start", 3, "node2", "b"))
+        quiet = (vm("start", 1, "node1", "a"), vm("die", 2, "node1", "a"), vm("start", 3, "node2", "b"))
 
         assert one_instance_by_events.check(history(*quiet)).ruling is Ruling.HOLDS
         interleaved = journal(("a", "node1", 1), ("b", "node2", 2), ("a", "node1", 2.1))
@@ -230,36 +230,36 @@ class TestOneInstanceByJournals:
         "record",
         [
             None,
-            GuestJournal(at_ns=1, machine="vm", error="the volume is gone"),
-            GuestJournal(at_ns=1, machine="vm", unreadable_lines=3),
-            GuestJournal(at_ns=1, machine="another", lines=1),
+            GuestJournal(at_ns=1, vm="vm", error="the volume is gone"),
+            GuestJournal(at_ns=1, vm="vm", unreadable_lines=3),
+            GuestJournal(at_ns=1, vm="another", lines=1),
         ],
     )
-    def test_a_machine_that_ran_and_whose_journal_says_nothing_makes_it_inconclusive(
+    def test_a_vm_that_ran_and_whose_journal_says_nothing_makes_it_inconclusive(
         self, record: GuestJournal | None
     ) -> None:
-        records = [machine("start", 1, "node1", "a"), *([record] if record else [])]
+        records = [vm("start", 1, "node1", "a"), *([record] if record else [])]
 
         assert self.check(history(*records)).ruling is Ruling.INCONCLUSIVE
 
-    def test_where_no_machine_ran_it_does_not_apply(self) -> None:
+    def test_where_no_vm_ran_it_does_not_apply(self) -> None:
         assert self.check(history()).ruling is Ruling.NOT_APPLICABLE
 
-    def test_a_machine_that_keeps_no_journal_is_named(self) -> None:
-        other = machine("start", 1, "node1", "c", machine="own-vm")
+    def test_a_vm_that_keeps_no_journal_is_named(self) -> None:
+        other = vm("start", 1, "node1", "c", vm="own-vm")
         good = journal(("a", "node1", 1), ("a", "node1", 2))
 
         verdict = self.check(
-            history(machine("start", 1, "node1", "a"), other, good, GuestJournal(at_ns=9, machine="own-vm", kept=False))
+            history(vm("start", 1, "node1", "a"), other, good, GuestJournal(at_ns=9, vm="own-vm", kept=False))
         )
 
         assert verdict.ruling is Ruling.HOLDS
-        assert verdict.notes[0] == "2 lines of 1 machines"
+        assert verdict.notes[0] == "2 lines of 1 VMs"
         assert "no journal is kept by own-vm" in verdict.notes[1]
 
-    def test_where_no_machine_keeps_one_it_does_not_apply_and_says_so(self) -> None:
+    def test_where_no_vm_keeps_one_it_does_not_apply_and_says_so(self) -> None:
         verdict = self.check(
-            history(machine("start", 1, "node1", "a"), GuestJournal(at_ns=9, machine="vm", kept=False))
+            history(vm("start", 1, "node1", "a"), GuestJournal(at_ns=9, vm="vm", kept=False))
         )
 
         assert verdict.ruling is Ruling.NOT_APPLICABLE
@@ -268,7 +268,7 @@ class TestOneInstanceByJournals:
     def test_torn_lines_are_counted_and_what_is_glued_to_them_is_read(self) -> None:
         text = '{"boot": "a", "boottime": 1}\n{"boot": "a", "boot{"boot": "b", "boottime": 2}\n\0\0\0\nnonsense\n'
 
-        read = read_guest_journal(text, machine="vm", at_ns=1)
+        read = read_guest_journal(text, vm="vm", at_ns=1)
 
         assert [run.boot for run in read.runs] == ["a", "b"]
         assert (read.lines, read.unreadable_lines) == (2, 1)
@@ -288,31 +288,31 @@ class TestWantedOnline:
     check = staticmethod(wanted_online.check)
 
     def test_what_is_wanted_and_online_and_runs_holds(self) -> None:
-        assert self.check(history(machine("start", 1, "node1", "a"), cluster())).ruling is Ruling.HOLDS
+        assert self.check(history(vm("start", 1, "node1", "a"), cluster())).ruling is Ruling.HOLDS
 
     def test_what_is_wanted_and_not_online_is_caught(self) -> None:
-        verdict = self.check(history(machine("start", 1, "node1", "a"), cluster("Failed")))
+        verdict = self.check(history(vm("start", 1, "node1", "a"), cluster("Failed")))
 
         assert verdict.ruling is Ruling.BROKEN
         assert verdict.reasons == ("vm of group web (owner: node1) is Failed, wanted Online",)
 
     def test_what_is_online_to_the_cluster_and_does_not_run_is_caught(self) -> None:
-        ended = (machine("start", 1, "node1", "a"), machine("die", 2, "node1", "a"))
+        ended = (vm("start", 1, "node1", "a"), vm("die", 2, "node1", "a"))
 
         assert self.check(history(*ended, cluster())).ruling is Ruling.BROKEN
 
     def test_the_engines_list_after_the_snapshot_counts_more_than_its_events(self) -> None:
         stopped = ContainerSeen(
-            at_ns=60 * S, container="a", role=Role.MACHINE, node="node1", running=False, machine="vm"
+            at_ns=60 * S, container="a", role=Role.VM, node="node1", running=False, vm="vm"
         )
 
-        assert self.check(history(machine("start", 1, "node1", "a"), cluster(), stopped)).ruling is Ruling.BROKEN
+        assert self.check(history(vm("start", 1, "node1", "a"), cluster(), stopped)).ruling is Ruling.BROKEN
 
     def test_what_is_not_wanted_may_be_offline(self) -> None:
         assert self.check(history(cluster("Offline", wanted=False))).ruling is Ruling.HOLDS
 
     def test_a_cluster_without_quorum_is_caught(self) -> None:
-        assert self.check(history(machine("start", 1, "node1", "a"), cluster(quorum=False))).ruling is Ruling.BROKEN
+        assert self.check(history(vm("start", 1, "node1", "a"), cluster(quorum=False))).ruling is Ruling.BROKEN
 
     def test_without_a_last_snapshot_it_is_inconclusive(self) -> None:
         assert self.check(history(cluster(moment=Moment.DURING))).ruling is Ruling.INCONCLUSIVE
@@ -323,15 +323,15 @@ def fault(moment: FaultMoment, at_s: float, name: str = "node.power-off", target
 
 
 def power_cut() -> list[Record]:
-    """A machine that comes back on node2, 2.5 seconds after its node's power was cut."""
+    """A VM that comes back on node2, 2.5 seconds after its node's power was cut."""
     return [
-        machine("start", 1, "node1", "a"),
-        Answer(at_ns=2 * S, machine="vm", ok=True, boot="1", node="node1"),
+        vm("start", 1, "node1", "a"),
+        Answer(at_ns=2 * S, vm="vm", ok=True, boot="1", node="node1"),
         fault(FaultMoment.INTENDED, 9.9),
         fault(FaultMoment.INJECTED, 10),
         node("die", 10.1, "node1"),
         fault(FaultMoment.CONFIRMED, 10.2),
-        Answer(at_ns=int(10.3 * S), machine="vm", ok=False),
+        Answer(at_ns=int(10.3 * S), vm="vm", ok=False),
         LogLine(
             at_ns=12 * S, node="node2", component="nm", event="node-lease-expired", message="", fields={"node": "node1"}
         ),
@@ -343,8 +343,8 @@ def power_cut() -> list[Record]:
             message="",
             fields={"group": "web"},
         ),
-        machine("start", 12.4, "node2", "b"),
-        Answer(at_ns=int(12.5 * S), machine="vm", ok=True, boot="2", node="node2"),
+        vm("start", 12.4, "node2", "b"),
+        Answer(at_ns=int(12.5 * S), vm="vm", ok=True, boot="2", node="node2"),
     ]
 
 
@@ -358,7 +358,7 @@ class TestRecovery:
     def test_each_phase_is_measured_from_the_fault(self) -> None:
         (row,) = read_recoveries(history(*power_cut()))
 
-        assert (row.machine, row.group, row.from_node, row.to_node) == ("vm", "web", "node1", "node2")
+        assert (row.vm, row.group, row.from_node, row.to_node) == ("vm", "web", "node1", "node2")
         phases = (Phase.DETECTED, Phase.CLAIMED, Phase.STARTED, Phase.ANSWERING)
         assert [row.after_s(phase) for phase in phases] == [2.0, 2.3, 2.4, 2.5]
         assert self.check(history(*power_cut())).ruling is Ruling.HOLDS
@@ -373,7 +373,7 @@ class TestRecovery:
 
         assert read_recoveries(history(*records))[0].after_s(Phase.DETECTED) == 2.0
 
-    def test_a_wanted_machine_that_was_not_started_again_is_caught(self) -> None:
+    def test_a_wanted_vm_that_was_not_started_again_is_caught(self) -> None:
         lost = without(power_cut(), lambda record: isinstance(record, EngineEvent) and record.container == "b")
 
         verdict = self.check(lost)
@@ -381,7 +381,7 @@ class TestRecovery:
         assert verdict.ruling is Ruling.BROKEN
         assert verdict.reasons == ("vm was not started again after node.power-off on node1",)
 
-    def test_a_machine_that_nobody_wants_any_more_need_not_come_back(self) -> None:
+    def test_a_vm_that_nobody_wants_any_more_need_not_come_back(self) -> None:
         lost = without(power_cut(), lambda record: isinstance(record, EngineEvent) and record.container == "b")
         lost.append(cluster("Offline", wanted=False))
 
@@ -393,16 +393,16 @@ class TestRecovery:
         assert self.check(silent).ruling is Ruling.INCONCLUSIVE
 
     def test_an_old_boot_that_still_answers_is_not_the_new_one(self) -> None:
-        late = Answer(at_ns=int(10.05 * S), machine="vm", ok=True, boot="1", node="node1")
+        late = Answer(at_ns=int(10.05 * S), vm="vm", ok=True, boot="1", node="node1")
 
         (row,) = read_recoveries(history(*power_cut(), late))
         assert row.after_s(Phase.ANSWERING) == 2.5
 
-    def test_a_machine_that_does_not_say_which_boot_answers_is_answering_after_its_start(self) -> None:
+    def test_a_vm_that_does_not_say_which_boot_answers_is_answering_after_its_start(self) -> None:
         records = [
             replace(record, boot="", node="") if isinstance(record, Answer) else record for record in power_cut()
         ]
-        late = Answer(at_ns=int(10.05 * S), machine="vm", ok=True)
+        late = Answer(at_ns=int(10.05 * S), vm="vm", ok=True)
 
         (row,) = read_recoveries(history(*records, late))
 
@@ -410,9 +410,9 @@ class TestRecovery:
 
     def test_a_restart_in_place_is_detected_by_the_failure_of_the_resource_and_claims_nothing(self) -> None:
         records: list[Record] = [
-            machine("start", 1, "node1", "a"),
+            vm("start", 1, "node1", "a"),
             fault(FaultMoment.INJECTED, 10, "vm.crash", "vm"),
-            machine("die", 10.02, "node1", "a", exit_code=137),
+            vm("die", 10.02, "node1", "a", exit_code=137),
             fault(FaultMoment.CONFIRMED, 10.03, "vm.crash", "vm"),
             LogLine(
                 at_ns=int(10.04 * S),
@@ -422,7 +422,7 @@ class TestRecovery:
                 message="",
                 fields={"resource": "vm"},
             ),
-            machine("start", 10.1, "node1", "a"),
+            vm("start", 10.1, "node1", "a"),
         ]
 
         (row,) = read_recoveries(history(*records))
@@ -432,15 +432,15 @@ class TestRecovery:
         assert row.after_s(Phase.CLAIMED) is None
         assert row.after_s(Phase.STARTED) == pytest.approx(0.1)
 
-    def test_a_machine_that_ran_before_the_run_came_from_where_it_was_listed(self) -> None:
+    def test_a_vm_that_ran_before_the_run_came_from_where_it_was_listed(self) -> None:
         listed = ContainerSeen(
             at_ns=5 * S,
             container="a",
-            role=Role.MACHINE,
+            role=Role.VM,
             node="node3",
             running=True,
             started_ns=1 * S,
-            machine="vm",
+            vm="vm",
             group="web",
             session="node3@1/1",
         )

@@ -18,7 +18,7 @@ def test_line_has_what_the_cluster_log_is_read_by() -> None:
     read, write = os.pipe()
     log = ClusterLog("node1", "vmms", writer=LineWriter(node="node1", descriptor=write))
 
-    log("machine-ended", "machine web1 ended", number=1069, machine="web1", run=None)
+    log("vm-ended", "VM web1 ended", number=1069, vm="web1", run=None)
 
     assert log.writer.flush(LIMIT_S)
     (line,) = read_lines(read)
@@ -27,9 +27,9 @@ def test_line_has_what_the_cluster_log_is_read_by() -> None:
         "node": "node1",
         "component": "vmms",
         "id": 1069,
-        "event": "machine-ended",
-        "message": "machine web1 ended",
-        "fields": {"machine": "web1", "run": None},
+        "event": "vm-ended",
+        "message": "VM web1 ended",
+        "fields": {"vm": "web1", "run": None},
     }
 
 

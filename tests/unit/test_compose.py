@@ -136,7 +136,7 @@ def test_a_voters_disk_is_the_engines_by_default() -> None:
     assert "kept_disks" not in rendered["services"]
 
 
-MACHINE_WITH_DISKS = """\
+VM_WITH_DISKS = """\
 nodes: 1
 groups:
   - name: db
@@ -145,8 +145,8 @@ groups:
 """
 
 
-def test_each_disk_of_a_machine_is_a_volume_with_a_size() -> None:
-    rendered = document(MACHINE_WITH_DISKS)
+def test_each_disk_of_a_vm_is_a_volume_with_a_size() -> None:
+    rendered = document(VM_WITH_DISKS)
 
     for key, name in (("disk-db-vm", "blackstart_disk-db-vm"), ("disk-db-vm.data", "blackstart_disk-db-vm.data")):
         assert rendered["volumes"][key]["name"] == name
@@ -159,8 +159,8 @@ def test_each_disk_of_a_machine_is_a_volume_with_a_size() -> None:
     assert "disk-db-vm:/csv/db-vm/disk" in node["volumes"]
     assert "disk-db-vm.data:/csv/db-vm/volumes/data" in node["volumes"]
     assert keeper["volumes"] == [
-        "disk-db-vm:/machines/db-vm/disk:ro",
-        "disk-db-vm.data:/machines/db-vm/volumes/data:ro",
+        "disk-db-vm:/vms/db-vm/disk:ro",
+        "disk-db-vm.data:/vms/db-vm/volumes/data:ro",
     ]
 
 

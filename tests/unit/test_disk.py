@@ -1,4 +1,4 @@
-"""The disks of machines: their sizes, the volumes that stand for them, and images that would get round the limit."""
+"""The disks of VMs: their sizes, the volumes that stand for them, and images that would get round the limit."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -8,10 +8,10 @@ import pytest
 from harness.document.topology import read_topology
 from harness.document.yaml_source import load
 from harness.model.disk import DISK_BYTES, disk_bytes, disk_names, disk_volume
-from harness.rig.lifecycle.create import refused_machines
+from harness.rig.lifecycle.create import refused_vms
 
 
-def test_machine_has_its_own_disk_and_its_volumes() -> None:
+def test_vm_has_its_own_disk_and_its_volumes() -> None:
     properties = {"volumes": '{"data": "/data"}', "disk": "1048576"}
 
     assert disk_names({}) == ("disk",)
@@ -52,4 +52,4 @@ def refused(declared: dict[str, Any] | None) -> list[str]:
         '      - {name: db-vm, type: virtual-machine, image: "shop/db:1", volumes: ["data:/data"]}\n'
     )
     client: Any = Images(declared)
-    return refused_machines(client, read_topology(load(text, name="rig.yaml")))
+    return refused_vms(client, read_topology(load(text, name="rig.yaml")))

@@ -6,10 +6,10 @@ import pytest
 
 from harness.drivers import registry
 from harness.drivers.ip_address import interface_address
-from harness.drivers.machine_properties import machine_readiness, machine_spec
+from harness.drivers.vm_properties import vm_readiness, vm_spec
 from harness.errors import UsageError
-from harness.model.machine import MachineSpec
 from harness.model.topology import ResourceSpec
+from harness.model.vm import VmSpec
 from harness.model.workload import answers_on
 from harness.resource_host.driver import DriverError
 
@@ -18,7 +18,7 @@ def resource(**properties: str) -> ResourceSpec:
     return ResourceSpec(name="web", type="any", properties=properties)
 
 
-def test_machine_is_made_from_string_properties() -> None:
+def test_vm_is_made_from_string_properties() -> None:
     given = resource(
         image="blackstart/guest",
         address="10.87.1.4",
@@ -33,7 +33,7 @@ def test_machine_is_made_from_string_properties() -> None:
         **{"writable-root": "true"},
     )
 
-    assert machine_spec(given, group="g") == MachineSpec(
+    assert vm_spec(given, group="g") == VmSpec(
         name="web",
         group="g",
         image="blackstart/guest",
@@ -63,9 +63,9 @@ def test_machine_is_made_from_string_properties() -> None:
         ({"image": "i", "colour": "blue"}, "colour"),
     ],
 )
-def test_wrong_machine_property_is_refused_by_name(properties: dict[str, str], named: str) -> None:
+def test_wrong_vm_property_is_refused_by_name(properties: dict[str, str], named: str) -> None:
     with pytest.raises(DriverError, match=named):
-        machine_spec(resource(**properties), group="g")
+        vm_spec(resource(**properties), group="g")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_wrong_machine_property_is_refused_by_name(properties: dict[str, str], n
 )
 def test_wrong_readiness_is_refused_by_name(properties: dict[str, str], named: str) -> None:
     with pytest.raises(DriverError, match=named):
-        machine_readiness(resource(image="i", **properties))
+        vm_readiness(resource(image="i", **properties))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_wrong_readiness_is_refused_by_name(properties: dict[str, str], named: s
         ({"image": "blackstart/guest", "address": ""}, "None"),
     ],
 )
-def test_client_asks_what_the_machine_says_it_answers_on(properties: dict[str, str], expected: str) -> None:
+def test_client_asks_what_the_vm_says_it_answers_on(properties: dict[str, str], expected: str) -> None:
     assert str(answers_on({"address": "10.87.0.100", **properties})) == expected
 
 

@@ -22,7 +22,7 @@ OWN = "/tmp/second/docker.sock"
 
 
 class Engine:
-    """An engine whose machine has sockets, each of which leads to the engine of some ID."""
+    """An engine whose VM has sockets, each of which leads to the engine of some ID."""
 
     def __init__(self, sockets: dict[str, str], *, identity: str = HERE, options: tuple[str, ...] = ()) -> None:
         self.api = self
@@ -139,11 +139,11 @@ class TestAnotherEngine:
         with pytest.raises(UsageError, match=reason) as refused:
             second.ask()
 
-        assert "Try Blackstart on that machine" in str(refused.value)
+        assert "Try Blackstart on that VM" in str(refused.value)
         assert second.containers == {}
 
     def test_equal_ids_of_two_engines_prove_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Two engines of one machine may share the file from which the ID is made."""
+        """Two engines of one host may share the file from which the ID is made."""
         second = Engine({OWN: HERE})
         monkeypatch.setattr(second, "logs", lambda _: f"{HERE}\n".encode())
 

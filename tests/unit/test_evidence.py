@@ -48,7 +48,7 @@ class Response:
 
 
 class FakeEngine:
-    """Answers for the journals of machines by name: bytes, or what makes a response."""
+    """Answers for the journals of VMs by name: bytes, or what makes a response."""
 
     base_url, api_version, timeout = "http+docker://localhost", "1.41", 60
 
@@ -60,8 +60,8 @@ class FakeEngine:
     def get(self, _url: str, *, params: dict[str, str], stream: bool, timeout: int) -> Response:
         assert stream
         assert timeout
-        _, _, machine, _, file = params["path"].split("/")
-        journal = self._journals.get(machine if file == "journal.jsonl" else f"old {machine}")
+        _, _, vm, _, file = params["path"].split("/")
+        journal = self._journals.get(vm if file == "journal.jsonl" else f"old {vm}")
         if journal is None:
             raise docker.errors.NotFound("no such file")
         response = regular(journal) if isinstance(journal, bytes) else journal()
@@ -99,22 +99,22 @@ def endless() -> Iterator[bytes]:
         yield bytes(1 << 16)
 
 
-def journals(engine: Any, *machines: str, **options: Any) -> dict[str, GuestJournal]:
-    found = read_journals(engine, nodes=["node"], machines=machines, at_ns=1, **options)
-    return {journal.machine: journal for journal in found}
+def journals(engine: Any, *vms: str, **options: Any) -> dict[str, GuestJournal]:
+    found = read_journals(engine, nodes=["node"], vms=vms, at_ns=1, **options)
+    return {journal.vm: journal for journal in found}
 
 
-def ran(*machines: str) -> History:
+def ran(*vms: str) -> History:
     history = History()
-    for number, machine in enumerate(machines):
+    for number, vm in enumerate(vms):
         history.append(
-            EngineEvent(at_ns=number, action="start", container=machine, role=Role.MACHINE, node="n", machine=machine)
+            EngineEvent(at_ns=number, action="start", container=vm, role=Role.VM, node="n", vm=vm)
         )
     return history
 
 
 def check(*records: GuestJournal) -> Any:
-    history = ran(*(record.machine for record in records))
+    history = ran(*(record.vm for record in records))
     for record in records:
         history.append(record)
     return one_instance_by_journals.check(history)
@@ -219,14 +219,14 @@ def test_signal_ends_the_parsing_of_a_journal() -> None:
         raise HarnessError("stop")
 
     with pytest.raises(HarnessError):
-        read_guest_journal('{"boot": "a"}\n' * 5000, machine="vm", at_ns=1, check=stop)
+        read_guest_journal('{"boot": "a"}\n' * 5000, vm="vm", at_ns=1, check=stop)
 
 
 def test_two_hundred_thousand_boots_are_ruled_on_at_once() -> None:
     text = "".join(f'{{"boot":"{boot:x}","node":"n","boottime":{boot * 10}}}\n' for boot in range(200_000))
     began = time.monotonic()
 
-    read = read_guest_journal(text, machine="evil", at_ns=1)
+    read = read_guest_journal(text, vm="evil", at_ns=1)
     verdict = check(read)
 
     assert time.monotonic() - began < 5
@@ -238,7 +238,7 @@ def test_two_hundred_thousand_boots_are_ruled_on_at_once() -> None:
 def test_forged_violations_are_summed_up() -> None:
     text = "".join(f'{{"boot":"{"ab"[line % 2]}"}}\n' for line in range(5000))
 
-    verdict = check(read_guest_journal(text, machine="evil", at_ns=1))
+    verdict = check(read_guest_journal(text, vm="evil", at_ns=1))
 
     assert verdict.ruling is Ruling.BROKEN
     assert verdict.reasons[-1] == "evil: 4993 more like these"
@@ -247,7 +247,7 @@ def test_forged_violations_are_summed_up() -> None:
 def test_names_in_a_journal_are_made_visible() -> None:
     text = json.dumps({"boot": "a\x1b[2J", "node": "n\u202e\x07"}) + "\n"
 
-    run = read_guest_journal(text, machine="evil", at_ns=1).runs[0]
+    run = read_guest_journal(text, vm="evil", at_ns=1).runs[0]
 
     assert (run.boot, run.node) == ("a\\u001b[2J", "n\\u202e\\u0007")
 

@@ -57,7 +57,7 @@ def test_every_shipped_experiment_is_valid(path: Path) -> None:
 
 
 def test_shipped_experiments_are_there() -> None:
-    assert {path.name for path in SHIPPED} >= {"node-power-cut.yaml", "machine-crash.yaml"}
+    assert {path.name for path in SHIPPED} >= {"node-power-cut.yaml", "vm-crash.yaml"}
 
 
 def test_an_experiment_becomes_records_with_their_lines() -> None:
@@ -125,11 +125,11 @@ def test_a_duration_that_means_nothing_is_refused(written: str, what: str) -> No
     ("written", "target"),
     [
         ("web-vm", ByName(name="web-vm")),
-        ("{machine: web-vm}", ByName(name="web-vm")),
+        ("{vm: web-vm}", ByName(name="web-vm")),
         ("{label: io.blackstart.group=web}", ByLabel(key="group", value="web")),
     ],
 )
-def test_targets_of_machines(written: str, target: object) -> None:
+def test_targets_of_vms(written: str, target: object) -> None:
     (activity,) = read("method:\n" + action(written, fault="vm.crash")).method
 
     assert activity.call == FaultCall(fault="vm.crash", target=target)  # type: ignore[arg-type]
@@ -156,15 +156,15 @@ def test_unknown_keys_and_wrong_types_are_refused(rest: str, expected: list[str]
     ("rest", "what"),
     [
         (action("node1", fault="node.power-of"), "8: there is no fault 'node.power-of', expected node.power-off"),
-        (action("node1", fault="vm.crash"), "8: the rig has no machine 'node1', expected one of data-vm, web-vm"),
+        (action("node1", fault="vm.crash"), "8: the rig has no VM 'node1', expected one of data-vm, web-vm"),
         (action("node4"), "8: the rig has no node 'node4', expected node"),
         (action("{owner-of: wep}"), "8: the rig has no group 'wep', expected web"),
         (action("{owner: web}"), "8: there is no target 'owner', expected owner-of"),
-        (action("{machine: web-vm}"), "8: node.power-off is aimed at a node, machine names a machine"),
-        (action("{owner-of: web}", fault="vm.crash"), "8: vm.crash is aimed at a machine, owner-of names a node"),
+        (action("{vm: web-vm}"), "8: node.power-off is aimed at a node, vm names a VM"),
+        (action("{owner-of: web}", fault="vm.crash"), "8: vm.crash is aimed at a VM, owner-of names a node"),
         (
-            action("{node: node1, machine: web-vm}"),
-            "8: target is {'node': 'node1', 'machine': 'web-vm'}, expected a name",
+            action("{node: node1, vm: web-vm}"),
+            "8: target is {'node': 'node1', 'vm': 'web-vm'}, expected a name",
         ),
         (action("3"), "8: target is 3, expected a name"),
         (action('"${victim}"'), "8: no earlier step registers 'victim'"),
@@ -192,12 +192,12 @@ def test_unknown_keys_and_wrong_types_are_refused(rest: str, expected: list[str]
         (probe("type: cluster, probe: owner-of, group: nope"), "8: the rig has no group 'nope'"),
         (probe("type: cluster, probe: nodes-up, group: web"), "has no key 'group'"),
         (
-            probe("type: cluster, probe: recovery-time, group: web, machine: web-vm"),
-            "8: group and machine exclude each other",
+            probe("type: cluster, probe: recovery-time, group: web, vm: web-vm"),
+            "8: group and vm exclude each other",
         ),
         (probe("type: cluster, probe: recovery-time, phase: stared"), "8: phase is 'stared', expected started"),
         (
-            probe("type: client, probe: answers, machines: [web]"),
+            probe("type: client, probe: answers, vms: [web]"),
             "8: the rig has no such thing as 'web', expected web-vm",
         ),
         (probe("type: cluster, probe: nodes-up", ", tolerance: true"), "8: tolerance: the probe answers with a number"),
@@ -235,7 +235,7 @@ def test_activities_that_make_no_sense_are_refused(rest: str, what: str) -> None
 def test_a_register_must_hold_the_kind_of_thing_that_the_fault_is_aimed_at() -> None:
     rest = "method:\n" + action("web-vm", fault="vm.crash", more=", register: crashed") + action('"${crashed}"')
 
-    assert "9: node.power-off is aimed at a node, ${crashed} holds a machine" in refusal(rest)
+    assert "9: node.power-off is aimed at a node, ${crashed} holds a VM" in refusal(rest)
 
 
 def test_a_register_is_known_only_after_the_step_that_writes_it() -> None:

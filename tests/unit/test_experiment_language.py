@@ -15,7 +15,7 @@ from chaos.experiment.targets import (
     FromRegister,
     Majority,
     Minority,
-    OwnerOfMachine,
+    OwnerOfVm,
     Sample,
     Voter,
 )
@@ -59,7 +59,7 @@ UP = "{type: probe, name: up, provider: {type: cluster, probe: nodes-up}, tolera
         ("minority", Minority()),
         ("majority", Majority()),
         ("{minority-with: web}", Minority(group="web")),
-        ("{owner-of-machine: web-vm}", OwnerOfMachine(machine="web-vm")),
+        ("{owner-of-vm: web-vm}", OwnerOfVm(vm="web-vm")),
         ("{voter-of: node3}", ByName(name="node3")),
         ("'node*'", ByPattern(pattern="node*")),
         ("{node: 'node[12]'}", ByPattern(pattern="node[12]")),
@@ -78,12 +78,12 @@ def test_targets_of_nodes(written: str, target: object) -> None:
     ("written", "target"),
     [
         ("'*-vm'", ByPattern(pattern="*-vm")),
-        ("{machine: 'web*'}", ByPattern(pattern="web*")),
+        ("{vm: 'web*'}", ByPattern(pattern="web*")),
         ("{percentage: 50}", Sample(of=ByPattern(pattern="*"), percentage=50)),
         ("{count: 1, of: {label: group=web}}", Sample(of=ByLabel(key="group", value="web"), count=1)),
     ],
 )
-def test_targets_of_machines(written: str, target: object) -> None:
+def test_targets_of_vms(written: str, target: object) -> None:
     (step,) = read("method:\n" + action(written, "vm.crash")).method
 
     assert step.call == FaultCall(fault="vm.crash", target=target)  # type: ignore[arg-type]
@@ -94,12 +94,12 @@ def test_targets_of_machines(written: str, target: object) -> None:
     [
         ("coordinator", "node.reset", "this cluster has no coordinator: every node may decide"),
         ("{voter-of: node5}", "node.reset", "node5 has no vote, expected one of node1, node2, node3"),
-        ("{owner-of-machine: web}", "node.reset", "the rig has no machine 'web', expected web-vm"),
+        ("{owner-of-vm: web}", "node.reset", "the rig has no VM 'web', expected web-vm"),
         ("{minority-with: wep}", "node.reset", "the rig has no group 'wep', expected web"),
         ("'host*'", "node.reset", "no node of the rig is named like 'host*', expected a pattern of node1, node2"),
-        ("'node*'", "vm.crash", "no machine of the rig is named like 'node*', expected a pattern of web-vm, data-vm"),
-        ("minority", "vm.crash", "the rig has no machine 'minority'"),
-        ("{minority-with: web}", "vm.crash", "vm.crash is aimed at a machine, minority-with names a node"),
+        ("'node*'", "vm.crash", "no VM of the rig is named like 'node*', expected a pattern of web-vm, data-vm"),
+        ("minority", "vm.crash", "the rig has no VM 'minority'"),
+        ("{minority-with: web}", "vm.crash", "vm.crash is aimed at a VM, minority-with names a node"),
         ("{count: 6}", "node.reset", "count is 6, expected a whole number from 1 to 5"),
         ("{count: 0}", "node.reset", "count is 0, expected a whole number from 1 to 5"),
         ("{percentage: 0}", "node.reset", "percentage is 0, expected a number above 0, at most 100"),
@@ -123,7 +123,7 @@ def test_a_minority_needs_votes_that_may_be_lost() -> None:
     assert "a minority of 1 vote: none may be lost, expected a rig with three votes or more" in refusal
 
 
-def test_a_register_of_several_is_a_target_again_but_no_single_machine() -> None:
+def test_a_register_of_several_is_a_target_again_but_no_single_vm() -> None:
     isolate = action("minority", "node.isolate", more=", register: cut")
 
     cured = read(f"method:\n{isolate}" + action("'${cut}'", "node.join-network"))
@@ -131,12 +131,12 @@ def test_a_register_of_several_is_a_target_again_but_no_single_machine() -> None
         "method:\n"
         + action("'*-vm'", "vm.crash", more=", register: crashed")
         + "  - {type: probe, name: ask, provider: "
-        "{type: cluster, probe: restarted-in-place, machine: '${crashed}'}, tolerance: true}\n"
+        "{type: cluster, probe: restarted-in-place, vm: '${crashed}'}, tolerance: true}\n"
     )
 
     assert isinstance(cured.method[1].call, FaultCall)
     assert cured.method[1].call.target == FromRegister(register="cut")
-    assert refusal == "test.yaml:11: ${crashed} may hold several machines, expected one machine"
+    assert refusal == "test.yaml:11: ${crashed} may hold several VMs, expected one VM"
 
 
 @pytest.mark.parametrize(

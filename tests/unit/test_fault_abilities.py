@@ -1,4 +1,4 @@
-"""What the doctor saw of a machine, as the faults that can be injected on it."""
+"""What the doctor saw of a VM, as the faults that can be injected on it."""
 
 from chaos.compatibility.fault_support import NEEDS, fault_abilities
 from chaos.faults import FAULTS
@@ -13,7 +13,7 @@ def unavailable(*checks: Check) -> set[str]:
     return {ability.fault for ability in fault_abilities([*kept, *checks]) if not ability.available}
 
 
-def test_a_fit_machine_offers_every_fault_and_says_what_each_does() -> None:
+def test_a_fit_vm_offers_every_fault_and_says_what_each_does() -> None:
     abilities = fault_abilities(FIT)
 
     assert [ability.fault for ability in abilities] == list(FAULTS)

@@ -1,4 +1,4 @@
-"""The machine of the rig: its journal on disks that fill, its beat across freezes, its HTTP side."""
+"""The VM of the rig: its journal on disks that fill, its beat across freezes, its HTTP side."""
 
 import errno
 import importlib.util
@@ -52,9 +52,9 @@ class TestJournal:
         journal = journal_on(SmallDisk(10_000), tmp_path)
 
         for _ in range(3):
-            journal.append({"machine": "m"})
+            journal.append({"vm": "m"})
 
-        assert whole_lines(tmp_path) == [{"machine": "m", "count": count} for count in (1, 2, 3)]
+        assert whole_lines(tmp_path) == [{"vm": "m", "count": count} for count in (1, 2, 3)]
         assert journal.disk == "ok"
 
     @pytest.mark.parametrize("room", range(0, 70))
@@ -62,12 +62,12 @@ class TestJournal:
         disk = SmallDisk(room)
         journal = journal_on(disk, tmp_path)
 
-        before = [journal.append({"machine": "m"}) for _ in range(5)]
+        before = [journal.append({"vm": "m"}) for _ in range(5)]
         told = journal.disk
         disk.room = 1  # just enough to close a torn line
-        journal.append({"machine": "m"})
+        journal.append({"vm": "m"})
         disk.room = 10_000
-        after = [journal.append({"machine": "m"}) for _ in range(2)]
+        after = [journal.append({"vm": "m"}) for _ in range(2)]
 
         assert told == "full"
         assert after == [True, True]
@@ -75,12 +75,12 @@ class TestJournal:
         assert [record["count"] for record in whole_lines(tmp_path)] == list(range(1, sum(before) + 3))
 
     def test_line_torn_by_an_earlier_boot_is_closed_first(self, tmp_path):
-        (tmp_path / "journal.jsonl").write_text('{"machine": "m", "count": 1}\n{"mach')
+        (tmp_path / "journal.jsonl").write_text('{"vm": "m", "count": 1}\n{"mach')
         journal = journal_on(SmallDisk(10_000), tmp_path)
 
-        journal.append({"machine": "m"})
+        journal.append({"vm": "m"})
 
-        assert (tmp_path / "journal.jsonl").read_text().splitlines()[1:] == ['{"mach', '{"machine": "m", "count": 1}']
+        assert (tmp_path / "journal.jsonl").read_text().splitlines()[1:] == ['{"mach', '{"vm": "m", "count": 1}']
 
     def test_journal_of_an_earlier_boot_is_continued(self, tmp_path):
         (tmp_path / "journal.jsonl").write_text('{"boot": "a", "count": 1}\n')
@@ -107,7 +107,7 @@ class TestJournal:
         journal = journal_on(SmallDisk(1_000_000), tmp_path)
 
         for _ in range(1000):
-            assert journal.append({"machine": "m"})
+            assert journal.append({"vm": "m"})
 
         old = (tmp_path / "journal.old.jsonl").read_text().splitlines()
         assert [json.loads(line)["count"] for line in old][-1] + 1 == whole_lines(tmp_path)[0]["count"]
@@ -219,7 +219,7 @@ class TestFront:
             assert client.recv(1) == b""
         self.close(front)
 
-    def test_clients_that_hold_on_do_not_silence_the_machine(self):
+    def test_clients_that_hold_on_do_not_silence_the_vm(self):
         front, poll, port = self.front()
         front.tend(0)
         holding = []
@@ -236,7 +236,7 @@ class TestFront:
         front.tend(guest.REQUEST_TIME_LIMIT)
         self.close(front)
 
-    def test_machine_without_an_address_serves_nobody(self):
+    def test_vm_without_an_address_serves_nobody(self):
         front, _, _ = self.front(address="")
 
         front.tend(0)

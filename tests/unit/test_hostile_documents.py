@@ -27,7 +27,7 @@ PROBE = (
 )
 OWNER = PROBE % ("owner-of, group: web1", "{type: regex, pattern: '%s'}")
 GROUP = "title: t\nmethod: []\nrig: {nodes: 1, groups: [{name: a, %s}]}\n"
-MACHINE = GROUP % "resources: [{name: b, type: virtual-machine, %s}]"
+VM = GROUP % "resources: [{name: b, type: virtual-machine, %s}]"
 
 
 def refusal(text: str) -> str:
@@ -70,10 +70,10 @@ def only_refusal(text: str) -> str:
         (HEAD + "version: " + "a" * 70_000 + "\n", 4, "a text of 70,000 characters"),
         (HEAD + "<<: {}\n<<: {}\n", 5, "the key '<<' stands here again"),
         (HEAD + "version: " + "[" * 100 + "]" * 100, 4, "more than 40 lists and mappings inside one another"),
-        (MACHINE % ("depends-on: '[" + " " * 60_000 + "x'"), 3, "60,002 characters, at most 4,096 are read"),
-        (MACHINE % ("command: '" + "a" * 5000 + "'"), 3, "expected one line of at most 4096, or a list"),
-        (MACHINE % ("volumes: ['v:/" + "a/" * 150 + "a']"), 3, "a path of at most 200"),
-        (MACHINE % "image: ../containers/other", 3, "expected an image reference"),
+        (VM % ("depends-on: '[" + " " * 60_000 + "x'"), 3, "60,002 characters, at most 4,096 are read"),
+        (VM % ("command: '" + "a" * 5000 + "'"), 3, "expected one line of at most 4096, or a list"),
+        (VM % ("volumes: ['v:/" + "a/" * 150 + "a']"), 3, "a path of at most 200"),
+        (VM % "image: ../containers/other", 3, "expected an image reference"),
         (GROUP % f'resources: [{{name: b, type: ip-address, address: "{"9" * 4301}"}}]', 3, "is no address"),
         (GROUP % "resources: [{name: b, type: ip-address, address: [a]}]", 3, "address is ['a'], expected an address"),
         (OWNER % ("(" * 1200), 4, "it has 1,200 characters, at most 1,000 are taken"),
@@ -134,12 +134,12 @@ def test_circle_of_a_thousand_dependencies_is_refused_in_short() -> None:
 
 
 @pytest.mark.long
-def test_more_machines_than_users_are_refused() -> None:
+def test_more_vms_than_users_are_refused() -> None:
     names = ("".join(letters) for n in (2, 3, 4) for letters in itertools.product(string.ascii_lowercase, repeat=n))
-    machines = ",".join(f"{{<<: *m,name: {name}}}" for name in itertools.islice(names, 50_003))
-    text = f"m: &m {{type: virtual-machine}}\n{GROUP % f'resources: [{machines}]'}"
+    vms = ",".join(f"{{<<: *m,name: {name}}}" for name in itertools.islice(names, 50_003))
+    text = f"m: &m {{type: virtual-machine}}\n{GROUP % f'resources: [{vms}]'}"
 
-    assert "the rig has no user left for this machine, expected at most 50,000 machines" in refusal(text)
+    assert "the rig has no user left for this VM, expected at most 50,000 VMs" in refusal(text)
 
 
 def test_a_thousand_refusals_are_summed_up() -> None:
@@ -174,9 +174,9 @@ def test_visible_text_is_left_alone() -> None:
 
 
 def test_nearest_lists_twenty_of_many_names() -> None:
-    text = str(nearest("\U0001f600", [f"machine-{number:04}" for number in range(8000)]))
+    text = str(nearest("\U0001f600", [f"vm-{number:04}" for number in range(8000)]))
 
-    assert text.endswith("machine-0019 (7,980 more)")
+    assert text.endswith("vm-0019 (7,980 more)")
 
 
 def owners(count: int) -> str:
@@ -189,7 +189,7 @@ def unknown_keys(count: int) -> str:
 
 
 def volumes(count: int) -> str:
-    return MACHINE % ("volumes: [" + ",".join(f"'v{number}:/v{number}'" for number in range(count)) + "]")
+    return VM % ("volumes: [" + ",".join(f"'v{number}:/v{number}'" for number in range(count)) + "]")
 
 
 def node_names(count: int) -> str:
@@ -197,13 +197,13 @@ def node_names(count: int) -> str:
 
 
 def wrong_dependencies(count: int) -> str:
-    machines = ", ".join(f"{{name: v{i}, type: virtual-machine, depends-on: [w{i}]}}" for i in range(count))
-    return GROUP % f"resources: [{machines}]"
+    vms = ", ".join(f"{{name: v{i}, type: virtual-machine, depends-on: [w{i}]}}" for i in range(count))
+    return GROUP % f"resources: [{vms}]"
 
 
 def chained(count: int) -> str:
-    machines = ", ".join(f"{{name: v{i}, type: virtual-machine, depends-on: [v{i + 1}]}}" for i in range(count))
-    return GROUP % f"resources: [{machines}, {{name: v{count}, type: virtual-machine}}]"
+    vms = ", ".join(f"{{name: v{i}, type: virtual-machine, depends-on: [v{i + 1}]}}" for i in range(count))
+    return GROUP % f"resources: [{vms}, {{name: v{count}, type: virtual-machine}}]"
 
 
 def cpu_s(read: Callable[[], object]) -> float:

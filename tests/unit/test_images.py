@@ -38,15 +38,15 @@ def checkout(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     requirements = tmp_path / "images/hypervisor/requirements.txt"
-    ensure_wheels(requirements, machine="x86_64", project_root=tmp_path, say=ignore, download=put_wheel)
+    ensure_wheels(requirements, architecture="x86_64", project_root=tmp_path, say=ignore, download=put_wheel)
     return tmp_path
 
 
-def put_wheel(requirements, machine, directory):
+def put_wheel(requirements, architecture, directory):
     """The twin of pip download: one wheel with a package, its metadata, a data directory and a script."""
     with zipfile.ZipFile(directory / "redis-8.1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("redis/__init__.py", "x = 1")
-        wheel.writestr("redis-8.1.0.dist-info/METADATA", requirements.read_text() + machine)
+        wheel.writestr("redis-8.1.0.dist-info/METADATA", requirements.read_text() + architecture)
         wheel.writestr("redis-8.1.0.data/purelib/extra.py", "y = 2")
         wheel.writestr("redis-8.1.0.data/scripts/tool", "#!")
 
@@ -143,7 +143,7 @@ class TestEnsureImages:
         (checkout / changed).parent.mkdir(exist_ok=True)
         (checkout / changed).write_text("# changed")
         requirements = checkout / "images/hypervisor/requirements.txt"
-        ensure_wheels(requirements, machine="x86_64", project_root=checkout, say=ignore, download=put_wheel)
+        ensure_wheels(requirements, architecture="x86_64", project_root=checkout, say=ignore, download=put_wheel)
         engine.builds.clear()
 
         ensure_images(engine, project_root=checkout, say=ignore)
@@ -210,7 +210,7 @@ class TestBase:
         engine.info = lambda: {"Architecture": "riscv64"}
 
         with pytest.raises(HarnessError, match="riscv64"):
-            base_image.machine_of_engine(engine)
+            base_image.architecture_of_engine(engine)
 
 
 def names_in(context):
@@ -245,10 +245,10 @@ class TestContext:
 
         assert pack_context(HYPERVISOR, project_root=checkout, wheels=self.wheels(checkout)) == first
 
-    def test_digest_depends_on_machine_and_base(self, checkout):
+    def test_digest_depends_on_architecture_and_base(self, checkout):
         digests = {
-            context_digest(HYPERVISOR, project_root=checkout, machine=machine, base_id=base_id)
-            for machine in ("x86_64", "aarch64")
+            context_digest(HYPERVISOR, project_root=checkout, architecture=architecture, base_id=base_id)
+            for architecture in ("x86_64", "aarch64")
             for base_id in ("a", "b")
         }
 
@@ -256,7 +256,7 @@ class TestContext:
 
     def test_moving_bytes_between_files_changes_the_digest(self, checkout):
         def digest():
-            return context_digest(GUEST, project_root=checkout, machine="x86_64", base_id="a")
+            return context_digest(GUEST, project_root=checkout, architecture="x86_64", base_id="a")
 
         (checkout / "images/guest/a").write_text("xy")
         (checkout / "images/guest/b").write_text("")
@@ -285,24 +285,28 @@ class TestWheels:
         requirements = tmp_path / "requirements.txt"
         requirements.write_text("redis==8.1.0\n")
 
-        def break_off(requirements, machine, directory):
-            put_wheel(requirements, machine, directory)
+        def break_off(requirements, architecture, directory):
+            put_wheel(requirements, architecture, directory)
             raise HarnessError("the line went dead")
 
         with pytest.raises(HarnessError, match="dead"):
-            ensure_wheels(requirements, machine="x86_64", project_root=tmp_path, say=ignore, download=break_off)
+            ensure_wheels(requirements, architecture="x86_64", project_root=tmp_path, say=ignore, download=break_off)
         left = list((tmp_path / ".blackstart").rglob("*.whl"))
-        wheels = ensure_wheels(requirements, machine="x86_64", project_root=tmp_path, say=ignore, download=put_wheel)
+        wheels = ensure_wheels(
+            requirements, architecture="x86_64", project_root=tmp_path, say=ignore, download=put_wheel
+        )
 
         assert left == []
         assert [wheel.name for wheel in wheels] == ["redis-8.1.0-py3-none-any.whl"]
 
-    def test_each_kind_of_machine_has_its_own_set(self, tmp_path):
+    def test_each_kind_of_architecture_has_its_own_set(self, tmp_path):
         requirements = tmp_path / "requirements.txt"
         requirements.write_text("redis==8.1.0\n")
         first, second = (
-            ensure_wheels(requirements, machine=machine, project_root=tmp_path, say=ignore, download=put_wheel)
-            for machine in ("x86_64", "aarch64")
+            ensure_wheels(
+                requirements, architecture=architecture, project_root=tmp_path, say=ignore, download=put_wheel
+            )
+            for architecture in ("x86_64", "aarch64")
         )
 
         assert first != second

@@ -28,8 +28,8 @@ def guests(alive):
     return watchdog.Guests(alive=alive)
 
 
-def machines(alive):
-    return watchdog.Machines(alive=alive)
+def vms(alive):
+    return watchdog.Vms(alive=alive)
 
 
 def orders(actions):
@@ -38,7 +38,7 @@ def orders(actions):
 
 
 KILL = watchdog.KillGuests()
-COUNT = watchdog.CountMachines()
+COUNT = watchdog.CountVms()
 RESET = watchdog.Exit(status=87)
 WOKE = watchdog.Woke()
 
@@ -167,21 +167,21 @@ class TestWatchdog:
 
         assert dog.permit is watchdog.Permit.NONE
 
-    def test_machine_that_appears_without_a_permit_is_killed(self):
+    def test_vm_that_appears_without_a_permit_is_killed(self):
         dog = watchdog.Watchdog(node_ends_at=60 * S)
 
         assert orders(dog.handle(1 * S, WOKE)) == [COUNT]
-        assert orders(dog.handle(1 * S, machines(0))) == []
+        assert orders(dog.handle(1 * S, vms(0))) == []
         assert orders(dog.handle(1 * S + 100 * MS, WOKE)) == []
         assert orders(dog.handle(1 * S + 250 * MS, WOKE)) == [COUNT]
-        assert orders(dog.handle(1 * S + 250 * MS, machines(1))) == [KILL]
+        assert orders(dog.handle(1 * S + 250 * MS, vms(1))) == [KILL]
 
-    def test_machine_counted_before_its_permit_was_read_is_left_alone(self):
+    def test_vm_counted_before_its_permit_was_read_is_left_alone(self):
         dog = watchdog.Watchdog(node_ends_at=60 * S)
         dog.handle(1 * S, WOKE)
         dog.handle(1 * S, pet(3 * S, 4 * S))
 
-        assert orders(dog.handle(1 * S, machines(1))) == []
+        assert orders(dog.handle(1 * S, vms(1))) == []
 
     def test_node_without_a_petting_program_has_no_deadline(self):
         dog = watchdog.Watchdog(node_ends_at=init.NEVER)
@@ -206,7 +206,7 @@ class TestWatchdog:
         for _ in range(500):
             now += rng.choice([0, MS, 10 * MS, 300 * MS, 2 * S])
             guests_end_at, node_ends_at, permit = dog.guests_end_at, dog.node_ends_at, dog.permit
-            event = rng.choice([WOKE, guests(0), guests(2), machines(0), machines(3), None])
+            event = rng.choice([WOKE, guests(0), guests(2), vms(0), vms(3), None])
             if event is None:
                 first = now + rng.choice([-S, 0, S, 2 * S])
                 event = pet(first, max(first, now) + S)

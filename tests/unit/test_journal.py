@@ -132,5 +132,5 @@ def test_journal_has_the_names_of_an_environment_without_values() -> None:
 
     assert "sesame" not in json.dumps(told)
     assert told["experiment"]["rig"]["groups"][0]["resources"][0]["environment"] == {"TOKEN": "***", "SIZE": "***"}
-    (machine,) = told["topology"]["groups"][0]["resources"]
-    assert json.loads(machine["properties"]["environment"]) == {"TOKEN": "***", "SIZE": "***"}
+    (vm,) = told["topology"]["groups"][0]["resources"]
+    assert json.loads(vm["properties"]["environment"]) == {"TOKEN": "***", "SIZE": "***"}

@@ -1,4 +1,4 @@
-"""Many machines to be started at once: what a node orders, and how long its engine takes."""
+"""Many VMs to be started at once: what a node orders, and how long its engine takes."""
 
 import random
 from typing import Any
@@ -12,10 +12,10 @@ from harness.cluster_service.resources.resource_control import START_PLACE_US, S
 from harness.model import labels as label
 from harness.model.host_messages import EntryPoint, HostReport, HostRequest
 from harness.model.labels import Role
-from harness.model.machine import MachineSpec
 from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, SessionState
 from harness.model.states import ResourceState
 from harness.model.topology import GroupSpec, Priority, ResourceSpec, Settings
+from harness.model.vm import VmSpec
 from harness.simulation.kernel.node_clock import DRIFT_MOST_PPM, DriftingClock
 from harness.simulation.kernel.runtime import SimulatedRuntime, VirtualClock
 from harness.simulation.twins.container import Answer
@@ -26,7 +26,7 @@ MANY = 20
 
 
 class Bench:
-    """One node that owns many groups of a machine each; the host does what it is told to."""
+    """One node that owns many groups of a VM each; the host does what it is told to."""
 
     def __init__(self, priorities: list[Priority]) -> None:
         names = tuple(f"web{number}" for number in range(len(priorities)))
@@ -130,7 +130,7 @@ def test_who_waits_is_started_anew_when_the_host_has_come_back() -> None:
     assert len(bench.under_way) == STARTS_AT_ONCE
 
 
-def starts_of(nodes: int, machines: int) -> list[int]:
+def starts_of(nodes: int, vms: int) -> list[int]:
     """When each of so many starts at once on each node was done, in microseconds."""
     clock = VirtualClock()
     engine = SimulatedEngine(clock, random.Random(1))
@@ -141,18 +141,18 @@ def starts_of(nodes: int, machines: int) -> list[int]:
         engine.start_node(f"node{number}")
     clock.run_until(SECOND)
     for number in range(1, nodes + 1):
-        labels = {label.RIG: "r", label.ROLE: Role.MACHINE.value, label.NODE: f"node{number}", label.GROUP: "g"}
-        for machine in range(machines):
-            spec = MachineSpec(name=f"vm{machine}", group="g", image="guest", address=None, user=10_001)
+        labels = {label.RIG: "r", label.ROLE: Role.VM.value, label.NODE: f"node{number}", label.GROUP: "g"}
+        for vm in range(vms):
+            spec = VmSpec(name=f"vm{vm}", group="g", image="guest", address=None, user=10_001)
             created = Answer(lambda value: made.append(str(value)), None)
             host = engine.node(f"node{number}").id
             engine.create(spec, host=host, labels={**labels, label.RESOURCE: spec.name}, answer=created)
     clock.run_until(20 * SECOND)
-    assert len(made) == nodes * machines
+    assert len(made) == nodes * vms
     for container in made:
         engine.start(container, Answer(lambda _: done.append(clock.now_us - 20 * SECOND), None))
     clock.run_until(60 * SECOND)
-    assert len(done) == nodes * machines
+    assert len(done) == nodes * vms
     return sorted(done)
 
 

@@ -96,7 +96,7 @@ def test_defect_in_one_cure_skips_no_other() -> None:
 @pytest.mark.parametrize(
     ("fault", "script", "seen"),
     [
-        ("node.hang", Script(hang_spares_machines=True), "after 10 s web1-vm, web4-vm on node1 did not freeze"),
+        ("node.hang", Script(hang_spares_vms=True), "after 10 s web1-vm, web4-vm on node1 did not freeze"),
         ("node.reset", Script(reset_is_a_kill=True), "node node1 was killed through the engine before it reset itself"),
         ("node.reset", Script(reset_stays_off=True), "after 10 s node node1 stays off"),
         ("node.isolate", Script(isolate_does_nothing=True), "after 10 s no rule drops packets in node1"),
@@ -175,7 +175,7 @@ def test_a_cut_outlives_the_fence_of_its_node() -> None:
     assert trial.arena.cuts == {}
 
 
-def test_a_partial_cut_says_from_whom_and_which_way_and_costs_no_machine() -> None:
+def test_a_partial_cut_says_from_whom_and_which_way_and_costs_no_vm() -> None:
     trial = Trial()
 
     trial.inject("node.isolate", arguments={"from": ("node2", "node3"), "direction": "in"})

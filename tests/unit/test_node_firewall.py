@@ -55,7 +55,7 @@ def test_gateway_is_read_from_the_default_route() -> None:
     assert firewall.gateway_of("Iface\n") is None
 
 
-def test_guests_reach_the_network_without_the_engines_machine() -> None:
+def test_guests_reach_the_network_without_the_engines_vm() -> None:
     rules = parts(**ENVIRONMENT)["guest-network"].rules
 
     verdicts = [rule.removeprefix("-A GUEST-NETWORK ") for rule in rules if rule.startswith("-A GUEST-NETWORK")]

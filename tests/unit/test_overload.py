@@ -199,7 +199,7 @@ class TestCheckers:
         assert "web-vm of group web (owner: node1) is Failed, wanted Online" in verdict.reasons
         assert any("overloaded" in reason for reason in verdict.reasons) is (ruling is Ruling.INCONCLUSIVE)
 
-    def test_belief_in_an_absent_machine_is_broken(self) -> None:
+    def test_belief_in_an_absent_vm_is_broken(self) -> None:
         found = History([PartBegan(at_ns=20 * S, part="last look"), Stall(at_ns=30 * S, length_us=SECOND)])
         found.append(at_end("Online"))
 
@@ -213,12 +213,12 @@ class TestCheckers:
             ([Stall(at_ns=30 * S, length_us=SECOND)], Ruling.INCONCLUSIVE),
         ],
     )
-    def test_machine_that_was_not_started_again(self, overload: list[Record], ruling: Ruling) -> None:
+    def test_vm_that_was_not_started_again(self, overload: list[Record], ruling: Ruling) -> None:
         start = EngineEvent(
-            at_ns=S, action="start", container="a", role=Role.MACHINE, node="node1", machine="web-vm", group="web"
+            at_ns=S, action="start", container="a", role=Role.VM, node="node1", vm="web-vm", group="web"
         )
         die = EngineEvent(
-            at_ns=6 * S, action="die", container="a", role=Role.MACHINE, node="node1", machine="web-vm", group="web"
+            at_ns=6 * S, action="die", container="a", role=Role.VM, node="node1", vm="web-vm", group="web"
         )
         moments = ((5, FaultMoment.INJECTED), (6, FaultMoment.CONFIRMED))
         hit = [fault(at_s, moment, "vm.crash", "web-vm") for at_s, moment in moments]

@@ -198,15 +198,15 @@ class TestLabels:
             remove_container(client, stranger, rig=RIG)
         assert engine.gone == []
 
-    def test_machine_from_an_image_with_labels_is_its_rigs(self) -> None:
+    def test_vm_from_an_image_with_labels_is_its_rigs(self) -> None:
         engine = EngineOfStrangers()
-        engine.labels_of_images["committed"] = {**OWN, labels.ROLE: "machine", labels.SESSION: "node1@ab/1"}
-        mine = {**OWN, labels.ROLE: "machine", labels.SESSION: "node1@cd/2"}
-        machine = engine.add_container(f"{RIG}-node1-web1-vm-abcdef", mine, image="committed")
+        engine.labels_of_images["committed"] = {**OWN, labels.ROLE: "vm", labels.SESSION: "node1@ab/1"}
+        mine = {**OWN, labels.ROLE: "vm", labels.SESSION: "node1@cd/2"}
+        vm = engine.add_container(f"{RIG}-node1-web1-vm-abcdef", mine, image="committed")
 
-        remove_container(as_client(engine), machine, rig=RIG)
+        remove_container(as_client(engine), vm, rig=RIG)
 
-        assert machine in engine.gone
+        assert vm in engine.gone
 
     @pytest.mark.parametrize(("name", "own"), [(f"{RIG}-node1", True), (f"{RIG}_voter_disks", True), ("other", False)])
     def test_name_decides_when_the_image_is_gone(self, name: str, own: bool) -> None:
@@ -271,7 +271,7 @@ class TestEachCall:
         """A run used to remove it, with its volumes."""
         engine = EngineOfStrangers()
         engine.add_container(f"{RIG}-client", {"precious": "yes"})
-        client = Client(as_client(engine), rig=RIG, machines={}, sink=lambda _: None)
+        client = Client(as_client(engine), rig=RIG, vms={}, sink=lambda _: None)
 
         with pytest.raises(UsageError, match="its name is taken"):
             client.start()

@@ -1,4 +1,4 @@
-"""The faults on machines, on a node's programs and on voters in a scripted world: what each does, what its receipt says
+"""The faults on VMs, on a node's programs and on voters in a scripted world: what each does, what its receipt says
 of a world that does not obey, how each is healed, and when.
 """
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from scripted_arena import MS, SECOND, ScriptedArena
 
-from chaos.arena.process_effects import HangMachine, NodeProgram, ProgramSeen, StartMachine
+from chaos.arena.process_effects import HangVm, NodeProgram, ProgramSeen, StartVm
 from chaos.experiment.records import FaultCall
 from chaos.experiment.targets import ByName
 from chaos.faults import FAULTS
@@ -19,7 +19,7 @@ from chaos.reaper.ledger import Ledger
 from chaos.run.injection import Injected, Injector, NotInjected
 from harness.document.topology import default_topology
 
-MACHINE = "web1-vm"
+VM = "web1-vm"
 CURES = {
     "vm.stop": "vm.start",
     "vm.hang": "vm.thaw",
@@ -47,7 +47,7 @@ class Trial:
         on_node = FAULTS[fault].target is TargetKind.NODE
         call = FaultCall(
             fault=fault,
-            target=ByName(name="node1" if on_node else MACHINE),
+            target=ByName(name="node1" if on_node else VM),
             duration_us=duration_us,
             arguments=arguments or {},
         )
@@ -186,7 +186,7 @@ def test_the_end_of_the_run_waits_for_no_duration() -> None:
     assert trial.arena.clock.now_us - began_us < 5 * SECOND
 
 
-def test_a_machine_hangs_by_a_signal_when_it_is_asked_for() -> None:
+def test_a_vm_hangs_by_a_signal_when_it_is_asked_for() -> None:
     trial = Trial()
 
     injected = trial.inject("vm.hang", arguments={"how": "sigstop"})
@@ -196,32 +196,32 @@ def test_a_machine_hangs_by_a_signal_when_it_is_asked_for() -> None:
     assert trial.inject("vm.thaw").receipt.outcome is FaultMoment.CONFIRMED
 
 
-def test_a_machine_that_ends_while_it_hangs_is_thawed_enough() -> None:
+def test_a_vm_that_ends_while_it_hangs_is_thawed_enough() -> None:
     trial = Trial()
     trial.inject("vm.hang")
-    trial.arena.processes.end_machine(MACHINE)
+    trial.arena.processes.end_vm(VM)
 
     assert trial.undo_all() == []
     assert trial.open() == []
 
 
-def test_a_machine_stopped_by_hand_is_started_by_hand_on_its_owner() -> None:
+def test_a_vm_stopped_by_hand_is_started_by_hand_on_its_owner() -> None:
     trial = Trial()
     trial.inject("vm.stop")
 
-    plan = trial.arena.drive(FAULTS["vm.start"].plan(trial.arena, MACHINE))
+    plan = trial.arena.drive(FAULTS["vm.start"].plan(trial.arena, VM))
 
-    assert isinstance(plan.effect, StartMachine)
+    assert isinstance(plan.effect, StartVm)
     assert plan.effect.node == "node1"
     assert plan.affected == ()
 
 
 @pytest.mark.parametrize("fault", ["vm.kill", "vm.stop", "vm.hang"])
-def test_a_machine_that_does_not_run_cannot_be_struck(fault: str) -> None:
+def test_a_vm_that_does_not_run_cannot_be_struck(fault: str) -> None:
     trial = Trial()
-    trial.arena.processes.end_machine(MACHINE)
+    trial.arena.processes.end_vm(VM)
 
-    assert "machine web1-vm has 1 containers, none running; exactly one must run" in trial.refused(fault)
+    assert "VM web1-vm has 1 containers, none running; exactly one must run" in trial.refused(fault)
     assert trial.arena.calls == ["up"]
 
 
@@ -246,8 +246,8 @@ def hang(program: NodeProgram) -> Callable[[ScriptedArena], None]:
         ("voter.wipe", hang(NodeProgram.VOTER), "voter.thaw first"),
         ("service.thaw", lambda _: None, "the cluster service of node1 does not hang"),
         ("voter.free-disk", lambda _: None, "the voter's disk of node1 is not full"),
-        ("vm.thaw", lambda _: None, "machine web1-vm does not hang: it runs"),
-        ("vm.start", lambda _: None, "machine web1-vm runs on node1 already"),
+        ("vm.thaw", lambda _: None, "VM web1-vm does not hang: it runs"),
+        ("vm.start", lambda _: None, "VM web1-vm runs on node1 already"),
         ("vmms.hang", lambda arena: arena.processes.deaf.add(NodeProgram.VMMS), "does not answer as it is"),
         ("rhs.kill", lambda arena: arena.nodes.update(node1=False), "node node1 is off"),
         ("rhs.kill", lambda arena: arena.frozen.add("node1"), "node node1 is frozen"),
@@ -276,7 +276,7 @@ def test_a_service_that_hangs_too_long_for_a_look_is_confirmed_by_the_reset_of_i
     assert "node1 was reset" in injected.receipt.seen
 
 
-def test_a_service_that_hangs_shortly_hits_no_machine_and_one_that_hangs_long_hits_all_of_its_node() -> None:
+def test_a_service_that_hangs_shortly_hits_no_vm_and_one_that_hangs_long_hits_all_of_its_node() -> None:
     trial = Trial()
     trial.inject("service.hang")
     short = read_recoveries(trial.arena.history)
@@ -284,14 +284,14 @@ def test_a_service_that_hangs_shortly_hits_no_machine_and_one_that_hangs_long_hi
     trial.arena._power_off("node1")
 
     assert short == []
-    assert {row.machine for row in read_recoveries(trial.arena.history)} == {"web1-vm", "web4-vm"}
+    assert {row.vm for row in read_recoveries(trial.arena.history)} == {"web1-vm", "web4-vm"}
 
 
-def test_the_freezing_of_a_machine_is_a_choice_of_the_fault() -> None:
+def test_the_freezing_of_a_vm_is_a_choice_of_the_fault() -> None:
     trial = Trial()
-    plan = trial.arena.drive(FAULTS["vm.hang"].plan(trial.arena, MACHINE))
+    plan = trial.arena.drive(FAULTS["vm.hang"].plan(trial.arena, VM))
 
-    assert isinstance(plan.effect, HangMachine)
+    assert isinstance(plan.effect, HangVm)
     assert plan.effect.how == "pause"
 
 

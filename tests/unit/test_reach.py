@@ -1,4 +1,4 @@
-"""What the resource host sees at an address of its node: a port, a path, machines that answer badly or not at all."""
+"""What the resource host sees at an address of its node: a port, a path, VMs that answer badly or not at all."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def machine(serve: Serve) -> AsyncIterator[int]:
+async def vm(serve: Serve) -> AsyncIterator[int]:
     """Its port."""
     serving: set[asyncio.Task[None]] = set()
 
@@ -63,7 +63,7 @@ async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 def ask(serve: Serve, path: str = "/health") -> str:
     async def scenario() -> str:
-        async with machine(serve) as port:
+        async with vm(serve) as port:
             return await NodeReach().ask("127.0.0.1", Endpoint(port=port, path=path), limit_us=LIMIT_US)
 
     return asyncio.run(scenario())
@@ -92,17 +92,17 @@ def test_connection_is_enough_for_a_port() -> None:
     assert ask(nothing, path="") == ""
 
 
-def test_machine_that_says_nothing_is_given_up() -> None:
+def test_vm_that_says_nothing_is_given_up() -> None:
     assert "did not answer within 0.5 s" in ask(nothing)
 
 
-def test_machine_that_never_stops_talking_is_cut_short() -> None:
+def test_vm_that_never_stops_talking_is_cut_short() -> None:
     assert "limit" in ask(endless)
 
 
 def test_closed_port_is_told() -> None:
     async def scenario() -> str:
-        async with machine(nothing) as port:
+        async with vm(nothing) as port:
             pass
         return await NodeReach().ask("127.0.0.1", Endpoint(port=port), limit_us=LIMIT_US)
 

@@ -1,4 +1,4 @@
-"""A machine with a readiness check: OnlinePending until it is ready, given up in time, and watched while it is Online.
+"""A VM with a readiness check: OnlinePending until it is ready, given up in time, and watched while it is Online.
 
 The real driver, resource host and VMMS on the simulated engine.
 """
@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from machine_bench import SECOND, Bench, BenchHost, BenchVmms, machine
+from vm_bench import SECOND, Bench, BenchHost, BenchVmms, vm
 
 from harness.errors import EngineError, EngineUnanswered, NoSuchContainer
 from harness.model.host_messages import EntryPoint
@@ -43,7 +43,7 @@ def host(bench: Bench, node: BenchVmms) -> BenchHost:
 
 
 def with_check(check: dict[str, Any] = CHECKS[0], **more: Any) -> ResourceSpec:
-    return machine(policy=POLICY, address=ADDRESS, readiness=json.dumps({**check, **more}))
+    return vm(policy=POLICY, address=ADDRESS, readiness=json.dumps({**check, **more}))
 
 
 def ordered(bench: Bench, host: BenchHost, check: dict[str, Any] = CHECKS[0], **more: Any) -> int:
@@ -55,7 +55,7 @@ def ordered(bench: Bench, host: BenchHost, check: dict[str, Any] = CHECKS[0], **
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=["tcp", "http", "command"])
-def test_machine_is_online_when_it_is_ready_and_not_before(
+def test_vm_is_online_when_it_is_ready_and_not_before(
     bench: Bench, host: BenchHost, check: dict[str, Any]
 ) -> None:
     bench.engine.ready_after_us["vm"] = 5 * SECOND
@@ -67,13 +67,13 @@ def test_machine_is_online_when_it_is_ready_and_not_before(
 
     assert before == ["Offline", "OnlinePending"]
     assert (report.state, report.error) == (ResourceState.ONLINE, None)
-    assert report.run == bench.engine.machine("vm").started
-    assert 5 * SECOND <= report.at_us - bench.engine.machine("vm").started_us <= 6 * SECOND
-    assert "machine-ready" in host.log.events()
+    assert report.run == bench.engine.vm("vm").started
+    assert 5 * SECOND <= report.at_us - bench.engine.vm("vm").started_us <= 6 * SECOND
+    assert "vm-ready" in host.log.events()
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=["tcp", "http", "command"])
-def test_machine_that_is_never_ready_has_failed_in_time_and_says_what_was_seen(
+def test_vm_that_is_never_ready_has_failed_in_time_and_says_what_was_seen(
     bench: Bench, host: BenchHost, node: BenchVmms, check: dict[str, Any]
 ) -> None:
     bench.engine.not_ready.add("vm")
@@ -97,7 +97,7 @@ def test_end_while_it_is_not_ready_yet_is_told_at_once(
     (box,) = node.boxes()
     began_us = bench.clock.now_us
 
-    (bench.engine.crash_machine if crash else bench.engine.stop_by_hand)(box.id)
+    (bench.engine.crash_vm if crash else bench.engine.stop_by_hand)(box.id)
     report = host.answer(number)
 
     assert report.state is ResourceState.FAILED
@@ -108,7 +108,7 @@ def test_end_that_nobody_tells_is_found_by_the_next_look(bench: Bench, host: Ben
     bench.engine.not_ready.add("vm")
     number = ordered(bench, host)
     host.place.ended()
-    bench.engine.crash_machine(node.boxes()[0].id)
+    bench.engine.crash_vm(node.boxes()[0].id)
     bench.run(1)
 
     host.replace_vmms(node.restarted())
@@ -140,19 +140,19 @@ def test_request_to_end_it_does_not_wait_until_it_is_ready(
 def test_restart_in_place_waits_anew(bench: Bench, host: BenchHost, node: BenchVmms) -> None:
     bench.engine.ready_after_us["vm"] = 2 * SECOND
     host.answer(ordered(bench, host))
-    first = bench.engine.machine("vm").started
+    first = bench.engine.vm("vm").started
 
-    bench.engine.crash_machine(node.boxes()[0].id)
+    bench.engine.crash_vm(node.boxes()[0].id)
     bench.wait_until(lambda: host.states()[-1] == "Failed")
     host.call(TERMINATE)
     report = host.call(ONLINE)
 
     assert report.state is ResourceState.ONLINE
-    assert report.run == bench.engine.machine("vm").started != first
-    assert report.at_us - bench.engine.machine("vm").started_us >= 2 * SECOND
+    assert report.run == bench.engine.vm("vm").started != first
+    assert report.at_us - bench.engine.vm("vm").started_us >= 2 * SECOND
 
 
-def test_machine_started_by_hand_is_told_at_once_ready_or_not(bench: Bench, host: BenchHost, node: BenchVmms) -> None:
+def test_vm_started_by_hand_is_told_at_once_ready_or_not(bench: Bench, host: BenchHost, node: BenchVmms) -> None:
     """On a node that does not own it, it must end at once."""
     bench.engine.not_ready.add("vm")
     host.call(OPEN, spec=with_check())
@@ -163,7 +163,7 @@ def test_machine_started_by_hand_is_told_at_once_ready_or_not(bench: Bench, host
     assert host.reports[-1].state is ResourceState.ONLINE
 
 
-def test_machine_that_ceases_to_be_ready_is_told_and_stays_online(bench: Bench, host: BenchHost) -> None:
+def test_vm_that_ceases_to_be_ready_is_told_and_stays_online(bench: Bench, host: BenchHost) -> None:
     host.answer(ordered(bench, host))
 
     bench.engine.not_ready.add("vm")
@@ -172,12 +172,12 @@ def test_machine_that_ceases_to_be_ready_is_told_and_stays_online(bench: Bench, 
     bench.run(3)
 
     assert host.states()[-1] == "Online"
-    assert host.log.events().count("machine-not-ready") == 1
-    assert host.log.events()[-1] == "machine-ready"
+    assert host.log.events().count("vm-not-ready") == 1
+    assert host.log.events()[-1] == "vm-ready"
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=["tcp", "http", "command"])
-def test_with_liveness_a_machine_that_ceases_to_be_ready_has_failed(
+def test_with_liveness_a_vm_that_ceases_to_be_ready_has_failed(
     bench: Bench, host: BenchHost, check: dict[str, Any]
 ) -> None:
     host.answer(ordered(bench, host, check, liveness=True))
@@ -199,10 +199,10 @@ def test_one_bad_answer_alone_is_no_failure(bench: Bench, host: BenchHost) -> No
         bench.run(1)
 
     assert host.states()[-1] == "Online"
-    assert "machine-not-ready" in host.log.events()
+    assert "vm-not-ready" in host.log.events()
 
 
-def test_lost_vmms_says_nothing_about_a_machine_that_is_asked_by_a_command(bench: Bench, host: BenchHost) -> None:
+def test_lost_vmms_says_nothing_about_a_vm_that_is_asked_by_a_command(bench: Bench, host: BenchHost) -> None:
     host.answer(ordered(bench, host, {"command": ["ready"]}, liveness=True))
 
     host.place.ended()
@@ -211,7 +211,7 @@ def test_lost_vmms_says_nothing_about_a_machine_that_is_asked_by_a_command(bench
     assert host.states()[-1] == "Online"
 
 
-def test_machine_that_runs_and_cannot_be_asked_is_not_taken_for_one_of_which_nobody_can_tell(
+def test_vm_that_runs_and_cannot_be_asked_is_not_taken_for_one_of_which_nobody_can_tell(
     bench: Bench, host: BenchHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def lost(*_arguments: Any, **_named: Any) -> int | None:
@@ -227,7 +227,7 @@ def test_machine_that_runs_and_cannot_be_asked_is_not_taken_for_one_of_which_nob
 
 
 class TestCommandsInside:
-    """VMMS runs a command in a machine for others."""
+    """VMMS runs a command in a VM for others."""
 
     def run_inside(self, bench: Bench, node: BenchVmms, *command: str, limit_s: float = 2) -> int | None:
         limit_us = round(limit_s * SECOND)
@@ -249,18 +249,18 @@ class TestCommandsInside:
         assert (first, second) == (None, 0)
         assert bench.clock.now_us - began_us < 6 * SECOND
 
-    def test_end_of_the_machine_ends_the_waiting(self, bench: Bench, node: BenchVmms) -> None:
+    def test_end_of_the_vm_ends_the_waiting(self, bench: Bench, node: BenchVmms) -> None:
         node.running()
         outcome = bench.begin(node.vmms.run_inside("vm", ("sleep", "50"), limit_us=60 * SECOND))
         bench.run(1)
 
-        bench.engine.crash_machine(bench.engine.machine("vm").id)
+        bench.engine.crash_vm(bench.engine.vm("vm").id)
         bench.run(1)
 
         assert outcome.done
         assert outcome.value != 0 or isinstance(outcome.error, NoSuchContainer)
 
-    def test_machine_that_does_not_run_is_refused(self, bench: Bench, node: BenchVmms) -> None:
+    def test_vm_that_does_not_run_is_refused(self, bench: Bench, node: BenchVmms) -> None:
         node.prepare()
 
         with pytest.raises(EngineError, match="does not run"):

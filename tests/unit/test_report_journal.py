@@ -31,7 +31,7 @@ def test_every_record_of_a_run_comes_back_as_it_was(tmp_path: Path) -> None:
     assert (run.title, run.file, run.code) == ("A test", "test.yaml", ExitCode.PASSED)
     assert run.verdicts == ran.result.verdicts
     assert run.nodes == ("node1", "node2", "node3")
-    assert [(group.name, group.machines) for group in run.groups] == [("web", ("web-vm",)), ("data", ("data-vm",))]
+    assert [(group.name, group.vms) for group in run.groups] == [("web", ("web-vm",)), ("data", ("data-vm",))]
     assert read_recoveries(run.history) == read_recoveries(ran.arena.history)
 
 
@@ -132,7 +132,7 @@ def test_a_rig_that_nobody_planned_is_known_from_what_was_seen(tmp_path: Path) -
     run = read_journal(path)
 
     assert run.nodes == ("node1", "node2")
-    assert [(group.name, group.machines) for group in run.groups] == [("web", ("web-vm",))]
+    assert [(group.name, group.vms) for group in run.groups] == [("web", ("web-vm",))]
     assert isinstance(run.history, History)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded_runs import Recorded, at, fault, large_run, line, machine_event, power_cut, step
+from recorded_runs import Recorded, at, fault, large_run, line, power_cut, step, vm_event
 
 from chaos.history.records import FaultMoment, Stall
 from chaos.report.event_list import read_happenings
@@ -115,14 +115,14 @@ def hostile(directory: Path) -> str:
         [
             *power_cut(),
             line(3, HOSTILE, HOSTILE, HOSTILE, resource=HOSTILE),
-            machine_event(3, "start", HOSTILE, HOSTILE, group=HOSTILE),
+            vm_event(3, "start", HOSTILE, HOSTILE, group=HOSTILE),
             fault(3, FaultMoment.INJECTED, number=7, target=HOSTILE, affected=(HOSTILE,)),
             step(3, 4, HOSTILE, "failed", output=HOSTILE, reason=HOSTILE, what=HOSTILE, expected=HOSTILE),
         ],
         title=HOSTILE,
         exit_code=1,
         nodes=("node1", HOSTILE),
-        machines={HOSTILE: (HOSTILE,)},
+        vms={HOSTILE: (HOSTILE,)},
         findings=[{"kind": "broken", "reason": HOSTILE}],
         checkers=[{"checker": HOSTILE, "ruling": "broken", "reasons": [HOSTILE], "notes": [HOSTILE]}],
         experiment={"description": HOSTILE, "method": [{"name": HOSTILE}, HOSTILE], HOSTILE: HOSTILE},
@@ -204,7 +204,7 @@ def test_several_experiments_share_a_page_and_those_that_never_began_are_named(t
     assert "(not started) the run ended before it - third.yaml" in text
 
 
-def test_what_an_experiment_gives_its_machines_as_environment_is_not_shown(tmp_path: Path) -> None:
+def test_what_an_experiment_gives_its_vms_as_environment_is_not_shown(tmp_path: Path) -> None:
     experiment = {"rig": {"groups": [{"resources": [{"name": "db", "environment": {"PASSWORD": "geheim"}}]}]}}
 
     text = page(Recorded(power_cut(), experiment=experiment), tmp_path).text
@@ -233,7 +233,7 @@ def test_a_huge_run_is_cut_by_what_says_least_and_the_number_is_told(tmp_path: P
     assert [entry.at_ns for entry in some.shown] == sorted(entry.at_ns for entry in some.shown)
 
 
-def test_a_page_of_nine_nodes_and_sixty_four_machines_stays_small_enough_to_open(tmp_path: Path) -> None:
+def test_a_page_of_nine_nodes_and_sixty_four_vms_stays_small_enough_to_open(tmp_path: Path) -> None:
     text = render_page([record(large_run(), tmp_path)])
 
     assert len(text) < 2_000_000

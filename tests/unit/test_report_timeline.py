@@ -1,4 +1,4 @@
-"""Spans of nodes, owners and machines, and their place on the axis."""
+"""Spans of nodes, owners and VMs, and their place on the axis."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from recorded_runs import (
     fault,
     large_run,
     line,
-    machine_event,
     node_event,
     power_cut,
     snapshot,
     step,
+    vm_event,
 )
 
 from chaos.history.records import Answer, ContainerSeen, FaultMoment, History, PartBegan, Record, Role
@@ -200,10 +200,10 @@ def test_a_label_is_only_shown_from_the_zoom_on_at_which_it_fits(tmp_path: Path)
     assert all(shape.width / 100 * BODY_PX * shape.label_zoom >= len(shape.label) * 6 for shape in labelled)
 
 
-def test_every_machine_and_node_of_a_large_rig_has_its_lane(tmp_path: Path) -> None:
+def test_every_vm_and_node_of_a_large_rig_has_its_lane(tmp_path: Path) -> None:
     drawn = chart(large_run(), tmp_path)
 
-    assert sum(row.kind == "machine" for row in drawn.rows) == 64
+    assert sum(row.kind == "vm" for row in drawn.rows) == 64
     assert sum(row.kind == "node" for row in drawn.rows) == 9
     assert len({drawn.colours[f"node{number}"] for number in range(1, 10)}) == 9
     for row in drawn.rows:
@@ -224,7 +224,7 @@ def test_faults_that_overlap_lie_below_each_other(tmp_path: Path) -> None:
 
 def test_a_lane_draws_so_many_shapes_and_no_more_and_says_how_many_are_missing(tmp_path: Path) -> None:
     flapping = [
-        Answer(at_ns=at(number / 1000), machine="web-vm", ok=bool(number % 2), boot="b", node="node1")
+        Answer(at_ns=at(number / 1000), vm="web-vm", ok=bool(number % 2), boot="b", node="node1")
         for number in range(SHAPES_PER_ROW_MAX + 10)
     ]
 
@@ -244,12 +244,12 @@ def test_the_axis_has_a_readable_number_of_ticks_at_any_length(tmp_path: Path, l
 
 
 def test_a_foreign_start_is_told_apart(tmp_path: Path) -> None:
-    mine = machine_event(1, "start", "web-vm", "node1")
+    mine = vm_event(1, "start", "web-vm", "node1")
     foreign = type(mine)(
-        at_ns=at(2), action="start", container="x", role=Role.MACHINE, node="node2", machine="web-vm", group="web"
+        at_ns=at(2), action="start", container="x", role=Role.VM, node="node2", vm="web-vm", group="web"
     )
 
-    ended = machine_event(1.5, "die", "web-vm", "node1")
+    ended = vm_event(1.5, "die", "web-vm", "node1")
     shapes = lane(chart(Recorded([mine, ended, foreign]), tmp_path), "web-vm").shapes
 
     assert ["foreign" in shape.css for shape in shapes] == [False, True]
@@ -258,9 +258,9 @@ def test_a_foreign_start_is_told_apart(tmp_path: Path) -> None:
 
 def test_two_runs_at_once_are_both_seen_and_their_common_time_is_marked(tmp_path: Path) -> None:
     records = [
-        machine_event(1, "start", "web-vm", "node1"),
-        machine_event(4, "start", "web-vm", "node2"),
-        machine_event(6, "die", "web-vm", "node1"),
+        vm_event(1, "start", "web-vm", "node1"),
+        vm_event(4, "start", "web-vm", "node2"),
+        vm_event(6, "die", "web-vm", "node1"),
     ]
 
     shapes = lane(chart(Recorded(records), tmp_path), "web-vm").shapes

@@ -13,7 +13,7 @@ from harness.model.states import ResourceState
 from harness.model.topology import GroupSpec, ResourceSpec
 
 HERE = Session("node1", "c0ffee", "1")
-MACHINE = ResourceSpec(name="vm", type="virtual-machine", depends_on=(("ip",),))
+VM = ResourceSpec(name="vm", type="virtual-machine", depends_on=(("ip",),))
 
 
 def request(entry_point: EntryPoint) -> HostRequest:
@@ -21,7 +21,7 @@ def request(entry_point: EntryPoint) -> HostRequest:
 
 
 def group() -> GroupFacts:
-    spec = GroupSpec(name="web", resources=(ResourceSpec(name="ip", type="ip-address"), MACHINE))
+    spec = GroupSpec(name="web", resources=(ResourceSpec(name="ip", type="ip-address"), VM))
     record = GroupRecord(spec=spec, owner=HERE, epoch=1, persistent={"ip": True, "vm": True})
     online = ResourceFacts(state=ResourceState.ONLINE, opened_epoch=1)
     offline = ResourceFacts(state=ResourceState.OFFLINE, opened_epoch=1)
@@ -29,7 +29,7 @@ def group() -> GroupFacts:
 
 
 def test_a_provider_that_is_online_lets_its_dependents_start() -> None:
-    assert group().providers_online(MACHINE)
+    assert group().providers_online(VM)
 
 
 @pytest.mark.parametrize("entry_point", [EntryPoint.TERMINATE, EntryPoint.OFFLINE])
@@ -39,7 +39,7 @@ def test_a_provider_that_is_told_to_end_lets_nobody_start_although_it_has_not_en
     facts = group()
     facts.resources["ip"].request = request(entry_point)
 
-    assert not facts.providers_online(MACHINE)
+    assert not facts.providers_online(VM)
 
 
 @pytest.mark.parametrize(("wanted", "is_down"), [(True, True), (False, False)])

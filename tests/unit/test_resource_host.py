@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator, Collection
 
 import pytest
-from machine_bench import MS, SECOND, Bench, BenchHost, BenchVmms, address, machine
+from vm_bench import MS, SECOND, Bench, BenchHost, BenchVmms, address, vm
 
 from harness.model.host_messages import EntryPoint
-from harness.model.machine import Ending, MachineNotice, Proof
 from harness.model.states import ResourceState
 from harness.model.topology import ResourcePolicy
+from harness.model.vm import Ending, Proof, VmNotice
 from harness.simulation.kernel.runtime import SimulatedRuntime
 from harness.simulation.twins.vmms_link import VmmsLink, VmmsProcess
 
@@ -36,7 +36,7 @@ def host(bench: Bench, node: BenchVmms) -> BenchHost:
     return BenchHost(bench, node)
 
 
-def test_machine_goes_online_through_online_pending(host: BenchHost) -> None:
+def test_vm_goes_online_through_online_pending(host: BenchHost) -> None:
     report = host.online()
 
     assert report.error is None
@@ -65,7 +65,7 @@ def test_crash_is_reported_at_once(bench: Bench, host: BenchHost, node: BenchVmm
     online = host.online()
     seen = len(host.reports)
 
-    bench.engine.crash_machine(node.boxes()[0].id)
+    bench.engine.crash_vm(node.boxes()[0].id)
     took = bench.wait_until(lambda: len(host.reports) > seen)
 
     report = host.reports[-1]
@@ -86,7 +86,7 @@ def test_clean_stop_by_hand_is_reported_as_offline(bench: Bench, host: BenchHost
 
 
 def test_start_by_hand_is_reported_as_online(bench: Bench, host: BenchHost, node: BenchVmms) -> None:
-    host.call(OPEN, spec=machine())
+    host.call(OPEN, spec=vm())
 
     bench.engine.start_by_hand(node.boxes()[0].id)
     bench.run(1)
@@ -103,11 +103,11 @@ def test_own_start_and_end_are_never_reported_as_by_hand(bench: Bench, host: Ben
     assert host.states() == ["Offline", "OnlinePending", "Online", "Offline"]
 
 
-def test_start_that_is_told_after_the_machine_was_ended_is_no_start_by_hand(bench: Bench, node: BenchVmms) -> None:
+def test_start_that_is_told_after_the_vm_was_ended_is_no_start_by_hand(bench: Bench, node: BenchVmms) -> None:
     """Answers and notices travel separately: the news of a run may arrive when its end has been answered."""
 
     class LateNews(VmmsLink):
-        async def notices(self) -> AsyncIterator[MachineNotice]:
+        async def notices(self) -> AsyncIterator[VmNotice]:
             async for notice in super().notices():
                 await self._caller.sleep(SECOND)
                 yield notice
@@ -116,7 +116,7 @@ def test_start_that_is_told_after_the_machine_was_ended_is_no_start_by_hand(benc
     place.started(node.runtime, node.vmms)
     caller = SimulatedRuntime(bench.clock, on_error=lambda _task, error: pytest.fail(str(error)))
     host = BenchHost(bench, node, hypervisor=LateNews(bench.clock, place, caller))
-    host.call(OPEN, spec=machine())
+    host.call(OPEN, spec=vm())
     bench.run(1)
     bench.engine.start_by_hand(node.boxes()[0].id)
     bench.run(0.5)
@@ -128,7 +128,7 @@ def test_start_that_is_told_after_the_machine_was_ended_is_no_start_by_hand(benc
 
 
 def test_order_that_came_too_late_is_dropped(bench: Bench, host: BenchHost) -> None:
-    host.call(OPEN, spec=machine())
+    host.call(OPEN, spec=vm())
 
     report = host.call(ONLINE, not_after_us=bench.clock.now_us - 1)
 
@@ -138,7 +138,7 @@ def test_order_that_came_too_late_is_dropped(bench: Bench, host: BenchHost) -> N
 
 
 def test_order_of_an_older_epoch_is_refused(bench: Bench, host: BenchHost) -> None:
-    host.call(OPEN, spec=machine(), epoch=4)
+    host.call(OPEN, spec=vm(), epoch=4)
 
     report = host.call(ONLINE, epoch=3)
 
@@ -147,7 +147,7 @@ def test_order_of_an_older_epoch_is_refused(bench: Bench, host: BenchHost) -> No
 
 
 def test_order_that_vmms_refuses_fails_nothing(host: BenchHost, node: BenchVmms) -> None:
-    host.call(OPEN, spec=machine())
+    host.call(OPEN, spec=vm())
     node.prepare(epoch=9)
 
     report = host.call(ONLINE, epoch=1)
@@ -157,7 +157,7 @@ def test_order_that_vmms_refuses_fails_nothing(host: BenchHost, node: BenchVmms)
 
 
 def test_failed_start_ends_terminated_and_failed(host: BenchHost, node: BenchVmms) -> None:
-    host.call(OPEN, spec=machine())
+    host.call(OPEN, spec=vm())
     node.client.lose_next_request("start")
 
     report = host.call(ONLINE)
@@ -181,14 +181,14 @@ def test_resource_can_be_opened_again_after_close(host: BenchHost) -> None:
     host.online()
     host.call(CLOSE)
 
-    host.call(OPEN, spec=machine(), epoch=2)
+    host.call(OPEN, spec=vm(), epoch=2)
     report = host.call(ONLINE, epoch=2)
 
     assert report.state is ResourceState.ONLINE
 
 
 def test_terminate_overtakes_an_online_under_way(bench: Bench, host: BenchHost, node: BenchVmms) -> None:
-    host.call(OPEN, spec=machine())
+    host.call(OPEN, spec=vm())
     node.client.stall(bench.clock.now_us + 2 * SECOND)
     online = host.ask(ONLINE)
     bench.run(0.5)
@@ -203,7 +203,7 @@ def test_terminate_overtakes_an_online_under_way(bench: Bench, host: BenchHost, 
 
 
 def test_terminate_drops_an_online_that_waits_before_it(bench: Bench, host: BenchHost) -> None:
-    host.ask(OPEN, spec=machine())
+    host.ask(OPEN, spec=vm())
     waiting = host.ask(ONLINE)
     host.ask(TERMINATE)
 
@@ -218,14 +218,14 @@ def test_request_for_what_is_not_open_is_answered(host: BenchHost) -> None:
 
 
 def test_unknown_resource_type_is_answered(host: BenchHost) -> None:
-    spec = machine()
+    spec = vm()
     object.__setattr__(spec, "type", "tape-robot")
 
     assert "tape-robot" in (host.call(OPEN, spec=spec).error or "")
 
 
 def test_wrong_property_is_told_by_name(host: BenchHost) -> None:
-    assert "memory" in (host.call(OPEN, spec=machine(memory="a lot")).error or "")
+    assert "memory" in (host.call(OPEN, spec=vm(memory="a lot")).error or "")
 
 
 class TestPolls:
@@ -233,7 +233,7 @@ class TestPolls:
 
     POLICY = ResourcePolicy(is_alive_interval_us=2 * SECOND, looks_alive_interval_us=7 * SECOND)
 
-    def test_paused_machine_fails_at_the_next_is_alive(self, bench: Bench, host: BenchHost, node: BenchVmms) -> None:
+    def test_paused_vm_fails_at_the_next_is_alive(self, bench: Bench, host: BenchHost, node: BenchVmms) -> None:
         host.online(policy=self.POLICY)
 
         bench.engine.pause(node.boxes()[0].id)
@@ -272,7 +272,7 @@ class TestPolls:
         assert (report.state, report.ending, report.live) == (ResourceState.OFFLINE, Ending.STOPPED, True)
         assert "Failed" not in host.states()
 
-    def test_lost_vmms_says_nothing_about_the_machine(self, bench: Bench, host: BenchHost) -> None:
+    def test_lost_vmms_says_nothing_about_the_vm(self, bench: Bench, host: BenchHost) -> None:
         host.online(policy=self.POLICY)
 
         host.place.ended()
@@ -285,9 +285,9 @@ class TestPolls:
         asked: list[tuple[int, str]] = []
 
         class Probe:
-            async def missing(self, machine: str, *, volumes: Collection[str] = ()) -> tuple[str, ...]:
+            async def missing(self, vm: str, *, volumes: Collection[str] = ()) -> tuple[str, ...]:
                 del volumes
-                asked.append((bench.clock.now_us, machine))
+                asked.append((bench.clock.now_us, vm))
                 return ()
 
         host.storage.missing = Probe().missing  # type: ignore[method-assign]
@@ -308,7 +308,7 @@ class TestProcesses:
         container = node.boxes()[0].id
         node.runtime.kill()
         host.place.ended()
-        bench.engine.crash_machine(container)
+        bench.engine.crash_vm(container)
         bench.run(0.5)
 
         host.replace_vmms(BenchVmms(bench, "n1", node.client))
@@ -317,7 +317,7 @@ class TestProcesses:
         report = host.reports[-1]
         assert (report.state, report.ending, report.live) == (ResourceState.FAILED, Ending.UNKNOWN, False)
 
-    def test_machine_survives_the_loss_of_vmms(self, bench: Bench, host: BenchHost, node: BenchVmms) -> None:
+    def test_vm_survives_the_loss_of_vmms(self, bench: Bench, host: BenchHost, node: BenchVmms) -> None:
         host.online()
         container = node.boxes()[0].id
         host.replace_vmms(node.restarted())
@@ -328,7 +328,7 @@ class TestProcesses:
         assert host.states()[-1] == "Online"
 
     def test_online_after_a_vmms_restart_needs_no_new_open(self, host: BenchHost, node: BenchVmms) -> None:
-        host.call(OPEN, spec=machine())
+        host.call(OPEN, spec=vm())
         host.replace_vmms(node.restarted())
 
         assert host.call(ONLINE).state is ResourceState.ONLINE
@@ -338,10 +338,10 @@ class TestProcesses:
         host.runtime.kill()
 
         again = BenchHost(bench, node)
-        report = again.call(OPEN, spec=machine(), adopt=True)
+        report = again.call(OPEN, spec=vm(), adopt=True)
 
         assert (report.state, report.run) == (ResourceState.ONLINE, run)
-        bench.engine.crash_machine(node.boxes()[0].id)
+        bench.engine.crash_vm(node.boxes()[0].id)
         bench.run(0.1)
         assert again.reports[-1].state is ResourceState.FAILED
 
@@ -355,14 +355,14 @@ class TestProcesses:
         host.runtime.kill()
 
         again = BenchHost(bench, node)
-        again.call(OPEN, spec=machine(), adopt=True)
+        again.call(OPEN, spec=vm(), adopt=True)
         bench.run(30)
 
         assert not any(report.ending in (Ending.STOPPED, Ending.SHUT_DOWN) for report in again.reports)
 
     def test_hello_tells_every_open_resource_as_not_live(self, host: BenchHost) -> None:
         host.online("a")
-        host.call(OPEN, "b", spec=machine("b"))
+        host.call(OPEN, "b", spec=vm("b"))
 
         hello = {report.resource: report for report in host.host.hello()}
 
@@ -372,18 +372,18 @@ class TestProcesses:
         }
         assert not any(report.live for report in hello.values())
 
-    def test_host_killed_anywhere_leaves_no_machine_twice(self) -> None:
+    def test_host_killed_anywhere_leaves_no_vm_twice(self) -> None:
         for kill_after_ms in range(0, 200, 9):
             bench = Bench(seed=kill_after_ms)
             node = BenchVmms(bench)
             host = BenchHost(bench, node)
-            host.call(OPEN, spec=machine())
+            host.call(OPEN, spec=vm())
             host.ask(ONLINE)
             bench.run(kill_after_ms / 1000)
             host.runtime.kill()
 
             again = BenchHost(bench, node)
-            again.call(OPEN, spec=machine(), adopt=True)
+            again.call(OPEN, spec=vm(), adopt=True)
             if again.states()[-1] != "Online":
                 again.call(ONLINE)
             bench.run(2)
@@ -414,8 +414,8 @@ class TestAddress:
         host.addresses.drop("10.87.1.1/24")
         bench.wait_until(lambda: host.states("ip")[-1] == "Failed", limit_s=6)
 
-    def test_machine_depends_on_an_address_of_its_group(self, bench: Bench, host: BenchHost) -> None:
-        spec = machine()
+    def test_vm_depends_on_an_address_of_its_group(self, bench: Bench, host: BenchHost) -> None:
+        spec = vm()
         object.__setattr__(spec, "depends_on", (("ip",),))
         host.call(OPEN, spec=spec)
         host.call(ONLINE)

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from machine_bench import SECOND, Bench, BenchHost, BenchVmms
+from vm_bench import SECOND, Bench, BenchHost, BenchVmms
 
 from harness.errors import EngineUnanswered
 from harness.model.host_messages import EntryPoint
-from harness.model.machine import Proof
 from harness.model.states import ResourceState
 from harness.model.topology import ResourcePolicy, ResourceSpec
+from harness.model.vm import Proof
 from harness.ports import Runtime
 from harness.resource_host.driver import DriverContext, DriverServices, DriverStatus
 

@@ -7,11 +7,11 @@ from manager_bench import ELSEWHERE, NODES, SECOND, ManagerBench, resource
 
 from harness.database.proposer import Result
 from harness.model.host_messages import EntryPoint
-from harness.model.machine import Ending
 from harness.model.records import MoveCause
 from harness.model.session import Session
 from harness.model.states import DrainState, ResourceState
 from harness.model.topology import Failback, RestartAction, ShutdownAction
+from harness.model.vm import Ending
 
 
 def target_of(bench: ManagerBench) -> str | None:

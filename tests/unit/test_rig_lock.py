@@ -120,7 +120,7 @@ def test_stopped_reaper_is_never_taken_over(ended: Holder) -> None:
         claim(engine, Holder.here("blackstart run x.yaml"))
 
 
-def test_holder_on_another_machine_may_be_alive() -> None:
+def test_holder_on_another_vm_may_be_alive() -> None:
     engine = FakeEngine()
     elsewhere = replace(Holder.here("blackstart up"), host="other/boot/space", process=1)
     claim(engine, elsewhere)
@@ -137,7 +137,7 @@ def test_process_number_used_again_is_another_process() -> None:
 
 @pytest.mark.parametrize(
     "foreign",
-    [{}, {labels.RIG: RIG}, {labels.RIG: RIG, labels.ROLE: "machine"}, {labels.RIG: "b", labels.ROLE: "lock"}],
+    [{}, {labels.RIG: RIG}, {labels.RIG: RIG, labels.ROLE: "vm"}, {labels.RIG: "b", labels.ROLE: "lock"}],
 )
 def test_container_that_is_no_lock_is_refused_and_stays(foreign: dict[str, str]) -> None:
     engine = FakeEngine()

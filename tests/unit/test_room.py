@@ -1,4 +1,4 @@
-"""A rig that does not fit into this machine's memory is refused before anything starts."""
+"""A rig that does not fit into this host's memory is refused before anything starts."""
 
 from pathlib import Path
 
@@ -14,35 +14,35 @@ MIB = 1 << 20
 REPOSITORY = Path(__file__).parents[2]
 
 
-def rig(*, nodes: int, machines: int) -> Topology:
+def rig(*, nodes: int, vms: int) -> Topology:
     return Topology(
         rig="sim",
         subnet="10.87.0.0/24",
         nodes=tuple(NodeSpec(name=f"node{i}", address=f"10.87.0.{10 + i}", voter=True) for i in range(nodes)),
         groups=tuple(
             GroupSpec(name=f"web{i}", resources=(ResourceSpec(name=f"vm{i}", type="virtual-machine"),))
-            for i in range(machines)
+            for i in range(vms)
         ),
     )
 
 
 def test_what_does_not_fit_is_told_with_what_it_takes_and_what_there_is() -> None:
-    assert no_room(rig(nodes=3, machines=2), free_bytes=50 * MIB) == ""
+    assert no_room(rig(nodes=3, vms=2), free_bytes=50 * MIB) == ""
 
-    told = no_room(rig(nodes=9, machines=4000), free_bytes=100 * MIB)
+    told = no_room(rig(nodes=9, vms=4000), free_bytes=100 * MIB)
 
     assert told.startswith("9 nodes and 4000 resources take about 277 MiB in the simulator, and 100 MiB are free")
     assert "expected fewer resources or nodes" in told
 
 
 def test_worlds_at_a_time_take_as_many_times_the_memory() -> None:
-    one = bytes_needed(rig(nodes=3, machines=100))
+    one = bytes_needed(rig(nodes=3, vms=100))
 
-    assert no_room(rig(nodes=3, machines=100), worlds=2, free_bytes=2 * one) == ""
-    assert ", 3 at a time take about" in no_room(rig(nodes=3, machines=100), worlds=3, free_bytes=2 * one)
+    assert no_room(rig(nodes=3, vms=100), worlds=2, free_bytes=2 * one) == ""
+    assert ", 3 at a time take about" in no_room(rig(nodes=3, vms=100), worlds=3, free_bytes=2 * one)
 
 
-def test_this_machine_tells_how_much_is_free() -> None:
+def test_this_vm_tells_how_much_is_free() -> None:
     free = free_memory()
 
     assert free is None or free > MIB

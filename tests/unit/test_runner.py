@@ -30,7 +30,7 @@ def test_a_cluster_that_recovers_passes_and_nothing_is_left(tmp_path: Path) -> N
         "recovered: succeeded",
     ]
     assert ran.steps("rollbacks") == ["power on: succeeded"]
-    assert ran.arena.calls == ["up", "CrashMachine web-vm", "PowerOff node1", "PowerOn node1", "settle", "down"]
+    assert ran.arena.calls == ["up", "CrashVm web-vm", "PowerOff node1", "PowerOn node1", "settle", "down"]
     assert ran.arena.open_in_ledger() == []
 
 
@@ -43,7 +43,7 @@ def test_the_journal_has_the_chaos_toolkit_keys_the_recovery_and_the_verdict(tmp
     )
     assert journal["status"] == "completed"
     assert journal["steady_states"]["before"]["steady_state_met"] is True
-    assert [row["machine"] for row in journal["blackstart"]["recovery"]] == ["web-vm", "web-vm"]
+    assert [row["vm"] for row in journal["blackstart"]["recovery"]] == ["web-vm", "web-vm"]
     assert journal["blackstart"]["recovery"][1]["started_s"] == pytest.approx(2.02, abs=0.01)
     assert journal["blackstart"]["exit_code"] == 0
     lines = [json.loads(line) for line in (ran.out / "journal.jsonl").read_text().splitlines()]
@@ -69,7 +69,7 @@ def test_a_steady_state_that_does_not_hold_injects_nothing(tmp_path: Path) -> No
     assert ran.steps("rollbacks") == []
 
 
-def test_a_machine_that_never_comes_back_is_a_broken_expectation(tmp_path: Path) -> None:
+def test_a_vm_that_never_comes_back_is_a_broken_expectation(tmp_path: Path) -> None:
     ran = Ran(ScriptedArena(Script(never_recovers=True)), tmp_path)
 
     assert ran.code is ExitCode.BROKEN
@@ -78,7 +78,7 @@ def test_a_machine_that_never_comes_back_is_a_broken_expectation(tmp_path: Path)
     assert ran.steps("method")[-1] == "crash recovered: failed", "the method ends with the first broken expectation"
 
 
-def test_a_machine_that_runs_twice_breaks_the_run_whatever_the_file_says(tmp_path: Path) -> None:
+def test_a_vm_that_runs_twice_breaks_the_run_whatever_the_file_says(tmp_path: Path) -> None:
     ran = Ran(ScriptedArena(Script(starts_before_fence=True)), tmp_path)
 
     assert ran.code is ExitCode.BROKEN
@@ -240,7 +240,7 @@ def test_a_checker_that_crashes_makes_the_run_inconclusive(tmp_path: Path, monke
     assert "a broken checker: the checker crashed: KeyError" in ran.reasons
 
 
-def test_a_time_bound_that_fails_while_this_machine_stands_still_is_inconclusive(tmp_path: Path) -> None:
+def test_a_time_bound_that_fails_while_this_vm_stands_still_is_inconclusive(tmp_path: Path) -> None:
     ran = Ran(ScriptedArena(Script(never_recovers=True, stalls_after_fault=True)), tmp_path)
 
     late = [finding for finding in ran.result.findings if "crash recovered" in finding.reason]

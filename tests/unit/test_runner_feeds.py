@@ -13,18 +13,18 @@ from typing import Any
 import pytest
 from scripted_arena import MS, SECOND, ScriptedArena
 
-from chaos.arena.client_targets import measured_machines
+from chaos.arena.client_targets import measured_vms
 from chaos.arena.cluster_view import cluster_seen
 from chaos.arena.docker.arena import log_line
 from chaos.arena.docker.availability_client import client_record
 from chaos.arena.docker.container_list import differences
 from chaos.arena.docker.engine_stream import engine_event
-from chaos.arena.docker.in_node import availability, engine_ping, kill_machine, ping, processes
+from chaos.arena.docker.in_node import availability, engine_ping, kill_vm, ping, processes
 from chaos.arena.docker.in_node.availability import ask
 from chaos.arena.docker.log_stream import parse_stamp_ns
 from chaos.arena.interrupt import Interrupted
 from chaos.arena.port import wait_record
-from chaos.history.guest_journal import machines_without_journal
+from chaos.history.guest_journal import vms_without_journal
 from chaos.history.records import Answer, ClientBeat, Role, Stall
 from chaos.run.stall_detector import watch_stalls
 from harness.document.topology import default_topology, read_topology
@@ -43,7 +43,7 @@ def test_an_engine_event_becomes_a_record() -> None:
                 "exitCode": "137",
                 "name": "rig-web-vm",
                 "io.blackstart.rig": "rig",
-                "io.blackstart.role": "machine",
+                "io.blackstart.role": "vm",
                 "io.blackstart.node": "node1",
                 "io.blackstart.resource": "web-vm",
                 "io.blackstart.group": "web",
@@ -54,15 +54,15 @@ def test_an_engine_event_becomes_a_record() -> None:
 
     event = engine_event(raw)
 
-    assert (event.at_ns, event.action, event.role) == (1_700_000_000_123_456_789, "die", Role.MACHINE)
-    assert (event.machine, event.group, event.node, event.session) == ("web-vm", "web", "node1", "node1@ab/1")
+    assert (event.at_ns, event.action, event.role) == (1_700_000_000_123_456_789, "die", Role.VM)
+    assert (event.vm, event.group, event.node, event.session) == ("web-vm", "web", "node1", "node1@ab/1")
     assert (event.exit_code, event.signal) == (137, None)
 
 
-def test_an_event_of_something_without_our_labels_is_no_machine() -> None:
+def test_an_event_of_something_without_our_labels_is_no_vm() -> None:
     event = engine_event({"Action": "kill", "timeNano": 1, "Actor": {"ID": "a", "Attributes": {"signal": "9"}}})
 
-    assert (event.role, event.machine, event.signal) == (Role.OTHER, "", 9)
+    assert (event.role, event.vm, event.signal) == (Role.OTHER, "", 9)
 
 
 @pytest.mark.parametrize(
@@ -100,20 +100,20 @@ def test_a_line_of_the_cluster_log_becomes_a_record_and_anything_else_does_not()
 
 def test_the_clients_lines_become_records() -> None:
     assert client_record('{"at_ns": 1, "asked": 20, "answered": 19}') == ClientBeat(at_ns=1, asked=20, answered=19)
-    silent = '{"at_ns": 2, "machine": "vm", "ok": false, "error": "no answer in time"}'
-    assert client_record(silent) == Answer(at_ns=2, machine="vm", ok=False, error="no answer in time")
+    silent = '{"at_ns": 2, "vm": "vm", "ok": false, "error": "no answer in time"}'
+    assert client_record(silent) == Answer(at_ns=2, vm="vm", ok=False, error="no answer in time")
     assert client_record("Traceback") is None
     assert client_record("[1]") is None
 
 
-def test_machines_with_an_address_are_asked() -> None:
-    measured = measured_machines(default_topology())
+def test_vms_with_an_address_are_asked() -> None:
+    measured = measured_vms(default_topology())
 
     assert len(measured) == 6
     assert measured["web1-vm"] == "guest://10.87.0.100:8080/"
 
 
-OWN_MACHINES = """\
+OWN_VMS = """\
 groups:
   - name: own
     resources:
@@ -126,20 +126,20 @@ groups:
 """
 
 
-def test_machines_of_a_persons_own_are_asked_where_they_say() -> None:
-    topology = read_topology(load(OWN_MACHINES, name="rig.yaml"))
+def test_vms_of_a_persons_own_are_asked_where_they_say() -> None:
+    topology = read_topology(load(OWN_VMS, name="rig.yaml"))
 
-    assert measured_machines(topology) == {
+    assert measured_vms(topology) == {
         "guest-vm": "guest://10.87.0.100:8080/",
         "tcp-vm": "tcp://10.87.0.100:5432",
         "http-vm": "http://10.87.0.100:9000/up",
     }
-    assert machines_without_journal(topology) == {"tcp-vm", "http-vm", "mute-vm"}
+    assert vms_without_journal(topology) == {"tcp-vm", "http-vm", "mute-vm"}
 
 
 @pytest.mark.parametrize(
     "module",
-    [availability, kill_machine, engine_ping, processes, ping],
+    [availability, kill_vm, engine_ping, processes, ping],
 )
 def test_what_travels_as_source_needs_nothing_of_the_project(module: Any) -> None:
     source = Path(module.__file__).read_text()
@@ -150,7 +150,7 @@ def test_what_travels_as_source_needs_nothing_of_the_project(module: Any) -> Non
 
 
 class Server:
-    """One answer to one connection, on a free port of this machine."""
+    """One answer to one connection, on a free port of this host."""
 
     def __init__(self, answer: bytes | None) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -199,13 +199,13 @@ def test_the_client_reads_boot_and_node(serve: Any) -> None:
         b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 50_000,
     ],
 )
-def test_an_answer_that_is_not_a_machines_is_none(serve: Any, answer: bytes) -> None:
+def test_an_answer_that_is_not_a_vms_is_none(serve: Any, answer: bytes) -> None:
     place = serve(answer)
 
     assert ask(f"guest://{place}/")["ok"] is False
 
 
-def test_names_in_a_machines_answer_are_visible(serve: Any) -> None:
+def test_names_in_a_vms_answer_are_visible(serve: Any) -> None:
     place = serve(b'HTTP/1.1 200 OK\r\n\r\n{"boot": "\\u001b[2J", "node": "\\ud800"}')
 
     assert ask(f"guest://{place}/") == {"ok": True, "boot": "\\u001b[2J", "node": "\\ud800"}
@@ -232,7 +232,7 @@ def test_of_a_port_the_connection_is_the_answer(serve: Any) -> None:
     assert ask(f"tcp://{place}") == {"ok": True}
 
 
-def test_a_machine_that_accepts_and_says_nothing_does_not_answer(serve: Any) -> None:
+def test_a_vm_that_accepts_and_says_nothing_does_not_answer(serve: Any) -> None:
     place = serve(None)
 
     assert ask(f"guest://{place}/") == {"ok": False, "error": "no answer in time"}
@@ -256,7 +256,7 @@ def test_a_list_that_shows_less_than_the_events_contradicts_them() -> None:
     raw = {
         "Action": "start",
         "timeNano": 5,
-        "Actor": {"ID": "a", "Attributes": {"io.blackstart.role": "machine", "io.blackstart.resource": "vm"}},
+        "Actor": {"ID": "a", "Attributes": {"io.blackstart.role": "vm", "io.blackstart.resource": "vm"}},
     }
 
     assert differences((), [engine_event(raw)], since_ns=0) == ["vm (a) is gone, and its end was no event"]

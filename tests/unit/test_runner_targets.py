@@ -14,7 +14,7 @@ from chaos.experiment.targets import (
     Majority,
     Minority,
     OwnerOf,
-    OwnerOfMachine,
+    OwnerOfVm,
     Sample,
     Surroundings,
     Target,
@@ -26,12 +26,12 @@ from chaos.experiment.targets import (
 from chaos.faults.kinds import TargetKind
 from chaos.history.records import ClusterSeen, ContainerSeen, GroupSeen, NodeSeen, ResourceSeen, Role
 
-NODE, MACHINE = TargetKind.NODE, TargetKind.MACHINE
+NODE, VM = TargetKind.NODE, TargetKind.VM
 
 
-def machine(name: str, node: str, *, running: bool = True) -> ContainerSeen:
+def vm(name: str, node: str, *, running: bool = True) -> ContainerSeen:
     return ContainerSeen(
-        at_ns=1, container=name, role=Role.MACHINE, node=node, running=running, machine=name, group=name[:-3]
+        at_ns=1, container=name, role=Role.VM, node=node, running=running, vm=name, group=name[:-3]
     )
 
 
@@ -56,8 +56,8 @@ AROUND = Surroundings(
         ),
     ),
     containers=(
-        machine("web-vm", "node1"),
-        machine("mail-vm", "node1", running=False),
+        vm("web-vm", "node1"),
+        vm("mail-vm", "node1", running=False),
         ContainerSeen(at_ns=1, container="c3", role=Role.NODE, node="node3", running=True),
         ContainerSeen(at_ns=1, container="c1", role=Role.NODE, node="node1", running=False),
     ),
@@ -73,12 +73,12 @@ AROUND = Surroundings(
         (ByName(name="node2"), NODE, "node2"),
         (OwnerOf(group="web"), NODE, "node1"),
         (FromRegister(register="victim"), NODE, "node1"),
-        (ByLabel(key="group", value="web"), MACHINE, "web-vm"),
-        (ByLabel(key="node", value="node1"), MACHINE, "web-vm"),
+        (ByLabel(key="group", value="web"), VM, "web-vm"),
+        (ByLabel(key="node", value="node1"), VM, "web-vm"),
         (ByLabel(key="node", value="node3"), NODE, "node3"),
         (Bystander(), NODE, "node1"),
         (Bystander(group="web"), NODE, "node4"),
-        (OwnerOfMachine(machine="web-vm"), NODE, "node1"),
+        (OwnerOfVm(vm="web-vm"), NODE, "node1"),
         (Voter(), NODE, "node1"),
     ],
     ids=str,
@@ -93,7 +93,7 @@ def test_what_a_target_stands_for(target: Target, kind: TargetKind, name: str) -
         (OwnerOf(group="lost"), NODE, "group lost has no owner now"),
         (OwnerOf(group="unheard-of"), NODE, "has no owner now"),
         (FromRegister(register="empty"), NODE, "the step that writes it did not come that far"),
-        (ByLabel(key="group", value="mail"), MACHINE, "no running machine has the label group=mail; running: web-vm"),
+        (ByLabel(key="group", value="mail"), VM, "no running VM has the label group=mail; running: web-vm"),
         (ByLabel(key="node", value="node9"), NODE, "no running node has the label node=node9; running: node3"),
     ],
     ids=str,
@@ -115,10 +115,10 @@ def test_a_bystander_must_be_up_untouched_and_no_owner() -> None:
     [
         (FromRegister(register="victims"), NODE, ("node1", "node4")),
         (ByPattern(pattern="node*"), NODE, ("node1", "node3")),
-        (ByPattern(pattern="*-vm"), MACHINE, ("mail-vm", "web-vm")),
+        (ByPattern(pattern="*-vm"), VM, ("mail-vm", "web-vm")),
         (Sample(of=ByPattern(pattern="*"), count=2), NODE, ("node1", "node3")),
         (Sample(of=ByPattern(pattern="*"), percentage=100), NODE, ("node1", "node3")),
-        (Sample(of=ByLabel(key="node", value="node1"), count=1), MACHINE, ("web-vm",)),
+        (Sample(of=ByLabel(key="node", value="node1"), count=1), VM, ("web-vm",)),
     ],
     ids=str,
 )
@@ -164,7 +164,7 @@ def test_a_minority_with_an_owner_has_that_owner_in_it() -> None:
         (Minority(group="web"), ("node2", "node3", "node4"), "the owner of web, node1, has no vote"),
         (Majority(), (), "nothing to draw from"),
         (Voter(), ("node2", "node3"), "no Up node with a vote is untouched; Up with a vote: node3"),
-        (OwnerOfMachine(machine="no-vm"), (), "the cluster knows no machine no-vm"),
+        (OwnerOfVm(vm="no-vm"), (), "the cluster knows no VM no-vm"),
         (ByPattern(pattern="host*"), (), "no node is named like host"),
         (Sample(of=ByPattern(pattern="*"), count=3), (), "3 of [*] are wanted, and there are only node1, node3"),
         (FromRegister(register="missing"), (), "the step that writes it did not come that far"),

@@ -1,5 +1,5 @@
 """`tools/engine.sh` installs and starts only where nobody is at the keyboard or somebody agreed, and says what to do
-elsewhere. The machine's commands and files are stand-ins; nothing of this machine is asked.
+elsewhere. The host's commands and files are stand-ins; nothing of this host is asked.
 """
 
 import os
@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).parents[2] / "tools" / "engine.sh"
 LIMIT_S = 60
 
 REAL = ("sh", "dirname", "tail", "grep", "cat", "timeout", "touch", "chmod")
-"""What the script needs of every machine."""
+"""What the script needs of every host."""
 
 SLEEP = shutil.which("sleep")
 
@@ -49,8 +49,8 @@ UBUNTU = 'ID=ubuntu\nID_LIKE=debian\nVERSION_ID="24.04"\n'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """A directory of stand-ins for commands, and one for the machine's files."""
+class Host:
+    """A directory of stand-ins for commands, and one for the host's files."""
 
     commands: Path
     files: Path
@@ -84,22 +84,22 @@ class Machine:
             os.close(keyboard)
             os.close(stdin)
 
-    def has(self, name: str) -> "Machine":
+    def has(self, name: str) -> "Host":
         """The engine runs (`running`), or Compose works (`compose`)."""
         (self.commands / name).touch()
         return self
 
-    def has_engine(self, daemon: str = DOCKERD) -> "Machine":
+    def has_engine(self, daemon: str = DOCKERD) -> "Host":
         """An engine is installed and does not run."""
         self._add("dockerd", daemon)
         return self
 
-    def is_a(self, release: str) -> "Machine":
+    def is_a(self, release: str) -> "Host":
         """What its /etc/os-release says."""
         (self.files / "etc/os-release").write_text(release)
         return self
 
-    def with_init(self, kind: str) -> "Machine":
+    def with_init(self, kind: str) -> "Host":
         """An init system: `systemd` or `sysv`."""
         if kind == "systemd":
             (self.files / "run/systemd/system").mkdir(parents=True)
@@ -125,7 +125,7 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
+def host(tmp_path: Path) -> Host:
     """Debian 12, the user is root, no engine, no Compose, no init system, a kernel with overlay."""
     commands, files = tmp_path / "commands", tmp_path / "files"
     for directory in (commands, files / "etc", files / "proc", files / "run", files / "var/log"):
@@ -133,17 +133,17 @@ def machine(tmp_path: Path) -> Machine:
     (files / "proc/filesystems").write_text("nodev\tproc\nnodev\toverlay\n")
     for name in REAL:
         (commands / name).symlink_to(shutil.which(name) or f"/bin/{name}")
-    found = Machine(commands=commands, files=files)
+    found = Host(commands=commands, files=files)
     for name, body in STUBS.items():
         found._add(name, f"#!/bin/sh\n{body}")
     return found.is_a(DEBIAN_12)
 
 
-def test_engine_that_answers_is_left_alone(machine: Machine) -> None:
-    done = machine.has("running").has("compose").set_up()
+def test_engine_that_answers_is_left_alone(host: Host) -> None:
+    done = host.has("running").has("compose").set_up()
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert machine.installed() == []
+    assert host.installed() == []
 
 
 # Nobody at the keyboard, root, Debian or Ubuntu: it is done, and said.
@@ -159,16 +159,16 @@ def test_engine_that_answers_is_left_alone(machine: Machine) -> None:
     ],
 )
 def test_unattended_root_gets_engine_and_compose_under_the_releases_names(
-    machine: Machine, release: str, packages: str, engine: list[str], compose: str
+    host: Host, release: str, packages: str, engine: list[str], compose: str
 ) -> None:
-    done = machine.is_a(release).set_up(STUB_PACKAGES=packages)
+    done = host.is_a(release).set_up(STUB_PACKAGES=packages)
 
     assert done.returncode == 0, done.stderr
-    assert machine.installed() == ["docker.io", "iptables", "ca-certificates", *engine, compose]
+    assert host.installed() == ["docker.io", "iptables", "ca-certificates", *engine, compose]
 
 
-def test_what_is_installed_and_how_to_undo_it_is_said(machine: Machine) -> None:
-    done = machine.set_up()
+def test_what_is_installed_and_how_to_undo_it_is_said(host: Host) -> None:
+    done = host.set_up()
 
     assert "setup: installing docker.io iptables ca-certificates (apt-get install)" in done.stdout
     assert "to undo: apt-get purge docker.io iptables ca-certificates" in done.stdout
@@ -176,74 +176,74 @@ def test_what_is_installed_and_how_to_undo_it_is_said(machine: Machine) -> None:
     assert "to undo: apt-get purge docker-compose" in done.stdout
 
 
-def test_a_kernel_without_overlay_gets_fuse_overlayfs(machine: Machine) -> None:
-    (machine.files / "proc/filesystems").write_text("nodev\tproc\n\text4\n")
+def test_a_kernel_without_overlay_gets_fuse_overlayfs(host: Host) -> None:
+    (host.files / "proc/filesystems").write_text("nodev\tproc\n\text4\n")
 
-    machine.set_up()
+    host.set_up()
 
-    assert "fuse-overlayfs" in machine.installed()
+    assert "fuse-overlayfs" in host.installed()
 
 
-def test_packages_that_cannot_be_had_end_it_with_what_apt_said(machine: Machine) -> None:
-    done = machine.set_up(STUB_APT="E: Unable to locate package")
+def test_packages_that_cannot_be_had_end_it_with_what_apt_said(host: Host) -> None:
+    done = host.set_up(STUB_APT="E: Unable to locate package")
 
     assert done.returncode != 0
     assert "E: Unable to locate package" in done.stderr
-    assert machine.started() == []
+    assert host.started() == []
 
 
-def test_only_compose_is_installed_where_an_engine_answers(machine: Machine) -> None:
-    done = machine.has("running").set_up()
-
-    assert done.returncode == 0
-    assert machine.installed() == ["docker-compose"]
-
-
-def test_ci_counts_as_nobody_even_with_a_terminal(machine: Machine) -> None:
-    done = machine.has("running").set_up(answer="n", CI="true")
+def test_only_compose_is_installed_where_an_engine_answers(host: Host) -> None:
+    done = host.has("running").set_up()
 
     assert done.returncode == 0
-    assert machine.installed() == ["docker-compose"]
+    assert host.installed() == ["docker-compose"]
+
+
+def test_ci_counts_as_nobody_even_with_a_terminal(host: Host) -> None:
+    done = host.has("running").set_up(answer="n", CI="true")
+
+    assert done.returncode == 0
+    assert host.installed() == ["docker-compose"]
 
 
 # Somebody at the keyboard: asked, and no answer means no.
 
 
 @pytest.mark.parametrize("answer", ["", "n", "what?"])
-def test_person_at_a_terminal_is_asked_and_anything_but_yes_changes_nothing(machine: Machine, answer: str) -> None:
-    done = machine.set_up(answer=answer)
+def test_person_at_a_terminal_is_asked_and_anything_but_yes_changes_nothing(host: Host, answer: str) -> None:
+    done = host.set_up(answer=answer)
 
     assert done.returncode == 1
     assert "Install docker.io, Compose and iptables by apt-get, and start the engine? [y/N]" in done.stderr
     assert "nothing was installed" in done.stderr
-    assert (machine.installed(), machine.started()) == ([], [])
+    assert (host.installed(), host.started()) == ([], [])
 
 
-def test_a_yes_is_for_engine_and_compose_at_once(machine: Machine) -> None:
-    done = machine.set_up(answer="y")
+def test_a_yes_is_for_engine_and_compose_at_once(host: Host) -> None:
+    done = host.set_up(answer="y")
 
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("[y/N]") == 1
-    assert "docker.io" in machine.installed()
-    assert "docker-compose" in machine.installed()
+    assert "docker.io" in host.installed()
+    assert "docker-compose" in host.installed()
 
 
-def test_install_as_an_argument_is_the_consent(machine: Machine) -> None:
-    done = machine.set_up("install", answer="n")
+def test_install_as_an_argument_is_the_consent(host: Host) -> None:
+    done = host.set_up("install", answer="n")
 
     assert done.returncode == 0, done.stderr
-    assert "docker.io" in machine.installed()
+    assert "docker.io" in host.installed()
 
 
-def test_person_at_a_terminal_is_asked_before_an_engine_is_started(machine: Machine) -> None:
-    machine.has_engine().has("compose")
+def test_person_at_a_terminal_is_asked_before_an_engine_is_started(host: Host) -> None:
+    host.has_engine().has("compose")
 
-    refused, agreed = machine.set_up(answer=""), machine.set_up(answer="yes")
+    refused, agreed = host.set_up(answer=""), host.set_up(answer="yes")
 
     assert refused.returncode == 1
     assert "does not run. Start it? [y/N]" in refused.stderr
     assert agreed.returncode == 0
-    assert machine.started() == ["setsid dockerd"]
+    assert host.started() == ["setsid dockerd"]
 
 
 # Elsewhere: one message, with the platform's command.
@@ -264,19 +264,19 @@ def test_person_at_a_terminal_is_asked_before_an_engine_is_started(machine: Mach
     ],
 )
 def test_elsewhere_one_message_names_the_command_of_the_platform(
-    machine: Machine, release: str, environment: dict[str, str], command: str
+    host: Host, release: str, environment: dict[str, str], command: str
 ) -> None:
-    done = machine.is_a(release).set_up(**environment)
+    done = host.is_a(release).set_up(**environment)
 
     assert done.returncode == 1
     assert done.stderr.count("setup: ") == 1
     assert "setup: there is no container engine" in done.stderr
     assert command in done.stderr
-    assert (machine.installed(), machine.started()) == ([], [])
+    assert (host.installed(), host.started()) == ([], [])
 
 
-def test_a_missing_compose_tool_is_named_where_it_may_not_be_installed(machine: Machine) -> None:
-    done = machine.is_a("ID=fedora\n").has("running").set_up()
+def test_a_missing_compose_tool_is_named_where_it_may_not_be_installed(host: Host) -> None:
+    done = host.is_a("ID=fedora\n").has("running").set_up()
 
     assert done.returncode == 1
     assert "neither 'docker compose' nor 'docker-compose' works" in done.stderr
@@ -299,21 +299,21 @@ def test_a_missing_compose_tool_is_named_where_it_may_not_be_installed(machine: 
     ],
 )
 def test_an_engine_out_of_reach_has_a_message_of_its_own_and_none_is_installed_beside_it(
-    machine: Machine, environment: dict[str, str], message: str, remedy: str
+    host: Host, environment: dict[str, str], message: str, remedy: str
 ) -> None:
-    done = machine.set_up(**environment)
+    done = host.set_up(**environment)
 
     assert done.returncode == 1
     assert message in done.stderr
     assert remedy in done.stderr
-    assert (machine.installed(), machine.started()) == ([], [])
+    assert (host.installed(), host.started()) == ([], [])
 
 
-def test_the_usual_socket_as_docker_host_is_this_machines_engine(machine: Machine) -> None:
-    done = machine.set_up(DOCKER_HOST="unix:///var/run/docker.sock")
+def test_the_usual_socket_as_docker_host_is_this_hosts_engine(host: Host) -> None:
+    done = host.set_up(DOCKER_HOST="unix:///var/run/docker.sock")
 
     assert done.returncode == 0, done.stderr
-    assert "docker.io" in machine.installed()
+    assert "docker.io" in host.installed()
 
 
 # An engine that is installed and does not run.
@@ -323,63 +323,63 @@ def test_the_usual_socket_as_docker_host_is_this_machines_engine(machine: Machin
     ("init", "how"),
     [("systemd", "systemctl start docker"), ("sysv", "service docker start"), (None, "setsid dockerd")],
 )
-def test_a_stopped_engine_is_started_the_way_the_machine_has(machine: Machine, init: str | None, how: str) -> None:
-    machine.has_engine().has("compose")
+def test_a_stopped_engine_is_started_the_way_the_host_has(host: Host, init: str | None, how: str) -> None:
+    host.has_engine().has("compose")
     if init is not None:
-        machine.with_init(init)
+        host.with_init(init)
 
-    done = machine.set_up()
+    done = host.set_up()
 
     assert done.returncode == 0, done.stderr
-    assert machine.started() == [how]
+    assert host.started() == [how]
     assert done.stdout.startswith("setup: starting ")
     assert "to undo: " in done.stdout
-    assert machine.installed() == []
+    assert host.installed() == []
 
 
-def test_a_daemon_in_the_background_names_its_log_and_how_to_end_it(machine: Machine) -> None:
-    done = machine.has_engine().has("compose").set_up()
+def test_a_daemon_in_the_background_names_its_log_and_how_to_end_it(host: Host) -> None:
+    done = host.has_engine().has("compose").set_up()
 
-    log, pid = machine.files / "var/log/blackstart-dockerd.log", machine.files / "run/blackstart-dockerd.pid"
+    log, pid = host.files / "var/log/blackstart-dockerd.log", host.files / "run/blackstart-dockerd.pid"
     assert f"its log is {log}; to undo: kill $(cat {pid})" in done.stdout
     assert log.read_text() == "the daemon says why\n"
     assert pid.read_text().strip().isdigit()
 
 
-def test_a_service_script_that_fails_is_followed_by_a_daemon_in_the_background(machine: Machine) -> None:
-    done = machine.has_engine().has("compose").with_init("sysv").set_up(STUB_BROKEN="yes")
+def test_a_service_script_that_fails_is_followed_by_a_daemon_in_the_background(host: Host) -> None:
+    done = host.has_engine().has("compose").with_init("sysv").set_up(STUB_BROKEN="yes")
 
     assert done.returncode == 0, done.stderr
-    assert machine.started() == ["service docker start", "setsid dockerd"]
+    assert host.started() == ["service docker start", "setsid dockerd"]
 
 
-def test_without_root_a_stopped_engine_is_not_started(machine: Machine) -> None:
-    done = machine.has_engine().has("compose").set_up(STUB_UID="1000")
+def test_without_root_a_stopped_engine_is_not_started(host: Host) -> None:
+    done = host.has_engine().has("compose").set_up(STUB_UID="1000")
 
     assert done.returncode == 1
     assert "is installed and does not answer" in done.stderr
     assert "sudo systemctl start docker" in done.stderr
-    assert machine.started() == []
+    assert host.started() == []
 
 
-def test_a_daemon_that_ends_by_itself_is_told_with_its_last_lines(machine: Machine) -> None:
-    done = machine.has_engine(DYING_DOCKERD).has("compose").set_up()
+def test_a_daemon_that_ends_by_itself_is_told_with_its_last_lines(host: Host) -> None:
+    done = host.has_engine(DYING_DOCKERD).has("compose").set_up()
 
     assert done.returncode == 1
     assert "dockerd ended by itself" in done.stderr
     assert "the daemon says why" in done.stderr
 
 
-def test_a_daemon_that_never_answers_is_given_up_with_its_last_lines(machine: Machine) -> None:
-    done = machine.has_engine().has("compose").set_up(STUB_MUTE="yes", STARTING_LIMIT_S="1")
+def test_a_daemon_that_never_answers_is_given_up_with_its_last_lines(host: Host) -> None:
+    done = host.has_engine().has("compose").set_up(STUB_MUTE="yes", STARTING_LIMIT_S="1")
 
     assert done.returncode == 1
     assert "waited 1 s for the engine to answer; it says last: Cannot connect to the engine" in done.stderr
     assert "the daemon says why" in done.stderr
 
 
-def test_a_unit_that_does_not_start_shows_the_journal(machine: Machine) -> None:
-    done = machine.has_engine().has("compose").with_init("systemd").set_up(STUB_BROKEN="yes")
+def test_a_unit_that_does_not_start_shows_the_journal(host: Host) -> None:
+    done = host.has_engine().has("compose").with_init("systemd").set_up(STUB_BROKEN="yes")
 
     assert done.returncode == 1
     assert "the journal says why" in done.stderr

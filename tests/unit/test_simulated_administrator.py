@@ -42,7 +42,7 @@ class Node:
 
 
 def left_by(verb: str, asked: str, *specs: ResourceSpec, priority: Priority = Priority.MEDIUM) -> dict[str, set[bool]]:
-    """What each machine of a group may be after that request about a resource was done."""
+    """What each VM of a group may be after that request about a resource was done."""
     group = GroupSpec(name="web", resources=specs, priority=priority)
     topology = Topology(rig="r", subnet="", nodes=(NodeSpec(name="node1", address="", voter=True),), groups=(group,))
     node: Any = Node()
@@ -86,8 +86,8 @@ def test_what_is_started_when_asked_for_is_wanted_with_what_it_needs_from_then_o
 
 @pytest.mark.parametrize(("action", "left"), [(ShutdownAction.OFFLINE, {True, False}), (ShutdownAction.FAIL, {True})])
 def test_a_stop_by_hand_is_a_wish_unless_it_is_a_failure(action: ShutdownAction, left: set[bool]) -> None:
-    machine = replace(resource("vm"), policy=ResourcePolicy(shutdown_action=action))
-    topology = Topology(rig="r", subnet="", nodes=(), groups=(GroupSpec(name="web", resources=(machine,)),))
+    vm = replace(resource("vm"), policy=ResourcePolicy(shutdown_action=action))
+    topology = Topology(rig="r", subnet="", nodes=(), groups=(GroupSpec(name="web", resources=(vm,)),))
     administrator = Administrator(VirtualClock(), topology=topology, nodes={})
 
     administrator.by_hand("vm", False)

@@ -93,7 +93,7 @@ def judge(
         nodes={"node1": node},
         newest=registers.get,
         running={"vm": ["node1"]} if runs else {},
-        may_be_wanted=lambda machine: {bool(record.persistent[machine])},
+        may_be_wanted=lambda vm: {bool(record.persistent[vm])},
         now=lambda _node: NOW_US,
     )
 
@@ -114,7 +114,7 @@ def test_all_online_and_running_is_rest() -> None:
     assert judge(states={"ip": "Online", "vm": "Online"}, runs=True) == []
 
 
-def test_a_machine_that_is_said_to_be_online_and_does_not_run_is_none() -> None:
+def test_a_vm_that_is_said_to_be_online_and_does_not_run_is_none() -> None:
     assert judge(states={"ip": "Online", "vm": "Online"}) != []
 
 
@@ -146,7 +146,7 @@ def test_a_machine_that_is_said_to_be_online_and_does_not_run_is_none() -> None:
         ),
     ],
 )
-def test_a_failed_machine_may_stay_so_when_its_policy_is_used_up(
+def test_a_failed_vm_may_stay_so_when_its_policy_is_used_up(
     record: GroupRecord, paused: tuple[str, ...], excused: bool
 ) -> None:
     assert (judge(states=FAILED, record=record, paused=paused) == []) == excused
@@ -162,13 +162,13 @@ def test_a_failed_machine_may_stay_so_when_its_policy_is_used_up(
         (owned(persistent={"ip": False, "vm": True}), (), True),
     ],
 )
-def test_a_machine_may_wait_for_nodes_that_are_paused_and_for_what_is_not_wanted(
+def test_a_vm_may_wait_for_nodes_that_are_paused_and_for_what_is_not_wanted(
     record: GroupRecord, paused: tuple[str, ...], excused: bool
 ) -> None:
     assert (judge(states={"ip": "Offline", "vm": "Offline"}, record=record, paused=paused) == []) == excused
 
 
-def test_a_machine_may_not_wait_for_one_of_two_while_the_other_is_there() -> None:
+def test_a_vm_may_not_wait_for_one_of_two_while_the_other_is_there() -> None:
     other = replace(IP, name="ip2")
     either = replace(SPEC, resources=(IP, other, replace(VM, depends_on=(("ip", "ip2"),))))
     record = owned(either, persistent={"ip": False, "ip2": True, "vm": True})

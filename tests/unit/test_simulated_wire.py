@@ -18,10 +18,10 @@ from harness.live.runtime import AsyncioRuntime
 from harness.live.vmms import VmmsServer
 from harness.live.vmms_client import VmmsClient
 from harness.model.host_messages import EntryPoint, HostReport, HostRequest, Why
-from harness.model.machine import Ending, MachineNotice, MachineSpec, MachineState, MachineView, Order, Proof
 from harness.model.session import Session
 from harness.model.states import ResourceState
 from harness.model.topology import SECOND_US, ResourceSpec
+from harness.model.vm import Ending, Order, Proof, VmNotice, VmSpec, VmState, VmView
 from harness.ports import Hypervisor, OrderRefused, Runtime
 from harness.simulation.kernel.fifo_channel import Frames
 from harness.simulation.kernel.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
@@ -33,10 +33,10 @@ from harness.vmms.vmms import Vmms
 from harness.wire import FrameError
 
 SESSION = Session("node1", "abc123", "2024-01-01T00:00:00.5Z")
-SPEC = MachineSpec(name="web1", group="web", image="guest", address="10.87.0.100", user=10_001, environment={"A": "b"})
-VIEW = MachineView(name="web1", group="web", state=MachineState.STOPPED, run="r1", exit_code=3, ending=Ending.CRASHED)
+SPEC = VmSpec(name="web1", group="web", image="guest", address="10.87.0.100", user=10_001, environment={"A": "b"})
+VIEW = VmView(name="web1", group="web", state=VmState.STOPPED, run="r1", exit_code=3, ending=Ending.CRASHED)
 ORDER = Order(session=SESSION, epoch=3, not_after_us=9)
-NOTICE = MachineNotice(view=VIEW, live=True, at_us=2)
+NOTICE = VmNotice(view=VIEW, live=True, at_us=2)
 REQUEST = HostRequest(
     number=4,
     entry_point=EntryPoint.OPEN,
@@ -67,7 +67,7 @@ EVERY_CALL: dict[str, tuple[Callable[[Hypervisor], Any], Any]] = {
     "terminate": (lambda vmms: vmms.terminate("web1"), Proof.REMOVED),
     "close": (lambda vmms: vmms.close("web1", epoch=3), Proof.REMOVED),
     "view": (lambda vmms: vmms.view("web1"), VIEW),
-    "machines": (lambda vmms: vmms.machines(), [VIEW, VIEW]),
+    "vms": (lambda vmms: vmms.vms(), [VIEW, VIEW]),
     "run_inside": (lambda vmms: vmms.run_inside("web1", ("true", "-v"), limit_us=8), None),
     "fence": (lambda vmms: vmms.fence(SESSION, not_after_us=9), None),
     "power_on": (lambda vmms: vmms.power_on("node2"), False),
@@ -231,7 +231,7 @@ def test_caller_waits_no_longer_than_on_a_node_for_a_vmms_that_hangs_and_does_it
 
     assert isinstance(ended[0], EngineUnanswered)
     assert str(ended[0]) == "view: VMMS has not answered within 1 s"
-    assert node.vmms.asked == [("view", {"machine": "web1"})]
+    assert node.vmms.asked == [("view", {"vm": "web1"})]
 
 
 async def live_error(error: Exception, path: Path) -> Exception:
@@ -281,7 +281,7 @@ def test_call_under_way_when_vmms_is_lost_is_unanswered() -> None:
     ended = node.ends(node.link.view("web1"))
 
     assert isinstance(ended[0], EngineUnanswered)
-    assert node.vmms.asked == [("view", {"machine": "web1"})]
+    assert node.vmms.asked == [("view", {"vm": "web1"})]
 
 
 def test_answer_without_a_field_is_no_answer() -> None:
@@ -299,14 +299,14 @@ def test_call_without_an_argument_is_refused() -> None:
     arrived, _ = node.ends(node.link.close("web1", epoch=3))
 
     assert type(arrived) is EngineError
-    assert str(arrived).startswith("arguments of close: expected machine, epoch")
+    assert str(arrived).startswith("arguments of close: expected vm, epoch")
     assert node.vmms.asked == []
 
 
 def test_answer_that_is_larger_than_a_frame_is_refused() -> None:
     node = Node(outcome=[VIEW] * 10_000, frames=Frames())
 
-    arrived, _ = node.ends(node.link.machines())
+    arrived, _ = node.ends(node.link.vms())
 
     assert type(arrived) is EngineError
     assert str(arrived).startswith("the answer is too large: message of")

@@ -24,7 +24,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     assert asyncio.run(volume.missing("web1", volumes=("data",))) == ("volumes/data",)
 
 
-def test_absence_of_the_volume_is_not_the_machines(tmp_path: Path) -> None:
+def test_absence_of_the_volume_is_not_the_vms(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nothing-mounted"):
         asyncio.run(SharedVolume(tmp_path / "nothing-mounted").missing("web1"))
 
@@ -36,17 +36,17 @@ def test_volume_that_hangs_is_given_up_and_not_asked_without_end(monkeypatch: py
     looks: list[str] = []
 
     class HungVolume(SharedVolume):
-        def _missing(self, machine: str, volumes: Collection[str]) -> tuple[str, ...]:
+        def _missing(self, vm: str, volumes: Collection[str]) -> tuple[str, ...]:
             del volumes
-            looks.append(machine)
+            looks.append(vm)
             thaw.wait(5)
             return ()
 
     async def scenario() -> tuple[list[str], tuple[str, ...]]:
         volume, errors = HungVolume(), []
-        for machine in ("web1", "web2", "web3"):
+        for vm in ("web1", "web2", "web3"):
             with pytest.raises(OSError, match="answer") as error:
-                await volume.missing(machine)
+                await volume.missing(vm)
             errors.append(str(error.value))
         thaw.set()
         await asyncio.sleep(0.05)

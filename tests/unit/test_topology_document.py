@@ -50,7 +50,7 @@ def resource(properties: str) -> str:
     return f"groups:\n  - name: web\n    resources:\n      - {{name: vm, type: virtual-machine, {properties}}}\n"
 
 
-def test_default_rig_has_three_voters_and_six_machines_with_addresses() -> None:
+def test_default_rig_has_three_voters_and_six_vms_with_addresses() -> None:
     topology = default_topology()
 
     assert [(node.name, node.address, node.voter) for node in topology.nodes] == [
@@ -157,8 +157,8 @@ groups:
     assert (group.priority, group.failover_threshold) == (Priority.HIGH, 1)
     assert group.failover_period_us == 3600 * SECOND_US
     assert (group.failback, group.failback_window) == (Failback.ALLOW, (22, 6))
-    machine = group.resource("shop-vm")
-    assert machine.properties == {
+    vm = group.resource("shop-vm")
+    assert vm.properties == {
         "address": "10.87.0.142",
         "command": '["serve", "--port", "80 80"]',
         "environment": '{"LIMIT": "3", "MODE": "fast"}',
@@ -168,11 +168,11 @@ groups:
         "processors": "500",
         "user": "10001",
     }
-    assert machine.policy.is_alive_interval_us == SECOND_US // 2
-    assert machine.policy.restart_action is RestartAction.RESTART
-    assert (machine.policy.restart_threshold, machine.policy.restart_delay_us) == (0, 0)
-    assert machine.policy.retry_period_us is None
-    assert machine.policy.shutdown_action is ShutdownAction.FAIL
+    assert vm.policy.is_alive_interval_us == SECOND_US // 2
+    assert vm.policy.restart_action is RestartAction.RESTART
+    assert (vm.policy.restart_threshold, vm.policy.restart_delay_us) == (0, 0)
+    assert vm.policy.retry_period_us is None
+    assert vm.policy.shutdown_action is ShutdownAction.FAIL
 
 
 @pytest.mark.parametrize("window", ["[22]", "[22, 22]", "[6, 24]", "[true, 5]", "22-6"])
@@ -294,7 +294,7 @@ groups:
         (resource("depends-on: '[other]'"), "the group has no resource 'other'"),
         (resource("depends-on: other"), "'other' is neither a name in brackets"),
         (resource("").replace("name: vm", "name: node1"), "'node1' is a node's name"),
-        (resource("").replace("virtual-machine", "ip-address, address: 10.87.0.11"), "outside of the machines' range"),
+        (resource("").replace("virtual-machine", "ip-address, address: 10.87.0.11"), "outside of the VMs' range"),
     ],
 )
 def test_nonsense_is_refused_with_file_line_and_the_expected_form(text: str, what: str) -> None:

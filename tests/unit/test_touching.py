@@ -42,7 +42,7 @@ PROOF = {
 INSIDE = {
     "harness/live/": "runs in a node's container, or talks to its engine by IDs that were listed by label",
     "chaos/arena/docker/in_node/processes.py": "runs in a node's container, as the fault that it carries out",
-    "chaos/arena/docker/in_node/kill_machine.py": "runs in a node's container, as the fault that it carries out",
+    "chaos/arena/docker/in_node/kill_vm.py": "runs in a node's container, as the fault that it carries out",
     "chaos/reaper/ledger_file.py": "runs in the reaper's container, on its ledger",
 }
 

@@ -18,21 +18,21 @@ from harness.live.framed_socket import FramedConnection, connect_frames, serve_f
 from harness.live.runtime import AsyncioRuntime
 from harness.live.vmms import VmmsServer
 from harness.live.vmms_client import VmmsClient
-from harness.model.machine import Ending, MachineNotice, MachineSpec, MachineState, MachineView, Order, Proof
 from harness.model.session import Session
+from harness.model.vm import Ending, Order, Proof, VmNotice, VmSpec, VmState, VmView
 from harness.ports import OrderRefused
 from harness.vmms.notifications import Notices, Subscription
 from harness.vmms.vmms import Vmms
 
 ME = frozenset({os.getuid()})
 SESSION = Session("node1", "abc123", "2024-01-01T00:00:00.5Z")
-SPEC = MachineSpec(name="web1", group="web", image="guest", address="10.87.0.100", user=10_001, environment={"A": "b"})
-VIEW = MachineView(name="web1", group="web", state=MachineState.STOPPED, run="r1", exit_code=3, ending=Ending.CRASHED)
+SPEC = VmSpec(name="web1", group="web", image="guest", address="10.87.0.100", user=10_001, environment={"A": "b"})
+VIEW = VmView(name="web1", group="web", state=VmState.STOPPED, run="r1", exit_code=3, ending=Ending.CRASHED)
 LIMIT_S = 5.0
 
 
 class FakeVmms:
-    """Remembers what it was asked; a machine's name says what becomes of the call."""
+    """Remembers what it was asked; a VM's name says what becomes of the call."""
 
     def __init__(self, runtime: AsyncioRuntime) -> None:
         self.asked: list[Any] = []
@@ -45,33 +45,33 @@ class FakeVmms:
     async def identity(self) -> Session:
         return SESSION
 
-    async def prepare(self, spec: MachineSpec, *, epoch: int, adopt: bool) -> MachineView:
+    async def prepare(self, spec: VmSpec, *, epoch: int, adopt: bool) -> VmView:
         self.asked.append((spec, epoch, adopt))
         return VIEW
 
-    async def start(self, machine: str, *, order: Order) -> MachineView:
-        self.asked.append((machine, order))
+    async def start(self, vm: str, *, order: Order) -> VmView:
+        self.asked.append((vm, order))
         errors = {"refused": OrderRefused, "gone": NoSuchContainer, "unanswered": EngineUnanswered, "bad": EngineError}
-        raise errors[machine](f"start of {machine}")
+        raise errors[vm](f"start of {vm}")
 
-    async def terminate(self, machine: str) -> Proof:
+    async def terminate(self, vm: str) -> Proof:
         await self.held
-        self.finished.append(machine)
+        self.finished.append(vm)
         return Proof.STOPPED
 
-    async def machines(self) -> list[MachineView]:
+    async def vms(self) -> list[VmView]:
         return [VIEW]
 
     def notices(self) -> Subscription:
         self.subscriptions += 1
-        return self._notices.subscribe([MachineNotice(view=VIEW, live=False, at_us=1)])
+        return self._notices.subscribe([VmNotice(view=VIEW, live=False, at_us=1)])
 
     def drop_notices(self, subscription: Subscription) -> None:
         self.subscriptions -= 1
         self._notices.unsubscribe(subscription)
 
     def publish(self) -> None:
-        self._notices.publish(MachineNotice(view=VIEW, live=True, at_us=2))
+        self._notices.publish(VmNotice(view=VIEW, live=True, at_us=2))
 
 
 class Place:
@@ -132,24 +132,24 @@ def test_records_arrive_as_they_were_sent(tmp_path: Path) -> None:
     async def scenario() -> tuple[Any, ...]:
         async with place_at(tmp_path / "s") as place, client_of(place) as client:
             view = await client.prepare(SPEC, epoch=7, adopt=True)
-            return place.vmms.asked, view, await client.identity(), await client.machines()
+            return place.vmms.asked, view, await client.identity(), await client.vms()
 
-    asked, view, session, machines = run(scenario())
+    asked, view, session, vms = run(scenario())
 
     assert asked == [(SPEC, 7, True)]
-    assert (view, session, machines) == (VIEW, SESSION, [VIEW])
+    assert (view, session, vms) == (VIEW, SESSION, [VIEW])
 
 
 @pytest.mark.parametrize(
-    ("machine", "kind"),
+    ("vm", "kind"),
     [("refused", OrderRefused), ("gone", NoSuchContainer), ("unanswered", EngineUnanswered), ("bad", EngineError)],
 )
-def test_errors_arrive_as_they_were_raised(tmp_path: Path, machine: str, kind: type[Exception]) -> None:
+def test_errors_arrive_as_they_were_raised(tmp_path: Path, vm: str, kind: type[Exception]) -> None:
     async def scenario() -> None:
         async with place_at(tmp_path / "s") as place, client_of(place) as client:
-            await client.start(machine, order=Order(session=SESSION, epoch=1, not_after_us=2))
+            await client.start(vm, order=Order(session=SESSION, epoch=1, not_after_us=2))
 
-    with pytest.raises(kind, match=f"^start of {machine}$") as error:
+    with pytest.raises(kind, match=f"^start of {vm}$") as error:
         run(scenario())
     assert error.type is kind
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 import pytest
-from machine_bench import MS, SECOND, Bench, BenchVmms
+from vm_bench import MS, SECOND, Bench, BenchVmms
 
 from harness.errors import EngineUnanswered
-from harness.model.machine import Ending, MachineNotice, MachineState
+from harness.model.vm import Ending, VmNotice, VmState
 from harness.ports import Container, EngineEvent
 from harness.simulation.twins.engine_client import SimulatedEngineClient
 
@@ -25,7 +25,7 @@ def endings(node: BenchVmms) -> list[tuple[Ending, bool]]:
     return [(notice.view.ending, notice.live) for notice in node.notices if notice.view.ending is not None]
 
 
-def last(node: BenchVmms) -> MachineNotice:
+def last(node: BenchVmms) -> VmNotice:
     return node.notices[-1]
 
 
@@ -33,7 +33,7 @@ def test_crash_is_told_at_once(bench: Bench, node: BenchVmms) -> None:
     container = node.running()
     told = len(node.notices)
 
-    bench.engine.crash_machine(container, exit_code=137)
+    bench.engine.crash_vm(container, exit_code=137)
     took = bench.wait_until(lambda: len(node.notices) > told)
 
     assert took < 0.02
@@ -60,7 +60,7 @@ def test_clean_stop_is_told_one_second_later(bench: Bench, node: BenchVmms) -> N
     assert endings(node) == [(Ending.STOPPED, True)]
 
 
-def test_stop_of_a_machine_that_needs_the_kill_is_clean_as_well(bench: Bench, node: BenchVmms) -> None:
+def test_stop_of_a_vm_that_needs_the_kill_is_clean_as_well(bench: Bench, node: BenchVmms) -> None:
     container = node.running()
     bench.engine.boxes[container].obeys_term = False
 
@@ -84,7 +84,7 @@ def test_exit_code_zero_without_a_signal_is_a_shutdown_from_inside_one_second_la
 ) -> None:
     container = node.running()
 
-    bench.engine.crash_machine(container, exit_code=0)
+    bench.engine.crash_vm(container, exit_code=0)
     bench.run(0.9)
     assert endings(node) == []
     bench.run(0.3)
@@ -95,7 +95,7 @@ def test_exit_code_zero_without_a_signal_is_a_shutdown_from_inside_one_second_la
 def test_exit_code_zero_while_the_node_is_told_to_stop_is_no_wish(bench: Bench, node: BenchVmms) -> None:
     container = node.running()
 
-    bench.engine.crash_machine(container, exit_code=0)
+    bench.engine.crash_vm(container, exit_code=0)
     bench.run(0.3)
     bench.engine.kill_by_hand(bench.engine.node("n1").id, signal=15)
     bench.run(2)
@@ -112,7 +112,7 @@ def test_restart_by_hand_is_a_new_run_and_no_end(bench: Bench, node: BenchVmms) 
     bench.engine.start_by_hand(container)
     bench.run(3)
 
-    assert last(node).view.state is MachineState.RUNNING
+    assert last(node).view.state is VmState.RUNNING
     assert last(node).view.run != first
     assert not any(ending is Ending.STOPPED for ending, _ in endings(node))
 
@@ -166,7 +166,7 @@ def test_gap_without_a_change_ends_nothing(bench: Bench, node: BenchVmms) -> Non
     node.client.inject_gap()
     bench.run(1)
 
-    assert last(node).view.state is MachineState.RUNNING
+    assert last(node).view.state is VmState.RUNNING
     assert last(node).live is False
     assert endings(node) == []
 
@@ -176,7 +176,7 @@ def test_exit_code_zero_after_a_gap_is_no_wish(bench: Bench, node: BenchVmms) ->
     node.client.inject_gap()
     bench.run(0.2)
 
-    bench.engine.crash_machine(container, exit_code=0)
+    bench.engine.crash_vm(container, exit_code=0)
     bench.run(0.2)
 
     assert endings(node) == [(Ending.UNKNOWN, True)]
@@ -189,7 +189,7 @@ def test_run_that_began_in_a_gap_is_found(bench: Bench, node: BenchVmms) -> None
     bench.engine.start_by_hand(node.boxes()[0].id)
     bench.run(2)
 
-    assert last(node).view.state is MachineState.RUNNING
+    assert last(node).view.state is VmState.RUNNING
     assert last(node).view.run == node.boxes()[0].started
 
 
@@ -199,7 +199,7 @@ def test_listing_that_fails_is_repeated(bench: Bench, node: BenchVmms) -> None:
     node.client.lose_next_answer("list")
 
     node.client.lose_events(bench.clock.now_us + 200 * MS)
-    bench.engine.crash_machine(container)
+    bench.engine.crash_vm(container)
     bench.run(10)
 
     assert endings(node) == [(Ending.UNKNOWN, False)]
@@ -225,7 +225,7 @@ def test_listing_older_than_a_start_does_not_end_the_new_run() -> None:
         bench.run(1)
 
         assert start.error is None
-        assert bench.do(node.vmms.view("vm")).state is MachineState.RUNNING
+        assert bench.do(node.vmms.view("vm")).state is VmState.RUNNING
         assert endings(node) == []
         assert len(node.boxes()) == 1
 
@@ -236,16 +236,16 @@ def test_start_by_hand_is_told_as_running(bench: Bench, node: BenchVmms) -> None
     bench.engine.start_by_hand(node.boxes()[0].id)
     bench.run(0.3)
 
-    assert last(node).view.state is MachineState.RUNNING
-    assert "machine-started-by-hand" in node.log.events()
+    assert last(node).view.state is VmState.RUNNING
+    assert "vm-started-by-hand" in node.log.events()
 
 
 def test_own_start_is_not_taken_for_one_by_hand(bench: Bench, node: BenchVmms) -> None:
     node.running()
     bench.run(1)
 
-    assert "machine-started-by-hand" not in node.log.events()
-    assert [notice.view.state for notice in node.notices] == [MachineState.RUNNING]
+    assert "vm-started-by-hand" not in node.log.events()
+    assert [notice.view.state for notice in node.notices] == [VmState.RUNNING]
 
 
 def test_container_nobody_prepared_is_removed_when_it_is_started(bench: Bench, node: BenchVmms) -> None:
@@ -267,8 +267,8 @@ def test_removal_by_hand_ends_the_run_as_killed_and_absent(bench: Bench, node: B
     bench.run(1)
 
     view = bench.do(node.vmms.view("vm"))
-    assert (view.state, view.ending) == (MachineState.ABSENT, Ending.KILLED)
-    assert node.start().state is MachineState.RUNNING
+    assert (view.state, view.ending) == (VmState.ABSENT, Ending.KILLED)
+    assert node.start().state is VmState.RUNNING
 
 
 def test_pause_by_hand_shows(bench: Bench, node: BenchVmms) -> None:
@@ -276,17 +276,17 @@ def test_pause_by_hand_shows(bench: Bench, node: BenchVmms) -> None:
 
     bench.engine.pause(container)
     bench.run(0.1)
-    assert last(node).view.state is MachineState.PAUSED
+    assert last(node).view.state is VmState.PAUSED
     bench.engine.unpause(container)
     bench.run(0.1)
 
-    assert last(node).view.state is MachineState.RUNNING
+    assert last(node).view.state is VmState.RUNNING
 
 
 def test_late_event_of_an_earlier_run_does_not_end_the_present_one(bench: Bench, node: BenchVmms) -> None:
     container = node.running()
     node.client.lose_events(bench.clock.now_us + 100 * MS)
-    bench.engine.crash_machine(container)
+    bench.engine.crash_vm(container)
     stale_ns = bench.clock.now_us * 1000
     bench.run(0.5)
     node.start()
@@ -305,20 +305,20 @@ def test_late_event_of_an_earlier_run_does_not_end_the_present_one(bench: Bench,
     )
     bench.run(0.2)
 
-    assert bench.do(node.vmms.view("vm")).state is MachineState.RUNNING
+    assert bench.do(node.vmms.view("vm")).state is VmState.RUNNING
 
 
-def test_new_subscriber_first_gets_every_machine_as_it_is(bench: Bench, node: BenchVmms) -> None:
+def test_new_subscriber_first_gets_every_vm_as_it_is(bench: Bench, node: BenchVmms) -> None:
     node.running("a")
     node.prepare("b")
 
-    async def first_two() -> list[MachineNotice]:
+    async def first_two() -> list[VmNotice]:
         stream = node.vmms.notices()
         return [await anext(stream), await anext(stream)]
 
     notices = bench.do(first_two())
 
     assert [(notice.view.name, notice.view.state, notice.live) for notice in notices] == [
-        ("a", MachineState.RUNNING, False),
-        ("b", MachineState.STOPPED, False),
+        ("a", VmState.RUNNING, False),
+        ("b", VmState.STOPPED, False),
     ]

@@ -1,11 +1,11 @@
 """VMMS: fencing, power, and what earlier sessions left. Two nodes; n2 fences n1."""
 
 import pytest
-from machine_bench import FAR, RIG, SECOND, Bench, BenchVmms
+from vm_bench import FAR, RIG, SECOND, Bench, BenchVmms
 
 from harness.errors import EngineError
 from harness.model import labels as label
-from harness.model.machine import MachineState
+from harness.model.vm import VmState
 from harness.simulation.twins.container import SimulatedContainer
 
 
@@ -200,8 +200,8 @@ def test_joining_node_clears_its_earlier_sessions_only(bench: Bench, victim: Ben
 
     assert cleared == 1
     assert of_session(bench, victim.session) == []
-    assert [view.name for view in bench.do(again.vmms.machines())] == ["new"]
-    assert bench.do(survivor.vmms.view("elsewhere")).state is MachineState.RUNNING
+    assert [view.name for view in bench.do(again.vmms.vms())] == ["new"]
+    assert bench.do(survivor.vmms.view("elsewhere")).state is VmState.RUNNING
 
 
 @pytest.mark.usefixtures("victim")
@@ -216,7 +216,7 @@ def test_clearing_that_is_not_seen_to_succeed_raises(bench: Bench) -> None:
         bench.do(again.vmms.clear_earlier_sessions())
 
 
-def test_machine_of_an_earlier_session_that_starts_is_removed_at_once(bench: Bench, victim: BenchVmms) -> None:
+def test_vm_of_an_earlier_session_that_starts_is_removed_at_once(bench: Bench, victim: BenchVmms) -> None:
     old = victim.boxes()[0].id
     bench.engine.end_node("n1", 87)
     bench.run(3)

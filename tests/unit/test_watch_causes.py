@@ -43,9 +43,9 @@ FAILED = Move(target="node2", reason="vm failed and its restarts are used up")
 
 
 def owned(policy: ResourcePolicy | None = None, **more: Any) -> GroupRecord:
-    machine = ResourceSpec(name="vm", type="virtual-machine", policy=policy or ResourcePolicy())
+    vm = ResourceSpec(name="vm", type="virtual-machine", policy=policy or ResourcePolicy())
     other = ResourceSpec(name="vm-b", type="virtual-machine")
-    spec = GroupSpec(name="web", resources=(machine, other))
+    spec = GroupSpec(name="web", resources=(vm, other))
     given = {"spec": spec, "owner": SESSION, "epoch": 1, "persistent": {"vm": True}, **more}
     return GroupRecord(**given)
 
@@ -148,7 +148,7 @@ STOP_US = 30 * SECOND_US
 
 
 class Stopped:
-    """A machine that has run for long on node1, and is stopped by hand after what `befell` it."""
+    """A VM that has run for long on node1, and is stopped by hand after what `befell` it."""
 
     def __init__(self, *befell: Planned, policy: ResourcePolicy | None = None, **record: Any) -> None:
         self.told: list[str] = []
@@ -157,7 +157,7 @@ class Stopped:
         labels = {label.NODE: "node1", label.RESOURCE: "vm", label.SESSION: str(SESSION), label.GROUP: "web"}
         self.box = SimulatedContainer(id="c1", name="vm", labels=labels, host="n1")
         self.box.started_us = SECOND_US
-        instances: Any = SimpleNamespace(running=lambda machine: [self.box] if machine == "vm" else [])
+        instances: Any = SimpleNamespace(running=lambda vm: [self.box] if vm == "vm" else [])
         chosen: Any = SimpleNamespace(newest=lambda _key: self.record)
         nodes = (NodeSpec(name="node1", address="", voter=True),)
         self.troubles = Troubles(now=lambda: self.now_us)
@@ -189,7 +189,7 @@ def fault_of(kind: FaultKind, target: str, at_us: int) -> Planned:
     return Planned(at_us=at_us, kind=kind, target=target, duration_us=1_000)
 
 
-TOLD = ["machine vm is ordered to start on node1 1.000000 s after somebody stopped it there"]
+TOLD = ["VM vm is ordered to start on node1 1.000000 s after somebody stopped it there"]
 JUST_BEFORE_US = STOP_US - SECOND_US
 
 
@@ -210,7 +210,7 @@ BEFORE_AN_ACT = [
     ("befell", "broken"),
     [*BEFORE_AN_ACT, ((fault_of(FaultKind.VM_HANG, "vm", JUST_BEFORE_US),), False)],
 )
-def test_a_machine_that_somebody_stopped_is_not_started_again(befell: tuple[Planned, ...], broken: bool) -> None:
+def test_a_vm_that_somebody_stopped_is_not_started_again(befell: tuple[Planned, ...], broken: bool) -> None:
     assert Stopped(*befell).start() == TOLD * broken
 
 
@@ -278,7 +278,7 @@ def test_what_runs_on_a_paused_node_stays_there(
     stopped = Stopped(*befell, **record)
     told: list[str] = []
     stopped.box.labels = {**stopped.box.labels, label.SESSION: str(runs_as)}
-    instances: Any = SimpleNamespace(running=lambda machine: [stopped.box] if machine == "vm" else [])
+    instances: Any = SimpleNamespace(running=lambda vm: [stopped.box] if vm == "vm" else [])
     troubles = Troubles(now=lambda: STOP_US)
     watcher = RunningStays(instances=instances, troubles=troubles, now=lambda: STOP_US, told=told.append)
     for fault in befell:
@@ -293,7 +293,7 @@ def test_what_runs_on_a_paused_node_stays_there(
 
 
 class Started:
-    """A machine that nobody wants, opened on node1 at zero, and started there by hand after what `befell` it."""
+    """A VM that nobody wants, opened on node1 at zero, and started there by hand after what `befell` it."""
 
     def __init__(self, *befell: Planned, asked_us: int | None = 0, foreign: bool = True, **record: Any) -> None:
         self.told: list[str] = []
@@ -331,14 +331,14 @@ def asking(entry_point: EntryPoint) -> HostRequest:
     return request_of(SESSION, entry_point)
 
 
-ENDED = ["machine vm is ended on node1 1.000000 s after somebody started it there"]
+ENDED = ["VM vm is ended on node1 1.000000 s after somebody started it there"]
 
 
 @pytest.mark.parametrize(
     ("befell", "broken"),
     [*BEFORE_AN_ACT, ((fault_of(FaultKind.VM_STOP_BY_HAND, "vm", JUST_BEFORE_US),), False)],
 )
-def test_a_machine_that_somebody_started_is_not_ended_again(befell: tuple[Planned, ...], broken: bool) -> None:
+def test_a_vm_that_somebody_started_is_not_ended_again(befell: tuple[Planned, ...], broken: bool) -> None:
     assert Started(*befell).end() == ENDED * broken
     assert Started(*befell).end(EntryPoint.TERMINATE) == ENDED * broken
 
@@ -350,7 +350,7 @@ def test_a_start_that_is_no_wish_is_not_looked_at() -> None:
     assert Started(foreign=False).end() == []
 
 
-def test_a_start_while_something_is_asked_of_the_machine_may_be_missed() -> None:
+def test_a_start_while_something_is_asked_of_the_vm_may_be_missed() -> None:
     assert Started(asked_us=None).end() == []
     assert Started(asked_us=STOP_US - 3 * SECOND_US).end() == []
     assert Started(asked_us=STOP_US - 3 * SECOND_US - 1).end() == ENDED

@@ -40,12 +40,12 @@ class Host:
 
     def __init__(self) -> None:
         policy = ResourcePolicy(deadlock_timeout_us=TIMEOUT_US)
-        machine = ResourceSpec(name="vm", type="virtual-machine", policy=policy)
+        vm = ResourceSpec(name="vm", type="virtual-machine", policy=policy)
         self.now_us = 100_000
         self.since_us: int | None = 1
         self.told: list[str] = []
         self.watcher = EntryPointsReturn(
-            topology(GroupSpec(name="web", resources=(machine,))),
+            topology(GroupSpec(name="web", resources=(vm,))),
             host_of=lambda _node: self.since_us,
             now=lambda: self.now_us,
             told=self.told.append,
@@ -118,8 +118,8 @@ def test_a_host_that_stands_still_answers_later(kind: FaultKind, broken: bool) -
 def group(name: str, priority: Priority) -> GroupSpec:
     ip = ResourceSpec(name=f"{name}-ip", type="ip-address")
     other = replace(ip, name=f"{name}-ip-b")
-    machine = ResourceSpec(name=f"{name}-vm", type="virtual-machine", depends_on=((ip.name, other.name),))
-    return GroupSpec(name=name, resources=(ip, other, machine), priority=priority)
+    vm = ResourceSpec(name=f"{name}-vm", type="virtual-machine", depends_on=((ip.name, other.name),))
+    return GroupSpec(name=name, resources=(ip, other, vm), priority=priority)
 
 
 class Starts:
@@ -153,7 +153,7 @@ class Starts:
         self.watcher.answered("node1", report(number, resource, error))
 
     def start(self, *, at_us: int = 100_001) -> list[str]:
-        """Of the other group's machine."""
+        """Of the other group's VM."""
         self.now_us = at_us
         self.watcher.asked("node1", request(9, EntryPoint.ONLINE, "web-vm"))
         return self.told
@@ -162,17 +162,17 @@ class Starts:
 TOLD = ["web-vm is started on node1 before mail-vm, whose group is more urgent"]
 
 
-def test_the_machine_of_the_more_urgent_group_goes_first() -> None:
+def test_the_vm_of_the_more_urgent_group_goes_first() -> None:
     assert Starts().start() == TOLD
 
 
-def test_a_machine_that_could_not_be_started_yet_is_not_waited_for() -> None:
+def test_a_vm_that_could_not_be_started_yet_is_not_waited_for() -> None:
     assert Starts().start(at_us=100_000) == []
     assert Starts(opened=False).start() == []
     assert Starts(address="").start() == []
 
 
-def test_a_machine_that_shall_not_be_started_there_is_not_waited_for() -> None:
+def test_a_vm_that_shall_not_be_started_there_is_not_waited_for() -> None:
     assert Starts(urgent=Priority.MEDIUM).start() == []
     assert Starts(urgent=Priority.LOW).start() == []
     assert Starts(owner=OTHER).start() == []
@@ -180,7 +180,7 @@ def test_a_machine_that_shall_not_be_started_there_is_not_waited_for() -> None:
     assert Starts(persistent={"mail-vm": False}).start() == []
 
 
-def test_a_machine_that_was_started_is_not_waited_for() -> None:
+def test_a_vm_that_was_started_is_not_waited_for() -> None:
     starts = Starts()
     starts.watcher.asked("node1", request(3, EntryPoint.ONLINE, "mail-vm", "mail"))
     assert starts.start() == []
@@ -209,16 +209,16 @@ def test_where_something_else_happens_neither_order_nor_time_is_looked_at() -> N
 
 
 class AtOnce:
-    """A node that starts machines, each at its time."""
+    """A node that starts VMs, each at its time."""
 
     def __init__(self) -> None:
         self.life: object | None = 1
         self.now_us = 0
         self.told: list[str] = []
-        machines = tuple(ResourceSpec(name=f"vm{number}", type="virtual-machine") for number in range(20))
+        vms = tuple(ResourceSpec(name=f"vm{number}", type="virtual-machine") for number in range(20))
         address = ResourceSpec(name="ip", type="ip-address")
         self.watcher = StartsAtOnce(
-            topology(GroupSpec(name="web", resources=(*machines, address))),
+            topology(GroupSpec(name="web", resources=(*vms, address))),
             life_of=lambda _node: self.life,
             now=lambda _node: self.now_us,
             told=self.told.append,
@@ -232,10 +232,10 @@ class AtOnce:
         return self.told
 
 
-TOO_MANY = ["node1 starts 9 machines at once, vm8 the last: no more than 8 shall be"]
+TOO_MANY = ["node1 starts 9 VMs at once, vm8 the last: no more than 8 shall be"]
 
 
-def test_a_node_starts_only_so_many_machines_at_once() -> None:
+def test_a_node_starts_only_so_many_vms_at_once() -> None:
     at_once = AtOnce()
 
     assert at_once.start() == []
@@ -286,7 +286,7 @@ def test_whoever_begins_anew_counts_anew() -> None:
 
 
 class Failed:
-    """A machine that has failed on node1, and whose restart is recorded."""
+    """A VM that has failed on node1, and whose restart is recorded."""
 
     def __init__(self, *, session: Session = SESSION, state: ResourceState = ResourceState.FAILED) -> None:
         self.told: list[str] = []

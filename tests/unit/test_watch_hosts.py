@@ -43,8 +43,8 @@ def report(state: ResourceState, number: int | None = None, error: str | None = 
 
 
 def topology(policy: ResourcePolicy = POLICY) -> Topology:
-    machine = ResourceSpec(name="vm", type="virtual-machine", policy=policy)
-    return Topology(rig="r", subnet="", nodes=(), groups=(GroupSpec(name="web", resources=(machine,)),))
+    vm = ResourceSpec(name="vm", type="virtual-machine", policy=policy)
+    return Topology(rig="r", subnet="", nodes=(), groups=(GroupSpec(name="web", resources=(vm,)),))
 
 
 def fault(kind: FaultKind, target: str, at_us: int, duration_us: int = 10 * SECOND_US) -> Planned:
@@ -80,7 +80,7 @@ class Host:
         calls.on_begun.append(lambda call: self.told.append(f"{call.entry_point} of {call.resource} on {call.node}"))
         calls.on_ended.append(lambda _call, outcome: self.told.append(f"ended: {outcome!r}"))
         services: Any = error
-        self.driver: Any = calls.told({"machine": Driver})["machine"](services)
+        self.driver: Any = calls.told({"vm": Driver})["vm"](services)
 
     def ask(self, entry: str, *, end: bool = False) -> list[str]:
         """A call, ended from outside before it has begun to wait."""
@@ -252,11 +252,11 @@ def test_where_something_else_happens_silence_is_not_looked_at() -> None:
 
 HANG_US = 100 * SECOND_US
 FOUND_US = POLICY.is_alive_interval_us * 102 // 100 + SECOND_US // 2
-STANDS_STILL = ["machine vm stands still on node1 for 4.580000 s and is Online: it is to be checked every 4 s"]
+STANDS_STILL = ["VM vm stands still on node1 for 4.580000 s and is Online: it is to be checked every 4 s"]
 
 
 class Hang:
-    """A machine that is Online on node1, and is frozen after what `befell` it."""
+    """A VM that is Online on node1, and is frozen after what `befell` it."""
 
     def __init__(self, *befell: Planned, policy: ResourcePolicy = POLICY, for_us: int = 10 * SECOND_US) -> None:
         self.clock = VirtualClock()
@@ -264,7 +264,7 @@ class Hang:
         self.host: int | None = 1
         self.box = SimulatedContainer(id="c1", name="vm", labels={label.NODE: "node1"}, host="n1")
         self.for_us = for_us
-        instances: Any = SimpleNamespace(running=lambda machine: [self.box] if machine == "vm" else [])
+        instances: Any = SimpleNamespace(running=lambda vm: [self.box] if vm == "vm" else [])
         self.watcher = HangsAreFound(
             topology(policy),
             instances=instances,
@@ -291,7 +291,7 @@ class Hang:
         return self.told
 
 
-def test_a_machine_that_stands_still_is_found_by_the_next_check() -> None:
+def test_a_vm_that_stands_still_is_found_by_the_next_check() -> None:
     seldom = ResourcePolicy(is_alive_interval_us=60 * SECOND_US, looks_alive_interval_us=4 * SECOND_US)
 
     assert Hang().begin() == STANDS_STILL
@@ -346,7 +346,7 @@ def test_a_host_that_is_new_begins_anew() -> None:
     assert away.begin() == []
 
 
-def test_a_machine_that_was_frozen_already_is_not_looked_at() -> None:
+def test_a_vm_that_was_frozen_already_is_not_looked_at() -> None:
     frozen, offline = Hang(), Hang()
     frozen.box.paused = True
     offline.watcher.answered("node1", report(ResourceState.OFFLINE))

@@ -134,7 +134,7 @@ def test_at_the_end_of_a_lease_the_guests_have_ended(befalls: Callable[[Node], N
     assert node.told == []
     node.run_until(LEASE_US + 1_000)
 
-    assert node.told == [f"machine vm runs on 0.001000 s after the lease of {SESSION} has ended"] * broken
+    assert node.told == [f"VM vm runs on 0.001000 s after the lease of {SESSION} has ended"] * broken
 
 
 def test_a_lease_that_is_renewed_in_time_ends_later() -> None:
@@ -179,7 +179,7 @@ def test_a_grace_after_its_lease_a_node_has_ended(befalls: Callable[[Node], None
     ("thawed_us", "heeds", "broken"),
     [
         (LEASE_US + 10, dead, ""),
-        (LEASE_US + 10, nothing, "machine vm runs on"),
+        (LEASE_US + 10, nothing, "VM vm runs on"),
         (LEASE_US + GRACE_US, Node.end, ""),
         (LEASE_US + GRACE_US, dead, "goes on 1.0"),
         (LEASE_US - 10, nothing, ""),
@@ -283,7 +283,7 @@ def report(number: int | None, error: str | None = "no answer") -> HostReport:
 
 
 class Owner(Node):
-    """node1, which owns a machine and asks for its end."""
+    """node1, which owns a VM and asks for its end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -425,7 +425,7 @@ def test_who_can_know_that_a_node_is_held_off_does_not_switch_it_on(
     assert switch.told == ["node2 switches node1 on, which is held off"] * broken
 
 
-def test_nodes_that_nobody_holds_off_and_machines_are_started() -> None:
+def test_nodes_that_nobody_holds_off_and_vms_are_started() -> None:
     switch = Switch()
     switch.switch_on()
     switch.engine.held["r"] = {"node2"}

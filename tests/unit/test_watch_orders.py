@@ -25,7 +25,7 @@ def request(
     return request_of(SESSION, entry_point, not_after_us=not_after_us, adopt=adopt)
 
 
-def machine() -> SimulatedContainer:
+def vm() -> SimulatedContainer:
     return SimulatedContainer(id="c1", name="vm", labels={label.NODE: "node1", label.RESOURCE: "vm"}, host="n1")
 
 
@@ -40,7 +40,7 @@ def machine() -> SimulatedContainer:
         ([], 50, "no service asked for it"),
     ],
 )
-def test_a_machine_is_started_under_an_order_whose_time_has_not_passed(
+def test_a_vm_is_started_under_an_order_whose_time_has_not_passed(
     asked: list[HostRequest], clock_us: int, broken: str
 ) -> None:
     told: list[str] = []
@@ -49,7 +49,7 @@ def test_a_machine_is_started_under_an_order_whose_time_has_not_passed(
         watcher.asked("node1", one)
     watcher.asked("node2", request(not_after_us=1_000))
 
-    watcher.ordered(machine(), 5)
+    watcher.ordered(vm(), 5)
 
     assert [broken in text for text in told] == ([True] if broken else [])
 
@@ -131,7 +131,7 @@ def test_a_second_restart_in_a_row_waits_unless_the_lease_has_lapsed_or_the_owne
     watcher = RestartDelays(
         Topology(rig="r", subnet="", nodes=(), groups=(group,)), chosen=chosen, now=lambda: 60, told=told.append
     )
-    box = replace(machine(), labels={**machine().labels, label.SESSION: str(SESSION), label.GROUP: "web"})
+    box = replace(vm(), labels={**vm().labels, label.SESSION: str(SESSION), label.GROUP: "web"})
 
     watcher.ended(box, 50)
     first: Any = SimpleNamespace(record=replace(before, restarts=()))
@@ -142,4 +142,4 @@ def test_a_second_restart_in_a_row_waits_unless_the_lease_has_lapsed_or_the_owne
         watcher.lapsed("node1")
     watcher.ordered(box, 50 + waited_us)
 
-    assert [text.startswith("machine vm is ordered to start on node1 1.9") for text in told] == [True] * broken
+    assert [text.startswith("VM vm is ordered to start on node1 1.9") for text in told] == [True] * broken

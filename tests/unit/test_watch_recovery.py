@@ -307,9 +307,9 @@ def test_what_runs_and_is_wanted_is_adopted_by_the_session_that_owns_it(
     labels = {label.NODE: "node3", label.RESOURCE: "vm", label.SESSION: str(runs_for)}
     box = SimulatedContainer(id="c1", name="vm", labels=labels, host="n3")
     chosen: Any = SimpleNamespace(newest=lambda _key: record)
-    instances: Any = SimpleNamespace(running=lambda _machine: [box])
+    instances: Any = SimpleNamespace(running=lambda _vm: [box])
     watcher = AdoptsItsOwn(chosen=chosen, instances=instances, told=told.append)
 
     watcher.asked("node3", opened(**request_of))
 
-    assert told == [f"machine vm runs on node3, owned by {SESSIONS['node3']}, and is not adopted"] * broken
+    assert told == [f"VM vm runs on node3, owned by {SESSIONS['node3']}, and is not adopted"] * broken

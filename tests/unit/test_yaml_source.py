@@ -120,7 +120,7 @@ def test_a_document_of_too_many_characters_is_refused_unread() -> None:
 
 
 @pytest.mark.long
-def test_a_rig_of_64_nodes_and_8000_machines_is_read() -> None:
+def test_a_rig_of_64_nodes_and_8000_vms_is_read() -> None:
     group = """
   - name: customer-{0:05}
     preferred-owners: [node{1}, node{2}]

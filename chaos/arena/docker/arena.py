@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from chaos.arena.client_targets import measured_machines
+from chaos.arena.client_targets import measured_vms
 from chaos.arena.cluster_view import cluster_seen
 from chaos.arena.docker.artifacts import collect_evidence, read_journals
 from chaos.arena.docker.availability_client import Client
@@ -22,7 +22,7 @@ from chaos.arena.docker.container_list import differences, list_containers
 from chaos.arena.docker.engine_answer import engine_answer_us, load_average
 from chaos.arena.docker.engine_effects import look_at_engine, resume_engine, stall_engine
 from chaos.arena.docker.engine_stream import EngineStream
-from chaos.arena.docker.in_node import kill_machine
+from chaos.arena.docker.in_node import kill_vm
 from chaos.arena.docker.log_stream import LogStream
 from chaos.arena.docker.network_effects import Cuts
 from chaos.arena.docker.node_effects import hang_node, reset_node, thaw_node
@@ -30,7 +30,7 @@ from chaos.arena.docker.process_effects import carry_out, look_inside
 from chaos.arena.interrupt import Interrupt
 from chaos.arena.port import (
     Command,
-    CrashMachine,
+    CrashVm,
     Effect,
     EngineSeen,
     HangNode,
@@ -45,7 +45,7 @@ from chaos.arena.port import (
     ThawNode,
 )
 from chaos.arena.process_effects import NodeInside, NodeProgram, ProcessEffect
-from chaos.history.guest_journal import machines_without_journal
+from chaos.history.guest_journal import vms_without_journal
 from chaos.history.records import (
     CleanUp,
     ClusterSeen,
@@ -195,7 +195,7 @@ class DockerArena:
         self._cuts = Cuts(self._client, self._rig.topology)
         self._facts.update(await self._in_thread(self._learn_images))
         outside = Client(
-            self._client, rig=self._name, machines=measured_machines(self._rig.topology), sink=self._from_thread
+            self._client, rig=self._name, vms=measured_vms(self._rig.topology), sink=self._from_thread
         )
         await self._in_thread(outside.start)
         self._outside = outside
@@ -285,7 +285,7 @@ class DockerArena:
         if isinstance(effect, ProcessEffect):
             return await self._in_thread(lambda: carry_out(self._client, self._name, effect))
         match effect:
-            case CrashMachine():
+            case CrashVm():
                 return await self._in_thread(lambda: self._crash(effect))
             case PowerOff(node=node):
                 return await self._timed(lambda: rig.power_off(node, hold=True))
@@ -332,7 +332,7 @@ class DockerArena:
         events = self.history.of(EngineEvent)
         await self._in_thread(
             lambda: collect_evidence(
-                self._client, rig=self._name, directory=directory, events=events, journals=self._machines()
+                self._client, rig=self._name, directory=directory, events=events, journals=self._vms()
             )
         )
 
@@ -383,7 +383,7 @@ class DockerArena:
             raise HarnessError(f"rig {self._name or '(none)'} is not up")
         return self._cuts
 
-    def _machines(self) -> list[str]:
+    def _vms(self) -> list[str]:
         groups = self._topology.groups if self._topology else ()
         return [entry.name for group in groups for entry in group.resources if entry.type == "virtual-machine"]
 
@@ -407,8 +407,8 @@ class DockerArena:
         return read_journals(
             self._client,
             nodes=nodes,
-            machines=self._machines(),
-            without=machines_without_journal(self._standing_rig().topology),
+            vms=self._vms(),
+            without=vms_without_journal(self._standing_rig().topology),
             at_ns=self.unix_ns(),
             stopped=self._stopped,
         )
@@ -427,8 +427,8 @@ class DockerArena:
             return still_there(self._client, self._name) or [str(error)]
         return still_there(self._client, self._name)
 
-    def _crash(self, effect: CrashMachine) -> int:
-        source = Path(kill_machine.__file__).read_text(encoding="utf-8")
+    def _crash(self, effect: CrashVm) -> int:
+        source = Path(kill_vm.__file__).read_text(encoding="utf-8")
         node = node_container(self._name, effect.node)
         command = ["python3", "-I", "-c", source, effect.container]
         finished = run_inside(self._client, node, command, user="0", limit_s=CRASH_LIMIT_S)
@@ -436,7 +436,7 @@ class DockerArena:
             return int(json.loads(finished.stdout)["at_ns"])
         except (ValueError, KeyError, TypeError) as error:
             said = (finished.stdout + finished.stderr).strip()[-500:]
-            raise HarnessError(f"{effect.machine} was not crashed: the killer in {node} said: {said!r}") from error
+            raise HarnessError(f"{effect.vm} was not crashed: the killer in {node} said: {said!r}") from error
 
     def _learn_facts(self) -> dict[str, Any]:
         with engine_call("ask the engine for its version"):

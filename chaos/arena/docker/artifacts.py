@@ -1,7 +1,7 @@
 """Evidence: the guests' journals off the shared volume, and the logs of everything, before the clean-up.
 
 Files are read through the engine's archive call, which works for a container that is off or hung and runs nothing
-inside it. Each machine's evidence is read by itself, with a limit on size and time: a part that is missing, hostile or
+inside it. Each VM's evidence is read by itself, with a limit on size and time: a part that is missing, hostile or
 slow is named in its own place and hides no other. Text that guests wrote is made visible in every file.
 """
 
@@ -31,45 +31,45 @@ def read_journals(
     client: docker.DockerClient,
     *,
     nodes: Iterable[str],
-    machines: Iterable[str],
+    vms: Iterable[str],
     at_ns: int,
     without: Collection[str] = (),
     stopped: Callable[[], bool] = lambda: False,
 ) -> list[GuestJournal]:
-    """The journal of each machine, through whichever of the `nodes` (containers) can be read. Those `without` may lack
+    """The journal of each VM, through whichever of the `nodes` (containers) can be read. Those `without` may lack
     one; if they have one, it counts. `stopped` is asked all the time: once it is true, no further journal is read.
     """
     journals = []
-    for machine in machines:
+    for vm in vms:
         try:
-            journals.append(_guest_journal(client, nodes, machine, at_ns=at_ns, stopped=stopped))
+            journals.append(_guest_journal(client, nodes, vm, at_ns=at_ns, stopped=stopped))
         except BlackstartError as error:
-            if machine in without and isinstance(error, NoSuchContainer):
-                journals.append(GuestJournal(at_ns=at_ns, machine=machine, kept=False))
+            if vm in without and isinstance(error, NoSuchContainer):
+                journals.append(GuestJournal(at_ns=at_ns, vm=vm, kept=False))
             else:
-                journals.append(GuestJournal(at_ns=at_ns, machine=machine, error=shown(error)))
+                journals.append(GuestJournal(at_ns=at_ns, vm=vm, error=shown(error)))
         except Exception as error:  # noqa: BLE001 - the root of one guest's evidence: it must not hide another's
             reason = f"{type(error).__name__}: {shown(error)} (a defect of the reader)"
-            journals.append(GuestJournal(at_ns=at_ns, machine=machine, error=reason))
+            journals.append(GuestJournal(at_ns=at_ns, vm=vm, error=reason))
     return journals
 
 
 def _guest_journal(
-    client: docker.DockerClient, nodes: Iterable[str], machine: str, *, at_ns: int, stopped: Callable[[], bool]
+    client: docker.DockerClient, nodes: Iterable[str], vm: str, *, at_ns: int, stopped: Callable[[], bool]
 ) -> GuestJournal:
     def check() -> None:
         if stopped():
             raise HarnessError("the run was asked to stop before it was read to its end")
 
     check()
-    text = _journal(client, nodes, machine, check)
-    return read_guest_journal(text, machine=machine, at_ns=at_ns, check=check)
+    text = _journal(client, nodes, vm, check)
+    return read_guest_journal(text, vm=vm, at_ns=at_ns, check=check)
 
 
 def collect_evidence(
     client: docker.DockerClient, *, rig: str, directory: Path, events: Iterable[EngineEvent], journals: Iterable[str]
 ) -> None:
-    """Write logs and state of every container of the rig, the engine's events, and the `journals` of those machines."""
+    """Write logs and state of every container of the rig, the engine's events, and the `journals` of those VMs."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with (directory / "engine-events.jsonl").open("w", encoding="utf-8") as file:
@@ -79,9 +79,9 @@ def collect_evidence(
         nodes = [str(entry["Id"]) for entry in found if entry["Labels"].get(labels.ROLE) == labels.Role.NODE]
         states = [_write_container(client, entry, directory) for entry in found]
         (directory / "containers.json").write_text(json.dumps(states, indent=2) + "\n", encoding="utf-8")
-        for machine in journals:
-            text = _or_reason(partial(_journal, client, nodes, machine, lambda: None))
-            (directory / f"{machine}.journal.jsonl").write_text(text, encoding="utf-8")
+        for vm in journals:
+            text = _or_reason(partial(_journal, client, nodes, vm, lambda: None))
+            (directory / f"{vm}.journal.jsonl").write_text(text, encoding="utf-8")
     except OSError as error:
         raise HarnessError(f"the evidence cannot be written to {directory}: {error}") from error
 
@@ -107,9 +107,9 @@ def _write_container(client: docker.DockerClient, entry: Any, directory: Path) -
     return {**{key: inspected.get(key) for key in wanted}, "Labels": inspected["Config"]["Labels"]}
 
 
-def _journal(client: docker.DockerClient, nodes: Iterable[str], machine: str, check: Callable[[], None]) -> str:
+def _journal(client: docker.DockerClient, nodes: Iterable[str], vm: str, check: Callable[[], None]) -> str:
     """Its journal, after the previous one, which the guest's program renames when it has reached its size."""
-    place, nodes = f"/csv/{machine}/disk", tuple(nodes)
+    place, nodes = f"/csv/{vm}/disk", tuple(nodes)
     text = read_file(client, nodes, f"{place}/journal.jsonl", limit_bytes=JOURNAL_MAX_BYTES, check=check)
     try:
         old = read_file(client, nodes, f"{place}/journal.old.jsonl", limit_bytes=JOURNAL_MAX_BYTES, check=check)

@@ -1,4 +1,4 @@
-"""The client outside: a container of its own on the rig's network that measures whether machines answer.
+"""The client outside: a container of its own on the rig's network that measures whether VMs answer.
 
 It is no part of the cluster and shares nothing with it but the network, so its ARP cache and its time-outs are a real
 client's. This starts it and reads what it says; what it does is in `client_probe`.
@@ -28,7 +28,7 @@ Sink = Callable[[Answer | ClientBeat], None]
 NOBODY = "65534:65534"
 MEMORY_BYTES = 64 << 20
 MAX_TASKS = 256
-"""It has a thread for each machine, of which a rig has a hundred at most."""
+"""It has a thread for each VM, of which a rig has a hundred at most."""
 
 
 def client_record(text: str) -> Answer | ClientBeat | None:
@@ -39,11 +39,11 @@ def client_record(text: str) -> Answer | ClientBeat | None:
         return None
     if not isinstance(line, dict) or not isinstance(line.get("at_ns"), int):
         return None
-    if "machine" not in line:
+    if "vm" not in line:
         return ClientBeat(at_ns=line["at_ns"], asked=int(line["asked"]), answered=int(line["answered"]))
     return Answer(
         at_ns=line["at_ns"],
-        machine=str(line["machine"]),
+        vm=str(line["vm"]),
         ok=bool(line["ok"]),
         boot=str(line.get("boot", "")),
         node=str(line.get("node", "")),
@@ -54,11 +54,11 @@ def client_record(text: str) -> Answer | ClientBeat | None:
 class Client:
     """The client of one rig. It carries the rig's label, so whoever removes the rig removes it as well."""
 
-    def __init__(self, client: docker.DockerClient, *, rig: str, machines: Mapping[str, str], sink: Sink) -> None:
-        """`machines` are those of `client_targets`; `sink` is called on a thread of its own."""
+    def __init__(self, client: docker.DockerClient, *, rig: str, vms: Mapping[str, str], sink: Sink) -> None:
+        """`vms` are those of `client_targets`; `sink` is called on a thread of its own."""
         self._client = client
         self._rig = rig
-        self._machines = machines
+        self._vms = vms
         self._sink = sink
         self._name = client_container(rig)
         self._log = LogStream(client, self._name, sink=self._take)
@@ -76,7 +76,7 @@ class Client:
                 f"try again once {self._name} is renamed, or take another rig with --name"
             ) from error
         source = Path(availability.__file__).read_text(encoding="utf-8")
-        targets = [f"{machine}={where}" for machine, where in sorted(self._machines.items())]
+        targets = [f"{vm}={where}" for vm, where in sorted(self._vms.items())]
         with engine_call(f"start the client {self._name}"):
             self._client.containers.run(
                 HYPERVISOR_IMAGE,

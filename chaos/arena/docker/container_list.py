@@ -27,11 +27,11 @@ RUNNING = ("running", "paused")
 def list_containers(
     client: docker.DockerClient, *, rig: str, at_ns: int, with_start: bool = False
 ) -> tuple[ContainerSeen, ...]:
-    """The nodes and machines of a rig. `with_start` costs a call for each that runs. Raises EngineError."""
+    """The nodes and VMs of a rig. `with_start` costs a call for each that runs. Raises EngineError."""
     with engine_call(f"list the containers of rig {rig}"):
         found = client.api.containers(all=True, filters={"label": f"{labels.RIG}={rig}"})
     seen = [_seen(client, container, at_ns, with_start=with_start) for container in found]
-    return tuple(record for record in seen if record.role in (Role.NODE, Role.MACHINE))
+    return tuple(record for record in seen if record.role in (Role.NODE, Role.VM))
 
 
 def differences(listed: tuple[ContainerSeen, ...], events: list[EngineEvent], *, since_ns: int) -> list[str]:
@@ -39,7 +39,7 @@ def differences(listed: tuple[ContainerSeen, ...], events: list[EngineEvent], *,
     last: dict[str, EngineEvent] = {}
     starts: dict[str, int] = {}
     for event in sorted(events, key=lambda entry: entry.at_ns):
-        if event.role in (Role.NODE, Role.MACHINE) and event.action in ("start", "die", "destroy"):
+        if event.role in (Role.NODE, Role.VM) and event.action in ("start", "die", "destroy"):
             last[event.container] = event
             if event.action == "start":
                 starts[event.container] = event.at_ns
@@ -55,7 +55,7 @@ def differences(listed: tuple[ContainerSeen, ...], events: list[EngineEvent], *,
     known = {seen.container for seen in listed}
     for container, event in last.items():
         if container not in known and event.action == "start" and container not in running:
-            found.append(f"{event.machine or event.node} ({container[:12]}) is gone, and its end was no event")
+            found.append(f"{event.vm or event.node} ({container[:12]}) is gone, and its end was no event")
     return found
 
 
@@ -71,7 +71,7 @@ def _seen(client: docker.DockerClient, container: Any, at_ns: int, *, with_start
         running=running,
         paused=container["State"] == "paused",
         started_ns=_started_ns(client, str(container["Id"])) if running and with_start else None,
-        machine=names.get(labels.RESOURCE, "") if role is Role.MACHINE else "",
+        vm=names.get(labels.RESOURCE, "") if role is Role.VM else "",
         group=names.get(labels.GROUP, ""),
         session=names.get(labels.SESSION, ""),
     )
@@ -87,4 +87,4 @@ def _started_ns(client: docker.DockerClient, container: str) -> int | None:
 
 
 def _name(seen: ContainerSeen) -> str:
-    return f"{seen.machine or seen.node} ({seen.container[:12]} on {seen.node})"
+    return f"{seen.vm or seen.node} ({seen.container[:12]} on {seen.node})"

@@ -35,7 +35,7 @@ BROKEN = (docker.errors.DockerException, requests.RequestException, urllib3.exce
 def role_of(found: Mapping[str, str]) -> Role:
     """The role that labels give a container."""
     role = found.get(labels.ROLE, "")
-    return Role(role) if role in (Role.NODE, Role.MACHINE, Role.CLIENT) else Role.OTHER
+    return Role(role) if role in (Role.NODE, Role.VM, Role.CLIENT) else Role.OTHER
 
 
 def engine_event(raw: Mapping[str, Any]) -> EngineEvent:
@@ -48,7 +48,7 @@ def engine_event(raw: Mapping[str, Any]) -> EngineEvent:
         container=str(raw["Actor"]["ID"]),
         role=role,
         node=attributes.get(labels.NODE, ""),
-        machine=attributes.get(labels.RESOURCE, "") if role is Role.MACHINE else "",
+        vm=attributes.get(labels.RESOURCE, "") if role is Role.VM else "",
         group=attributes.get(labels.GROUP, ""),
         session=attributes.get(labels.SESSION, ""),
         exit_code=_number(attributes.get("exitCode")),

@@ -1,6 +1,6 @@
 """Freezing, thawing and resetting a node with real containers.
 
-The engine freezes containers one by one, so the node comes first: from then on nothing in it starts another machine.
+The engine freezes containers one by one, so the node comes first: from then on nothing in it starts another VM.
 What the engine still brings up of an earlier order is found by looking again.
 """
 
@@ -23,21 +23,21 @@ ROUNDS = 20
 
 
 def hang_node(client: docker.DockerClient, rig: str, node: str) -> int:
-    """Freezes the node, then its machines, all at once. Raises EngineError when the node cannot be frozen."""
+    """Freezes the node, then its VMs, all at once. Raises EngineError when the node cannot be frozen."""
     at_ns = time.time_ns()
     pause_container(client, node_container(rig, node), rig=rig, roles=(labels.Role.NODE,))
 
-    def freeze(machine: str) -> None:
-        pause_container(client, machine, rig=rig, roles=(labels.Role.MACHINE,))
+    def freeze(vm: str) -> None:
+        pause_container(client, vm, rig=rig, roles=(labels.Role.VM,))
 
-    _each(client, rig, node, state="running", roles=(labels.Role.MACHINE,), call=freeze)
+    _each(client, rig, node, state="running", roles=(labels.Role.VM,), call=freeze)
     return at_ns
 
 
 def thaw_node(client: docker.DockerClient, rig: str, node: str) -> int:
     """Thaws whatever of the node is frozen, all at once."""
     at_ns = time.time_ns()
-    roles = (labels.Role.NODE, labels.Role.MACHINE)
+    roles = (labels.Role.NODE, labels.Role.VM)
     _each(client, rig, node, state="paused", roles=roles, call=client.api.unpause)
     return at_ns
 

@@ -1,4 +1,4 @@
-"""Faults on machines and on a node's processes with real containers: through the engine, or by a command in the node.
+"""Faults on VMs and on a node's processes with real containers: through the engine, or by a command in the node.
 
 Never through anything that the fault may have struck. A command in a frozen node is refused by the engine, and one
 whose node dies breaks off: both are errors that say so.
@@ -19,17 +19,17 @@ from chaos.arena.process_effects import (
     FillVoterDisk,
     FreeVoterDisk,
     Freezing,
-    HangMachine,
-    KillMachine,
+    HangVm,
+    KillVm,
     NodeInside,
     NodeProgram,
     ProcessEffect,
     ProgramSeen,
     ProgramSignal,
     SignalProgram,
-    StartMachine,
-    StopMachine,
-    ThawMachine,
+    StartVm,
+    StopVm,
+    ThawVm,
     WipeVoter,
 )
 from harness.errors import HarnessError
@@ -43,7 +43,7 @@ __all__ = ["carry_out", "look_inside"]
 
 PROBE_LIMIT_S = 10.0
 """Starting Python in a node took 0.1 s; a node that hangs answers never."""
-MACHINES = (labels.Role.MACHINE,)
+VMS = (labels.Role.VM,)
 STOP_GRACE_S = 5
 """A guest ends within milliseconds of its TERM; one that ignores it is killed after that, which is a stop as well."""
 
@@ -57,19 +57,19 @@ _SIGNALS = {
 def carry_out(client: docker.DockerClient, rig: str, effect: ProcessEffect) -> int:
     """Do it. Answers the earliest time at which it acted, in Unix nanoseconds. Raises EngineError, HarnessError."""
     match effect:
-        case KillMachine(container=container):
-            return _timed(lambda: kill_container(client, container, rig=rig, roles=MACHINES))
-        case StopMachine(container=container):
-            return _timed(lambda: stop_container(client, container, rig=rig, grace_s=STOP_GRACE_S, roles=MACHINES))
-        case StartMachine(container=container):
-            return _timed(lambda: client.api.start(container), what=f"start {effect.machine}")
-        case HangMachine(container=container, how=Freezing.PAUSE):
-            return _timed(lambda: pause_container(client, container, rig=rig, roles=MACHINES))
-        case ThawMachine(container=container, how=Freezing.PAUSE):
-            return _timed(lambda: client.api.unpause(container), what=f"unpause {effect.machine}")
-        case HangMachine(container=container) | ThawMachine(container=container):
-            number = signals.SIGSTOP if isinstance(effect, HangMachine) else signals.SIGCONT
-            return _probe(client, rig, effect.node, "machine", {"container": container, "signal": int(number)})
+        case KillVm(container=container):
+            return _timed(lambda: kill_container(client, container, rig=rig, roles=VMS))
+        case StopVm(container=container):
+            return _timed(lambda: stop_container(client, container, rig=rig, grace_s=STOP_GRACE_S, roles=VMS))
+        case StartVm(container=container):
+            return _timed(lambda: client.api.start(container), what=f"start {effect.vm}")
+        case HangVm(container=container, how=Freezing.PAUSE):
+            return _timed(lambda: pause_container(client, container, rig=rig, roles=VMS))
+        case ThawVm(container=container, how=Freezing.PAUSE):
+            return _timed(lambda: client.api.unpause(container), what=f"unpause {effect.vm}")
+        case HangVm(container=container) | ThawVm(container=container):
+            number = signals.SIGSTOP if isinstance(effect, HangVm) else signals.SIGCONT
+            return _probe(client, rig, effect.node, "vm", {"container": container, "signal": int(number)})
         case SignalProgram():
             arguments = {"pid": effect.pid, "started": effect.started, "signal": int(_SIGNALS[effect.signal])}
             return _probe(client, rig, effect.node, "program", arguments)
@@ -94,12 +94,12 @@ def look_inside(
     return NodeInside(
         programs={by_user[int(user)]: ProgramSeen(**seen) for user, seen in told["programs"].items()},
         answers={NodeProgram(name): bool(answers) for name, answers in told["answers"].items()},
-        machines={str(container): str(states) for container, states in told["machines"].items()},
+        vms={str(container): str(states) for container, states in told["vms"].items()},
         disk=DiskSeen(**told["disk"]) if told["disk"] is not None else None,
     )
 
 
-def _timed(call: Callable[[], object], *, what: str = "act on a machine") -> int:
+def _timed(call: Callable[[], object], *, what: str = "act on a VM") -> int:
     at_ns = time.time_ns()
     with engine_call(what):
         call()

@@ -16,7 +16,7 @@ from chaos.arena.cluster_view import cluster_seen
 from chaos.arena.interrupt import Interrupt
 from chaos.arena.port import (
     Command,
-    CrashMachine,
+    CrashVm,
     Direction,
     Effect,
     EngineSeen,
@@ -36,17 +36,17 @@ from chaos.arena.process_effects import (
     FillVoterDisk,
     FreeVoterDisk,
     Freezing,
-    HangMachine,
-    KillMachine,
+    HangVm,
+    KillVm,
     NodeInside,
     NodeProgram,
     ProcessEffect,
     ProgramSeen,
     ProgramSignal,
     SignalProgram,
-    StartMachine,
-    StopMachine,
-    ThawMachine,
+    StartVm,
+    StopVm,
+    ThawVm,
     WipeVoter,
 )
 from chaos.arena.simulation.observers import (
@@ -58,7 +58,7 @@ from chaos.arena.simulation.observers import (
     role_of,
 )
 from chaos.arena.simulation.requests import ask_cluster
-from chaos.history.guest_journal import machines_without_journal
+from chaos.history.guest_journal import vms_without_journal
 from chaos.history.records import (
     CleanUp,
     ClusterSeen,
@@ -191,7 +191,7 @@ class SimulatedArena:
         return "" if effect in get_args(Effect) else "not available in the simulator"
 
     def facts(self) -> Mapping[str, Any]:
-        """Nothing of this machine: the same seed gives the same journal everywhere."""
+        """Nothing of this host: the same seed gives the same journal everywhere."""
         return {"arena": "sim", "blackstart": metadata.version("blackstart"), "seed": self._seed}
 
     async def up(self, topology: Topology, *, say: Callable[[str], None]) -> None:
@@ -304,7 +304,7 @@ class SimulatedArena:
                 if name in processes
             },
             answers={program: PROCESSES[program] in processes and not _hangs(processes, program) for program in ask},
-            machines={box.id: "T" if box.stopped else "D" if box.paused else "S" for box in guests},
+            vms={box.id: "T" if box.stopped else "D" if box.paused else "S" for box in guests},
             disk=self._disk(node),
         )
 
@@ -331,13 +331,13 @@ class SimulatedArena:
     async def settle(self) -> None:
         """Nothing is lost on the way from the engine here; the journals are read."""
         self.history.append(Reconciled(at_ns=self.unix_ns()))
-        without = machines_without_journal(self._there.topology)
+        without = vms_without_journal(self._there.topology)
         assert self._journals is not None
-        for machine in self._machines():
+        for vm in self._vms():
             at_ns = self.unix_ns()
-            kept = machine not in without
-            seen = self._journals.read(machine, at_ns=at_ns)
-            self.history.append(seen if kept else GuestJournal(at_ns=at_ns, machine=machine, kept=False))
+            kept = vm not in without
+            seen = self._journals.read(vm, at_ns=at_ns)
+            self.history.append(seen if kept else GuestJournal(at_ns=at_ns, vm=vm, kept=False))
 
     async def collect(self, directory: Path) -> None:
         """The trace of the world: everything that happened in it."""
@@ -373,7 +373,7 @@ class SimulatedArena:
         """Whether a command can be run in the node."""
         return self._there.engine.node(node).alive and not self._node(node).frozen
 
-    def _machines(self) -> list[str]:
+    def _vms(self) -> list[str]:
         groups = self._there.topology.groups
         return [entry.name for group in groups for entry in group.resources if entry.type == "virtual-machine"]
 
@@ -415,7 +415,7 @@ class SimulatedArena:
             paused=box.paused,
             started_ns=box.started_us * 1_000 if box.lives else None,
             exit_code=None if box.running else box.exit_code,
-            machine="" if box.is_node else box.labels.get(label.RESOURCE, ""),
+            vm="" if box.is_node else box.labels.get(label.RESOURCE, ""),
             group=box.labels.get(label.GROUP, ""),
             session=box.labels.get(label.SESSION, ""),
         )
@@ -438,8 +438,8 @@ class SimulatedArena:
     def _apply_to_world(self, effect: Effect) -> None:
         world, rig = self._there, self._there.topology.rig
         match effect:
-            case CrashMachine(container=container):
-                world.engine.crash_machine(container)
+            case CrashVm(container=container):
+                world.engine.crash_vm(container)
             case PowerOff(node=node):
                 world.engine.hold(rig, node)
                 world.engine.power_off_node(node)
@@ -469,18 +469,18 @@ class SimulatedArena:
     def _apply_to_process(self, effect: ProcessEffect) -> None:
         engine = self._there.engine
         match effect:
-            case KillMachine(container=container):
+            case KillVm(container=container):
                 engine.kill_by_hand(container)
-            case StopMachine(container=container):
+            case StopVm(container=container):
                 engine.stop_by_hand(container)
-            case StartMachine(container=container):
+            case StartVm(container=container):
                 engine.start_by_hand(container)
-            case HangMachine(container=container, how=how):
+            case HangVm(container=container, how=how):
                 if how is Freezing.PAUSE:
                     engine.pause(container)
                 else:
                     engine.boxes[container].stopped = True
-            case ThawMachine(container=container, how=how):
+            case ThawVm(container=container, how=how):
                 if how is Freezing.PAUSE:
                     engine.unpause(container)
                 else:

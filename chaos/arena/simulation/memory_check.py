@@ -1,4 +1,4 @@
-"""Whether this machine has the memory for a rig in the simulator."""
+"""Whether this host has the memory for a rig in the simulator."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def no_room(topology: Topology, *, worlds: int = 1, free_bytes: int | None = Non
     at_a_time = f", {worlds} at a time" if worlds > 1 else ""
     return (
         f"{len(topology.nodes)} nodes and {resources} resources{at_a_time} take about {needed / 2**20:,.0f} MiB in the "
-        f"simulator, and {free / 2**20:,.0f} MiB are free: expected fewer resources or nodes, or a machine with more"
+        f"simulator, and {free / 2**20:,.0f} MiB are free: expected fewer resources or nodes, or a VM with more"
     )
 
 

@@ -4,7 +4,7 @@ the guests write on their disks. Each sees the world by itself, as on containers
 
 from collections.abc import Callable, Mapping
 
-from chaos.arena.client_targets import measured_machines
+from chaos.arena.client_targets import measured_vms
 from chaos.history.records import (
     Answer,
     ClientBeat,
@@ -37,7 +37,7 @@ GUEST_START_US = 60_000
 
 def role_of(box: SimulatedContainer) -> Role:
     """The part that a container plays."""
-    return Role.NODE if box.is_node else Role.MACHINE
+    return Role.NODE if box.is_node else Role.VM
 
 
 def engine_record(event: Happened | EventGap) -> EngineEvent | None:
@@ -51,7 +51,7 @@ def engine_record(event: Happened | EventGap) -> EngineEvent | None:
         container=event.container,
         role=role,
         node=event.labels.get(label.NODE, ""),
-        machine=event.labels.get(label.RESOURCE, "") if role is Role.MACHINE else "",
+        vm=event.labels.get(label.RESOURCE, "") if role is Role.VM else "",
         group=event.labels.get(label.GROUP, ""),
         session=event.labels.get(label.SESSION, ""),
         exit_code=event.exit_code,
@@ -83,7 +83,7 @@ def log_record(line: TraceLine) -> LogLine | None:
 
 
 class SimulatedClient:
-    """The client outside: asks every machine again and again at its address and tells what changed.
+    """The client outside: asks every VM again and again at its address and tells what changed.
 
     An address leads to the node that announced it last, as in the neighbour table of a real client.
     """
@@ -99,36 +99,36 @@ class SimulatedClient:
     def start(self) -> None:
         """Ask from now on."""
         clock = self._world.clock
-        for index, machine in enumerate(sorted(self._targets)):
+        for index, vm in enumerate(sorted(self._targets)):
             # Out of step, as threads are.
-            clock.after(1_000 * index, lambda machine=machine: self._ask(machine))  # type: ignore[misc]
+            clock.after(1_000 * index, lambda vm=vm: self._ask(vm))  # type: ignore[misc]
         clock.after(BEAT_US, self._beat)
 
     def stop(self) -> None:
         """Ask no more."""
         self._over = True
 
-    def _ask(self, machine: str) -> None:
+    def _ask(self, vm: str) -> None:
         if self._over:
             return
         world = self._world
-        address, says_boot = self._targets[machine]
-        ok, boot, node, error, took_us = self._exchange(machine, address, says_boot=says_boot)
+        address, says_boot = self._targets[vm]
+        ok, boot, node, error, took_us = self._exchange(vm, address, says_boot=says_boot)
 
         def told() -> None:
             if self._over:
                 return
             self._asked += 1
             self._answered += ok
-            if self._last.get(machine) != (ok, boot, node):
-                self._last[machine] = (ok, boot, node)
+            if self._last.get(vm) != (ok, boot, node):
+                self._last[vm] = (ok, boot, node)
                 at_ns = world.clock.now_us * 1_000
-                self._sink(Answer(at_ns=at_ns, machine=machine, ok=ok, boot=boot, node=node, error=error))
-            world.clock.after(max(1_000, ASK_INTERVAL_US - took_us), lambda: self._ask(machine))
+                self._sink(Answer(at_ns=at_ns, vm=vm, ok=ok, boot=boot, node=node, error=error))
+            world.clock.after(max(1_000, ASK_INTERVAL_US - took_us), lambda: self._ask(vm))
 
         world.clock.after(took_us, told)
 
-    def _exchange(self, machine: str, address: str, *, says_boot: bool) -> tuple[bool, str, str, str, int]:
+    def _exchange(self, vm: str, address: str, *, says_boot: bool) -> tuple[bool, str, str, str, int]:
         """Whether it answered, boot and node if it tells them, the error, and how long it took in microseconds."""
         world = self._world
         silence = (False, "", "", "no answer in time", ASK_LIMIT_US)
@@ -139,7 +139,7 @@ class SimulatedClient:
         node = max(there)[1]
         if not (world.network.passes(OUTSIDE, node) and world.network.passes(node, OUTSIDE)):
             return silence
-        here = [box for box in world.instances.running(machine) if box.node == node]
+        here = [box for box in world.instances.running(vm) if box.node == node]
         if any(box.paused or box.stopped for box in here) or world.nodes[node].frozen:
             return silence
         answering = [
@@ -169,9 +169,9 @@ class SimulatedJournals:
         self._lines: dict[str, list[tuple[int, str, str]]] = {}
         world.engine.on_started.append(self._started)
 
-    def read(self, machine: str, *, at_ns: int) -> GuestJournal:
-        """The machine's journal: neighbouring lines of one boot are one run."""
-        lines = self._lines.get(machine, [])
+    def read(self, vm: str, *, at_ns: int) -> GuestJournal:
+        """The VM's journal: neighbouring lines of one boot are one run."""
+        lines = self._lines.get(vm, [])
         runs: list[GuestRun] = []
         for number, (at_us, boot, node) in enumerate(lines, start=1):
             first_ns, first_line, count = at_us * 1_000, number, 1
@@ -181,7 +181,7 @@ class SimulatedJournals:
                 first_ns, first_line, count = last.first_boottime_ns, last.first_line, last.lines + 1
             runs.append(
                 GuestRun(
-                    machine=machine,
+                    vm=vm,
                     boot=boot,
                     node=node,
                     first_line=first_line,
@@ -190,7 +190,7 @@ class SimulatedJournals:
                     last_boottime_ns=at_us * 1_000,
                 )
             )
-        return GuestJournal(at_ns=at_ns, machine=machine, runs=tuple(runs), lines=len(lines))
+        return GuestJournal(at_ns=at_ns, vm=vm, runs=tuple(runs), lines=len(lines))
 
     def _started(self, box: SimulatedContainer, _at_us: int) -> None:
         if box.is_node:
@@ -213,9 +213,9 @@ def _boot(box: SimulatedContainer) -> str:
 
 
 def _targets(world: World) -> Mapping[str, tuple[str, bool]]:
-    """By machine: its address, and whether what runs in it tells its boot."""
+    """By VM: its address, and whether what runs in it tells its boot."""
     found = {}
-    for machine, where in measured_machines(world.topology).items():
+    for vm, where in measured_vms(world.topology).items():
         kind, _, rest = where.partition("://")
-        found[machine] = (rest.partition(":")[0], kind == "guest")
+        found[vm] = (rest.partition(":")[0], kind == "guest")
     return found

@@ -245,7 +245,7 @@ class CallHost(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fence:
-    """Cut the power of the session's node and remove its machines. Ends with FenceEnded."""
+    """Cut the power of the session's node and remove its VMs. Ends with FenceEnded."""
 
     session: Session
     not_after_us: int

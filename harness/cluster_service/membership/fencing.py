@@ -5,7 +5,7 @@ own.
 
 | facts | then |
 |---|---|
-| session Down, not fenced, `power`, my turn | Fence: cut the node's power, remove all its machine containers |
+| session Down, not fenced, `power`, my turn | Fence: cut the node's power, remove all its VM containers |
 | that ended without error | MarkFenced; VMMS has begun to switch the node on, because its voter is missed |
 | that ended with an error | not off: again with back-off; meanwhile the turn passes on |
 | session Down, not fenced, `self` | MarkFenced (lease + grace) x 1.05 after this node saw the Down committed |
@@ -161,7 +161,7 @@ class FencingManager:
         attempt.under_way = True
         end = self._node.lease_end_us()
         assert end is not None
-        message = f"cutting the power of {entry.name} and removing the machines of {entry.session}"
+        message = f"cutting the power of {entry.name} and removing the VMs of {entry.session}"
         return [
             Log(component=COMPONENT, event="fencing", message=message, fields={"node": entry.name, "turn": place}),
             Fence(session=entry.session, not_after_us=end),
@@ -181,7 +181,7 @@ class FencingManager:
         if event.error is None:
             if attempt is not None:
                 attempt.under_way, attempt.off = False, True
-            message = f"{name} is off and no machine container of {event.session} exists"
+            message = f"{name} is off and no VM container of {event.session} exists"
             fields = {"node": name, "session": str(event.session)}
             return [Log(component=COMPONENT, event="node-fenced", message=message, fields=fields)]
         if attempt is not None:

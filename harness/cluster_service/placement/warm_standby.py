@@ -1,6 +1,6 @@
 """Which groups of others a node stands ready for: opened, their containers made, so that taking one over is quicker.
 
-In a small cluster all of them. A large one would keep nodes x machines stopped containers for the few that ever move,
+In a small cluster all of them. A large one would keep nodes x VMs stopped containers for the few that ever move,
 so there each node stands ready for some, others for others, and what it takes over beside them is opened then.
 """
 

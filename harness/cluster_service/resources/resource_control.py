@@ -19,7 +19,7 @@ What is done for one resource of an owned group that is not being moved, first m
 | Online, not wanted, or a provider set without any Online | OFFLINE, once no dependent is up |
 
 A group that is being moved: as `group_move` says.
-A resource of a group that another session may own: OPEN without adopting, so that its stopped machine stands ready.
+A resource of a group that another session may own: OPEN without adopting, so that its stopped VM stands ready.
 """
 
 import heapq
@@ -66,11 +66,11 @@ from harness.model.changes import (
     SetPersistentState,
 )
 from harness.model.host_messages import EntryPoint, HostReport, HostRequest, Why
-from harness.model.machine import Ending
 from harness.model.records import GroupRecord
 from harness.model.session import Session
 from harness.model.states import ResourceState
 from harness.model.topology import ResourceSpec, RestartAction, ShutdownAction
+from harness.model.vm import Ending
 
 __all__ = ["ResourceControlManager"]
 
@@ -366,7 +366,7 @@ class ResourceControlManager:
         return []
 
     def _may_be_the_lease(self, now: int) -> bool:
-        """Whether news of a machine's end may be that of PID 1's ending it: that is no failure of the machine."""
+        """Whether news of a VM's end may be that of PID 1's ending it: that is no failure of the VM."""
         ended_us = self._guests_ended_us()
         return ended_us is not None and now - ended_us < END_NEWS_US
 
@@ -480,7 +480,7 @@ class ResourceControlManager:
         return [call]
 
     def _may_start(self, now: int) -> bool:
-        """Whether fewer starts are under way than an engine gains by. One that takes long, because its machine is not
+        """Whether fewer starts are under way than an engine gains by. One that takes long, because its VM is not
         ready or its engine does not answer, holds up no others.
         """
         if len(self._starts) >= STARTS_AT_ONCE:

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 CALL_LIMIT_S = 60
-"""One call of the engine. Killing a node with thirty machines took a second; a loaded machine is much slower."""
+"""One call of the engine. Killing a node with thirty VMs took a second; a loaded host is much slower."""
 
 DEFAULT_SOCKET = Path("/var/run/docker.sock")
 ENGINE_ID_VARIABLE = "BLACKSTART_ENGINE_ID"

@@ -1,9 +1,9 @@
-"""The socket of the engine in use, on the engine's own machine: what nodes, proxies and the reaper mount.
+"""The socket of the engine in use, on the engine's own host: what nodes, proxies and the reaper mount.
 
 This side may reach the engine by another way than the nodes: another socket, a forwarded one, a network. The mounted
 socket must lead to the very same engine, or a node would act on the containers of another one. Where that is not plain,
 a container asks through the candidate for itself before anything is made: only its own engine knows it. The ID of an
-engine alone proves less, because two engines of one machine may share it; nodes and reaper compare it all the same.
+engine alone proves less, because two engines of one host may share it; nodes and reaper compare it all the same.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ _proven: dict[tuple[str, str], str] = {}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSocket:
-    """A path on the engine's machine, and the ID of the engine that it must lead to."""
+    """A path on the engine's host, and the ID of the engine that it must lead to."""
 
     path: str
     engine_id: str
@@ -50,7 +50,7 @@ class EngineSocket:
 def socket_on_engine(client: docker.DockerClient, *, rig: str, image: str) -> EngineSocket:
     """The socket to mount into containers of `rig`. `image` is that of the nodes, for a trial where one is needed.
 
-    Raises UsageError when no socket on the engine's machine is known to lead to it, EngineError.
+    Raises UsageError when no socket on the engine's host is known to lead to it, EngineError.
     """
     with engine_call("ask the engine about itself"):
         info = client.info()
@@ -73,8 +73,8 @@ def socket_on_engine(client: docker.DockerClient, *, rig: str, image: str) -> En
             return EngineSocket(path=candidate, engine_id=engine_id)
         refusals.append(f"{candidate}: {refusal}")
     raise UsageError(
-        f"cannot give nodes the socket of the engine at {host}: on its machine, {'; '.join(refusals)}. "
-        f"Try Blackstart on that machine, with DOCKER_HOST=unix://PATH of that engine's own socket"
+        f"cannot give nodes the socket of the engine at {host}: on its VM, {'; '.join(refusals)}. "
+        f"Try Blackstart on that VM, with DOCKER_HOST=unix://PATH of that engine's own socket"
     )
 
 

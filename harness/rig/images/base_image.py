@@ -23,7 +23,7 @@ import requests
 from harness.errors import EngineError, HarnessError
 from harness.rig.engine.ownership import MADE_BASE
 
-__all__ = ["MADE", "PULLED", "BaseImage", "Say", "ensure_base", "machine_of_engine", "present_base"]
+__all__ = ["MADE", "PULLED", "BaseImage", "Say", "architecture_of_engine", "ensure_base", "present_base"]
 
 Say = Callable[[str], None]
 
@@ -38,7 +38,7 @@ MAKE_LIMIT_S = 300.0
 """20 s where it was measured; a slow mirror is given fifteen times that."""
 
 DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-"""The machines for which Debian, and a wheel of every Python package, exist."""
+"""The hosts for which Debian, and a wheel of every Python package, exist."""
 
 SLIM = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
 
@@ -83,16 +83,16 @@ def ensure_base(client: docker.DockerClient, *, say: Say) -> BaseImage:
     return base
 
 
-def machine_of_engine(client: docker.DockerClient) -> str:
-    """What the kernel of the engine's machine calls itself: x86_64 or aarch64. Raises HarnessError for others."""
+def architecture_of_engine(client: docker.DockerClient) -> str:
+    """What the kernel of the engine's host calls itself: x86_64 or aarch64. Raises HarnessError for others."""
     try:
-        machine = str(client.info()["Architecture"])
+        architecture = str(client.info()["Architecture"])
     except (docker.errors.DockerException, requests.RequestException) as error:
-        raise EngineError(f"the engine did not say what machine it runs on: {error}") from error
-    if machine not in DEBIAN_ARCHITECTURES:
+        raise EngineError(f"the engine did not say what architecture it has: {error}") from error
+    if architecture not in DEBIAN_ARCHITECTURES:
         known = " and ".join(DEBIAN_ARCHITECTURES)
-        raise HarnessError(f"the engine runs on {machine}; the images can be built for {known}")
-    return machine
+        raise HarnessError(f"the engine runs on {architecture}; the images can be built for {known}")
+    return architecture
 
 
 def _pull(client: docker.DockerClient) -> str:
@@ -138,10 +138,10 @@ def _make(client: docker.DockerClient, *, refusal: str, say: Say) -> None:
             tool,
             "--variant=minbase",
             "--components=main",
-            f"--architectures={DEBIAN_ARCHITECTURES[machine_of_engine(client)]}",
+            f"--architectures={DEBIAN_ARCHITECTURES[architecture_of_engine(client)]}",
             '--aptopt=Acquire::Languages "none"',
             *(f"--dpkgopt=path-exclude={pattern}" for pattern in SLIM),
-            '--customize-hook=rm -f "$1/etc/resolv.conf" "$1/etc/hostname"',  # copies of this machine's own
+            '--customize-hook=rm -f "$1/etc/resolv.conf" "$1/etc/hostname"',  # copies of this host's own
             "bookworm",
             str(archive),
         ]

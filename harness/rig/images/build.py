@@ -25,7 +25,7 @@ from docker.models.images import Image as EngineImage
 from harness.errors import EngineError, HarnessError, WaitTimeout
 from harness.rig.engine.own_files import LOCK, STATE, open_lock
 from harness.rig.engine.ownership import IMAGE_LABEL, remove_image
-from harness.rig.images.base_image import BaseImage, Say, ensure_base, machine_of_engine, present_base
+from harness.rig.images.base_image import BaseImage, Say, architecture_of_engine, ensure_base, present_base
 from harness.rig.images.build_context import (
     EXAMPLES,
     GUEST,
@@ -108,10 +108,12 @@ def ensure_images(client: docker.DockerClient, *, project_root: Path, say: Say) 
         if current is not None:
             return current
         base = ensure_base(client, say=say)
-        machine = machine_of_engine(client)
+        architecture = architecture_of_engine(client)
         # The guest first: what both have in common is built there.
-        guest = _ensure(client, GUEST, project_root=project_root, machine=machine, base=base, say=say)
-        hypervisor = _ensure(client, HYPERVISOR, project_root=project_root, machine=machine, base=base, say=say)
+        guest = _ensure(client, GUEST, project_root=project_root, architecture=architecture, base=base, say=say)
+        hypervisor = _ensure(
+            client, HYPERVISOR, project_root=project_root, architecture=architecture, base=base, say=say
+        )
         return Images(hypervisor=hypervisor, guest=guest)
 
 
@@ -119,16 +121,16 @@ def ensure_example(client: docker.DockerClient, name: str, *, project_root: Path
     """The image of an example of `EXAMPLES`, like those of `ensure_images`. It needs Debian's packages."""
     with _lock(project_root, say=say):
         base = ensure_base(client, say=say)
-        machine = machine_of_engine(client)
-        return _ensure(client, EXAMPLES[name], project_root=project_root, machine=machine, base=base, say=say)
+        architecture = architecture_of_engine(client)
+        return _ensure(client, EXAMPLES[name], project_root=project_root, architecture=architecture, base=base, say=say)
 
 
 def image_status(client: docker.DockerClient, *, project_root: Path) -> tuple[ImageStatus, ImageStatus]:
     """The hypervisor's and the guest's image as they stand; builds, pulls and downloads nothing. Raises EngineError."""
-    machine = machine_of_engine(client)
+    architecture = architecture_of_engine(client)
     base = present_base(client)
     hypervisor, guest = (
-        _status(_find(client, recipe.tag), recipe, project_root=project_root, machine=machine, base=base)
+        _status(_find(client, recipe.tag), recipe, project_root=project_root, architecture=architecture, base=base)
         for recipe in (HYPERVISOR, GUEST)
     )
     return hypervisor, guest
@@ -143,31 +145,31 @@ def _current_images(client: docker.DockerClient, project_root: Path) -> Images |
 
 
 def _status(
-    image: EngineImage | None, recipe: Recipe, *, project_root: Path, machine: str, base: BaseImage | None
+    image: EngineImage | None, recipe: Recipe, *, project_root: Path, architecture: str, base: BaseImage | None
 ) -> ImageStatus:
     if image is None:
         return ImageStatus(tag=recipe.tag, state=ImageState.MISSING, id="")
     # An image that was loaded from an archive comes without its base: then the base it names counts.
     base_id = base.id if base is not None else image.labels.get(BASE_LABEL, "")
-    digest = context_digest(recipe, project_root=project_root, machine=machine, base_id=base_id)
+    digest = context_digest(recipe, project_root=project_root, architecture=architecture, base_id=base_id)
     state = ImageState.CURRENT if image.labels.get(CONTEXT_LABEL) == digest else ImageState.STALE
     return ImageStatus(tag=recipe.tag, state=state, id=str(image.id))
 
 
 def _ensure(
-    client: docker.DockerClient, recipe: Recipe, *, project_root: Path, machine: str, base: BaseImage, say: Say
+    client: docker.DockerClient, recipe: Recipe, *, project_root: Path, architecture: str, base: BaseImage, say: Say
 ) -> Image:
     replaced = _find(client, recipe.tag)
-    status = _status(replaced, recipe, project_root=project_root, machine=machine, base=base)
+    status = _status(replaced, recipe, project_root=project_root, architecture=architecture, base=base)
     if status.state is ImageState.CURRENT:
         return _as_built(client, recipe.tag)
     started = time.monotonic()
     say(f"building {recipe.tag} on {base.reference}")
-    digest = context_digest(recipe, project_root=project_root, machine=machine, base_id=base.id)
+    digest = context_digest(recipe, project_root=project_root, architecture=architecture, base_id=base.id)
     wheels = []
     if recipe.with_harness:
         requirements = recipe.sources(project_root) / "requirements.txt"
-        wheels = ensure_wheels(requirements, machine=machine, project_root=project_root, say=say)
+        wheels = ensure_wheels(requirements, architecture=architecture, project_root=project_root, say=say)
     context = pack_context(recipe, project_root=project_root, wheels=wheels)
     _build(client, recipe, context=context, digest=digest, base=base, say=say)
     built = _as_built(client, recipe.tag)

@@ -38,7 +38,7 @@ HYPERVISOR = Recipe(tag="blackstart/hypervisor:latest", directory="hypervisor", 
 GUEST = Recipe(tag="blackstart/guest:latest", directory="guest", with_harness=False)
 DATABASE = Recipe(tag="blackstart/example-database:latest", directory="example-database", with_harness=False)
 EXAMPLES = {"database": DATABASE}
-"""Machines of one's own to start from, built only when somebody asks for them."""
+"""Hosts of one's own to start from, built only when somebody asks for them."""
 
 
 def find_project_root() -> Path:
@@ -52,10 +52,10 @@ def find_project_root() -> Path:
     return root
 
 
-def context_digest(recipe: Recipe, *, project_root: Path, machine: str, base_id: str) -> str:
-    """SHA-256, in hex, over all that determines the image: sources, pinned packages, the kind of machine, the base."""
+def context_digest(recipe: Recipe, *, project_root: Path, architecture: str, base_id: str) -> str:
+    """SHA-256, in hex, over all that determines the image: sources, pinned packages, the architecture, the base."""
     digest = hashlib.sha256()
-    for part in (recipe.tag, machine, base_id):
+    for part in (recipe.tag, architecture, base_id):
         digest.update(f"{part}\0".encode())
     for name, path in _sources(recipe, project_root):
         content = path.read_bytes()

@@ -23,16 +23,16 @@ IMAGE_ABI = "cp311"
 DOWNLOAD_LIMIT_S = 180.0
 
 Download = Callable[[Path, str, Path], None]
-"""Puts the wheels of a requirements file, for a kind of machine, into a directory."""
+"""Puts the wheels of a requirements file, for a architecture, into a directory."""
 
 
-def download_with_pip(requirements: Path, machine: str, directory: Path) -> None:
+def download_with_pip(requirements: Path, architecture: str, directory: Path) -> None:
     """Let this interpreter's pip download the wheels. Raises HarnessError with what pip said last."""
     # --no-deps: pip would judge the dependencies by the Python that it runs on, not by the image's.
     command = [
         *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),
         *("--python-version", IMAGE_PYTHON, "--implementation", "cp", "--abi", IMAGE_ABI, "--abi", "none"),
-        *("--platform", f"manylinux2014_{machine}", "--platform", f"manylinux_2_28_{machine}"),
+        *("--platform", f"manylinux2014_{architecture}", "--platform", f"manylinux_2_28_{architecture}"),
         *("--dest", str(directory), "--requirement", str(requirements)),
     ]
     try:
@@ -56,20 +56,20 @@ def download_with_pip(requirements: Path, machine: str, directory: Path) -> None
 
 
 def ensure_wheels(
-    requirements: Path, *, machine: str, project_root: Path, say: Say, download: Download = download_with_pip
+    requirements: Path, *, architecture: str, project_root: Path, say: Say, download: Download = download_with_pip
 ) -> list[Path]:
     """The wheels of `requirements`, sorted by name; `say` gets a line when they must be downloaded first.
 
     Raises HarnessError when they cannot be had; nothing of a broken download is left behind.
     """
-    key = hashlib.sha256(f"{IMAGE_PYTHON} {machine}\n".encode() + requirements.read_bytes()).hexdigest()[:16]
+    key = hashlib.sha256(f"{IMAGE_PYTHON} {architecture}\n".encode() + requirements.read_bytes()).hexdigest()[:16]
     wanted = project_root / STATE / WHEELS / key
     if not wanted.is_dir():
         say("downloading the node's Python packages")
         cache = make_directory(project_root, WHEELS)
         partial = Path(tempfile.mkdtemp(prefix="partial-", dir=cache))
         try:
-            download(requirements, machine, partial)
+            download(requirements, architecture, partial)
             partial.rename(wanted)
         finally:
             discard_directory(partial)

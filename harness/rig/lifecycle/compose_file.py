@@ -1,4 +1,4 @@
-"""A topology as a Compose file: nodes, their network and their volumes. Machines are not in it: the cluster makes them.
+"""A topology as a Compose file: nodes, their network and their volumes. VMs are not in it: the cluster makes them.
 
 The text is good for docker-compose 1.29 and for `docker compose` v2, which is why it has neither `version` (v2 warns)
 nor `name` (1.29 refuses). It holds no secret. The topology itself travels as a label of the shared volume, so that a
@@ -95,7 +95,7 @@ class ObjectNames:
 
 
 def object_names(topology: Topology) -> ObjectNames:
-    """The names of everything that is made for a rig, but its lock and its machines."""
+    """The names of everything that is made for a rig, but its lock and its VMs."""
     rig = topology.rig
     document = _document(topology, image="", socket="")
     containers = [service["container_name"] for service in document["services"].values()]
@@ -111,7 +111,7 @@ def object_names(topology: Topology) -> ObjectNames:
 def render(
     topology: Topology, *, image: str = HYPERVISOR_IMAGE, socket: str = ENGINE_SOCKET, engine_id: str = ""
 ) -> str:
-    """The Compose file of `topology`. `socket` is the path of the engine's socket on the engine's machine; nodes work
+    """The Compose file of `topology`. `socket` is the path of the engine's socket on the engine's host; nodes work
     with the engine `engine_id` alone, where it is known.
     """
     document = _document(topology, image=image, socket=socket, engine_id=engine_id)
@@ -132,14 +132,14 @@ def _document(topology: Topology, *, image: str, socket: str, engine_id: str = "
     for node in topology.voters:
         volume = _volume(rig, voter_volume(rig, node.name), **{labels.NODE: node.name})
         volumes[f"voter-{node.name}"] = volume | _disk_in_memory(topology.settings.voter_disk_bytes, user=VOTER_UID)
-    for machine in _machines(topology):
-        for disk in disk_names(machine.properties):
-            name = disk_volume(rig, machine.name, disk)
-            volumes[_disk_key(machine, disk)] = _volume(rig, name, **{labels.RESOURCE: machine.name}) | _disk_in_memory(
-                disk_bytes(machine.properties), user=int(machine.properties["user"]), mode="0700"
+    for vm in _vms(topology):
+        for disk in disk_names(vm.properties):
+            name = disk_volume(rig, vm.name, disk)
+            volumes[_disk_key(vm, disk)] = _volume(rig, name, **{labels.RESOURCE: vm.name}) | _disk_in_memory(
+                disk_bytes(vm.properties), user=int(vm.properties["user"]), mode="0700"
             )
     services = {}
-    if topology.settings.voter_disk_bytes or _machines(topology):
+    if topology.settings.voter_disk_bytes or _vms(topology):
         services[KEEPER_SERVICE] = _keeper(topology, image=image)
     for node in topology.nodes:
         if topology.settings.engine_proxy:
@@ -200,7 +200,7 @@ def _service(topology: Topology, node: NodeSpec, *, image: str, socket: str) -> 
         "volumes": [
             engine,
             "csv:/csv",
-            *(f"{_disk_key(machine, disk)}:/csv/{machine.name}/{disk}" for machine, disk in _disks(topology)),
+            *(f"{_disk_key(vm, disk)}:/csv/{vm.name}/{disk}" for vm, disk in _disks(topology)),
             "secrets:/run/secrets:ro",
             *data,
         ],
@@ -247,18 +247,18 @@ def _first_process(capabilities: tuple[str, ...]) -> list[str]:
     return [*identity, *granted, "python3", "-I", "-B", "/usr/lib/blackstart/init.py"]
 
 
-def _machines(topology: Topology) -> list[ResourceSpec]:
+def _vms(topology: Topology) -> list[ResourceSpec]:
     resources = [resource for group in topology.groups for resource in group.resources]
     return [resource for resource in resources if resource.type == "virtual-machine"]
 
 
 def _disks(topology: Topology) -> list[tuple[ResourceSpec, str]]:
-    return [(machine, disk) for machine in _machines(topology) for disk in disk_names(machine.properties)]
+    return [(vm, disk) for vm in _vms(topology) for disk in disk_names(vm.properties)]
 
 
-def _disk_key(machine: ResourceSpec, disk: str) -> str:
+def _disk_key(vm: ResourceSpec, disk: str) -> str:
     """The disk's volume inside the Compose file."""
-    return disk_volume("", machine.name, disk).removeprefix("_")
+    return disk_volume("", vm.name, disk).removeprefix("_")
 
 
 def _disk_in_memory(size: int, *, user: int, mode: str = "0755") -> dict[str, Any]:
@@ -287,7 +287,7 @@ def _keeper(topology: Topology, *, image: str) -> dict[str, Any]:
         "entrypoint": ["sleep", "infinity"],
         "volumes": [
             *(f"voter-{node.name}:/voters/{node.name}:ro" for node in voters),
-            *(f"{_disk_key(machine, disk)}:/machines/{machine.name}/{disk}:ro" for machine, disk in _disks(topology)),
+            *(f"{_disk_key(vm, disk)}:/vms/{vm.name}/{disk}:ro" for vm, disk in _disks(topology)),
         ],
         **KEEPER_LIMITS,
     }
@@ -333,7 +333,7 @@ def _environment(topology: Topology, node: NodeSpec) -> dict[str, str]:
         "BLACKSTART_FENCING": str(settings.fencing),
         "BLACKSTART_PROGRAM_ASK_MS": str(settings.program_ask_us // 1000),
         "BLACKSTART_PROGRAM_SILENCE_MS": str(settings.program_silence_us // 1000),
-        "BLACKSTART_GUEST_USERS": ",".join(sorted({machine.properties["user"] for machine in _machines(topology)})),
+        "BLACKSTART_GUEST_USERS": ",".join(sorted({vm.properties["user"] for vm in _vms(topology)})),
         **_guest_network(topology),
         **engine,
         **_appendfsync(topology),

@@ -1,4 +1,4 @@
-"""The Compose tool of this machine: `docker compose` where it exists, else `docker-compose`.
+"""The Compose tool of this host: `docker compose` where it exists, else `docker-compose`.
 
 Used to create nodes, networks and volumes, and for nothing else: everything is found, started and removed by its
 labels, so that no file on this side is ever needed again.
@@ -19,7 +19,7 @@ __all__ = ["ComposeFailed", "ComposeTool", "find_compose_tool", "require_compose
 
 ASKING_LIMIT_S = 30
 RUN_LIMIT_S = 180
-"""Three nodes take 1.6 s where it was measured; nine on a loaded machine some ten times that."""
+"""Three nodes take 1.6 s where it was measured; nine on a loaded host some ten times that."""
 END_LIMIT_S = 10.0
 """Between SIGTERM and SIGKILL: the tool ends by itself within a second, once the engine has answered its call."""
 _TAIL_LINES = 20
@@ -42,7 +42,7 @@ class ComposeTool:
     def run(self, project: str, file: Path, *arguments: str) -> None:
         """Raises ComposeFailed with the end of what the tool said, HarnessError when it does not end."""
         command = [*self.command, "-p", project, "-f", str(file), *arguments]
-        # Machines of the rig are no services: without this each call of v1 would ask to remove "orphans".
+        # VMs of the rig are no services: without this each call of v1 would ask to remove "orphans".
         environment = {**os.environ, "COMPOSE_IGNORE_ORPHANS": "1", "COMPOSE_HTTP_TIMEOUT": str(RUN_LIMIT_S)}
         shown = " ".join(command)
         # A session of its own: Ctrl-C at the terminal must not end it between two objects while we clean up.

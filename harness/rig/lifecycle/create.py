@@ -34,14 +34,14 @@ from harness.rig.lifecycle.teardown import remove_rig, still_there
 
 __all__ = [
     "FormingBegun",
-    "check_machines",
+    "check_vms",
     "create",
     "form",
     "is_formed",
     "make_missing_nodes",
     "mark_formed",
     "refuse_other",
-    "refused_machines",
+    "refused_vms",
     "topology_of",
 ]
 
@@ -107,58 +107,58 @@ def _nodes_shown(topology: Topology) -> str:
     return ", ".join([*nodes, topology.witness.name] if topology.witness is not None else nodes)
 
 
-def check_machines(client: docker.DockerClient, topology: Topology) -> None:
-    """Raises UsageError for machines that no node could ever start on this engine; each sentence says what to do."""
-    refusals = refused_machines(client, topology)
+def check_vms(client: docker.DockerClient, topology: Topology) -> None:
+    """Raises UsageError for VMs that no node could ever start on this engine; each sentence says what to do."""
+    refusals = refused_vms(client, topology)
     if refusals:
         raise UsageError("\n".join(refusals))
 
 
-def refused_machines(client: docker.DockerClient, topology: Topology) -> list[str]:
-    """Machines whose image the engine does not have or has volumes without a size, or that are given more processors
+def refused_vms(client: docker.DockerClient, topology: Topology) -> list[str]:
+    """VMs whose image the engine does not have or has volumes without a size, or that are given more processors
     than it has. The guest's own image is never among them: `up` builds it.
     """
-    machines = [
+    vms = [
         resource for group in topology.groups for resource in group.resources if resource.type == "virtual-machine"
     ]
     refusals = []
-    for image in sorted({machine.properties["image"] for machine in machines if not runs_guest(machine.properties)}):
+    for image in sorted({vm.properties["image"] for vm in vms if not runs_guest(vm.properties)}):
         try:
             with engine_call(f"look for the image {image}"):
                 found = client.images.get(image)
         except NoSuchContainer:
-            users = ", ".join(machine.name for machine in machines if machine.properties["image"] == image)
+            users = ", ".join(vm.name for vm in vms if vm.properties["image"] == image)
             refusals.append(f"the engine does not have the image {image} of {users}: {_way_to(image)}")
             continue
         declared = sorted((found.attrs.get("Config") or {}).get("Volumes") or {})
         refusals += [
             refusal
-            for machine in machines
-            if machine.properties["image"] == image
-            for refusal in _volumes_without_size(machine, declared)
+            for vm in vms
+            if vm.properties["image"] == image
+            for refusal in _volumes_without_size(vm, declared)
         ]
-    most_milli = max((int(machine.properties.get("processors", 0)) for machine in machines), default=0)
+    most_milli = max((int(vm.properties.get("processors", 0)) for vm in vms), default=0)
     if most_milli > 1000:
         with engine_call("ask the engine how many processors it has"):
             there = int(client.info()["NCPU"])
         refusals += [
-            f"{machine.name} is given {int(machine.properties['processors']) / 1000:g} processors, "
-            f"and the engine's machine has {there}: give it fewer"
-            for machine in machines
-            if int(machine.properties.get("processors", 0)) > 1000 * there
+            f"{vm.name} is given {int(vm.properties['processors']) / 1000:g} processors, "
+            f"and the engine's host has {there}: give it fewer"
+            for vm in vms
+            if int(vm.properties.get("processors", 0)) > 1000 * there
         ]
     return refusals
 
 
-def _volumes_without_size(machine: ResourceSpec, declared: Sequence[str]) -> list[str]:
-    """A refusal for each volume that the image declares and the machine has no disk for: the engine would make one on
-    its own disk, and the machine could fill that.
+def _volumes_without_size(vm: ResourceSpec, declared: Sequence[str]) -> list[str]:
+    """A refusal for each volume that the image declares and the VM has no disk for: the engine would make one on
+    its own disk, and the VM could fill that.
     """
-    given = json.loads(machine.properties.get("volumes") or "{}")
+    given = json.loads(vm.properties.get("volumes") or "{}")
     bounded = {"/disk", "/tmp", *given.values()}
     return [
-        f"the image {machine.properties['image']} of {machine.name} declares the volume {path}, which has no size: "
-        f"give the machine a disk there, such as volumes: [data:{path}]"
+        f"the image {vm.properties['image']} of {vm.name} declares the volume {path}, which has no size: "
+        f"give the VM a disk there, such as volumes: [data:{path}]"
         for path in declared
         if (path.rstrip("/") or "/") not in bounded
     ]

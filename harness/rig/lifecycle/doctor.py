@@ -1,4 +1,4 @@
-"""What this machine can and cannot do for a rig, tried where that is possible, and what to do about it.
+"""What this host can and cannot do for a rig, tried where that is possible, and what to do about it.
 
 It changes nothing that lasts: one container is run and removed, and one volume. An absent engine is a finding, not an
 error. What every rig needs fails when it is missing; what only some features need is a warning, and whoever offers the
@@ -41,7 +41,7 @@ API_LEAST = (1, 41)
 DISK_NEEDED_BYTES = 3 << 30
 """Base, two images and their build: 1 GiB; the rest is for logs and voters."""
 MEMORY_NEEDED_BYTES = 1 << 30
-"""Three nodes of 60 MiB and six machines of 12 MiB; the rest is the engine's and the runner's."""
+"""Three nodes of 60 MiB and six VMs of 12 MiB; the rest is the engine's and the runner's."""
 
 DOCTOR_RIG = "doctor"
 LOOK_INTERVAL_S = 0.05
@@ -158,7 +158,7 @@ def _control_groups(info: dict[str, Any]) -> Check:
     if info.get("CgroupDriver") == "none":
         advice = "a rootless engine needs control groups v2 and systemd to limit and freeze its containers"
         return _warned("control groups", f"v{version}, which the engine may not use", advice)
-    note = "" if version == "2" else ": a paused machine keeps its node from dying, so it is killed first"
+    note = "" if version == "2" else ": a paused VM keeps its node from dying, so it is killed first"
     return Check(name="control groups", health=Health.OK, saw=f"v{version}{note}")
 
 
@@ -167,7 +167,7 @@ def _storage(info: dict[str, Any]) -> Check:
     try:
         free = shutil.disk_usage(root).free
     except OSError:
-        return Check(name="storage", health=Health.OK, saw=f"{driver}; {root} is not on this machine")
+        return Check(name="storage", health=Health.OK, saw=f"{driver}; {root} is not on this host")
     saw = f"{driver}, {free / (1 << 30):.1f} GiB free in {root}"
     if free < DISK_NEEDED_BYTES:
         return _warned("storage", saw, f"free {DISK_NEEDED_BYTES >> 30} GiB: `docker system df` shows what takes it")
@@ -180,7 +180,7 @@ def _memory(info: dict[str, Any]) -> Check:
     total = int(info["MemTotal"])
     saw = f"{total / (1 << 30):.1f} GiB, {info['NCPU']} processors"
     if total < MEMORY_NEEDED_BYTES:
-        return _warned("memory", saw, "1 GiB or more for three nodes and six machines")
+        return _warned("memory", saw, "1 GiB or more for three nodes and six VMs")
     return Check(name="memory", health=Health.OK, saw=saw)
 
 
@@ -236,7 +236,7 @@ def _node_trial(client: docker.DockerClient) -> Iterator[Check]:
     flavours = [flavour for flavour in _FLAVOURS if flavour in done]
     if not flavours:
         saw = f"neither {' nor '.join(_FLAVOURS)} works in a node: no node can be cut off, no guest kept from the voter"
-        yield _warned(PACKET_FILTER, saw, "load ip_tables or nf_tables on the engine's machine")
+        yield _warned(PACKET_FILTER, saw, "load ip_tables or nf_tables on the engine's host")
     elif "owner" not in done:
         advice = "load xt_owner: without it a guest can flood the voter with connections (it still has no password)"
         yield _warned(PACKET_FILTER, f"{flavours[0]}, without the owner match", advice)
@@ -253,11 +253,11 @@ def _guests_connections(done: set[str]) -> Check:
     size = next((word.partition("=")[2] for word in done if word.startswith("connections=")), "") or "an unknown number"
     problems = []
     if "guest-flows-closed" not in done:
-        problems.append(f"a guest can fill the connection table of the engine's machine ({size} entries)")
+        problems.append(f"a guest can fill the connection table of the engine's host ({size} entries)")
     if "guest-network-closed" not in done:
-        problems.append("a guest reaches the engine's machine and further")
+        problems.append("a guest reaches the engine's host and further")
     if problems:
-        advice = "load xt_owner, xt_conntrack, xt_hashlimit and xt_connlimit on the engine's machine"
+        advice = "load xt_owner, xt_conntrack, xt_hashlimit and xt_connlimit on the engine's host"
         return _warned(GUESTS, "; ".join(problems), advice)
     saw = f"stay in the rig's network, and each guest's below 7,000 of {size} entries in the connection table"
     return Check(name=GUESTS, health=Health.OK, saw=saw)

@@ -44,7 +44,7 @@ from harness.rig.images.build import Images, ensure_images, find_project_root
 from harness.rig.lifecycle.compose_tool import ComposeTool, require_compose_tool
 from harness.rig.lifecycle.create import (
     FormingBegun,
-    check_machines,
+    check_vms,
     create,
     form,
     is_formed,
@@ -56,27 +56,27 @@ from harness.rig.lifecycle.create import (
 from harness.rig.lifecycle.rig_lock import Holder, claimed_rig
 from harness.rig.lifecycle.teardown import remove_rig, rig_names
 
-__all__ = ["UP_LIMIT_S", "Machine", "Rig"]
+__all__ = ["UP_LIMIT_S", "Rig", "Vm"]
 
 Say = Callable[[str], None]
 
 UP_LIMIT_S = 120.0
-"""From formed to everything Online. It takes some seconds; a loaded machine with nine nodes needs more."""
+"""From formed to everything Online. It takes some seconds; a loaded host with nine nodes needs more."""
 LOOK_LIMIT_S = 12.0
 """A look that the managers answer may take ten seconds."""
 SNAPSHOT_LIMIT_S = 2.0
 """A look takes milliseconds; a node that hangs must not hold up the answers of the others for long."""
 POWER_LIMIT_S = 30.0
 BEGUN_LIMIT_S = 15.0
-"""A node that starts beside a whole cluster is Up after some two seconds; a loaded machine needs more."""
+"""A node that starts beside a whole cluster is Up after some two seconds; a loaded host needs more."""
 LOOK_INTERVAL_S = 0.1
 """The nodes announce nothing to the outside that could be awaited; a look at three of them takes some 15 ms."""
 ENGINE_LOOK_INTERVAL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """A machine's container as the engine lists it. `state` is the engine's word: running, exited, created, paused."""
+class Vm:
+    """A VM's container as the engine lists it. `state` is the engine's word: running, exited, created, paused."""
 
     name: str
     group: str
@@ -129,7 +129,7 @@ class Rig:
         client = client or connect()
         tool = require_compose_tool()
         images = images or ensure_images(client, project_root=project_root or find_project_root(), say=say)
-        check_machines(client, topology)
+        check_vms(client, topology)
         image = images.hypervisor.tag
         name = topology.rig
         held = claimed_rig(client, name, holder=Holder.here("blackstart up"), image=image)
@@ -230,10 +230,10 @@ class Rig:
             powers[node.name] = Power.HELD_OFF if power is Power.OFF and node.name in held else power
         return powers
 
-    def machines(self) -> list[Machine]:
-        """Every machine's container that the engine has, running or not, by node and name."""
+    def vms(self) -> list[Vm]:
+        """Every VM's container that the engine has, running or not, by node and name."""
         found = [
-            Machine(
+            Vm(
                 name=container["Labels"].get(labels.RESOURCE, "?"),
                 group=container["Labels"].get(labels.GROUP, "?"),
                 node=container["Labels"].get(labels.NODE, "?"),
@@ -242,9 +242,9 @@ class Rig:
                 status=container["Status"],
                 container=container["Id"],
             )
-            for container in self._containers(labels.Role.MACHINE)
+            for container in self._containers(labels.Role.VM)
         ]
-        return sorted(found, key=lambda machine: (machine.node, machine.name))
+        return sorted(found, key=lambda vm: (vm.node, vm.name))
 
     def holds(self) -> frozenset[str]:
         """The nodes whose power is held off."""
@@ -254,7 +254,7 @@ class Rig:
         return frozenset(volume["Labels"][labels.NODE] for volume in found)
 
     def power_off(self, node: str, *, hold: bool = True) -> None:
-        """Cuts the power of `node`: its machines go with it. Off means that the engine reports none of them running.
+        """Cuts the power of `node`: its VMs go with it. Off means that the engine reports none of them running.
 
         With `hold`, nobody powers it on again before `power_on`; without, a survivor does as soon as it has fenced
         it. Raises WaitTimeout when something withstands, UsageError for an unknown node.
@@ -395,7 +395,7 @@ class Rig:
     def _kill(self, container: str) -> bool:
         """Whether the engine refused. Raises NotOwned."""
         try:
-            kill_container(self.client, container, rig=self.name, roles=(labels.Role.NODE, labels.Role.MACHINE))
+            kill_container(self.client, container, rig=self.name, roles=(labels.Role.NODE, labels.Role.VM))
         except NoSuchContainer:
             return False
         except NotOwned:
@@ -407,7 +407,7 @@ class Rig:
     def _of_node(self, node: str) -> list[Any]:
         return [
             found
-            for role in (labels.Role.NODE, labels.Role.MACHINE)
+            for role in (labels.Role.NODE, labels.Role.VM)
             for found in self._containers(role)
             if found["Labels"].get(labels.NODE) == node
         ]

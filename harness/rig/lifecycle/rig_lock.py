@@ -69,7 +69,7 @@ class Holder:
         )
 
     def is_alive(self) -> bool | None:
-        """Whether the process still runs; None when that cannot be known from here: it runs on another machine."""
+        """Whether the process still runs; None when that cannot be known from here: it runs on another host."""
         if self.host != _this_host() or not self.birth:
             return None
         return _birth(self.process) == self.birth
@@ -77,8 +77,8 @@ class Holder:
     def __str__(self) -> str:
         since = datetime.fromtimestamp(self.since_ns / 1e9, UTC).isoformat(sep=" ", timespec="seconds")
         ended = ", which has ended" if self.is_alive() is False else ""
-        machine = self.host.partition("/")[0]
-        return f"`{self.command}` (process {self.process} on {machine}, since {since}{ended})"
+        host = self.host.partition("/")[0]
+        return f"`{self.command}` (process {self.process} on {host}, since {since}{ended})"
 
 
 class RigHeld(UsageError):
@@ -185,7 +185,7 @@ def _take_over_or_refuse(client: docker.DockerClient, rig: str, found: dict[str,
 
 
 def _this_host() -> str:
-    """This machine, this boot of it, and this space of process numbers."""
+    """This host, this boot of it, and this space of process numbers."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         space = os.readlink("/proc/self/ns/pid")
@@ -195,7 +195,7 @@ def _this_host() -> str:
 
 
 def _birth(process: int) -> str:
-    """When a process of this machine was born, in clock ticks since the boot; empty when it is not there or has ended,
+    """When a process of this host was born, in clock ticks since the boot; empty when it is not there or has ended,
     and on systems without /proc.
     """
     try:

@@ -1,6 +1,6 @@
 """Taking a rig away: every object that belongs to it, in whatever state, and nothing else (`ownership`).
 
-Containers go first, killed and removed in parallel: a paused machine keeps its node from dying until it is killed
+Containers go first, killed and removed in parallel: a paused VM keeps its node from dying until it is killed
 itself. Calling it twice is harmless; it needs no topology and no file.
 """
 

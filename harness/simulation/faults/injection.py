@@ -6,10 +6,10 @@ from dataclasses import replace
 from harness.model.topology import SECOND_US, Topology
 from harness.simulation.twins.engine_faults import StartTrouble, StopTrouble
 from harness.simulation.twins.network import CUT, Link, Trouble, among, between
-from harness.simulation.world.fault_kinds import ABOUT_MACHINES, FaultKind, Planned
+from harness.simulation.world.fault_kinds import ABOUT_VMS, FaultKind, Planned
 from harness.simulation.world.world import World
 
-__all__ = ["AWAY_US", "cut_links", "injection", "machine_names", "pause_us", "power_on"]
+__all__ = ["AWAY_US", "cut_links", "injection", "pause_us", "power_on", "vm_names"]
 
 AWAY_US = 12 * SECOND_US
 """Longer than a lost node keeps its vote."""
@@ -18,8 +18,8 @@ PAUSE_MOST_US = 100_000
 CRASH_AGAIN_US = 400_000
 
 
-def machine_names(topology: Topology) -> list[str]:
-    """Every machine of the rig."""
+def vm_names(topology: Topology) -> list[str]:
+    """Every VM of the rig."""
     return [
         resource.name
         for group in topology.groups
@@ -32,8 +32,8 @@ def injection(world: World, fault: Planned) -> Callable[[], None]:
     """What lets it strike; it is counted in the world's coverage and told in its trace."""
 
     def inject() -> None:
-        machine = fault.target if fault.kind in ABOUT_MACHINES else ""
-        role = world.role_of_machine(machine) if machine else world.role_of_node(fault.target.partition("/")[0])
+        vm = fault.target if fault.kind in ABOUT_VMS else ""
+        role = world.role_of_vm(vm) if vm else world.role_of_node(fault.target.partition("/")[0])
         world.coverage[fault.kind.value, world.situation(), role] += 1
         world.record(fault.target, "fault", fault.kind, {"duration_s": fault.duration_us / 1e6})
         for struck in world.on_fault:
@@ -211,10 +211,10 @@ def _late_accept(world: World, fault: Planned) -> None:
 
 
 def _running_on(world: World, node: str) -> list[str]:
-    """The machines that run there."""
+    """The VMs that run there."""
     return [
         name
-        for name in machine_names(world.topology)
+        for name in vm_names(world.topology)
         if any(box.node == node for box in world.instances.running(name))
     ]
 
@@ -284,13 +284,13 @@ def _switch(world: World, fault: Planned) -> None:
         troubles.switch_delay_us = fault.duration_us
 
 
-# Machines
+# VMs
 
 
 def _crash(world: World, fault: Planned) -> None:
     for box in world.instances.running(fault.target):
         if not box.paused:
-            world.engine.crash_machine(box.id)
+            world.engine.crash_vm(box.id)
 
 
 def _crash_loop(world: World, fault: Planned) -> None:
@@ -325,7 +325,7 @@ def _vm_hang(world: World, fault: Planned) -> None:
 
 
 def _start_trouble(trouble: StartTrouble) -> Callable[[World, Planned], None]:
-    """Starts go wrong for a while; the machine ends, so that it must be started."""
+    """Starts go wrong for a while; the VM ends, so that it must be started."""
 
     def lay(world: World, fault: Planned) -> None:
         world.engine.troubles.starts[fault.target, trouble] = world.clock.now_us + fault.duration_us
@@ -358,7 +358,7 @@ def _start_by_hand(world: World, fault: Planned) -> None:
     boxes = [
         box
         for box in world.engine.boxes.values()
-        if box.machine == fault.target and not box.running and not box.starting and not box.removing
+        if box.vm == fault.target and not box.running and not box.starting and not box.removing
     ]
     if boxes:
         box = fault.choice.choice(boxes)

@@ -18,12 +18,12 @@ from harness.model.topology import (
     Settings,
     Topology,
 )
-from harness.simulation.faults.injection import injection, machine_names, power_on
+from harness.simulation.faults.injection import injection, power_on, vm_names
 from harness.simulation.kernel.deferred_gc import collected_later
 from harness.simulation.kernel.node_clock import DRIFT_MOST_PPM
 from harness.simulation.world.composition import Composition
 from harness.simulation.world.fault_kinds import (
-    ABOUT_MACHINES,
+    ABOUT_VMS,
     BEFALLS_NODES,
     CUTS,
     DISTURBS_ENDS,
@@ -81,7 +81,7 @@ class Outcome:
 def small_topology(
     *, nodes: int = 3, groups: int = 4, fencing: Fencing = Fencing.POWER, witness: bool = False
 ) -> Topology:
-    """Nodes with a voter each, a witness if asked for, and groups of one machine and its address."""
+    """Nodes with a voter each, a witness if asked for, and groups of one VM and its address."""
     return Topology(
         rig="sim",
         subnet="10.87.0.0/24",
@@ -97,14 +97,14 @@ def small_topology(
 def _group(number: int) -> GroupSpec:
     address = f"10.87.0.{100 + number}"
     ip = ResourceSpec(name=f"ip{number}", type="ip-address", properties={"address": f"{address}/24"})
-    machine = ResourceSpec(
+    vm = ResourceSpec(
         name=f"vm{number}",
         type="virtual-machine",
         depends_on=((f"ip{number}",),),
         properties={"image": "blackstart/guest", "address": address, "user": str(10_000 + number)},
         policy=ResourcePolicy(restart_threshold=1, restart_period_us=10 * SECOND_US),
     )
-    return GroupSpec(name=f"web{number}", resources=(ip, machine), failover_threshold=1000)
+    return GroupSpec(name=f"web{number}", resources=(ip, vm), failover_threshold=1000)
 
 
 class _Drawing:
@@ -123,7 +123,7 @@ class _Drawing:
         self._enabled = self._enable(kinds, themed=not among)
         self._nodes = [node.name for node in topology.nodes]
         self._voters = [node.name for node in topology.nodes if node.voter]
-        self._machines = machine_names(topology)
+        self._vms = vm_names(topology)
         self._starts = [kind for kind in self._enabled if kind in DISTURBS_STARTS]
         self._blows = [kind for kind in self._enabled if kind in BEFALLS_NODES]
         self._ends = [kind for kind in self._enabled if kind in DISTURBS_ENDS]
@@ -148,7 +148,7 @@ class _Drawing:
                 self._add(0, FaultKind.CLOCK_DRIFT, node, rng.randint(0, DRIFT_MOST_PPM))
         for _ in range(rng.randint(*rng.choice(BURSTS)) if self._striking else 0):
             begin_us = FORMING_US + rng.randint(0, FAULTS_US)
-            node, machine = rng.choice(self._nodes), rng.choice(self._machines)
+            node, vm = rng.choice(self._nodes), rng.choice(self._vms)
             if self._starts and self._blows and rng.random() < 0.35:
                 self._while_it_starts(begin_us, node)
             elif self._ends and self._blows and rng.random() < 0.35:
@@ -158,9 +158,9 @@ class _Drawing:
             elif FaultKind.COMMAND in self._enabled and rng.random() < 0.5:
                 self._commands(begin_us, node)
             elif self._blows and rng.random() < 0.3:
-                self._while_it_recovers(begin_us, node, machine)
+                self._while_it_recovers(begin_us, node, vm)
             else:
-                self._anything(begin_us, node, machine)
+                self._anything(begin_us, node, vm)
 
     def _while_it_starts(self, begin_us: int, node: str) -> None:
         """The oldest trouble of them all: something befalls a node while a start is under way in its engine."""
@@ -171,11 +171,11 @@ class _Drawing:
         self._add(begin_us + rng.randint(20_000, 2_000_000), blow, node, self._duration())
 
     def _while_it_ends(self, begin_us: int, node: str) -> None:
-        """Machines, or the switch of a node, do not end what they should, and then that node is struck."""
+        """VMs, or the switch of a node, do not end what they should, and then that node is struck."""
         rng = self._rng
         for _ in range(rng.randint(1, 3)):
             kind = rng.choice(self._ends)
-            target = rng.choice(self._machines) if kind in ABOUT_MACHINES else node
+            target = rng.choice(self._vms) if kind in ABOUT_VMS else node
             self._add(begin_us, kind, target, rng.randint(500_000, 8_000_000))
         lethal = [kind for kind in self._blows if kind in ENDS_NODES] or self._blows
         self._add(begin_us + rng.randint(0, 1_000_000), rng.choice(lethal), node, self._duration())
@@ -187,7 +187,7 @@ class _Drawing:
         about = [kind for kind in (FaultKind.COMMAND, FaultKind.VM_CRASH) if kind in self._enabled]
         for _ in range(rng.randint(1, 4) if about else 0):
             kind = rng.choice(about)
-            target = rng.choice(self._machines)
+            target = rng.choice(self._vms)
             if kind is FaultKind.COMMAND:
                 target = f"{rng.choice(self._nodes)}/{rng.choice(self._topology.groups).name}"
             self._add(begin_us + rng.randint(0, 2_000_000), kind, target, self._duration())
@@ -204,12 +204,12 @@ class _Drawing:
             at_us = begin_us + rng.randint(0, spread_us)
             self._add(at_us, FaultKind.COMMAND, f"{asked}/{group.name}", self._duration())
         if rng.random() < 0.5:
-            machine = rng.choice(machine_names(replace(self._topology, groups=(group,))) or self._machines)
-            self._add(begin_us + rng.randint(0, spread_us), FaultKind.VM_CRASH, machine, self._duration())
+            vm = rng.choice(vm_names(replace(self._topology, groups=(group,))) or self._vms)
+            self._add(begin_us + rng.randint(0, spread_us), FaultKind.VM_CRASH, vm, self._duration())
         elif self._blows:
             self._add(begin_us + rng.randint(0, spread_us), rng.choice(self._blows), node, self._duration())
 
-    def _while_it_recovers(self, begin_us: int, node: str, machine: str) -> None:
+    def _while_it_recovers(self, begin_us: int, node: str, vm: str) -> None:
         """A node is struck, and the cluster again and again while it recovers from that."""
         rng = self._rng
         lease_us = self._topology.settings.lease_us
@@ -217,10 +217,10 @@ class _Drawing:
         at_us = begin_us + lease_us // 2
         for _ in range(rng.randint(1, 4)):
             at_us += rng.randint(0, lease_us)
-            self._strike(at_us, rng.choice(self._nodes), machine)
+            self._strike(at_us, rng.choice(self._nodes), vm)
 
-    def _anything(self, begin_us: int, node: str, machine: str) -> None:
-        """Most of it on one node and its machines, because trouble breaks clusters where it meets."""
+    def _anything(self, begin_us: int, node: str, vm: str) -> None:
+        """Most of it on one node and its VMs, because trouble breaks clusters where it meets."""
         rng = self._rng
         spread_us = rng.choice([300_000, 1_500_000, 5_000_000])
         for _ in range(rng.randint(1, 5)):
@@ -228,12 +228,12 @@ class _Drawing:
             self._strike(
                 begin_us + rng.randint(0, spread_us),
                 rng.choice(self._nodes) if elsewhere else node,
-                rng.choice(self._machines) if elsewhere else machine,
+                rng.choice(self._vms) if elsewhere else vm,
             )
 
-    def _strike(self, at_us: int, node: str, machine: str) -> None:
+    def _strike(self, at_us: int, node: str, vm: str) -> None:
         kind = self._rng.choice(self._striking)
-        self._add(at_us, kind, machine if kind in ABOUT_MACHINES else node, self._duration())
+        self._add(at_us, kind, vm if kind in ABOUT_VMS else node, self._duration())
 
     def _add(self, at_us: int, kind: FaultKind, target: str, duration_us: int) -> None:
         if kind in OF_VOTERS and target not in self._voters:

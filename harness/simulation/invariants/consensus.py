@@ -73,7 +73,7 @@ class WatchedAdministrator(Administrator):
     def _end(self, answer: Answer, wishes: list[Any]) -> None:
         for wish in wishes if answer.code is AnswerCode.DONE else ():
             if wish.sure:
-                self.made.done(wish.machine, wish.wanted, wish.begin_us)
+                self.made.done(wish.vm, wish.wanted, wish.begin_us)
         super()._end(answer, wishes)
 
 

@@ -33,7 +33,7 @@ def unsettled(
     now: Callable[[str], int],
 ) -> list[str]:
     """What keeps the world from rest. `newest` is what a register holds in truth, `running` on which nodes which
-    machine runs, `now` what the clock of a node says.
+    VM runs, `now` what the clock of a node says.
     """
     missing = []
     owners: set[str] = set()
@@ -69,17 +69,17 @@ def _of_group(
     for resource in group["resources"]:
         name, wanted = resource["name"], bool(resource["persistent_state"])
         told = f"{name} on {group['owner']} is {resource['state']}, PersistentState {wanted:d}: {resource['why']}"
-        is_machine, on = resource["type"] == "virtual-machine", running.get(name, [])
+        is_vm, on = resource["type"] == "virtual-machine", running.get(name, [])
         is_online, runs = resource["state"] == "Online", bool(on)
-        excused = wanted and not (is_online and (runs or not is_machine)) and excuses.excuse(name)
+        excused = wanted and not (is_online and (runs or not is_vm)) and excuses.excuse(name)
         if is_online != wanted and not excused:
             missing.append(told)
-        if not is_machine:
+        if not is_vm:
             continue
         if runs != wanted and not excused:
-            missing.append(f"machine {name} {'runs' if runs else 'does not run'}; {told}")
+            missing.append(f"VM {name} {'runs' if runs else 'does not run'}; {told}")
         if any(node != group["owner"] for node in on):
-            missing.append(f"machine {name} runs on {' and '.join(on)}; {told}")
+            missing.append(f"VM {name} runs on {' and '.join(on)}; {told}")
         if wanted not in may_be_wanted(name):
             missing.append(f"{told}, which no request can have left")
     return missing

@@ -1,8 +1,8 @@
 """Watchers of what nodes ask of their resource hosts and of the answers, fed like those of `watch` with every event.
 
 - Deadlocks: an entry point that does not return within the deadlock-timeout is not waited for.
-- Urgency: of the machines that could be started on a node, those of the more urgent groups go first.
-- Starts at once: no more machines are being started on a node than its engine gains by.
+- Urgency: of the VMs that could be started on a node, those of the more urgent groups go first.
+- Starts at once: no more VMs are being started on a node than its engine gains by.
 - Restarts: what has failed and is restarted is terminated before it is brought Online.
 """
 
@@ -123,7 +123,7 @@ class _Life:
 @dataclass(slots=True)
 class _Urgent:
     spec: GroupSpec
-    machines: list[ResourceSpec] = field(default_factory=list)
+    vms: list[ResourceSpec] = field(default_factory=list)
 
 
 class UrgentFirst:
@@ -142,7 +142,7 @@ class UrgentFirst:
             _Urgent(group, [spec for spec in group.resources if spec.type == "virtual-machine"])
             for group in topology.groups
         ]
-        self._machines = {spec.name for group in self._groups for spec in group.machines}
+        self._vms = {spec.name for group in self._groups for spec in group.vms}
         self._calm = len(set(self._urgency.values())) > 1
         self._asked: dict[tuple[str, int], HostRequest] = {}
         self._lives: dict[tuple[str, str, int], _Life] = {}
@@ -159,9 +159,9 @@ class UrgentFirst:
         """A service asks something of its resource host."""
         if not self._calm:
             return
-        if request.entry_point is EntryPoint.ONLINE and request.resource in self._machines:
-            for machine in self._passed_over(node, request):
-                self._told(f"{request.resource} is started on {node} before {machine}, whose group is more urgent")
+        if request.entry_point is EntryPoint.ONLINE and request.resource in self._vms:
+            for vm in self._passed_over(node, request):
+                self._told(f"{request.resource} is started on {node} before {vm}, whose group is more urgent")
                 break
         if request.entry_point in (EntryPoint.OPEN, EntryPoint.ONLINE):
             self._asked[node, request.number] = request
@@ -185,10 +185,10 @@ class UrgentFirst:
                 continue
             record = self._chosen.newest(group_key(group.spec.name))
             if isinstance(record, GroupRecord) and record.owner == request.session and record.move is None:
-                yield from (spec.name for spec in group.machines if self._waits(node, record, spec))
+                yield from (spec.name for spec in group.vms if self._waits(node, record, spec))
 
     def _waits(self, node: str, record: GroupRecord, spec: ResourceSpec) -> bool:
-        """Whether that machine could have been started for a while."""
+        """Whether that VM could have been started for a while."""
         life = self._lives.get((node, spec.name, record.epoch))
         if life is None or life.started or life.opened_us is None or not record.persistent.get(spec.name, False):
             return False
@@ -227,14 +227,14 @@ class StartsAtOnce:
         self._life_of = life_of
         self._now = now
         self._told = told
-        self._machines = {
+        self._vms = {
             spec.name for group in topology.groups for spec in group.resources if spec.type == "virtual-machine"
         }
         self._starts: dict[str, _Starts] = {}
 
     def asked(self, node: str, request: HostRequest) -> None:
         """A service asks something of its resource host."""
-        if request.entry_point is not EntryPoint.ONLINE or request.resource not in self._machines:
+        if request.entry_point is not EntryPoint.ONLINE or request.resource not in self._vms:
             return
         life, now_us = self._life_of(node), self._now(node)
         starts = self._starts.get(node)
@@ -249,7 +249,7 @@ class StartsAtOnce:
             }
         starts.asked_us[request.number] = now_us
         if len(starts.asked_us) > STARTS_AT_ONCE:
-            at_once = f"{len(starts.asked_us)} machines at once"
+            at_once = f"{len(starts.asked_us)} VMs at once"
             self._told(f"{node} starts {at_once}, {request.resource} the last: no more than {STARTS_AT_ONCE} shall be")
 
     def answered(self, node: str, report: HostReport) -> None:

@@ -3,8 +3,8 @@
 - Restart actions: what shall stay Failed is not restarted, and what may not move moves nothing.
 - Failovers: each move for a failure counts as one, and nothing else does; a move after a node's death does not.
 - Drains: one is told Completed only by a node that owns nothing any more.
-- Stops by hand: a machine that somebody stopped, while nothing else was wrong, is not started again.
-- Starts by hand: a machine that somebody started on its owner, while nothing else was wrong, is not ended again.
+- Stops by hand: a VM that somebody stopped, while nothing else was wrong, is not started again.
+- Starts by hand: a VM that somebody started on its owner, while nothing else was wrong, is not ended again.
 - Pauses: what runs on a Paused node stays there, unless the node is drained.
 """
 
@@ -114,7 +114,7 @@ class DrainedOwnsNothing:
 
 class Troubles:
     """Hook `struck` to the faults and `lapsed` to the ends of leases. `on_trouble` hears what is befallen: a node, a
-    machine or a group; empty for everything. That clocks drift, and have done so all the time, is none; nor is a fault
+    VM or a group; empty for everything. That clocks drift, and have done so all the time, is none; nor is a fault
     of a kind that is `meant`.
     """
 
@@ -141,13 +141,13 @@ class Troubles:
             told(befallen)
 
     def spares(self, *names: str) -> bool:
-        """Whether nothing is left of what has befallen those nodes, machines and groups."""
+        """Whether nothing is left of what has befallen those nodes, VMs and groups."""
         return all(self._until_us.get(name, 0) <= self._now() for name in ("", *names))
 
 
 @dataclass(frozen=True, slots=True)
 class _Act:
-    """Something that was done to a machine by hand, where, and under which epoch of its group."""
+    """Something that was done to a VM by hand, where, and under which epoch of its group."""
 
     at_us: int
     node: str
@@ -155,7 +155,7 @@ class _Act:
 
 
 class _ByHand:
-    """What was done by hand while nothing else was wrong, until something else befalls the machine, its group or its
+    """What was done by hand while nothing else was wrong, until something else befalls the VM, its group or its
     node.
     """
 
@@ -179,17 +179,17 @@ class _ByHand:
         troubles.on_trouble.append(self._troubled)
 
     def _troubled(self, befallen: str) -> None:
-        for machine, act in list(self._acts.items()):
-            if befallen in ("", machine, act.node, self._group_of[machine]):
-                del self._acts[machine]
+        for vm, act in list(self._acts.items()):
+            if befallen in ("", vm, act.node, self._group_of[vm]):
+                del self._acts[vm]
 
 
 class StopsAreWishes(_ByHand):
     """Hook `by_hand` to the engine, `struck` to the faults before the `troubles` are, `chose` to the chosen values and
     `ordered` to every node's way to its engine.
 
-    A stop is certainly seen, and certainly a wish, when the machine has run for a while under an owner that holds its
-    lease all the time, and nothing else befalls the machine, its group or its node from well before the stop on.
+    A stop is certainly seen, and certainly a wish, when the VM has run for a while under an owner that holds its
+    lease all the time, and nothing else befalls the VM, its group or its node from well before the stop on.
     """
 
     def __init__(self, topology: Topology, **named: Any) -> None:
@@ -207,19 +207,19 @@ class StopsAreWishes(_ByHand):
         if fault.kind is FaultKind.VM_STOP_BY_HAND and self._troubles.spares(fault.target):
             self._stops_now[fault.target] = fault.at_us
 
-    def by_hand(self, machine: str, wanted: bool) -> None:
+    def by_hand(self, vm: str, wanted: bool) -> None:
         """Somebody is about to start or stop it past the cluster."""
-        self._acts.pop(machine, None)
-        now_us, running = self._now(), self._instances.running(machine)
-        if wanted or machine in self._failures or len(running) != 1 or self._stops_now.get(machine) != now_us:
+        self._acts.pop(vm, None)
+        now_us, running = self._now(), self._instances.running(vm)
+        if wanted or vm in self._failures or len(running) != 1 or self._stops_now.get(vm) != now_us:
             return
-        box, group = running[0], self._group_of[machine]
+        box, group = running[0], self._group_of[vm]
         record = self._chosen.newest(group_key(group))
-        if not isinstance(record, GroupRecord) or record.move is not None or not record.persistent.get(machine, False):
+        if not isinstance(record, GroupRecord) or record.move is not None or not record.persistent.get(vm, False):
             return
         known = box.labels.get(label.SESSION) == str(record.owner) and now_us - box.started_us > RECOVERED_US // 2
         if known and self._troubles.spares(box.node, group):
-            self._acts[machine] = _Act(now_us, box.node, record.epoch)
+            self._acts[vm] = _Act(now_us, box.node, record.epoch)
 
     def chose(self, key: str, older: Stored, newer: Stored) -> None:
         """A register has a newer content."""
@@ -232,12 +232,12 @@ class StopsAreWishes(_ByHand):
 
     def ordered(self, box: SimulatedContainer, now_us: int) -> None:
         """Somebody orders that container to start."""
-        stop = self._acts.pop(box.machine, None)
+        stop = self._acts.pop(box.vm, None)
         record = self._chosen.newest(group_key(box.labels.get(label.GROUP, ""))) if stop is not None else None
         if stop is None or not isinstance(record, GroupRecord):
             return
         if (stop.node, stop.epoch) == (box.node, record.epoch):
-            what, after_s = f"machine {box.machine} is ordered to start on {box.node}", (now_us - stop.at_us) / 1e6
+            what, after_s = f"VM {box.vm} is ordered to start on {box.node}", (now_us - stop.at_us) / 1e6
             self._told(f"{what} {after_s:.6f} s after somebody stopped it there")
 
 
@@ -245,8 +245,8 @@ class StartsAreWishes(_ByHand):
     """Hook `started` to the engine, `chose` to the chosen values and `asked` to every node's calls of its resource
     host; once `disturbed` nothing more is said here. To the `troubles` a start by hand is none.
 
-    A start is certainly seen, and certainly a wish, when it is of a container of the owner of now, of a machine that is
-    not wanted and of which that node has asked nothing for a while, and nothing else befalls the machine, its group or
+    A start is certainly seen, and certainly a wish, when it is of a container of the owner of now, of a VM that is
+    not wanted and of which that node has asked nothing for a while, and nothing else befalls the VM, its group or
     its node from well before the start on.
     """
 
@@ -262,21 +262,21 @@ class StartsAreWishes(_ByHand):
 
     def started(self, box: SimulatedContainer, at_us: int) -> None:
         """A container's main process runs."""
-        machine = box.machine
+        vm = box.vm
         if box.id not in self._instances.foreign or self._disturbed:
             return
-        self._acts.pop(machine, None)
-        group = self._group_of[machine]
+        self._acts.pop(vm, None)
+        group = self._group_of[vm]
         record = self._chosen.newest(group_key(group))
-        if not isinstance(record, GroupRecord) or record.move is not None or record.persistent.get(machine, False):
+        if not isinstance(record, GroupRecord) or record.move is not None or record.persistent.get(vm, False):
             return
-        asked_us = self._asked_us.get((box.node, machine), at_us)
+        asked_us = self._asked_us.get((box.node, vm), at_us)
         known = box.labels.get(label.SESSION) == str(record.owner) and at_us - asked_us > RECOVERED_US // 2
-        if known and self._troubles.spares(box.node, machine, group):
-            self._acts[machine] = _Act(at_us, box.node, record.epoch)
+        if known and self._troubles.spares(box.node, vm, group):
+            self._acts[vm] = _Act(at_us, box.node, record.epoch)
 
     def chose(self, key: str, older: Stored, newer: Stored) -> None:
-        """A register has a newer content. What a group's says may be why the machine is ended."""
+        """A register has a newer content. What a group's says may be why the VM is ended."""
         del key, older
         record = newer.record
         if self._acts and isinstance(record, GroupRecord):
@@ -285,13 +285,13 @@ class StartsAreWishes(_ByHand):
 
     def asked(self, node: str, request: HostRequest) -> None:
         """A service asks something of its resource host."""
-        machine, now_us = request.resource, self._now()
-        self._asked_us[node, machine] = now_us
-        start = self._acts.pop(machine, None)
+        vm, now_us = request.resource, self._now()
+        self._asked_us[node, vm] = now_us
+        start = self._acts.pop(vm, None)
         ends = request.entry_point in (EntryPoint.OFFLINE, EntryPoint.TERMINATE)
         if start is not None and ends and (start.node, start.epoch) == (node, request.epoch):
             after_s = (now_us - start.at_us) / 1e6
-            self._told(f"machine {machine} is ended on {node} {after_s:.6f} s after somebody started it there")
+            self._told(f"VM {vm} is ended on {node} {after_s:.6f} s after somebody started it there")
 
 
 class RunningStays(OfGroups):
@@ -320,15 +320,15 @@ class RunningStays(OfGroups):
         moves = before.move is None and after.move is not None and after.move.cause is MoveCause.PAUSED
         if not moves or before.owner is None or not self._calm:
             return
-        machines = [spec.name for spec in before.spec.resources if spec.type == "virtual-machine"]
-        wanted = [name for name in machines if before.persistent.get(name, False)]
+        vms = [spec.name for spec in before.spec.resources if spec.type == "virtual-machine"]
+        wanted = [name for name in vms if before.persistent.get(name, False)]
         runs = bool(wanted) and all(self._runs(name, before.owner) for name in wanted)
-        if runs and self._troubles.spares(before.owner.node, before.spec.name, *machines):
+        if runs and self._troubles.spares(before.owner.node, before.spec.name, *vms):
             what = " and ".join(wanted)
             self._told(f"register {key}: leaves {before.owner.node}, which is Paused, although {what} runs there")
 
-    def _runs(self, machine: str, owner: Session) -> bool:
+    def _runs(self, vm: str, owner: Session) -> bool:
         return any(
             box.labels.get(label.SESSION) == str(owner) and self._now() - box.started_us > RECOVERED_US
-            for box in self._instances.running(machine)
+            for box in self._instances.running(vm)
         )

@@ -112,7 +112,7 @@ class DeadlinesHold:
             self._told(f"{session} goes on {late_s:.6f} s after the end of its lease, a grace and more")
         for box in self._engine.guests(session.node):
             if box.alive and box.started_us < ended_us and not (box.paused or box.ending):
-                self._told(f"machine {box.machine} runs on {late_s:.6f} s after the lease of {session} has ended")
+                self._told(f"VM {box.vm} runs on {late_s:.6f} s after the lease of {session} has ended")
 
 
 class DownResets:

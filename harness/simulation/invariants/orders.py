@@ -37,12 +37,12 @@ class OrdersInTime:
         del now_us
         if box.is_node:
             return
-        not_after_us = self._not_after_us.get((box.node, box.machine))
+        not_after_us = self._not_after_us.get((box.node, box.vm))
         if not_after_us is None:
-            self._told(f"machine {box.machine} is ordered to start on {box.node}, and no service asked for it")
+            self._told(f"VM {box.vm} is ordered to start on {box.node}, and no service asked for it")
         elif self._now(box.node) > not_after_us:
             late_s = (self._now(box.node) - not_after_us) / 1e6
-            self._told(f"machine {box.machine} is ordered to start on {box.node} {late_s:.6f} s after its order's time")
+            self._told(f"VM {box.vm} is ordered to start on {box.node} {late_s:.6f} s after its order's time")
 
 
 class SettledBeforeItActs:

@@ -6,7 +6,7 @@
 - Fences: only of a session that is recorded Down, and only by a session whose lease is live in truth.
 - Places: a group goes to a possible owner only, and to no Paused node while another could take it.
 - Delays: a second restart in a row waits as long as the policy says.
-- Ends: nothing that a machine depends on goes while the machine runs there.
+- Ends: nothing that a VM depends on goes while the VM runs there.
 """
 
 from collections.abc import Callable
@@ -163,7 +163,7 @@ class RestartDelays(OfGroups):
     """Hook `chose` to the chosen values, `ended` to the engine's ends, `lapsed` to the ends of leases and `ordered` to
     every node's way to its engine.
 
-    A start is a restart when its machine ended on that node under the owner of now, and a restart was recorded since.
+    A start is a restart when its VM ended on that node under the owner of now, and a restart was recorded since.
     A node whose lease has lapsed begins anew: what has failed before is started, and not restarted.
     """
 
@@ -200,28 +200,28 @@ class RestartDelays(OfGroups):
 
     def ended(self, box: SimulatedContainer, at_us: int) -> None:
         """A container's main process is gone."""
-        if box.machine in self._delays_us:
+        if box.vm in self._delays_us:
             record = self._record_of(box)
-            self._ended[box.machine] = at_us, box.node, record.epoch if record is not None else -1
+            self._ended[box.vm] = at_us, box.node, record.epoch if record is not None else -1
 
     def lapsed(self, node: str) -> None:
         """The lease of that node has ended, and it learns everything afresh."""
-        self._ended = {machine: end for machine, end in self._ended.items() if end[1] != node}
+        self._ended = {vm: end for vm, end in self._ended.items() if end[1] != node}
 
     def ordered(self, box: SimulatedContainer, now_us: int) -> None:
         """Somebody orders that container to start."""
-        delay_us = self._delays_us.get(box.machine)
+        delay_us = self._delays_us.get(box.vm)
         record = self._record_of(box) if delay_us is not None else None
         if delay_us is None or record is None:
             return
-        ended_us, node, epoch = self._ended.get(box.machine, (-1, "", -1))
+        ended_us, node, epoch = self._ended.get(box.vm, (-1, "", -1))
         session = box.labels.get(label.SESSION)
-        used = [one for one in record.restarts if one.resource == box.machine and str(one.session) == session]
-        again = (node, epoch) == (box.node, record.epoch) and self._recorded_us.get(box.machine, -1) >= ended_us
+        used = [one for one in record.restarts if one.resource == box.vm and str(one.session) == session]
+        again = (node, epoch) == (box.node, record.epoch) and self._recorded_us.get(box.vm, -1) >= ended_us
         if again and len(used) > 1 and now_us - ended_us < delay_us * self.SLOWEST:
             waited_s = (now_us - ended_us) / 1e6
             self._told(
-                f"machine {box.machine} is ordered to start on {box.node} {waited_s:.6f} s after its end, "
+                f"VM {box.vm} is ordered to start on {box.node} {waited_s:.6f} s after its end, "
                 f"as restart {len(used)}: its restart-delay is {delay_us / 1e6:g} s"
             )
 
@@ -250,21 +250,21 @@ class DependentsGoneFirst:
     def __init__(self, topology: Topology, *, instances: OneInstance, told: Callable[[str], None]) -> None:
         self._instances = instances
         self._told = told
-        self._machines: dict[str, list[str]] = {}
+        self._vms: dict[str, list[str]] = {}
         for group in topology.groups:
             for spec in group.resources:
                 for provider in _only_providers(spec):
-                    self._machines.setdefault(provider, []).append(spec.name)
+                    self._vms.setdefault(provider, []).append(spec.name)
 
     def ordered(self, node: str, request: HostRequest) -> None:
         """A node's service asks its resource host for something."""
         if request.entry_point not in (EntryPoint.OFFLINE, EntryPoint.CLOSE):
             return
-        for machine in self._machines.get(request.resource, ()):
-            if any(box.node == node for box in self._instances.running(machine)):
-                self._told(f"{request.resource} is ended on {node} while machine {machine} runs there")
+        for vm in self._vms.get(request.resource, ()):
+            if any(box.node == node for box in self._instances.running(vm)):
+                self._told(f"{request.resource} is ended on {node} while VM {vm} runs there")
 
 
 def _only_providers(spec: ResourceSpec) -> list[str]:
-    """What a machine depends on without an alternative."""
+    """What a VM depends on without an alternative."""
     return [names[0] for names in spec.depends_on if len(names) == 1] if spec.type == "virtual-machine" else []

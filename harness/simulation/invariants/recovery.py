@@ -302,11 +302,11 @@ class AdoptsItsOwn:
         """A service asks something of its resource host."""
         if request.entry_point is not EntryPoint.OPEN or request.adopt:
             return
-        record, machine = self._chosen.newest(group_key(request.group)), request.resource
-        if not isinstance(record, GroupRecord) or not record.persistent.get(machine, False):
+        record, vm = self._chosen.newest(group_key(request.group)), request.resource
+        if not isinstance(record, GroupRecord) or not record.persistent.get(vm, False):
             return
         if (record.owner, record.epoch) != (request.session, request.epoch):
             return
-        for box in self._instances.running(machine):
+        for box in self._instances.running(vm):
             if box.node == node and box.labels.get(label.SESSION) == str(request.session):
-                self._told(f"machine {machine} runs on {node}, owned by {request.session}, and is not adopted")
+                self._told(f"VM {vm} runs on {node}, owned by {request.session}, and is not adopted")

@@ -3,7 +3,7 @@
 - One at a time: the calls for one resource never overlap, except `terminate`.
 - Failed starts: what an error of `online` may have left behind is terminated before it is told as Failed.
 - Silence: a call that neither returns nor reports within the pending-timeout is not waited for.
-- Checks: a machine that stands still, while nothing else is wrong, is found by the next check.
+- Checks: a VM that stands still, while nothing else is wrong, is found by the next check.
 """
 
 from collections.abc import Callable
@@ -149,8 +149,8 @@ class HangsAreFound:
     once `disturbed` otherwise nothing more is said here. `host_of` tells what is the same as long as a node's resource
     host is, None while there is none.
 
-    A hang is certainly found by a check when its machine is Online, the engine freezes it for long enough, and nothing
-    else befalls machine and node from well before the hang on.
+    A hang is certainly found by a check when its VM is Online, the engine freezes it for long enough, and nothing
+    else befalls VM and node from well before the hang on.
     """
 
     def __init__(
@@ -184,9 +184,9 @@ class HangsAreFound:
             self._hangs_now(fault)
         else:
             self._hangs.pop(fault.target, None)
-        for machine, hang in list(self._hangs.items()):
+        for vm, hang in list(self._hangs.items()):
             if hang.node == fault.target:
-                del self._hangs[machine]
+                del self._hangs[vm]
         lasts_us = STOPPED_TIMES * fault.duration_us
         if fault.kind in (FaultKind.DRIVER_BREAK, FaultKind.DRIVER_HANG):
             lasts_us = FOR_EVER_US  # it befalls the next calls, whenever these are
@@ -216,20 +216,20 @@ class HangsAreFound:
         running, wait_us = self._instances.running(fault.target), _by_any_clock(self._intervals_us[fault.target])
         if len(running) != 1 or running[0].paused or fault.duration_us <= wait_us:
             return
-        machine, node, now_us = fault.target, running[0].node, self._clock.now_us
-        host, about = self._host_of(node), (node, machine)
+        vm, node, now_us = fault.target, running[0].node, self._clock.now_us
+        host, about = self._host_of(node), (node, vm)
         calm = all(self._troubled_until_us.get(name, 0) <= now_us for name in about)
         if host is None or not calm or about in self._asked or self._states.get(about) is not ResourceState.ONLINE:
             return
-        hang = self._hangs[machine] = _Hang(node=node, host=host, at_us=now_us)
-        self._clock.after(wait_us, partial(self._look, machine, hang))
+        hang = self._hangs[vm] = _Hang(node=node, host=host, at_us=now_us)
+        self._clock.after(wait_us, partial(self._look, vm, hang))
 
-    def _look(self, machine: str, hang: _Hang) -> None:
-        if self._hangs.get(machine) is not hang or self._disturbed or self._host_of(hang.node) != hang.host:
+    def _look(self, vm: str, hang: _Hang) -> None:
+        if self._hangs.get(vm) is not hang or self._disturbed or self._host_of(hang.node) != hang.host:
             return
-        if self._states[hang.node, machine] is ResourceState.ONLINE:
-            for_s, interval_s = (self._clock.now_us - hang.at_us) / 1e6, self._intervals_us[machine] / 1e6
+        if self._states[hang.node, vm] is ResourceState.ONLINE:
+            for_s, interval_s = (self._clock.now_us - hang.at_us) / 1e6, self._intervals_us[vm] / 1e6
             self._told(
-                f"machine {machine} stands still on {hang.node} for {for_s:.6f} s and is Online:"
+                f"VM {vm} stands still on {hang.node} for {for_s:.6f} s and is Online:"
                 f" it is to be checked every {interval_s:g} s"
             )

@@ -1,12 +1,12 @@
 """Watchers of a simulated world: fed with every event, never sampled; they know what nobody inside can know.
 
-- One instance: among all containers of a machine, at most one main process is alive at any moment of the kernel's
+- One instance: among all containers of a VM, at most one main process is alive at any moment of the kernel's
   truth.
 - Chosen values: a ballot carries one value; what a majority of the voter set of a version has accepted under that
   version is built upon by everything that is chosen later, so that no acknowledged change is lost.
 - Owners: the epoch grows by one with each change of owner.
-- Starts: none is ordered of a machine whose PersistentState is 0, nor on a node that has been Paused for longer than
-  the node can have missed, nor before what the machine depends on is there, nor by a session whose lease has ended in
+- Starts: none is ordered of a VM whose PersistentState is 0, nor on a node that has been Paused for longer than
+  the node can have missed, nor before what the VM depends on is there, nor by a session whose lease has ended in
   truth, which is what a minority's has.
 """
 
@@ -66,30 +66,30 @@ class OneInstance:
 
     def started(self, box: SimulatedContainer, at_us: int) -> None:
         """A container's main process runs."""
-        machine = box.machine
-        if not machine or box.id in self.foreign:
+        vm = box.vm
+        if not vm or box.id in self.foreign:
             return
-        alive = self._alive.setdefault(machine, [])
+        alive = self._alive.setdefault(vm, [])
         alive.append(box)
         if len(alive) > 1:
             where = " and ".join(f"{one.node} ({one.name}, since {one.started_us / 1e6:.6f} s)" for one in alive)
-            self._told(f"machine {machine} runs twice at {at_us / 1e6:.6f} s: on {where}")
+            self._told(f"VM {vm} runs twice at {at_us / 1e6:.6f} s: on {where}")
 
     def ended(self, box: SimulatedContainer, at_us: int) -> None:
         """A container's main process is gone."""
         del at_us
         self.foreign.discard(box.id)
-        alive = self._alive.get(box.machine, [])
+        alive = self._alive.get(box.vm, [])
         if box in alive:
             alive.remove(box)
 
-    def machines_running(self) -> int:
-        """How many machines have something alive."""
+    def vms_running(self) -> int:
+        """How many VMs have something alive."""
         return sum(map(bool, self._alive.values()))
 
-    def running(self, machine: str) -> list[SimulatedContainer]:
-        """What is alive of a machine right now."""
-        return list(self._alive.get(machine, []))
+    def running(self, vm: str) -> list[SimulatedContainer]:
+        """What is alive of a VM right now."""
+        return list(self._alive.get(vm, []))
 
 
 class OfGroups:
@@ -274,17 +274,17 @@ class OrderedStarts:
         self._told = told
 
     def ordered(self, box: SimulatedContainer, now_us: int) -> None:
-        """Somebody orders that container to start: a machine, or a node that is switched on."""
+        """Somebody orders that container to start: a VM, or a node that is switched on."""
         del now_us
         if box.is_node:
             return
-        machine, group = box.machine, box.labels.get(label.GROUP)
+        vm, group = box.vm, box.labels.get(label.GROUP)
         record = self._chosen.newest(group_key(group or ""))
-        if isinstance(record, GroupRecord) and not record.persistent.get(machine, False):
-            self._told(f"machine {machine} is ordered to start on {box.node} although its PersistentState is 0")
+        if isinstance(record, GroupRecord) and not record.persistent.get(vm, False):
+            self._told(f"VM {vm} is ordered to start on {box.node} although its PersistentState is 0")
         paused_us = self._paused.known_for_us(box.node)
         if paused_us:
-            self._told(f"machine {machine} is ordered to start on {box.node}, Paused for {paused_us / 1e6:.3f} s")
+            self._told(f"VM {vm} is ordered to start on {box.node}, Paused for {paused_us / 1e6:.3f} s")
 
 
 class ProvidersFirst:
@@ -308,11 +308,11 @@ class ProvidersFirst:
 
     def ordered(self, box: SimulatedContainer, now_us: int) -> None:
         """Somebody orders that container to start."""
-        machine = box.machine
-        for addresses in self._needs.get(machine, ()):
+        vm = box.vm
+        for addresses in self._needs.get(vm, ()):
             if not any(self._present(box.node, address.partition("/")[0]) for address in addresses):
                 missing, at_s = " and ".join(addresses), now_us / 1e6
-                self._told(f"machine {machine} is ordered to start on {box.node} at {at_s:.6f} s without {missing}")
+                self._told(f"VM {vm} is ordered to start on {box.node} at {at_s:.6f} s without {missing}")
 
 
 class TrueLeases:
@@ -388,7 +388,7 @@ class TrueLeases:
         """Somebody orders that container to start."""
         session = box.labels.get(label.SESSION)
         if not box.is_node and session is not None:
-            self.acted(session, f"machine {box.machine} is ordered to start on {box.node}", now_us)
+            self.acted(session, f"VM {box.vm} is ordered to start on {box.node}", now_us)
 
     def petted(self, session: str, lease_ends_us: int) -> None:
         """A session tells its PID 1 until when it holds a lease, in the time of the world."""

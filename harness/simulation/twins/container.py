@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from harness.errors import EngineError
 from harness.model import labels as label
-from harness.model.machine import MachineSpec
+from harness.model.vm import VmSpec
 from harness.ports import Container
 
 __all__ = ["Answer", "SimulatedContainer"]
@@ -22,7 +22,7 @@ class SimulatedContainer:
     name: str
     labels: Mapping[str, str]
     host: str | None = None
-    spec: MachineSpec | None = None
+    spec: VmSpec | None = None
     obeys_term: bool = True
     alive: bool = False
     running: bool = False
@@ -53,8 +53,8 @@ class SimulatedContainer:
         return self.labels.get(label.NODE, "")
 
     @property
-    def machine(self) -> str:
-        """The name of the machine that it stands for; empty for a node."""
+    def vm(self) -> str:
+        """The name of the VM that it stands for; empty for a node."""
         return self.labels.get(label.RESOURCE, "")
 
     def listed(self) -> Container:

@@ -1,13 +1,13 @@
 """The container engine of a simulated world: one for all its nodes, with the habits of the real one that matter.
 
-Containers start, die, are killed and removed on the virtual clock; machines share the fate of their node's PID 1; a
+Containers start, die, are killed and removed on the virtual clock; VMs share the fate of their node's PID 1; a
 frozen guest keeps its node from dying; the restart policy backs off. `alive` is the kernel's truth, `running` is what
 the engine has noticed, a little later. What it is not: the way to the engine with its stalls and lost answers
 (`engine_client`), nor anything inside a container: the world hangs its processes on `on_node_up` and `on_node_dying`,
 after which a guest may keep the node from being down.
 The latencies and races are those measured on Docker 20.10 (docker-trials, sections 1, 2 and 4). Each node has an engine
-machine's two processors of its own for starts and creations, which take what they were measured to take on such a
-machine (`tools/engine_starts.py`); on containers all nodes share one.
+VM's two processors of its own for starts and creations, which take what they were measured to take on such a
+VM (`tools/engine_starts.py`); on containers all nodes share one.
 """
 
 import random
@@ -18,7 +18,7 @@ from functools import partial
 from harness.errors import EngineError, NoSuchContainer
 from harness.model import labels as label
 from harness.model.labels import Role
-from harness.model.machine import MachineSpec
+from harness.model.vm import VmSpec
 from harness.ports import EngineEvent, EventGap
 from harness.simulation.kernel.runtime import VirtualClock
 from harness.simulation.twins.container import Answer, SimulatedContainer
@@ -90,15 +90,15 @@ class SimulatedEngine:
         """The container of a node. KeyError when there is none."""
         return self._nodes[name]
 
-    def machine(self, name: str) -> SimulatedContainer:
-        """The running container of a machine, wherever it runs. KeyError when none runs."""
+    def vm(self, name: str) -> SimulatedContainer:
+        """The running container of a VM, wherever it runs. KeyError when none runs."""
         for box in self.boxes.values():
-            if box.alive and box.machine == name:
+            if box.alive and box.vm == name:
                 return box
         raise KeyError(name)
 
     def guests(self, node: str) -> list[SimulatedContainer]:
-        """The machine containers that share a node's namespaces, running or not."""
+        """The VM containers that share a node's namespaces, running or not."""
         return list(self._guests.get(self._nodes[node].id, {}).values())
 
     def start_node(self, name: str) -> None:
@@ -123,7 +123,7 @@ class SimulatedEngine:
             elif box.alive:
                 self._end(box, 137)
 
-    def crash_machine(self, container: str, exit_code: int = 137) -> None:
+    def crash_vm(self, container: str, exit_code: int = 137) -> None:
         """The main process ends by itself."""
         self._end(self.boxes[container], exit_code)
 
@@ -151,7 +151,7 @@ class SimulatedEngine:
 
     def _by_hand(self, box: SimulatedContainer, *, wanted: bool) -> None:
         for told in self.on_by_hand:
-            told(box.machine, wanted)
+            told(box.vm, wanted)
 
     def kill_by_hand(self, container: str, signal: int = SIGKILL) -> None:
         """`docker kill -s`."""
@@ -180,12 +180,12 @@ class SimulatedEngine:
         self.stalled_until_us = max(self.stalled_until_us, until_us)
 
     def ready(self, box: SimulatedContainer) -> bool:
-        """Whether what runs in a machine is ready: `ready_after_us` its start, by machine, and unless it is
+        """Whether what runs in a VM is ready: `ready_after_us` its start, by VM, and unless it is
         `not_ready`.
         """
-        due_us = box.started_us + self.ready_after_us.get(box.machine, 0)
+        due_us = box.started_us + self.ready_after_us.get(box.vm, 0)
         goes_on = box.alive and not box.paused and not box.stopped
-        return goes_on and self.clock.now_us >= due_us and box.machine not in self.not_ready
+        return goes_on and self.clock.now_us >= due_us and box.vm not in self.not_ready
 
     def hold(self, rig: str, node: str) -> None:
         """Set the mark that keeps a node off."""
@@ -197,8 +197,8 @@ class SimulatedEngine:
 
     # What the engine carries out for its clients.
 
-    def create(self, spec: MachineSpec, *, host: str, labels: Mapping[str, str], answer: Answer) -> None:
-        """A machine's container in the namespaces of the node container whose id begins with `host`."""
+    def create(self, spec: VmSpec, *, host: str, labels: Mapping[str, str], answer: Answer) -> None:
+        """A VM's container in the namespaces of the node container whose id begins with `host`."""
         node = next((box for box in self._nodes.values() if box.id.startswith(host)), None)
         if node is None:
             answer.fail(NoSuchContainer(f"create of {spec.name}: no such container: {host}"))
@@ -213,7 +213,7 @@ class SimulatedEngine:
         self._later(self._worked_ms(node.id, 16, 26), made)
 
     def start(self, container: str, answer: Answer) -> None:
-        """Start; the answer comes when it runs. A machine goes into the life of its node that is there now, whoever
+        """Start; the answer comes when it runs. A VM goes into the life of its node that is there now, whoever
         asked when.
         """
         box = self.boxes.get(container)
@@ -229,7 +229,7 @@ class SimulatedEngine:
             box.switched_off, box.starting, box.short_lives = False, True, 0
             self._later(self.rng.randint(280, 350), lambda: self._node_up(box, answer))
         else:
-            self._start_machine(box, answer)
+            self._start_vm(box, answer)
 
     def kill(self, container: str, signal: int, answer: Answer) -> None:
         """Send a signal; for SIGKILL the answer waits for the end, and is an error when it does not come."""
@@ -264,7 +264,7 @@ class SimulatedEngine:
                 self._delete_soon(box, answer)
 
     def begin_inside(self, container: str, command: tuple[str, ...], answer: Answer) -> None:
-        """Begin `true`, `false`, `sleep SECONDS`, or anything else: a check, which succeeds when the machine is ready
+        """Begin `true`, `false`, `sleep SECONDS`, or anything else: a check, which succeeds when the VM is ready
         by then.
         """
         box = self.boxes.get(container)
@@ -305,7 +305,7 @@ class SimulatedEngine:
     # How containers live and die.
 
     def _make(
-        self, *, name: str, labels: Mapping[str, str], host: str | None, spec: MachineSpec | None
+        self, *, name: str, labels: Mapping[str, str], host: str | None, spec: VmSpec | None
     ) -> SimulatedContainer:
         self._made += 1
         box = SimulatedContainer(
@@ -318,7 +318,7 @@ class SimulatedEngine:
             self._guests.setdefault(host, {})[box.id] = box
         return box
 
-    def _start_machine(self, box: SimulatedContainer, answer: Answer) -> None:
+    def _start_vm(self, box: SimulatedContainer, answer: Answer) -> None:
         host = self.boxes.get(box.host or "")
         if host is None:
             answer.fail(NoSuchContainer(f"start of {box.name}: no such container: {box.host}"))
@@ -330,14 +330,14 @@ class SimulatedEngine:
             answer.fail(EngineError(f"start of {box.name}: namespace path: no such file"))
         else:
             try:
-                longer_ms = self.troubles.start_takes_us(box.machine, self.clock.now_us) // MS_US
+                longer_ms = self.troubles.start_takes_us(box.vm, self.clock.now_us) // MS_US
             except EngineError as error:
                 answer.fail(error)
                 return
             box.starting = True
             life = host.lives
             takes_ms = self._worked_ms(host.id, 80, 115) + longer_ms
-            self._later(takes_ms, lambda: self._machine_up(box, host, life, answer))
+            self._later(takes_ms, lambda: self._vm_up(box, host, life, answer))
 
     def _start_while_restarting(self, box: SimulatedContainer, host: SimulatedContainer, answer: Answer) -> None:
         # Both were seen: a refusal, and a start that waited for the engine's lock and ran in the node's next life.
@@ -346,7 +346,7 @@ class SimulatedEngine:
         else:
             self._later(50, lambda: self.start(box.id, answer))
 
-    def _machine_up(self, box: SimulatedContainer, host: SimulatedContainer, life: int, answer: Answer) -> None:
+    def _vm_up(self, box: SimulatedContainer, host: SimulatedContainer, life: int, answer: Answer) -> None:
         box.starting = False
         if host.lives != life or not host.alive or host.doomed is not None:
             answer.fail(EngineError(f"start of {box.name}: can't get final child's PID from pipe: EOF"))
@@ -375,7 +375,7 @@ class SimulatedEngine:
         self._emit(box, "start")
 
     def _signal(self, box: SimulatedContainer, signal: int, answer: Answer) -> None:
-        if self.troubles.stops_badly(box.machine, self.clock.now_us, StopTrouble.FAILING):
+        if self.troubles.stops_badly(box.vm, self.clock.now_us, StopTrouble.FAILING):
             box.removing = False
             answer.fail(EngineError(f"kill of {box.name}: permission denied"))
             return
@@ -389,7 +389,7 @@ class SimulatedEngine:
             self.clock.after(KILL_LIMIT_US, lambda: self._give_up(box, answer, gave_up))
             return
         self._thaw(box)
-        deaf = self.troubles.stops_badly(box.machine, self.clock.now_us, StopTrouble.DEAF)
+        deaf = self.troubles.stops_badly(box.vm, self.clock.now_us, StopTrouble.DEAF)
         if signal == SIGTERM and box.obeys_term and not box.is_node and not deaf:
             self._later(self.rng.randint(10, 60), lambda: self._end(box, 0), life=box)
         answer.succeed()
@@ -402,7 +402,7 @@ class SimulatedEngine:
     def _end(self, box: SimulatedContainer, exit_code: int, *, with_node: bool = False) -> None:
         if not box.alive or (box.is_node and not self._guests_end(box, exit_code)):
             return
-        takes_us = 0 if box.ending else self.troubles.end_takes(box.machine, self.clock.now_us)
+        takes_us = 0 if box.ending else self.troubles.end_takes(box.vm, self.clock.now_us)
         if takes_us:
             box.ending = True
             self._later(takes_us // MS_US + 1, lambda: self._end(box, exit_code), life=box)

@@ -12,8 +12,8 @@ from typing import Any
 
 from harness.errors import EngineError, EngineTooLate, EngineUnanswered
 from harness.model import labels as label
-from harness.model.machine import MachineSpec
 from harness.model.session import Session
+from harness.model.vm import VmSpec
 from harness.ports import Container, EngineEvent, EventGap
 from harness.simulation.kernel.runtime import Clock, SimulatedRuntime, Timer
 from harness.simulation.twins.container import Answer
@@ -116,8 +116,8 @@ class SimulatedEngineClient:
         found: Container | None = await self._call("inspect", operation, 1, 4)
         return found
 
-    async def create_machine(self, spec: MachineSpec, *, session: Session, labels: Mapping[str, str]) -> str:
-        """Create a machine's container in the session's node; returns its id."""
+    async def create_vm(self, spec: VmSpec, *, session: Session, labels: Mapping[str, str]) -> str:
+        """Create a VM's container in the session's node; returns its id."""
         created: str = await self._call(
             "create",
             lambda answer: self.engine.create(spec, host=session.container, labels=labels, answer=answer),

@@ -1,4 +1,4 @@
-"""What befalls the simulated engine's work on single machines and on the switch of a node's power.
+"""What befalls the simulated engine's work on single VMs and on the switch of a node's power.
 
 Each trouble has an end, in the world's microseconds. A start or an end that never comes is one that comes after that.
 """
@@ -15,7 +15,7 @@ SLOW_START_US = 2_500_000
 
 
 class StartTrouble(StrEnum):
-    """How starts of a machine go wrong."""
+    """How starts of a VM go wrong."""
 
     SLOW = "slow"
     FAILING = "failing"
@@ -23,7 +23,7 @@ class StartTrouble(StrEnum):
 
 
 class StopTrouble(StrEnum):
-    """How ends of a machine go wrong: it ignores TERM; the engine cannot kill it; nothing can; they take a while."""
+    """How ends of a VM go wrong: it ignores TERM; the engine cannot kill it; nothing can; they take a while."""
 
     DEAF = "deaf"
     FAILING = "failing"
@@ -33,7 +33,7 @@ class StopTrouble(StrEnum):
 
 @dataclass(slots=True)
 class EngineTroubles:
-    """By machine, or node, until when."""
+    """By VM, or node, until when."""
 
     starts: dict[tuple[str, StartTrouble], int] = field(default_factory=lambda: defaultdict(int))
     stops: dict[tuple[str, StopTrouble], int] = field(default_factory=lambda: defaultdict(int))
@@ -47,21 +47,21 @@ class EngineTroubles:
         for table in (self.starts, self.stops, self.switch_unreachable, self.switch_late):
             table.clear()
 
-    def start_takes_us(self, machine: str, now_us: int) -> int:
+    def start_takes_us(self, vm: str, now_us: int) -> int:
         """How much longer than usual a start takes that begins now. Raises EngineError for one that fails."""
         if not self.starts:
             return 0
-        if now_us < self.starts[machine, StartTrouble.FAILING]:
-            raise EngineError(f"start of {machine}: OCI runtime create failed: no space left on device")
-        endless_us = max(self.starts[machine, StartTrouble.ENDLESS] - now_us, 0)
-        return endless_us + (SLOW_START_US if now_us < self.starts[machine, StartTrouble.SLOW] else 0)
+        if now_us < self.starts[vm, StartTrouble.FAILING]:
+            raise EngineError(f"start of {vm}: OCI runtime create failed: no space left on device")
+        endless_us = max(self.starts[vm, StartTrouble.ENDLESS] - now_us, 0)
+        return endless_us + (SLOW_START_US if now_us < self.starts[vm, StartTrouble.SLOW] else 0)
 
-    def end_takes(self, machine: str, now_us: int) -> int:
-        """How long from its SIGKILL until the machine has ended, in microseconds: while nothing can end it, until then.
+    def end_takes(self, vm: str, now_us: int) -> int:
+        """How long from its SIGKILL until the VM has ended, in microseconds: while nothing can end it, until then.
         """
-        slow_us = self.end_takes_us if self.stops_badly(machine, now_us, StopTrouble.SLOW) else 0
-        return max(slow_us, self.stops_badly(machine, now_us, StopTrouble.ENDLESS))
+        slow_us = self.end_takes_us if self.stops_badly(vm, now_us, StopTrouble.SLOW) else 0
+        return max(slow_us, self.stops_badly(vm, now_us, StopTrouble.ENDLESS))
 
-    def stops_badly(self, machine: str, now_us: int, how: StopTrouble) -> int:
-        """For how many microseconds more ends of that machine go wrong in that way; 0 when they do not."""
-        return max(self.stops[machine, how] - now_us, 0) if self.stops else 0
+    def stops_badly(self, vm: str, now_us: int, how: StopTrouble) -> int:
+        """For how many microseconds more ends of that VM go wrong in that way; 0 when they do not."""
+        return max(self.stops[vm, how] - now_us, 0) if self.stops else 0

@@ -1,4 +1,4 @@
-"""What answers at the addresses of a simulated node: the machines that run there and are ready."""
+"""What answers at the addresses of a simulated node: the VMs that run there and are ready."""
 
 from harness.model.workload import Endpoint
 from harness.ports import Runtime
@@ -18,7 +18,7 @@ class SimulatedReach:
         self._runtime = runtime
 
     async def ask(self, address: str, endpoint: Endpoint, *, limit_us: int) -> str:
-        """Empty when the machine with this address is ready; a frozen one keeps its caller waiting."""
+        """Empty when the VM with this address is ready; a frozen one keeps its caller waiting."""
         boxes = [box for box in self._engine.boxes.values() if box.node == self._node and box.spec is not None]
         here = [box for box in boxes if box.alive and box.spec is not None and box.spec.address == address]
         if any(box.paused for box in here):

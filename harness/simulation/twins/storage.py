@@ -12,9 +12,9 @@ class SimulatedStorage:
         self.lost: dict[str, tuple[str, ...]] = {}
         self.unreachable = False
 
-    async def missing(self, machine: str, *, volumes: Collection[str] = ()) -> tuple[str, ...]:
-        """The files of the machine that are gone. Raises OSError while the volume does not answer."""
+    async def missing(self, vm: str, *, volumes: Collection[str] = ()) -> tuple[str, ...]:
+        """The files of the VM that are gone. Raises OSError while the volume does not answer."""
         if self.unreachable:
             raise OSError("the cluster shared volume does not answer")
         known = ("config.json", "disk", *(f"volumes/{name}" for name in volumes))
-        return tuple(name for name in known if name in self.lost.get(machine, ()))
+        return tuple(name for name in known if name in self.lost.get(vm, ()))

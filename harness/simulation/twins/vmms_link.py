@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from harness.errors import EngineUnanswered
-from harness.model.machine import MachineNotice
+from harness.model.vm import VmNotice
 from harness.ports import Pending
 from harness.simulation.kernel.fifo_channel import Frames
 from harness.simulation.kernel.runtime import Clock, SimulatedRuntime, Timer, Unfinished
@@ -102,7 +102,7 @@ class VmmsLink(RemoteHypervisor):
     async def _exchange(self, call: str, arguments: dict[str, Any], limit_us: int) -> Any:
         return await self._ask(call, lambda vmms: getattr(vmms, call)(**arguments), limit_us=limit_us)
 
-    async def notices(self) -> AsyncIterator[MachineNotice]:
+    async def notices(self) -> AsyncIterator[VmNotice]:
         """Notices of the process that is there; ends when that process ends."""
         vmms, subscription = self._subscribe()
         while True:
@@ -196,7 +196,7 @@ class FramedVmmsLink(VmmsLink):
         except FrameError as error:
             return self._frames.encode(refusal(message, f"the answer is too large: {error}"))
 
-    async def notices(self) -> AsyncIterator[MachineNotice]:
+    async def notices(self) -> AsyncIterator[VmNotice]:
         """See `VmmsLink`."""
         vmms, subscription = self._subscribe()
         while True:

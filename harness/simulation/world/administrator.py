@@ -32,11 +32,11 @@ Arguments = Mapping[str, str | bool]
 
 @dataclass(slots=True)
 class _Wish:
-    """One request's effect on one machine. `end_us` None: it may still take effect. Not `sure`: it concerns another
+    """One request's effect on one VM. `end_us` None: it may still take effect. Not `sure`: it concerns another
     resource, and this one only if nothing else provides what that does.
     """
 
-    machine: str
+    vm: str
     wanted: bool
     begin_us: int
     end_us: int | None = None
@@ -75,15 +75,15 @@ class Administrator:
         self._clock = clock
         self._topology = topology
         self._nodes = nodes
-        self._machines = {
+        self._vms = {
             spec.name: [one.name for one in spec.resources if one.type == "virtual-machine"]
             for spec in topology.groups
         }
         self._wanted_first = {
-            machine
+            vm
             for key, record in first_registers(topology, VoterSet(version=1, members={}))
             if isinstance(record, GroupRecord)
-            for machine, wanted in record.persistent.items()
+            for vm, wanted in record.persistent.items()
             if wanted
         }
         self._failures = {
@@ -116,19 +116,19 @@ class Administrator:
         self._wishes += wishes
         return self._send(node, verb, arguments, wishes, redirections, told)
 
-    def by_hand(self, machine: str, wanted: bool) -> None:
+    def by_hand(self, vm: str, wanted: bool) -> None:
         """Somebody starts or stops it past the cluster, which may take that for a wish at any time after: of that
-        machine, and with a start of what it depends on. A stop whose policy makes it a failure is no wish.
+        VM, and with a start of what it depends on. A stop whose policy makes it a failure is no wish.
         """
-        if not wanted and machine in self._failures:
+        if not wanted and vm in self._failures:
             return
-        concerned = self._concerned(machine, wanted) if wanted else [machine]
+        concerned = self._concerned(vm, wanted) if wanted else [vm]
         self._wishes += [_Wish(name, wanted, self._clock.now_us) for name in concerned]
 
-    def may_be_wanted(self, machine: str) -> set[bool]:
+    def may_be_wanted(self, vm: str) -> set[bool]:
         """The PersistentStates that the requests can have left, from 1 at the beginning."""
-        mine = [wish for wish in self._wishes if wish.machine == machine and not wish.void]
-        mine.insert(0, _Wish(machine, machine in self._wanted_first, -1, -1, done=True))
+        mine = [wish for wish in self._wishes if wish.vm == vm and not wish.void]
+        mine.insert(0, _Wish(vm, vm in self._wanted_first, -1, -1, done=True))
         return {
             wish.wanted
             for wish in mine
@@ -141,14 +141,14 @@ class Administrator:
             return []
         wanted = what == "online"
         if kind == "group":
-            concerned = dict.fromkeys(self._machines[str(arguments["group"])], True)
+            concerned = dict.fromkeys(self._vms[str(arguments["group"])], True)
         else:
             concerned = self._concerned(str(arguments["resource"]), wanted)
         now_us = self._clock.now_us
-        return [_Wish(machine, wanted, now_us, sure=sure) for machine, sure in concerned.items()]
+        return [_Wish(vm, wanted, now_us, sure=sure) for vm, sure in concerned.items()]
 
     def _concerned(self, resource: str, wanted: bool) -> dict[str, bool]:
-        """Which machines change with that resource, and whether they do for certain: with what goes, whatever depends
+        """Which VMs change with that resource, and whether they do for certain: with what goes, whatever depends
         on it; with what comes, whatever it depends on, of which some may be there.
         """
         specs = next(

@@ -7,7 +7,7 @@ from enum import StrEnum
 from harness.model.topology import Topology
 
 __all__ = [
-    "ABOUT_MACHINES",
+    "ABOUT_VMS",
     "BEFALLS_NODES",
     "CUTS",
     "DISTURBS_ENDS",
@@ -94,7 +94,7 @@ NOT_UNDER_SELF = frozenset(
         FaultKind.SWITCH_LATE,
     }
 )
-"""What fencing `self` cannot cover: a node that freezes with its watchdog, a machine that nothing can end or that is
+"""What fencing `self` cannot cover: a node that freezes with its watchdog, a VM that nothing can end or that is
 frozen when it should end, and engine calls that outlive the bound. It has no switch that could fail.
 """
 
@@ -123,7 +123,7 @@ BEFALLS_NODES = frozenset(
         FaultKind.VMMS_HANG,
     }
 )
-ABOUT_MACHINES = frozenset(kind for kind in FaultKind if kind.value.startswith("vm."))
+ABOUT_VMS = frozenset(kind for kind in FaultKind if kind.value.startswith("vm."))
 
 CUTS = frozenset(
     kind for kind in FaultKind if kind.value.startswith("network.") or kind in (FaultKind.ISOLATE, FaultKind.ONE_WAY)
@@ -174,10 +174,10 @@ THEMES: tuple[frozenset[FaultKind], ...] = (
     SETS,
     ROUNDS,
     DISTURBS_ENDS | ENDS_NODES | {FaultKind.VM_DEAF, FaultKind.COMMAND},
-    ABOUT_MACHINES | ENDS_NODES | {FaultKind.COMMAND, FaultKind.DRIVER_BREAK, FaultKind.DRIVER_HANG},
+    ABOUT_VMS | ENDS_NODES | {FaultKind.COMMAND, FaultKind.DRIVER_BREAK, FaultKind.DRIVER_HANG},
 )
 """What meets its like: starts and ends that go wrong while nodes go, the voter set, rounds with the voters,
-machines.
+VMs.
 """
 
 

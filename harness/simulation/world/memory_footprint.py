@@ -6,7 +6,7 @@ from harness.model.topology import Topology
 __all__ = ["bytes_needed"]
 
 EMPTY = 45 << 20
-EACH_MACHINE = 46 << 10
+EACH_VM = 46 << 10
 EACH_COPY = 1536
 """By measurement (docs/scale.md). Copies of a group's record are kept by its owner and by those who watch it."""
 
@@ -16,4 +16,4 @@ def bytes_needed(topology: Topology) -> int:
     resources = sum(len(group.resources) for group in topology.groups)
     nodes = len(topology.nodes)
     copies = nodes if nodes <= topology.settings.everyone_watches_up_to else WATCHERS + 1
-    return EMPTY + resources * (EACH_MACHINE + EACH_COPY * copies)
+    return EMPTY + resources * (EACH_VM + EACH_COPY * copies)

@@ -115,7 +115,7 @@ class World:
 
     def situation(self) -> str:
         """What the cluster is at, in truth, most telling first: a session Down but not fenced, a group whose owner is
-        gone, a machine about to run, a node away, or nothing.
+        gone, a VM about to run, a node away, or nothing.
         """
         cluster = self.chosen.newest(CLUSTER_KEY)
         if isinstance(cluster, ClusterRecord):
@@ -146,8 +146,8 @@ class World:
         owns = any(isinstance(record, GroupRecord) and record.owner == entry.session for record in owners)
         return "owner" if owns else "idle"
 
-    def role_of_machine(self, name: str) -> str:
-        """The role of the node on which a machine runs, or that it runs nowhere."""
+    def role_of_vm(self, name: str) -> str:
+        """The role of the node on which a VM runs, or that it runs nowhere."""
         running = self.instances.running(name)
         return self.role_of_node(running[0].node) if running else "not running"
 
@@ -172,8 +172,8 @@ class World:
         """What keeps the world from rest; see `rest`."""
         running: dict[str, list[str]] = {}
         for box in self.engine.boxes.values():
-            if box.alive and box.machine:
-                running.setdefault(box.machine, []).append(box.node)
+            if box.alive and box.vm:
+                running.setdefault(box.vm, []).append(box.node)
         return unsettled(
             self.topology,
             nodes=self.nodes,
@@ -320,12 +320,12 @@ class World:
 
     def _started(self, box: SimulatedContainer, at_us: int) -> None:
         if not box.is_node:
-            self.record(box.node, "engine", "machine-started", {"machine": box.machine})
+            self.record(box.node, "engine", "vm-started", {"vm": box.vm})
         self.instances.started(box, at_us)
 
     def _ended(self, box: SimulatedContainer, at_us: int) -> None:
         if not box.is_node:
-            self.record(box.node, "engine", "machine-ended", {"machine": box.machine})
+            self.record(box.node, "engine", "vm-ended", {"vm": box.vm})
         self.instances.ended(box, at_us)
 
     def _violated(self, text: str) -> None:

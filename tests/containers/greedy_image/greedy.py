@@ -1,4 +1,4 @@
-"""A machine that takes as much as it gets of one thing, prints one JSON line about it, and goes on running.
+"""A VM that takes as much as it gets of one thing, prints one JSON line about it, and goes on running.
 
     greedy.py fill | log | flows | reach | journal-fifo | journal-sparse | journal-deep
 
@@ -91,7 +91,7 @@ def flows() -> dict[str, object]:
 
 
 def reach() -> dict[str, object]:
-    """The addresses to which a connection was made or refused by their own machine, and not by a rule."""
+    """The addresses to which a connection was made or refused by their own host, and not by a rule."""
     places = {"gateway": gateway(), "elsewhere": "192.0.2.1", "resolver": "127.0.0.11"}
     reached = [name for name, address in places.items() if sends_to(address)]
     return {"reached": reached, "peer": sends_to(other_in_network(gateway()))}
@@ -141,7 +141,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     for name in ("journal.jsonl", "journal.old.jsonl"):
         if os.path.lexists(f"/disk/{name}"):
-            os.unlink(f"/disk/{name}")  # of an earlier run of this machine
+            os.unlink(f"/disk/{name}")  # of an earlier run of this VM
     mode = {mode.__name__.replace("_", "-"): mode for mode in MODES}[sys.argv[1]]
     print(json.dumps(mode()), flush=True)
     while True:

@@ -1,4 +1,4 @@
-"""A hostile machine: tries what a guest could do to its node, its neighbours and the cluster, and tells what worked.
+"""A hostile VM: tries what a guest could do to its node, its neighbours and the cluster, and tells what worked.
 
     hostile.py attack           every attack once; prints one JSON object: {"about": ..., "attacks": {name: outcome}}
     hostile.py fork-bomb        as many processes as it gets, for some seconds, orphans for PID 1 to reap among them
@@ -6,8 +6,8 @@
     hostile.py burn             two processes that only calculate, for three seconds
 
 An outcome says `worked`, `refused` (by the kernel, or because there is nothing to see), or `no target`, and how. It
-then sleeps, so that its machine stays Online. HOSTILE_IN_EARNEST=1: its signals are deadly. HOSTILE_NEIGHBOUR=NAME:UID
-is another machine of the node, HOSTILE_VOTERS=ADDRESS,... the voters elsewhere. Standard library only.
+then sleeps, so that its VM stays Online. HOSTILE_IN_EARNEST=1: its signals are deadly. HOSTILE_NEIGHBOUR=NAME:UID
+is another VM of the node, HOSTILE_VOTERS=ADDRESS,... the voters elsewhere. Standard library only.
 """
 
 import contextlib
@@ -60,15 +60,15 @@ def processes(*, dead_too: bool = False) -> dict[int, list[int]]:
 
 
 def neighbour() -> tuple[str, int]:
-    """The other machine's name and user."""
+    """The other VM's name and user."""
     name, _, user = os.environ.get("HOSTILE_NEIGHBOUR", "").partition(":")
     return name, int(user or 0)
 
 
 def victims() -> dict[str, int]:
-    """A process id for each part of the node, and for the other machine."""
+    """A process id for each part of the node, and for the other VM."""
     by_user = processes()
-    wanted = {**NODE_USERS, "another-machine": neighbour()[1]}
+    wanted = {**NODE_USERS, "another-vm": neighbour()[1]}
     return {role: min(by_user[user]) for role, user in wanted.items() if by_user.get(user)}
 
 
@@ -350,11 +350,11 @@ def make_device() -> str:
     return "8:0"
 
 
-def touch_another_machines_files() -> str:
+def touch_another_vms_files() -> str:
     name, user = neighbour()
     others = processes().get(user)
     if not others:
-        raise NoTarget("no process of another machine")
+        raise NoTarget("no process of another VM")
     places = [f"{view}/csv/{name}" for view in views()] + [f"/disk/../{name}", f"/disk/../../{name}"]
 
     def append(path: str, *, remove: bool):
@@ -381,7 +381,7 @@ def attacks():
         "slow down": slow_down,
     }
     for what, attack in against_one.items():
-        for role in (*NODE_USERS, "another-machine"):
+        for role in (*NODE_USERS, "another-vm"):
             yield f"{what} {role}", in_a_child(lambda attack=attack, role=role: attack(role))
     yield "read the node's secrets", read_secrets
     yield "reach the engine", reach_engine
@@ -397,7 +397,7 @@ def attacks():
     yield "leave its namespaces", leave_namespaces
     yield "change the kernel's settings", change_kernel_settings
     yield "make a device", make_device
-    yield "touch another machine's files", touch_another_machines_files
+    yield "touch another VM's files", touch_another_vms_files
 
 
 def outcome(attack) -> dict[str, str]:

@@ -1,11 +1,11 @@
-"""The client outside: asks every machine again and again and tells what changed. Runs inside the client's container.
+"""The client outside: asks every VM again and again and tells what changed. Runs inside the client's container.
 
     python3 -I -c SOURCE web-vm=guest://10.87.0.100:8080/ db-vm=tcp://10.87.0.101:5432 app-vm=http://10.87.0.102:8000/health
 
-One thread a machine, a question every 50 ms, 300 ms for the whole exchange, a new connection each time: it is the
+One thread a VM, a question every 50 ms, 300 ms for the whole exchange, a new connection each time: it is the
 client's own ARP entry that decides whether a moved address is reached. The question is a GET, which the guest answers
 with its boot and node, and another program with a status below 400; or no more than the connection. Prints one JSON
-line when a machine begins to answer, stops answering, or another boot or node answers; and each second how often it
+line when a VM begins to answer, stops answering, or another boot or node answers; and each second how often it
 asked and how often it was answered. Standard library only: its source travels as an argument, and nothing of the
 project is installed where it runs.
 """
@@ -64,7 +64,7 @@ def ask(where: str) -> dict[str, object]:
         with socket.create_connection((address, int(port)), timeout=LIMIT_S) as connection:
             if kind == "tcp":
                 return {"ok": True}
-            question = f"GET {slash}{path} HTTP/1.1\r\nHost: machine\r\nConnection: close\r\n\r\n"
+            question = f"GET {slash}{path} HTTP/1.1\r\nHost: VM\r\nConnection: close\r\n\r\n"
             connection.sendall(question.encode())
             data = b""
             while len(data) < ANSWER_MAX:
@@ -90,13 +90,13 @@ def ask(where: str) -> dict[str, object]:
 
 
 def visible(text: object) -> str:
-    """A name that a machine gave, cut, with an escape for each character that is not for showing."""
+    """A name that a VM gave, cut, with an escape for each character that is not for showing."""
     name = str(text)[:NAME_MAX]
     return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in name)
 
 
-def watch(machine: str, where: str, tally: Tally) -> None:
-    """Ask for ever; tell what changed. Why a machine is silent changes too often to be told each time."""
+def watch(vm: str, where: str, tally: Tally) -> None:
+    """Ask for ever; tell what changed. Why a VM is silent changes too often to be told each time."""
     last: object = None
     while True:
         began = time.monotonic()
@@ -104,17 +104,17 @@ def watch(machine: str, where: str, tally: Tally) -> None:
         tally.count(bool(answer["ok"]))
         now = (answer["ok"], answer.get("boot"), answer.get("node"))
         if now != last:
-            tally.tell({"at_ns": time.time_ns(), "machine": machine, **answer})
+            tally.tell({"at_ns": time.time_ns(), "vm": vm, **answer})
             last = now
         time.sleep(max(0.0, began + INTERVAL_S - time.monotonic()))
 
 
 def main() -> None:
-    """One thread a machine, and the beat."""
+    """One thread a VM, and the beat."""
     tally = Tally()
     for argument in sys.argv[1:]:
-        machine, _, where = argument.partition("=")
-        threading.Thread(target=watch, args=(machine, where, tally), daemon=True).start()
+        vm, _, where = argument.partition("=")
+        threading.Thread(target=watch, args=(vm, where, tally), daemon=True).start()
     while True:
         time.sleep(BEAT_S)
         tally.beat()

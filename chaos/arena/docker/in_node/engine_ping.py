@@ -10,7 +10,7 @@ import socket
 import sys
 
 LIMIT_S = 1.0
-"""A ping of the engine takes a millisecond; a loaded machine was seen to need a tenth of a second."""
+"""A ping of the engine takes a millisecond; a loaded host was seen to need a tenth of a second."""
 
 
 def main() -> int:

@@ -15,7 +15,7 @@ import sys
 import time
 
 LIMIT_S = 0.4
-"""An answer within one machine takes under a millisecond; a loaded one was seen to need a tenth of a second."""
+"""An answer within one host takes under a millisecond; a loaded one was seen to need a tenth of a second."""
 ECHO_REQUEST, ECHO_REPLY = 8, 0
 
 

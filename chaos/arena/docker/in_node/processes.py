@@ -2,7 +2,7 @@
 
     python3 -I -c SOURCE look '{"ask": ["service", "vmms", "voter"]}'
     python3 -I -c SOURCE program '{"pid": 12, "started": 345, "signal": 9}'
-    python3 -I -c SOURCE machine '{"container": ID, "signal": 19}'
+    python3 -I -c SOURCE VM '{"container": ID, "signal": 19}'
     python3 -I -c SOURCE wipe '{"pid": 12, "started": 345}'
     python3 -I -c SOURCE fill '{}'
     python3 -I -c SOURCE free '{}'
@@ -37,7 +37,7 @@ SOCKETS = {"service": "/run/blackstart/service.sock", "vmms": "/run/blackstart/v
 CALLS = {"service": "snapshot", "vmms": "alive"}
 VOTER_PORT = 637
 ANSWER_LIMIT_S = 0.5
-"""A process that works answers within some milliseconds, on a loaded machine within a tenth of a second."""
+"""A process that works answers within some milliseconds, on a loaded host within a tenth of a second."""
 STOP_LIMIT_S = 2.0
 CHUNKS = (1 << 20, 1 << 12, 1)
 CONTAINER = re.compile(r"[0-9a-f]{64}")
@@ -114,7 +114,7 @@ def send_all(members: Callable[[], list[Entry]], number: int) -> int:
 def look(ask: list[str]) -> dict[str, Any]:
     """What runs, in which state; who answers; the voter's disk."""
     programs: dict[int, dict[str, Any]] = {}
-    machines: dict[str, str] = {}
+    vms: dict[str, str] = {}
     for pid, state, parent, _, started in alive():
         try:
             user, container = user_of(pid), container_of(pid)
@@ -123,9 +123,9 @@ def look(ask: list[str]) -> dict[str, Any]:
         if user in PROGRAM_USERS and parent == 1:
             programs[user] = {"pid": pid, "started": started, "state": state}
         elif user >= 10000:
-            machines[container] = machines.get(container, "") + state
+            vms[container] = vms.get(container, "") + state
     answers = {name: answers_ping() if name == "voter" else answers_frame(name) for name in ask}
-    return {"programs": programs, "machines": machines, "answers": answers, "disk": disk()}
+    return {"programs": programs, "vms": vms, "answers": answers, "disk": disk()}
 
 
 def answers_frame(name: str) -> bool:
@@ -189,7 +189,7 @@ def signal_program(pid: int, started: int, number: int) -> int:
     return send_all(lambda: [entry for entry in alive() if entry[3] == pid], number)
 
 
-def signal_machine(container: str, number: int) -> int:
+def signal_vm(container: str, number: int) -> int:
     """The signal to every process of a container."""
 
     def members() -> list[Entry]:
@@ -270,8 +270,8 @@ def main() -> int:
             told = look(arguments["ask"])
         elif action == "program":
             told = {"hit": signal_program(arguments["pid"], arguments["started"], arguments["signal"])}
-        elif action == "machine":
-            told = {"hit": signal_machine(arguments["container"], arguments["signal"])}
+        elif action == "vm":
+            told = {"hit": signal_vm(arguments["container"], arguments["signal"])}
         elif action == "wipe":
             told = {"hit": wipe(arguments["pid"], arguments["started"])}
         else:

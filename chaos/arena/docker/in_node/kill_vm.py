@@ -1,4 +1,4 @@
-"""Kills a machine's main process from inside its node's PID namespace. Runs in the node's container, as root.
+"""Kills a VM's main process from inside its node's PID namespace. Runs in the node's container, as root.
 
     python3 -I -c SOURCE CONTAINER-ID
 

@@ -1,24 +1,24 @@
-"""The machine that a fault is aimed at: which container it is now, and what the engine told of it since."""
+"""The VM that a fault is aimed at: which container it is now, and what the engine told of it since."""
 
 from chaos.arena.port import Arena, wait_record
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused
 from chaos.history.records import ContainerSeen, EngineEvent, Role
 
-__all__ = ["containers_of", "events_of", "running_machine", "wait_event"]
+__all__ = ["containers_of", "events_of", "running_vm", "wait_event"]
 
 
-def containers_of(containers: tuple[ContainerSeen, ...], machine: str) -> list[ContainerSeen]:
-    """Every container of a machine: each node that may own it keeps one ready."""
-    return [seen for seen in containers if seen.role is Role.MACHINE and seen.machine == machine]
+def containers_of(containers: tuple[ContainerSeen, ...], vm: str) -> list[ContainerSeen]:
+    """Every container of a VM: each node that may own it keeps one ready."""
+    return [seen for seen in containers if seen.role is Role.VM and seen.vm == vm]
 
 
-def running_machine(containers: tuple[ContainerSeen, ...], machine: str) -> ContainerSeen:
-    """The one container in which a machine runs, frozen or not. Raises FaultRefused when it is not exactly one."""
-    mine = containers_of(containers, machine)
+def running_vm(containers: tuple[ContainerSeen, ...], vm: str) -> ContainerSeen:
+    """The one container in which a VM runs, frozen or not. Raises FaultRefused when it is not exactly one."""
+    mine = containers_of(containers, vm)
     running = [seen for seen in mine if seen.running]
     if len(running) != 1:
         seen_as = f"{len(running)} running containers" if running else f"{len(mine)} containers, none running"
-        raise FaultRefused(f"machine {machine} has {seen_as}; exactly one must run")
+        raise FaultRefused(f"VM {vm} has {seen_as}; exactly one must run")
     return running[0]
 
 

@@ -1,4 +1,4 @@
-"""A machine as VMMS and the drivers speak of it: what to create, what was seen, how a run ended."""
+"""A VM as VMMS and the drivers speak of it: what to create, what was seen, how a run ended."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,13 +7,13 @@ from enum import StrEnum
 from harness.model.disk import DISK_BYTES
 from harness.model.session import Session
 
-__all__ = ["Ending", "MachineNotice", "MachineSpec", "MachineState", "MachineView", "Order", "Proof"]
+__all__ = ["Ending", "Order", "Proof", "VmNotice", "VmSpec", "VmState", "VmView"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MachineSpec:
-    """What a machine's container is made from. `user` is the forced uid; empty `command` means the image's own;
-    `volumes` are further disks of the machine, by name, and where it sees them.
+class VmSpec:
+    """What a VM's container is made from. `user` is the forced uid; empty `command` means the image's own;
+    `volumes` are further disks of the VM, by name, and where it sees them.
 
     Limits: `memory_bytes`, with no swap beyond; `disk_bytes` for each disk; `processes`, threads counted;
     `processors_milli`, thousandths of one. With `writable_root` it can change its image's files, without a limit.
@@ -47,8 +47,8 @@ class Order:
     not_after_us: int
 
 
-class MachineState(StrEnum):
-    """What the engine says of a machine on this node."""
+class VmState(StrEnum):
+    """What the engine says of a VM on this node."""
 
     ABSENT = "absent"
     STOPPED = "stopped"
@@ -57,7 +57,7 @@ class MachineState(StrEnum):
 
 
 class Ending(StrEnum):
-    """How a run of a machine ended, as far as the engine's events show.
+    """How a run of a VM ended, as far as the engine's events show.
 
     CRASHED: its main process ended by itself with an error or by a signal that no engine call sent. KILLED:
     somebody's `kill` went through the engine. STOPPED: an administrator's `stop`, the only clean one besides
@@ -74,7 +74,7 @@ class Ending(StrEnum):
 
 
 class Proof(StrEnum):
-    """What a conclusive end rests on: no start is unanswered and the machine was seen stopped, or its container is
+    """What a conclusive end rests on: no start is unanswered and the VM was seen stopped, or its container is
     gone.
     """
 
@@ -83,17 +83,17 @@ class Proof(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MachineView:
-    """One machine of this node's session as VMMS sees it. `run` is the engine's StartedAt of the run in question,
+class VmView:
+    """One VM of this node's session as VMMS sees it. `run` is the engine's StartedAt of the run in question,
     empty if none.
 
-    A machine that is STOPPED, has a `run` and no `ending` ended a moment ago: the evidence of how is still awaited,
+    A VM that is STOPPED, has a `run` and no `ending` ended a moment ago: the evidence of how is still awaited,
     and a notice will tell.
     """
 
     name: str
     group: str
-    state: MachineState
+    state: VmState
     run: str = ""
     exit_code: int | None = None
     ending: Ending | None = None
@@ -102,15 +102,15 @@ class MachineView:
     @property
     def awaits_evidence(self) -> bool:
         """Whether the run has ended and nobody can say yet how."""
-        return self.state is MachineState.STOPPED and bool(self.run) and self.ending is None
+        return self.state is VmState.STOPPED and bool(self.run) and self.ending is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MachineNotice:
-    """VMMS tells its subscribers that a machine changed. `live` is False when it was learned by listing and not from
+class VmNotice:
+    """VMMS tells its subscribers that a VM changed. `live` is False when it was learned by listing and not from
     the stream.
     """
 
-    view: MachineView
+    view: VmView
     live: bool
     at_us: int

@@ -1,4 +1,4 @@
-"""What a person writes about a machine of their own becomes properties, or is refused with line and expected form."""
+"""What a person writes about a VM of their own becomes properties, or is refused with line and expected form."""
 
 import json
 
@@ -14,10 +14,10 @@ HEAD = "groups:\n  - name: shop\n    resources:\n      - {name: ip, type: ip-add
 
 
 def read(keys: str, *, depends: str = '"[ip]"') -> GroupSpec:
-    """A group whose machine has these keys, one a line, the first on line 8."""
-    machine = f"      - name: vm\n        type: virtual-machine\n        depends-on: {depends}\n"
+    """A group whose VM has these keys, one a line, the first on line 8."""
+    vm = f"      - name: vm\n        type: virtual-machine\n        depends-on: {depends}\n"
     indented = "".join(f"        {line}\n" for line in keys.splitlines())
-    return read_topology(load(HEAD + machine + indented, name="rig.yaml")).groups[0]
+    return read_topology(load(HEAD + vm + indented, name="rig.yaml")).groups[0]
 
 
 def properties(keys: str) -> dict[str, str]:
@@ -31,7 +31,7 @@ def refusal(keys: str, *, depends: str = '"[ip]"') -> str:
     return found
 
 
-def test_machine_of_a_persons_own_becomes_properties() -> None:
+def test_vm_of_a_persons_own_becomes_properties() -> None:
     found = properties(
         """\
 image: shop/database:15
@@ -87,14 +87,14 @@ def test_endpoint_is_a_port_or_a_path_and_a_port(written: str, endpoint: str) ->
         ("processes: 0", "processes is 0"),
         ("disk: 1KiB", "disk is "),
         ("writable-root: maybe", "writable-root is "),
-        ('volumes: ["disk:/data"]', "every machine has a disk already"),
+        ('volumes: ["disk:/data"]', "every VM has a disk already"),
         ('volumes: ["data:/tmp/data"]', "in the way of /tmp"),
-        ("user: root", "user is 'root', expected a number from 10001 to 60000: a machine is never root"),
+        ("user: root", "user is 'root', expected a number from 10001 to 60000: a VM is never root"),
         ("user: 0", "user is 0"),
         ("user: 903", "user is 903"),
-        ('volumes: ["host:/etc:/etc"]', "directories of the host are never given to a machine"),
-        ('volumes: ["/etc:/etc"]', "directories of the host are never given to a machine"),
-        ('volumes: ["../../etc:/data"]', "directories of the host are never given to a machine"),
+        ('volumes: ["host:/etc:/etc"]', "directories of the host are never given to a VM"),
+        ('volumes: ["/etc:/etc"]', "directories of the host are never given to a VM"),
+        ('volumes: ["../../etc:/data"]', "directories of the host are never given to a VM"),
         ('volumes: ["data"]', "the path is ''"),
         ('volumes: ["data:var"]', "the path is 'var', expected a plain absolute path"),
         ('volumes: ["data:/var/../etc"]', "the path is '/var/../etc'"),
@@ -124,29 +124,29 @@ def test_what_cannot_be_is_refused_at_its_line(written: str, told: str) -> None:
 
 
 @pytest.mark.parametrize("written", ["answers-on: 5432", "readiness: {tcp: 5432}"])
-def test_machine_without_an_address_cannot_be_asked_over_the_network(written: str) -> None:
+def test_vm_without_an_address_cannot_be_asked_over_the_network(written: str) -> None:
     assert "has no address" in refusal(written, depends="[]")
 
 
-def test_machine_without_an_address_can_be_asked_by_a_command() -> None:
+def test_vm_without_an_address_can_be_asked_by_a_command() -> None:
     assert "readiness" in read("readiness: {command: ready}", depends="[]").resource("vm").properties
 
 
 def test_written_users_are_kept_and_the_others_go_round_them() -> None:
-    machines = "".join(
+    vms = "".join(
         f"      - {{name: {name}, type: virtual-machine{user}}}\n"
         for name, user in (("a", ""), ("b", ", user: 10001"), ("c", ""))
     )
-    group = read_topology(load(f"groups:\n  - name: g\n    resources:\n{machines}", name="rig.yaml")).groups[0]
+    group = read_topology(load(f"groups:\n  - name: g\n    resources:\n{vms}", name="rig.yaml")).groups[0]
 
     assert [resource.properties["user"] for resource in group.resources] == ["10002", "10001", "10003"]
 
 
-def test_two_machines_never_share_a_user() -> None:
+def test_two_vms_never_share_a_user() -> None:
     text = (
         "groups:\n  - name: g\n    resources:\n"
         "      - {name: a, type: virtual-machine, user: 10005}\n"
         "      - {name: b, type: virtual-machine, user: 10005}\n"
     )
-    with pytest.raises(UsageError, match=r"rig.yaml:5: the user 10005 is another machine's"):
+    with pytest.raises(UsageError, match=r"rig.yaml:5: the user 10005 is another VM's"):
         read_topology(load(text, name="rig.yaml"))

@@ -10,9 +10,9 @@ from typing import Any
 from harness.drivers.registry import built_in_drivers
 from harness.model import labels as label
 from harness.model.host_messages import EntryPoint, HostReport, HostRequest, Why
-from harness.model.machine import MachineNotice, MachineSpec, Order
 from harness.model.session import Session
 from harness.model.topology import ResourcePolicy, ResourceSpec
+from harness.model.vm import Order, VmNotice, VmSpec
 from harness.ports import Hypervisor
 from harness.resource_host.driver import DriverFactory
 from harness.resource_host.host import ResourceHost
@@ -131,7 +131,7 @@ class BenchVmms:
         # It shares the fate of PID 1, like everything on a node.
         bench.engine.on_node_down.append(lambda name: self.runtime.kill() if name == node else None)
         self.runtime.spawn(self.vmms.run(), name="vmms")
-        self.notices: list[MachineNotice] = []
+        self.notices: list[VmNotice] = []
         self.session: Session = bench.do(self.vmms.identity())
         bench.hands.spawn(self._collect(), name="notices of the test")
         bench.run(0.001)
@@ -148,21 +148,21 @@ class BenchVmms:
     def order(self, *, epoch: int = 1, not_after_us: int = FAR, session: Session | None = None) -> Order:
         return Order(session=session or self.session, epoch=epoch, not_after_us=not_after_us)
 
-    def prepare(self, machine: str = "vm", *, epoch: int = 1, adopt: bool = False) -> Any:
-        return self.bench.do(self.vmms.prepare(spec(machine), epoch=epoch, adopt=adopt))
+    def prepare(self, vm: str = "vm", *, epoch: int = 1, adopt: bool = False) -> Any:
+        return self.bench.do(self.vmms.prepare(spec(vm), epoch=epoch, adopt=adopt))
 
-    def start(self, machine: str = "vm", **order: Any) -> Any:
-        return self.bench.do(self.vmms.start(machine, order=self.order(**order)))
+    def start(self, vm: str = "vm", **order: Any) -> Any:
+        return self.bench.do(self.vmms.start(vm, order=self.order(**order)))
 
-    def running(self, machine: str = "vm") -> str:
-        """A machine that runs; the id of its container."""
-        self.prepare(machine)
-        self.start(machine)
+    def running(self, vm: str = "vm") -> str:
+        """A VM that runs; the id of its container."""
+        self.prepare(vm)
+        self.start(vm)
         self.bench.run(0.1)
-        return self.bench.engine.machine(machine).id
+        return self.bench.engine.vm(vm).id
 
-    def boxes(self, machine: str = "vm") -> list[SimulatedContainer]:
-        return [box for box in self.bench.engine.boxes.values() if box.labels.get(label.RESOURCE) == machine]
+    def boxes(self, vm: str = "vm") -> list[SimulatedContainer]:
+        return [box for box in self.bench.engine.boxes.values() if box.labels.get(label.RESOURCE) == vm]
 
 
 class BenchHost:
@@ -230,7 +230,7 @@ class BenchHost:
 
     def online(self, resource: str = "vm", *, policy: ResourcePolicy | None = None) -> HostReport:
         """Opened and Online."""
-        self.call(EntryPoint.OPEN, resource, spec=machine(resource, policy=policy))
+        self.call(EntryPoint.OPEN, resource, spec=vm(resource, policy=policy))
         return self.call(EntryPoint.ONLINE, resource)
 
     def states(self, resource: str = "vm") -> list[str]:
@@ -240,11 +240,11 @@ class BenchHost:
         return self.reports[count:]
 
 
-def spec(name: str = "vm", *, group: str = "g") -> MachineSpec:
-    return MachineSpec(name=name, group=group, image="blackstart/guest", address=None, user=10000)
+def spec(name: str = "vm", *, group: str = "g") -> VmSpec:
+    return VmSpec(name=name, group=group, image="blackstart/guest", address=None, user=10000)
 
 
-def machine(name: str = "vm", *, policy: ResourcePolicy | None = None, **properties: str) -> ResourceSpec:
+def vm(name: str = "vm", *, policy: ResourcePolicy | None = None, **properties: str) -> ResourceSpec:
     return ResourceSpec(
         name=name,
         type="virtual-machine",

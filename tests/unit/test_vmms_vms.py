@@ -1,14 +1,14 @@
-"""VMMS: orders and ends of machines."""
+"""VMMS: orders and ends of VMs."""
 
 import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-from machine_bench import FAR, MS, SECOND, Bench, BenchVmms, spec
+from vm_bench import FAR, MS, SECOND, Bench, BenchVmms, spec
 
 from harness.errors import EngineError, EngineTooLate, EngineUnanswered
-from harness.model.machine import Ending, MachineState, Proof
+from harness.model.vm import Ending, Proof, VmState
 from harness.ports import OrderRefused
 from harness.simulation.twins.container import SimulatedContainer
 
@@ -34,10 +34,10 @@ def test_session_names_the_container_and_its_start(bench: Bench, node: BenchVmms
     assert (node.session.node, node.session.container, node.session.started) == ("n1", box.id[:12], box.started)
 
 
-def test_prepared_machine_stands_ready_and_does_not_run(node: BenchVmms) -> None:
+def test_prepared_vm_stands_ready_and_does_not_run(node: BenchVmms) -> None:
     view = node.prepare()
 
-    assert view.state is MachineState.STOPPED
+    assert view.state is VmState.STOPPED
     assert not only(node.boxes()).alive
 
 
@@ -47,12 +47,12 @@ def test_start_runs_the_prepared_container(node: BenchVmms) -> None:
 
     view = node.start()
 
-    assert view.state is MachineState.RUNNING
+    assert view.state is VmState.RUNNING
     assert view.run == only(node.boxes()).started
     assert only(node.boxes()).id == prepared
 
 
-def test_start_of_a_running_machine_tells_its_run(node: BenchVmms) -> None:
+def test_start_of_a_running_vm_tells_its_run(node: BenchVmms) -> None:
     node.prepare()
     first = node.start()
 
@@ -63,7 +63,7 @@ def test_start_of_a_running_machine_tells_its_run(node: BenchVmms) -> None:
 
 def test_start_in_place_after_a_crash_uses_the_same_container(bench: Bench, node: BenchVmms) -> None:
     container = node.running()
-    bench.engine.crash_machine(container)
+    bench.engine.crash_vm(container)
     bench.run(0.1)
 
     node.start()
@@ -116,10 +116,10 @@ def test_close_ends_all_orders_of_its_epoch(bench: Bench, node: BenchVmms) -> No
     with pytest.raises(OrderRefused):
         node.start(epoch=1)
 
-    assert node.start(epoch=2).state is MachineState.RUNNING
+    assert node.start(epoch=2).state is VmState.RUNNING
 
 
-def test_terminate_of_a_running_machine_proves_it_stopped(bench: Bench, node: BenchVmms) -> None:
+def test_terminate_of_a_running_vm_proves_it_stopped(bench: Bench, node: BenchVmms) -> None:
     node.running()
 
     proof = bench.do(node.vmms.terminate("vm"))
@@ -128,7 +128,7 @@ def test_terminate_of_a_running_machine_proves_it_stopped(bench: Bench, node: Be
     assert not only(node.boxes()).alive
 
 
-def test_terminate_ends_a_frozen_machine(bench: Bench, node: BenchVmms) -> None:
+def test_terminate_ends_a_frozen_vm(bench: Bench, node: BenchVmms) -> None:
     container = node.running()
     bench.engine.pause(container)
 
@@ -210,7 +210,7 @@ def test_start_whose_answer_was_lost_but_runs_is_a_success(bench: Bench, node: B
 
     view = node.start()
 
-    assert view.state is MachineState.RUNNING
+    assert view.state is VmState.RUNNING
     assert bench.do(node.vmms.terminate("vm")) is Proof.REMOVED
 
 
@@ -269,7 +269,7 @@ def test_prepare_without_adopting_ends_what_runs(node: BenchVmms) -> None:
 
     view = node.prepare(adopt=False)
 
-    assert view.state is MachineState.STOPPED
+    assert view.state is VmState.STOPPED
     assert not any(box.alive for box in node.boxes())
 
 
@@ -286,15 +286,15 @@ def test_prepare_with_a_changed_specification_makes_a_new_container(bench: Bench
 
 
 class TestRestartOfVmms:
-    """The process was killed; its machines run on."""
+    """The process was killed; its VMs run on."""
 
-    def test_running_machine_is_adopted_and_runs_on(self, bench: Bench, node: BenchVmms) -> None:
+    def test_running_vm_is_adopted_and_runs_on(self, bench: Bench, node: BenchVmms) -> None:
         container = node.running()
 
         again = node.restarted()
         view = again.prepare(adopt=True)
 
-        assert view.state is MachineState.RUNNING
+        assert view.state is VmState.RUNNING
         assert view.run == bench.engine.boxes[container].started
 
     def test_stopped_container_is_not_trusted_to_stay_so(self, node: BenchVmms) -> None:
@@ -321,9 +321,9 @@ class TestRestartOfVmms:
         node.client.stall(bench.clock.now_us + 2 * SECOND)
         again = BenchVmms(bench, "n1", node.client)
 
-        assert bench.do(again.vmms.view("vm")).state is MachineState.RUNNING
+        assert bench.do(again.vmms.view("vm")).state is VmState.RUNNING
 
-    def test_killed_in_the_middle_of_a_start_leaves_one_machine_at_most(self) -> None:
+    def test_killed_in_the_middle_of_a_start_leaves_one_vm_at_most(self) -> None:
         for kill_after_ms in range(0, 140, 7):
             bench = Bench(seed=kill_after_ms)
             node = BenchVmms(bench)
@@ -359,5 +359,5 @@ def test_a_start_that_was_not_sent_is_a_refusal_and_leaves_the_container_as_it_w
             node.start()
     bench.run(1)
 
-    assert node.start().state is MachineState.RUNNING
+    assert node.start().state is VmState.RUNNING
     assert [box.id for box in node.boxes()] == before

@@ -1,4 +1,4 @@
-"""What a person writes about one machine of a rig, as the properties that its driver reads.
+"""What a person writes about one VM of a rig, as the properties that its driver reads.
 
     image         any that the engine has; by default the guest's
     command       words for the image's entry point, a list or one line split as a shell splits it: a JSON list
@@ -9,7 +9,7 @@
     processors    1, as a number with at most two decimals: thousandths of a processor
     processes     64, threads counted
     user          a number from 10001 up; never root, see docs/security.md
-    volumes       further disks of the machine, [NAME:/PATH]: a JSON object. They begin empty, and move with the machine
+    volumes       further disks of the VM, [NAME:/PATH]: a JSON object. They begin empty, and move with the VM
     readiness     {tcp: PORT}, {http: /PATH, port: PORT} or {command: WORDS}; interval, timeout, liveness: a `Readiness`
     answers-on    {tcp: PORT} or {http: /PATH, port: PORT}, for a client outside: an `Endpoint`
 
@@ -30,7 +30,7 @@ from harness.model.serialization import to_plain
 from harness.model.topology import SECOND_US
 from harness.model.workload import GUEST_IMAGE, Endpoint, Readiness
 
-__all__ = ["FIRST_USER", "LAST_USER", "read_machine"]
+__all__ = ["FIRST_USER", "LAST_USER", "read_vm"]
 
 FIRST_USER, LAST_USER = 10_001, 60_000
 """Guests have uids from 10000 up, one each; 10000 is the image's own user, and 65534 is nobody's."""
@@ -42,7 +42,7 @@ _VOLUMES_MOST = 16
 _VOLUME_PATH_MOST = 200
 _COMMAND_MOST = 4096
 _WORDS_MOST = 256
-_VOLUME_FORM = "NAME:/PATH, a disk of the machine's own and where it sees it"
+_VOLUME_FORM = "NAME:/PATH, a disk of the VM's own and where it sees it"
 _TAKEN_PATHS = ("/disk", "/proc", "/sys", "/dev", "/tmp")
 _PORT_FIRST, _PORT_LAST = 1024, 65_535
 _PATH = re.compile(r"/[!-~]{0,200}")
@@ -51,7 +51,7 @@ _READINESS_FORM = f"{_ENDPOINT_FORM} or {{command: WORDS}}"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def read_machine(section: Section) -> dict[str, str]:
+def read_vm(section: Section) -> dict[str, str]:
     """The properties. Refusals go to the section: what is returned counts only if there are none."""
     properties = {"image": _image(section)}
     if "address" in section:
@@ -98,7 +98,7 @@ def _user(section: Section) -> int:
     value = section.raw("user")
     if isinstance(value, int) and not isinstance(value, bool) and FIRST_USER <= value <= LAST_USER:
         return value
-    expected = f"a number from {FIRST_USER} to {LAST_USER}: a machine is never root, nor a user of its node"
+    expected = f"a number from {FIRST_USER} to {LAST_USER}: a VM is never root, nor a user of its node"
     section.refuse("user", f"user is {shown(value)}", expected)
     return FIRST_USER
 
@@ -121,11 +121,11 @@ def _volumes(section: Section) -> dict[str, str]:
 def _problem_of_volume(name: str, path: str, found: dict[str, str]) -> tuple[str, str]:
     """What is wrong and what is expected, or two empty texts."""
     if name == "host" or not name or "/" in name:
-        return "directories of the host are never given to a machine", _VOLUME_FORM
+        return "directories of the host are never given to a VM", _VOLUME_FORM
     if not is_name(name):
         return f"the name is {shown(name)}", NAME_FORM
     if name == OWN_DISK:
-        return f"every machine has a {OWN_DISK} already, at /{OWN_DISK}", "another name"
+        return f"every VM has a {OWN_DISK} already, at /{OWN_DISK}", "another name"
     if name in found:
         return "the name stands twice", "names that differ"
     if len(path) > _VOLUME_PATH_MOST:
@@ -167,7 +167,7 @@ def _readiness(section: Section) -> Readiness:
 def _answers_on(section: Section) -> Endpoint | None:
     if isinstance(section.raw("answers-on"), int):
         return _tcp(section, "answers-on")
-    inner = section.section("answers-on", what="what a machine answers on")
+    inner = section.section("answers-on", what="what a VM answers on")
     endpoint = _endpoint(inner)
     inner.finish()
     if endpoint is None:
@@ -192,7 +192,7 @@ def _endpoint(section: Section) -> Endpoint | None:
 
 
 def _tcp(section: Section, key: str) -> Endpoint:
-    """Ports below 1024 are the node's: no machine can listen there."""
+    """Ports below 1024 are the node's: no VM can listen there."""
     return Endpoint(port=section.integer(key, 8080, low=_PORT_FIRST, high=_PORT_LAST))
 
 

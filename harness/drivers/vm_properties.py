@@ -1,16 +1,16 @@
-"""The properties of a virtual-machine resource, which are strings, as a `MachineSpec` and a readiness check."""
+"""The properties of a virtual-machine resource, which are strings, as a `VmSpec` and a readiness check."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from harness.model.disk import DISK_BYTES
-from harness.model.machine import MachineSpec
 from harness.model.topology import ResourceSpec
+from harness.model.vm import VmSpec
 from harness.model.workload import Readiness, answers_on, readiness
 from harness.resource_host.driver import DriverError
 
-__all__ = ["machine_readiness", "machine_spec"]
+__all__ = ["vm_readiness", "vm_spec"]
 
 FIRST_GUEST_UID = 10_000
 _KNOWN = frozenset(
@@ -32,8 +32,8 @@ _KNOWN = frozenset(
 )
 
 
-def machine_spec(resource: ResourceSpec, *, group: str) -> MachineSpec:
-    """What the machine's container is made from. Raises DriverError naming the property that is missing or wrong."""
+def vm_spec(resource: ResourceSpec, *, group: str) -> VmSpec:
+    """What the VM's container is made from. Raises DriverError naming the property that is missing or wrong."""
     given = resource.properties
     unknown = sorted(given.keys() - _KNOWN)
     if unknown:
@@ -47,7 +47,7 @@ def machine_spec(resource: ResourceSpec, *, group: str) -> MachineSpec:
         raise DriverError(
             f"{resource.name}: user {user}: guests run as {FIRST_GUEST_UID} or above, the node's own processes below"
         )
-    return MachineSpec(
+    return VmSpec(
         name=resource.name,
         group=group,
         image=given["image"],
@@ -64,15 +64,15 @@ def machine_spec(resource: ResourceSpec, *, group: str) -> MachineSpec:
     )
 
 
-def machine_readiness(resource: ResourceSpec) -> Readiness | None:
-    """How it is asked whether the machine is ready; None when running is all there is. Raises DriverError."""
+def vm_readiness(resource: ResourceSpec) -> Readiness | None:
+    """How it is asked whether the VM is ready; None when running is all there is. Raises DriverError."""
     try:
         answers_on(resource.properties)
         check = readiness(resource.properties)
     except ValueError as error:
         raise DriverError(f"{resource.name}: readiness or answers-on is not usable: {error}") from error
     if check is not None and check.endpoint and not resource.properties.get("address"):
-        raise DriverError(f"{resource.name}: readiness asks {check.endpoint}, and the machine has no address")
+        raise DriverError(f"{resource.name}: readiness asks {check.endpoint}, and the VM has no address")
     return check
 
 

@@ -1,4 +1,4 @@
-"""A machine of a person's own on a real rig: PostgreSQL from Debian's packages, its data on a volume of the machine.
+"""A VM of a person's own on a real rig: PostgreSQL from Debian's packages, its data on a volume of the VM.
 
 The shipped experiment cuts the power of its node while a client outside writes rows. The tests share one rig and run in
 the order of this file.
@@ -22,7 +22,7 @@ from harness.model.object_names import network_name, node_container
 from harness.model.topology import Topology
 from harness.rig.engine.exec import run_inside
 from harness.rig.images.build import ensure_example, ensure_images, find_project_root
-from harness.rig.lifecycle.rig import Machine, Rig
+from harness.rig.lifecycle.rig import Rig, Vm
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 
@@ -86,9 +86,9 @@ def writer(rig: Rig) -> Iterator[Writer]:
     writer.remove()
 
 
-def database(rig: Rig) -> Machine:
-    (machine,) = [machine for machine in rig.machines() if machine.name == "db-vm" and machine.state == "running"]
-    return machine
+def database(rig: Rig) -> Vm:
+    (vm,) = [vm for vm in rig.vms() if vm.name == "db-vm" and vm.state == "running"]
+    return vm
 
 
 def rows(rig: Rig) -> set[int]:
@@ -111,10 +111,10 @@ def log(rig: Rig, event: str) -> list[dict[str, Any]]:
 
 @pytest.mark.long
 def test_database_is_online_when_it_is_ready_and_runs_as_nobody_in_particular(rig: Rig) -> None:
-    machine = database(rig)
-    inspected = rig.client.api.inspect_container(machine.container)
+    vm = database(rig)
+    inspected = rig.client.api.inspect_container(vm.container)
 
-    assert [line["message"].split(" is ready ")[0] for line in log(rig, "machine-ready")] == ["db-vm"]
+    assert [line["message"].split(" is ready ")[0] for line in log(rig, "vm-ready")] == ["db-vm"]
     assert inspected["Config"]["User"] == "10001:10001"
     assert inspected["HostConfig"]["CapDrop"] == ["ALL"]
     assert {mount["Destination"] for mount in inspected["Mounts"]} == {"/disk", "/data"}
@@ -164,7 +164,7 @@ def test_database_that_was_killed_recovers_in_place_with_its_rows(rig: Rig) -> N
     assert held <= rows(rig)
 
 
-def test_machine_whose_image_is_not_there_is_refused_before_anything_starts(
+def test_vm_whose_image_is_not_there_is_refused_before_anything_starts(
     make_rig: MakeRig, engine: docker.DockerClient
 ) -> None:
     text = (
@@ -176,5 +176,5 @@ def test_machine_whose_image_is_not_there_is_refused_before_anything_starts(
 
     image, processors = str(refused.value).splitlines()
     assert image.startswith("the engine does not have the image no-such/image:1 of own-vm: `docker pull no-such/")
-    assert processors.startswith("own-vm is given 64 processors, and the engine's machine has ")
+    assert processors.startswith("own-vm is given 64 processors, and the engine's host has ")
     assert not [one for one in engine.containers.list(all=True) if "own-vm" in str(one.labels)]
