@@ -44,7 +44,7 @@ BENCHMARKS: dict[str, Callable[[docker.DockerClient, int], list[Figure]]] = {
     "schedules": schedules,
 }
 ROUNDS = 10
-ROUNDS_MOST = 50
+MAX_ROUNDS = 50
 """As often a VM may be restarted before it is moved."""
 NOTES_MARK = "\n<!-- Below this line `make bench` leaves everything as it is. -->\n"
 QUIET_LOAD = 0.5
@@ -61,8 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = set(options.names) - BENCHMARKS.keys()
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}, expected of {', '.join(BENCHMARKS)}")
-    if not 1 <= options.rounds <= ROUNDS_MOST:
-        parser.error(f"--rounds is {options.rounds}, expected 1 to {ROUNDS_MOST}")
+    if not 1 <= options.rounds <= MAX_ROUNDS:
+        parser.error(f"--rounds is {options.rounds}, expected 1 to {MAX_ROUNDS}")
     if options.write and options.names:
         parser.error("--write writes the whole page: it goes with all benchmarks")
     signal.signal(signal.SIGTERM, _terminated)

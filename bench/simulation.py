@@ -86,7 +86,7 @@ def _run(seed: int) -> int:
     with collected_later():
         outcome = play(ten_faults(seed))
         if outcome.broken:
-            raise AssertionError(f"seed {seed} breaks {outcome.violations or outcome.unsettled}")
+            raise AssertionError(f"seed {seed} breaks {outcome.violations or outcome.unconverged}")
         world = outcome.world
         world.run(LENGTH_US - world.clock.now_us)
     return world.clock.scheduled

@@ -8,7 +8,8 @@ from typing import Any
 from chaos.experiment.loader import read_experiment
 from chaos.history.records import (
     ClusterSeen,
-    EngineEvent,
+    ContainerRole,
+    EngineEventSeen,
     FaultMoment,
     FaultRecord,
     GroupSeen,
@@ -19,7 +20,6 @@ from chaos.history.records import (
     NodeSeen,
     Record,
     ResourceSeen,
-    Role,
     StepEnded,
     to_plain,
 )
@@ -87,10 +87,12 @@ def _records() -> list[Any]:
         ClusterSeen(at_ns=at_ns, quorum=True, nodes=nodes, groups=(group,)),
         FaultRecord(at_ns=at_ns + 1, moment=FaultMoment.INJECTED, **power_cut),
         FaultRecord(at_ns=at_ns + 2, moment=FaultMoment.CONFIRMED, **power_cut),
-        EngineEvent(at_ns=at_ns + 3, action="die", container="c", role=Role.NODE, node="node1", exit_code=137),
+        EngineEventSeen(
+            at_ns=at_ns + 3, action="die", container="c", role=ContainerRole.NODE, node="node1", exit_code=137
+        ),
         LogLine(at_ns=at_ns + 4, node="node2", component="cluster-service", event="node-down", message="node1 is Down"),
-        EngineEvent(
-            at_ns=at_ns + SECOND_NS, action="start", container="d", role=Role.VM, node="node2", vm="web1-vm"
+        EngineEventSeen(
+            at_ns=at_ns + SECOND_NS, action="start", container="d", role=ContainerRole.VM, node="node2", vm="web1-vm"
         ),
         StepEnded(at_ns=at_ns + 5, began_ns=at_ns, phase="method", name="cut", outcome="failed", reason="late"),
         GuestJournal(at_ns=at_ns + 6, vm="web1-vm", runs=(run,), lines=2),

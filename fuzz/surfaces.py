@@ -34,8 +34,7 @@ from harness.document.refusals import MAX_SHOWN
 from harness.document.topology import read_topology
 from harness.document.yaml_source import load
 from harness.errors import UsageError
-from harness.model.serialization import from_plain
-from harness.model.serialization import to_plain as to_plain_record
+from harness.model.serialization import from_json_value, to_json_value
 from harness.model.topology import Topology
 
 __all__ = ["Surface", "surfaces"]
@@ -119,8 +118,8 @@ def _read_experiment(text: str) -> Finding | None:
 
 
 def _round_trip(topology: Topology) -> Finding | None:
-    plain = json.loads(json.dumps(to_plain_record(topology), allow_nan=False))
-    same = from_plain(Topology, plain) == topology
+    plain = json.loads(json.dumps(to_json_value(topology), allow_nan=False))
+    same = from_json_value(Topology, plain) == topology
     return None if same else Finding(kind="topology changed by its journal", text=repr(topology)[:2000])
 
 

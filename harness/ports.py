@@ -26,7 +26,7 @@ __all__ = [
     "Log",
     "OrderRefused",
     "Pending",
-    "Reach",
+    "Prober",
     "Runtime",
     "Storage",
     "Task",
@@ -162,7 +162,7 @@ class Addresses(Protocol):
     async def announce(self, address: str) -> None: ...
 
 
-class Reach(Protocol):
+class Prober(Protocol):
     """What answers at an address of this node. The answer is empty, or says what was seen instead of a good one."""
 
     async def ask(self, address: str, endpoint: Endpoint, *, limit_us: int) -> str: ...

@@ -22,6 +22,9 @@ from chaos.search.search import play, schedule_of
 from harness.simulation.faults.schedule import Outcome
 from harness.simulation.world.world import World
 
+MAX_SHOWN = 10
+"""Differing seeds that are named."""
+
 
 def main() -> int:
     """Record, or compare with a recording. Returns the exit code."""
@@ -39,7 +42,7 @@ def main() -> int:
         return 0
     recorded = options.compare.read_text().splitlines()
     differing = [line for line in lines if line not in recorded]
-    for line in differing:
+    for line in differing[:MAX_SHOWN]:
         record = json.loads(line)
         before = next((old for old in map(json.loads, recorded) if old["seed"] == record["seed"]), {})
         parts = [part for part in record if record[part] != before.get(part)]
@@ -79,7 +82,7 @@ def _of_outcome(outcome: Outcome) -> dict[str, Any]:
         "trace": _digest([(line.at_us, line.node) for line in world.trace]),
         "end_us": world.clock.now_us,
         "violations": len(outcome.violations),
-        "unsettled": len(outcome.unsettled),
+        "unconverged": len(outcome.unconverged),
         "defect": outcome.defect is not None,
         "random": _digest(world.rng.getstate()),
     }

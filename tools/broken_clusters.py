@@ -14,7 +14,7 @@ from typing import Any
 
 from chaos.search.rig_generator import FAILOVERS_ENOUGH
 from chaos.search.schedule_file import Schedule, write_schedule
-from chaos.search.search import Hunt, broken_by, play
+from chaos.search.search import Search, broken_by, play
 from chaos.search.shrinker import Shrinking
 from harness.simulation.plants import PLANTS, Plant
 from harness.simulation.plants_of_belief import PLANTS_OF_BELIEF
@@ -98,14 +98,14 @@ def search(plant: type[Plant], budget: int = BUDGET) -> tuple[int, Schedule | No
     seed = 0
     while seed < budget:
         left = budget - seed
-        hunt = Hunt(first_seed=seed, rig=rig_of(plant), parts=plant)
+        hunt = Search(first_seed=seed, rig=rig_of(plant), parts=plant)
         failure = hunt.search(lambda hunt, left=left: hunt.runs < left).failure  # type: ignore[misc]
         seed += hunt.runs
         if failure is None:
             break
         if failure.defect:
             raise RuntimeError(f"{plant.__name__}, seed {failure.schedule.seed}: {failure.broken[0]}")
-        if not failure.unsettled or plant.unrest:
+        if not failure.unconverged or plant.unrest:
             return seed, failure.schedule
         restless = restless if restless[1] is not None else (seed, failure.schedule)
     return restless

@@ -28,7 +28,7 @@ VOTERS = 5
 ROUNDS = 5
 LIMIT_US = 600 * SECOND_US
 STEP_US = SECOND_US // 4
-LINEAR_MOST = 2.2
+MAX_LINEAR = 2.2
 """Twice as many of both: what counts as twice as much."""
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -196,10 +196,10 @@ def main(arguments: list[str]) -> int:
         vms=last.vms,
         memory=_reached(last.memory_mib < 2048),
         time=_reached(last.processor_s < last.simulated_s),
-        growth=_reached(factor <= LINEAR_MOST),
-        calls_growth=_reached(calls_factor <= LINEAR_MOST),
+        growth=_reached(factor <= MAX_LINEAR),
+        calls_growth=_reached(calls_factor <= MAX_LINEAR),
         calls_factor=calls_factor,
-        most=LINEAR_MOST,
+        most=MAX_LINEAR,
         factor=factor,
     )
     (DOCS / "scale.md").write_text(page + foot, encoding="utf-8")

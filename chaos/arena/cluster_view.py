@@ -1,12 +1,12 @@
 """How a rig stands, as a record of the history."""
 
 from chaos.history.records import ClusterSeen, GroupSeen, NodeSeen, ResourceSeen
-from harness.rig.cluster.status import Standing
+from harness.rig.cluster.status import RigStatus
 
 __all__ = ["cluster_seen"]
 
 
-def cluster_seen(standing: Standing, *, at_ns: int) -> ClusterSeen:
+def cluster_seen(standing: RigStatus, *, at_ns: int) -> ClusterSeen:
     """The rig's view as a record."""
     return ClusterSeen(
         at_ns=at_ns,

@@ -33,7 +33,7 @@ __all__ = [
     "PowerOn",
     "ResetNode",
     "ResumeEngine",
-    "Stage",
+    "RunEnvironment",
     "StallEngine",
     "Subject",
     "ThawNode",
@@ -317,7 +317,7 @@ class Arena(Protocol):
 R = TypeVar("R")
 
 
-class Stage(Protocol):
+class RunEnvironment(Protocol):
     """What one run is played on: its arena, the request to stop as it hears it, and the passing of its time."""
 
     @property

@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 from chaos.arena.interrupt import STOP_SIGNALS
 
-__all__ = ["ReadingThread"]
+__all__ = ["ReaderThread"]
 
 END_LIMIT_S = 2.0
 
 
-class ReadingThread:
+class ReaderThread:
     """Begun once. It ends with the process, too."""
 
     def __init__(self, read: Callable[[], None], *, name: str) -> None:

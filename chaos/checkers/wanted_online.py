@@ -10,6 +10,7 @@ from chaos.history.instances import read_instances
 from chaos.history.overload import overload_since
 from chaos.history.records import (
     ClusterSeen,
+    ContainerRole,
     ContainerSeen,
     FaultMoment,
     FaultRecord,
@@ -17,7 +18,6 @@ from chaos.history.records import (
     History,
     Moment,
     PartBegan,
-    Role,
 )
 from chaos.history.verdict import Ruling, Verdict
 
@@ -80,5 +80,5 @@ def _running_at_end(history: History) -> set[str]:
     listed = history.of(ContainerSeen)
     if listed and listed[-1].at_ns >= max((seen.at_ns for seen in history.of(ClusterSeen)), default=0):
         last_ns = listed[-1].at_ns
-        return {seen.vm for seen in listed if seen.at_ns == last_ns and seen.role is Role.VM and seen.running}
+        return {seen.vm for seen in listed if seen.at_ns == last_ns and seen.role is ContainerRole.VM and seen.running}
     return {instance.vm for instance in read_instances(history).all if instance.ended_ns is None}

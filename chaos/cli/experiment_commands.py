@@ -171,8 +171,8 @@ def validate(files: tuple[Path, ...], json_wanted: bool, arena: str) -> int:
             continue
         seen = {view.arena: view for view in arena_views(experiment)}
         refused = _refused_by_engine(experiment.topology) if arena == "docker" else []
-        if refused or seen[arena].barred:
-            refusals[file] = [*seen[arena].barred, *(f"{file}: {line}" for line in refused)]
+        if refused or seen[arena].incompatibilities:
+            refusals[file] = [*seen[arena].incompatibilities, *(f"{file}: {line}" for line in refused)]
         else:
             titles[file] = experiment.title
             arenas[file] = tuple(seen.values())
@@ -193,7 +193,7 @@ def validate(files: tuple[Path, ...], json_wanted: bool, arena: str) -> int:
         for file, title in titles.items():
             echo(f"{file}: valid: {title}")
             for view in arenas[file]:
-                for line in (*view.barred, *view.differs):
+                for line in (*view.incompatibilities, *view.differs):
                     echo(f"  --arena {view.arena}: {line}")
         for line in (line for lines in refusals.values() for line in lines):
             echo(line, err=True)

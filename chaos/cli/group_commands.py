@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from chaos.cli.rig_commands import as_json, rig_name
-from chaos.cli.wait_for_effect import Wish, carry_out, effect_on_group, effect_on_resource, waits
+from chaos.cli.wait_for_effect import RequestOptions, carry_out, effect_on_group, effect_on_resource, waits
 from chaos.output.printing import echo
 
 if TYPE_CHECKING:
     from harness.model.states import GroupState, ResourceState
-    from harness.rig.cluster.status import Standing
+    from harness.rig.cluster.status import RigStatus
     from harness.rig.lifecycle.rig import Rig
 
 __all__ = ["group", "resource"]
@@ -79,7 +79,7 @@ def show_group(group_name: str, name: str, json_wanted: bool) -> None:
 @_group_name
 @rig_name
 @waits
-def group_online(group_name: str, name: str, wish: Wish) -> None:
+def group_online(group_name: str, name: str, wish: RequestOptions) -> None:
     """Want every resource of a group Online, now and after every failure."""
     from harness.model.states import GroupState
 
@@ -90,7 +90,7 @@ def group_online(group_name: str, name: str, wish: Wish) -> None:
 @_group_name
 @rig_name
 @waits
-def group_offline(group_name: str, name: str, wish: Wish) -> None:
+def group_offline(group_name: str, name: str, wish: RequestOptions) -> None:
     """Want no resource of a group Online: shut down, and left so until somebody wants it Online again."""
     from harness.model.states import GroupState
 
@@ -106,7 +106,7 @@ def group_offline(group_name: str, name: str, wish: Wish) -> None:
 @click.option("--to", "target", metavar="NODE", help="The new owner; by default the best that there is.")
 @rig_name
 @waits
-def group_move(group_name: str, target: str | None, name: str, wish: Wish) -> None:
+def group_move(group_name: str, target: str | None, name: str, wish: RequestOptions) -> None:
     """Take a group offline here and bring it online there.
 
     Refused when the node cannot take it: Paused, not a possible owner, or down.
@@ -124,7 +124,7 @@ def group_move(group_name: str, target: str | None, name: str, wish: Wish) -> No
         carry_out(rig, f"groups/{group_name}/move", {"target": target} if target else None, effect, wish)
 
 
-def _set_group(group_name: str, name: str, verb: str, state: "GroupState", wish: Wish) -> None:
+def _set_group(group_name: str, name: str, verb: str, state: "GroupState", wish: RequestOptions) -> None:
     from harness.rig.cluster.conditions import find_group, group_is
 
     with _rig(name) as rig:
@@ -186,7 +186,7 @@ def show_resource(resource_name: str, name: str, json_wanted: bool) -> None:
 @_resource_name
 @rig_name
 @waits
-def resource_online(resource_name: str, name: str, wish: Wish) -> None:
+def resource_online(resource_name: str, name: str, wish: RequestOptions) -> None:
     """Want a resource Online, and what it depends on."""
     from harness.model.states import ResourceState
 
@@ -197,7 +197,7 @@ def resource_online(resource_name: str, name: str, wish: Wish) -> None:
 @_resource_name
 @rig_name
 @waits
-def resource_offline(resource_name: str, name: str, wish: Wish) -> None:
+def resource_offline(resource_name: str, name: str, wish: RequestOptions) -> None:
     """Want a resource Offline, and what depends on it."""
     from harness.model.states import ResourceState
 
@@ -208,7 +208,7 @@ def resource_offline(resource_name: str, name: str, wish: Wish) -> None:
 @_resource_name
 @rig_name
 @waits
-def resource_fail(resource_name: str, name: str, wish: Wish) -> None:
+def resource_fail(resource_name: str, name: str, wish: RequestOptions) -> None:
     """Make a resource fail, as a test: it must be Online, and its real policy runs.
 
     Waits until it is Online again, here or on another node; one that is not restarted ends this with exit code 1.
@@ -221,7 +221,7 @@ def resource_fail(resource_name: str, name: str, wish: Wish) -> None:
     again = resource_is(resource_name, ResourceState.ONLINE)
     failing: list[float] = []
 
-    def missing(standing: "Standing") -> str:
+    def missing(standing: "RigStatus") -> str:
         lacks = again(standing)
         _, entry = find_resource(standing, resource_name)
         if not failing:
@@ -236,7 +236,7 @@ def resource_fail(resource_name: str, name: str, wish: Wish) -> None:
         carry_out(rig, f"resources/{resource_name}/fail", None, effect, wish)
 
 
-def _set_resource(resource_name: str, name: str, verb: str, state: "ResourceState", wish: Wish) -> None:
+def _set_resource(resource_name: str, name: str, verb: str, state: "ResourceState", wish: RequestOptions) -> None:
     from harness.rig.cluster.conditions import find_resource, resource_is
 
     with _rig(name) as rig:

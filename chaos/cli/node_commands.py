@@ -7,7 +7,7 @@ import click
 
 from chaos.cli.rig_commands import as_json, rig_name
 from chaos.cli.signals import held
-from chaos.cli.wait_for_effect import Wish, carry_out, effect_on_node, wait_for, waits
+from chaos.cli.wait_for_effect import RequestOptions, carry_out, effect_on_node, wait_for, waits
 from chaos.output.printing import echo
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def show_node(node_name: str, name: str, json_wanted: bool) -> None:
 @click.option("--drain", is_flag=True, help="Move away what runs there, one group after the other.")
 @rig_name
 @waits
-def pause(node_name: str, drain: bool, name: str, wish: Wish) -> int:
+def pause(node_name: str, drain: bool, name: str, wish: RequestOptions) -> int:
     """Let nothing move to a node, and nothing go online there. What runs there stays, unless it is drained.
 
     A drain that leaves something behind ends with exit code 1.
@@ -102,7 +102,7 @@ def pause(node_name: str, drain: bool, name: str, wish: Wish) -> int:
 )
 @rig_name
 @waits
-def resume(node_name: str, failback: str, name: str, wish: Wish) -> int:
+def resume(node_name: str, failback: str, name: str, wish: RequestOptions) -> int:
     """Let a paused node take part again."""
     from harness.rig.cluster.conditions import UP, node_is
 
@@ -136,7 +136,7 @@ def power_off(node_name: str, name: str, json_wanted: bool) -> None:
 @_node_name
 @rig_name
 @waits
-def power_on(node_name: str, name: str, wish: Wish) -> None:
+def power_on(node_name: str, name: str, wish: RequestOptions) -> None:
     """Give a node its power back, and wait until the cluster counts it as a member again."""
     from chaos.cli.output import Progress, print_json
     from harness.rig.cluster.conditions import node_up
@@ -162,7 +162,7 @@ def _request(
     arguments: dict[str, str | bool],
     told: str,
     missing: "Condition",
-    wish: Wish,
+    wish: RequestOptions,
 ) -> int:
     """The exit code: 1 when a drain has failed."""
     from harness.model.states import DrainState

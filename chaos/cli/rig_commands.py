@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
-from chaos.cli.signals import Section, Signalled, held
+from chaos.cli.signals import ProtectedSection, Signalled, held
 from chaos.output.printing import echo, echo_verbatim
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def up(nodes: int | None, witness: bool, topology_file: Path | None, name: str |
     say(f"rig {rig.name} is up; nodes: {len(topology.nodes)}, groups: {len(topology.groups)}, vms: {running}")
 
 
-def _asking(say: Say, section: Section) -> Say:
+def _asking(say: Say, section: ProtectedSection) -> Say:
     """`say` for what is asked at every look: it raises Signalled once a signal has come, and says nothing twice."""
     said = ""
 

@@ -16,7 +16,7 @@ from chaos.output.printing import echo
 if TYPE_CHECKING:
     from chaos.search.replay import PastRun
     from chaos.search.schedule_file import Schedule
-    from chaos.search.search import Found, Hunt
+    from chaos.search.search import Search, SearchResult
     from harness.model.topology import Topology
     from harness.simulation.faults.schedule import Outcome
 
@@ -74,17 +74,17 @@ def search(
     within a minute. Ends with 1 at the first run that breaks an invariant or does not come to rest: its schedule is
     saved, for `shrink` and `replay`.
     """
-    from chaos.search.experiment_export import portable_hunt
-    from chaos.search.search import Hunt
+    from chaos.search.experiment_export import portable_search
+    from chaos.search.search import Search
 
     jobs = jobs or os.cpu_count() or 1
     rig = _rig_document(topology, worlds=jobs) if topology is not None else None
-    hunt = (portable_hunt if portable else Hunt)(first_seed=seed, jobs=jobs, rig=rig)
+    hunt = (portable_search if portable else Search)(first_seed=seed, jobs=jobs, rig=rig)
     began = time.monotonic()
     most = runs if runs is not None else RUNS if limit_s is None else None
     shown = began
 
-    def goes_on(hunt: "Hunt") -> bool:
+    def goes_on(hunt: "Search") -> bool:
         nonlocal shown
         now = time.monotonic()
         if now - shown >= PROGRESS_S:
@@ -249,10 +249,10 @@ def _rig_document(path: Path, *, worlds: int) -> dict[str, Any]:
 
 def _refuse_crowded(path: Path, topology: "Topology", *, worlds: int = 1) -> None:
     """Raises UsageError when so many worlds of that rig do not fit into memory."""
-    from chaos.arena.simulation.memory_check import no_room
+    from chaos.arena.simulation.memory_check import memory_shortfall
     from harness.errors import UsageError
 
-    crowded = no_room(topology, worlds=worlds)
+    crowded = memory_shortfall(topology, worlds=worlds)
     if crowded:
         raise UsageError(f"{path}: {crowded}")
 
@@ -299,7 +299,7 @@ def _pace(runs: int, took_s: float) -> str:
     return f"{runs} schedules in {took_s:.0f} s, {runs * 60 / max(took_s, 1e-3):.0f} a minute"
 
 
-def _print_found(found: "Found", took_s: float, saved: Sequence[Path]) -> None:
+def _print_found(found: "SearchResult", took_s: float, saved: Sequence[Path]) -> None:
     from chaos.cli.output import print_table
     from chaos.search.search import covered, play
 
@@ -317,7 +317,7 @@ def _print_found(found: "Found", took_s: float, saved: Sequence[Path]) -> None:
     echo(f"  blackstart replay {saved[0]}\n  blackstart shrink {saved[0]}")
 
 
-def _print_json(found: "Found", took_s: float, saved: Sequence[Path]) -> None:
+def _print_json(found: "SearchResult", took_s: float, saved: Sequence[Path]) -> None:
     from chaos.cli.output import print_json
 
     failure = found.failure

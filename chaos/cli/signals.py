@@ -13,7 +13,7 @@ from types import FrameType
 from chaos.arena.interrupt import STOP_SIGNALS
 from chaos.output.printing import urgent
 
-__all__ = ["Section", "Signalled", "exit_code_of", "held", "install", "reports_written"]
+__all__ = ["ProtectedSection", "Signalled", "exit_code_of", "held", "install", "reports_written"]
 
 CODE_BASE = 128
 """A shell's exit code for a program that signal n has ended is 128 + n."""
@@ -27,7 +27,7 @@ class Signalled(KeyboardInterrupt):
         self.number = number
 
 
-class Section:
+class ProtectedSection:
     """A part of a command that no signal cuts in two. Invariant: `number` is the first signal that came, or None."""
 
     def __init__(self, announcement: str) -> None:
@@ -57,7 +57,7 @@ class Section:
             urgent(f"blackstart: {name}: the clean-up is under way and goes on to its end; each part has a limit")
 
 
-_section: Section | None = None
+_section: ProtectedSection | None = None
 
 
 def install() -> None:
@@ -68,7 +68,7 @@ def install() -> None:
 
 
 @contextlib.contextmanager
-def held(announcement: str) -> Iterator[Section]:
+def held(announcement: str) -> Iterator[ProtectedSection]:
     """Hold signals off; one that came is raised at the end of the section, unless the section is complete.
 
     A section inside a section is the outer one.
@@ -77,7 +77,7 @@ def held(announcement: str) -> Iterator[Section]:
     if _section is not None:
         yield _section
         return
-    section = _section = Section(announcement)
+    section = _section = ProtectedSection(announcement)
     try:
         yield section
     finally:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.rig.cluster.status import GroupStanding, NodeStanding, ResourceStanding, VoterStanding
+    from harness.rig.cluster.status import GroupStatus, NodeStatus, ResourceStatus, VoterStatus
 
 __all__ = [
     "Rows",
@@ -20,7 +20,7 @@ __all__ = [
 Rows = tuple[Sequence[str], list[Sequence[str]]]
 
 
-def node_rows(nodes: Iterable["NodeStanding"]) -> Rows:
+def node_rows(nodes: Iterable["NodeStatus"]) -> Rows:
     """The headings and rows of the table of nodes."""
     from chaos.cli.output import coloured
 
@@ -39,7 +39,7 @@ def node_rows(nodes: Iterable["NodeStanding"]) -> Rows:
     return ("node", "address", "power", "state", "quorum", "", "session"), rows
 
 
-def voter_rows(voters: Iterable["VoterStanding"]) -> Rows:
+def voter_rows(voters: Iterable["VoterStatus"]) -> Rows:
     """The headings and rows of the table of voters, as a node with a lease sees them."""
     from chaos.output.printing import markup
 
@@ -50,7 +50,7 @@ def voter_rows(voters: Iterable["VoterStanding"]) -> Rows:
     return ("voter", "", "", "state", "why"), rows
 
 
-def group_rows(groups: Iterable["GroupStanding"]) -> Rows:
+def group_rows(groups: Iterable["GroupStatus"]) -> Rows:
     """The headings and rows of the table of groups; a resource that is not wanted online is marked."""
     from chaos.cli.output import coloured
 
@@ -70,7 +70,7 @@ def group_rows(groups: Iterable["GroupStanding"]) -> Rows:
     return ("group", "owner", "epoch", "state", "resources"), rows
 
 
-def resource_rows(groups: Iterable["GroupStanding"]) -> Rows:
+def resource_rows(groups: Iterable["GroupStatus"]) -> Rows:
     """The headings and rows of the table of resources."""
     from chaos.cli.output import coloured
     from chaos.output.printing import markup
@@ -91,20 +91,20 @@ def resource_rows(groups: Iterable["GroupStanding"]) -> Rows:
     return ("resource", "type", "group", "owner", "state", "wanted", ""), rows
 
 
-def group_told(group: "GroupStanding") -> str:
+def group_told(group: "GroupStatus") -> str:
     """A group in a sentence."""
     why = f" ({group.why})" if group.why else ""
     return f"group {group.name} is {group.state} on {group.owner or 'no node'}{why}"
 
 
-def resource_told(group: "GroupStanding", resource: "ResourceStanding") -> str:
+def resource_told(group: "GroupStatus", resource: "ResourceStatus") -> str:
     """A resource in a sentence."""
     why = f" ({resource.why})" if resource.why else ""
     wanted = ", wanted Online" if resource.persistent_state else ", not wanted Online"
     return f"resource {resource.name} is {resource.state} on {group.owner or 'no node'}{wanted}{why}"
 
 
-def node_told(node: "NodeStanding") -> str:
+def node_told(node: "NodeStatus") -> str:
     """A node in a sentence."""
     drain = f", drain {node.drain}" if node.drain not in ("", "NotInitiated") else ""
     return f"node {node.name} is {node.state}, its power is {node.power}{drain}"

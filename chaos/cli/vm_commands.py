@@ -9,7 +9,7 @@ import click
 from chaos.cli.log_commands import follow, print_log, since, tail
 from chaos.cli.rig_commands import as_json, rig_name
 from chaos.cli.signals import held
-from chaos.cli.wait_for_effect import Wish, effect_on_resource, wait_for, waits
+from chaos.cli.wait_for_effect import RequestOptions, effect_on_resource, wait_for, waits
 from chaos.output.printing import echo
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def show_vm(vm_name: str, name: str, json_wanted: bool) -> None:
 @_place
 @rig_name
 @waits
-def start(place: str, name: str, wish: Wish) -> None:
+def start(place: str, name: str, wish: RequestOptions) -> None:
     """Start a VM on a node, behind the cluster's back.
 
     On the node that owns the VM's group this counts as an administrator's wish: PersistentState 1. Anywhere else
@@ -112,7 +112,7 @@ def start(place: str, name: str, wish: Wish) -> None:
 @_place
 @rig_name
 @waits
-def stop(place: str, name: str, wish: Wish) -> None:
+def stop(place: str, name: str, wish: RequestOptions) -> None:
     """Stop a VM on a node with the engine's own tool, behind the cluster's back.
 
     The cluster takes that for an administrator's wish: PersistentState 0, Offline, and it is not started again before
@@ -165,7 +165,7 @@ def _wait_for_its_end(rig: "Rig", vm: "Vm", owner: str, began: float, limit_s: f
     raise ConditionUnmet(f"{told}, and yet {vm.name} still runs on {vm.node} after {limit_s:g} s")
 
 
-def _tell(rig: "Rig", vm: "Vm", state: "ResourceState", wish: Wish) -> None:
+def _tell(rig: "Rig", vm: "Vm", state: "ResourceState", wish: RequestOptions) -> None:
     """Waits for what the cluster makes of it, and says how it stands then."""
     from chaos.cli.output import Progress, print_json
     from harness.rig.cluster.conditions import resource_is

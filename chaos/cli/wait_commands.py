@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from chaos.cli.rig_commands import as_json, rig_name
-from chaos.cli.wait_for_effect import Effect, effect_on_group, effect_on_node, time_limit, wait_for
+from chaos.cli.wait_for_effect import ExpectedOutcome, effect_on_group, effect_on_node, time_limit, wait_for
 from chaos.output.printing import echo
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def all_online(name: str, limit_s: float, json_wanted: bool) -> None:
     from harness.rig.lifecycle.rig import Rig
 
     with contextlib.closing(Rig.find(name)) as rig:
-        effect = Effect(
+        effect = ExpectedOutcome(
             waited_for="everything that is wanted to be Online",
             missing=conditions.all_online,
             record=lambda standing: standing,
@@ -71,7 +71,7 @@ def group_online(group_name: str, name: str, limit_s: float, json_wanted: bool) 
         _wait(rig, effect, limit_s, json_wanted)
 
 
-def _wait(rig: "Rig", effect: Effect, limit_s: float, json_wanted: bool) -> None:
+def _wait(rig: "Rig", effect: ExpectedOutcome, limit_s: float, json_wanted: bool) -> None:
     from chaos.cli.output import Progress, print_json
 
     standing = wait_for(rig, effect, limit_s=limit_s, say=Progress())

@@ -16,13 +16,13 @@ from chaos.cli.signals import held
 from chaos.output.printing import echo
 
 if TYPE_CHECKING:
-    from harness.rig.cluster.status import Condition, Standing
+    from harness.rig.cluster.status import Condition, RigStatus
     from harness.rig.lifecycle.rig import Rig
 
 __all__ = [
     "TIMEOUT_S",
-    "Effect",
-    "Wish",
+    "ExpectedOutcome",
+    "RequestOptions",
     "carry_out",
     "effect_on_group",
     "effect_on_node",
@@ -46,7 +46,7 @@ time_limit = click.option(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class RequestOptions:
     """How long to wait, if at all, and how to tell."""
 
     wait: bool
@@ -59,30 +59,30 @@ def waits(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def with_wish(*arguments: Any, wait: bool, limit_s: float, json_wanted: bool, **named: Any) -> Any:
-        wish = Wish(wait=wait, limit_s=limit_s, json_wanted=json_wanted)
+        wish = RequestOptions(wait=wait, limit_s=limit_s, json_wanted=json_wanted)
         return command(*arguments, wish=wish, **named)
 
     return _wait(time_limit(as_json(with_wish)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Effect:
+class ExpectedOutcome:
     """What a request is to bring about: `waited_for` in words, the condition, and the record and the sentence that tell
     how it stands then.
     """
 
     waited_for: str
     missing: "Condition"
-    record: Callable[["Standing"], Any]
-    sentence: Callable[["Standing"], str]
+    record: Callable[["RigStatus"], Any]
+    sentence: Callable[["RigStatus"], str]
 
 
-def effect_on_group(name: str, waited_for: str, missing: "Condition") -> Effect:
+def effect_on_group(name: str, waited_for: str, missing: "Condition") -> ExpectedOutcome:
     """What is to become of a group."""
     from chaos.cli.status_tables import group_told
     from harness.rig.cluster.conditions import find_group
 
-    return Effect(
+    return ExpectedOutcome(
         waited_for=waited_for,
         missing=missing,
         record=lambda standing: find_group(standing, name),
@@ -90,12 +90,12 @@ def effect_on_group(name: str, waited_for: str, missing: "Condition") -> Effect:
     )
 
 
-def effect_on_resource(name: str, waited_for: str, missing: "Condition") -> Effect:
+def effect_on_resource(name: str, waited_for: str, missing: "Condition") -> ExpectedOutcome:
     """What is to become of a resource."""
     from chaos.cli.status_tables import resource_told
     from harness.rig.cluster.conditions import find_resource
 
-    return Effect(
+    return ExpectedOutcome(
         waited_for=waited_for,
         missing=missing,
         record=lambda standing: find_resource(standing, name)[1],
@@ -103,12 +103,12 @@ def effect_on_resource(name: str, waited_for: str, missing: "Condition") -> Effe
     )
 
 
-def effect_on_node(name: str, waited_for: str, missing: "Condition") -> Effect:
+def effect_on_node(name: str, waited_for: str, missing: "Condition") -> ExpectedOutcome:
     """What is to become of a node."""
     from chaos.cli.status_tables import node_told
     from harness.rig.cluster.conditions import find_node
 
-    return Effect(
+    return ExpectedOutcome(
         waited_for=waited_for,
         missing=missing,
         record=lambda standing: find_node(standing, name),
@@ -117,8 +117,8 @@ def effect_on_node(name: str, waited_for: str, missing: "Condition") -> Effect:
 
 
 def carry_out(
-    rig: "Rig", path: str, arguments: Mapping[str, str | bool] | None, effect: Effect, wish: Wish
-) -> "Standing | None":
+    rig: "Rig", path: str, arguments: Mapping[str, str | bool] | None, effect: ExpectedOutcome, wish: RequestOptions
+) -> "RigStatus | None":
     """Ask, wait, tell; the answer is what was seen last, if anything was. Raises RequestRefused, ConditionUnmet."""
     from chaos.cli.output import Progress, print_json
     from harness.errors import ApiUnanswered
@@ -146,7 +146,7 @@ def carry_out(
     return standing
 
 
-def wait_for(rig: "Rig", effect: Effect, *, limit_s: float, say: Callable[[str], None]) -> "Standing":
+def wait_for(rig: "Rig", effect: ExpectedOutcome, *, limit_s: float, say: Callable[[str], None]) -> "RigStatus":
     """Waits; what was seen when it held. Raises ConditionUnmet with what was seen last and where to look."""
     from harness.errors import ConditionUnmet, WaitTimeout
 

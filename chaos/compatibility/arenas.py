@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from chaos.arena.docker.arena import DockerArena
 from chaos.arena.simulation.arena import SimulatedArena
-from chaos.compatibility.experiment_in_arena import Supports, barred
+from chaos.compatibility.experiment_in_arena import Supports, incompatibilities
 from chaos.experiment.records import Experiment
 from chaos.faults import FAULTS
 from harness.model.workload import runs_guest
@@ -20,7 +20,7 @@ class ArenaView:
     """One arena as an experiment finds it: why it cannot run there, and what differs; sentences, mostly none."""
 
     arena: str
-    barred: tuple[str, ...] = ()
+    incompatibilities: tuple[str, ...] = ()
     differs: tuple[str, ...] = ()
 
 
@@ -29,7 +29,7 @@ def arena_views(experiment: Experiment) -> tuple[ArenaView, ...]:
     return tuple(
         ArenaView(
             arena=name,
-            barred=tuple(barred(experiment, arena=name, supports=supports)),
+            incompatibilities=tuple(incompatibilities(experiment, arena=name, supports=supports)),
             differs=tuple(_simulated(experiment)) if name == "sim" else (),
         )
         for name, supports in _ARENAS.items()

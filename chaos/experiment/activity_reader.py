@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from chaos.experiment.command_reader import CommandReader
-from chaos.experiment.fault_reader import LONGEST_US, SHORTEST_US, FaultReader
+from chaos.experiment.fault_reader import MAX_DURATION_US, MIN_DURATION_US, FaultReader
 from chaos.experiment.records import Activity, CommandCall, FaultCall, ProbeCall, Until
 from chaos.experiment.schema import ACTIVITY_FORM, LATER_PROVIDERS, PROBES, TOLERANCE_FORM, ArgumentKind, ProbeForm
 from chaos.experiment.target_reader import VM_TYPE, Registered, TargetReader, register_name
@@ -19,7 +19,7 @@ from chaos.faults import FAULTS
 from chaos.faults.kinds import TargetKind
 from chaos.history.recovery import Phase
 from harness.document.duration import DURATION_FORM, format_duration, parse_duration_us
-from harness.document.mapping_reader import Section
+from harness.document.mapping_reader import MappingReader
 from harness.document.refusals import nearest, shown
 from harness.document.yaml_source import Source
 from harness.model.topology import SECOND_US, Topology
@@ -63,7 +63,7 @@ class ActivityReader:
         self._faults = FaultReader(self._targets, topology=topology)
         self._commands = CommandReader(self._targets, topology=topology)
 
-    def read(self, section: Section, place: Place) -> Activity | None:
+    def read(self, section: MappingReader, place: Place) -> Activity | None:
         """The activity, or None when it cannot be made sense of; everything wrong with it has been refused."""
         for key in ("type", "name", "provider"):
             section.demand(key, ACTIVITY_FORM, key in section)
@@ -92,7 +92,7 @@ class ActivityReader:
         return activity if call is not None else None
 
     def _read_call(
-        self, section: Section, kind: str
+        self, section: MappingReader, kind: str
     ) -> tuple[FaultCall | ProbeCall | CommandCall | None, ProbeForm | None]:
         provider = section.section("provider", what="a provider")
         if "provider" not in section:
@@ -120,7 +120,7 @@ class ActivityReader:
             provider.refuse("type", f"there is no provider {shown(name)}", nearest(name, known))
         return None, None
 
-    def _read_probe(self, provider: Section, name: str) -> tuple[ProbeCall | None, ProbeForm | None]:
+    def _read_probe(self, provider: MappingReader, name: str) -> tuple[ProbeCall | None, ProbeForm | None]:
         word = provider.raw("probe")
         provider.demand("probe", f"one of {', '.join(sorted(PROBES[name]))}", "probe" in provider)
         form = PROBES[name].get(word) if isinstance(word, str) else None
@@ -143,7 +143,7 @@ class ActivityReader:
         provider.finish()
         return ProbeCall(provider=name, probe=str(word), arguments=arguments, timed=form.timed), form
 
-    def _read_argument(self, provider: Section, key: str, kind: ArgumentKind) -> Any:
+    def _read_argument(self, provider: MappingReader, key: str, kind: ArgumentKind) -> Any:
         match kind:
             case ArgumentKind.GROUPS | ArgumentKind.VMS:
                 names = provider.texts(key, what=kind.value)
@@ -167,7 +167,9 @@ class ActivityReader:
                     return Phase.STARTED
                 return Phase(value)
 
-    def _read_tolerance(self, section: Section, kind: Any, place: Place, form: ProbeForm | None) -> Tolerance | None:
+    def _read_tolerance(
+        self, section: MappingReader, kind: Any, place: Place, form: ProbeForm | None
+    ) -> Tolerance | None:
         if "tolerance" not in section:
             section.known("tolerance")
             if kind == "probe" and place in (Place.HYPOTHESIS, Place.DURING):
@@ -185,7 +187,7 @@ class ActivityReader:
             section.refuse("tolerance", f"tolerance: {problem}", f"one that fits {form.answers}")
         return tolerance
 
-    def _read_until(self, section: Section, kind: Any, place: Place) -> Until | None:
+    def _read_until(self, section: MappingReader, kind: Any, place: Place) -> Until | None:
         if "until" not in section:
             section.known("until")
             return None
@@ -199,9 +201,9 @@ class ActivityReader:
             )
         inner = section.section("until", what="until")
         inner.demand("timeout", DURATION_FORM, "timeout" in inner)
-        timeout_us = inner.duration_us("timeout", LONGEST_US, low=SHORTEST_US, high=LONGEST_US)
+        timeout_us = inner.duration_us("timeout", MAX_DURATION_US, low=MIN_DURATION_US, high=MAX_DURATION_US)
         interval_us = inner.duration_us(
-            "interval", min(DEFAULT_INTERVAL_US, timeout_us), low=SHORTEST_US, high=LONGEST_US
+            "interval", min(DEFAULT_INTERVAL_US, timeout_us), low=MIN_DURATION_US, high=MAX_DURATION_US
         )
         inner.finish()
         if interval_us > timeout_us:
@@ -212,7 +214,9 @@ class ActivityReader:
             )
         return Until(timeout_us=timeout_us, interval_us=interval_us)
 
-    def _read_register(self, section: Section, place: Place, call: FaultCall | ProbeCall | CommandCall | None) -> str:
+    def _read_register(
+        self, section: MappingReader, place: Place, call: FaultCall | ProbeCall | CommandCall | None
+    ) -> str:
         if "register" not in section:
             section.known("register")
             return ""
@@ -241,14 +245,14 @@ class ActivityReader:
         return Registered(kind=None)
 
     @staticmethod
-    def _read_of_the_method(section: Section, key: str, kind: Any, place: Place) -> bool:
+    def _read_of_the_method(section: MappingReader, key: str, kind: Any, place: Place) -> bool:
         """A yes or no that only actions of the method may have."""
         given = section.boolean(key, False)
         if given and (kind != "action" or place is not Place.METHOD):
             section.refuse(key, f"{key} in {place}, type {kind}", "an action of the method")
         return given
 
-    def _read_during(self, section: Section, place: Place) -> tuple[Activity, ...]:
+    def _read_during(self, section: MappingReader, place: Place) -> tuple[Activity, ...]:
         if "during" not in section:
             section.known("during")
             return ()
@@ -257,7 +261,7 @@ class ActivityReader:
         found = [self.read(inner, Place.DURING) for inner in section.sections("during", what="a probe")]
         return tuple(probe for probe in found if probe is not None)
 
-    def _read_waits(self, section: Section, place: Place) -> dict[str, Any]:
+    def _read_waits(self, section: MappingReader, place: Place) -> dict[str, Any]:
         pauses = section.section("pauses", what="pauses")
         waits: dict[str, Any] = {
             "pause_before_us": _read_pause(pauses, "before"),
@@ -266,12 +270,12 @@ class ActivityReader:
         pauses.finish()
         if place is Place.DURING:
             waits["interval_us"] = section.duration_us(
-                "interval", DEFAULT_INTERVAL_US, low=SHORTEST_US, high=LONGEST_US
+                "interval", DEFAULT_INTERVAL_US, low=MIN_DURATION_US, high=MAX_DURATION_US
             )
         return waits
 
 
-def _read_pause(pauses: Section, key: str) -> int:
+def _read_pause(pauses: MappingReader, key: str) -> int:
     """A duration, or a number of seconds as the Chaos Toolkit has it."""
     value = pauses.raw(key, 0)
     if isinstance(value, str) and register_name(value):
@@ -283,8 +287,8 @@ def _read_pause(pauses: Section, key: str) -> int:
     except (ValueError, OverflowError) as error:
         pauses.refuse(key, f"{key}: {error}", DURATION_FORM)
         return 0
-    if not 0 <= pause_us <= LONGEST_US:
-        pauses.refuse(key, f"{key} is {shown(value)}", f"0 to {format_duration(LONGEST_US)}")
+    if not 0 <= pause_us <= MAX_DURATION_US:
+        pauses.refuse(key, f"{key} is {shown(value)}", f"0 to {format_duration(MAX_DURATION_US)}")
         return 0
     return pause_us
 

@@ -9,7 +9,7 @@ from chaos.experiment.schema import COMMANDS, CommandArgument
 from chaos.experiment.target_reader import TargetReader
 from chaos.experiment.targets import Target
 from chaos.faults.kinds import TargetKind
-from harness.document.mapping_reader import Section
+from harness.document.mapping_reader import MappingReader
 from harness.document.refusals import nearest, shown
 from harness.model.records import ResumeFailback
 from harness.model.topology import Topology
@@ -29,7 +29,7 @@ class CommandReader:
             Subject.RESOURCE: {resource.name for group in groups for resource in group.resources},
         }
 
-    def read(self, provider: Section) -> CommandCall | None:
+    def read(self, provider: MappingReader) -> CommandCall | None:
         """The command, or None when it cannot be made sense of; everything wrong with it has been refused."""
         action = provider.raw("action")
         provider.demand("action", f"one of {', '.join(sorted(COMMANDS))}", "action" in provider)
@@ -51,15 +51,15 @@ class CommandReader:
             return None
         return CommandCall(subject=form.subject, name=name, verb=form.verb, arguments=arguments)
 
-    def _read_subject(self, provider: Section, subject: Subject) -> str | Target | None:
+    def _read_subject(self, provider: MappingReader, subject: Subject) -> str | Target | None:
         if subject is Subject.NODE:
             return self._read_node(provider, subject.value)
         return self._targets.name_in(provider, subject.value, self._names[subject], what=subject.value)
 
-    def _read_node(self, provider: Section, key: str) -> Target | None:
+    def _read_node(self, provider: MappingReader, key: str) -> Target | None:
         return self._targets.read(provider, key, TargetKind.NODE, what="the command", several=False)
 
-    def _read_argument(self, provider: Section, key: str, kind: CommandArgument) -> str | bool | Target | None:
+    def _read_argument(self, provider: MappingReader, key: str, kind: CommandArgument) -> str | bool | Target | None:
         match kind:
             case CommandArgument.NODE:
                 return self._read_node(provider, key)

@@ -21,13 +21,13 @@ from chaos.experiment.schema import (
     NOT_UNDER_SELF_FENCING,
     VOTER_DISK_BYTES,
 )
-from harness.document.mapping_reader import NAME_FORM, Section, is_name
+from harness.document.mapping_reader import NAME_FORM, MappingReader, is_name
 from harness.document.refusals import Refusals, shown
 from harness.document.size import format_size
 from harness.document.topology import collect_topology
 from harness.document.yaml_source import Source, load
 from harness.errors import UsageError
-from harness.model.name import NAME_LENGTH_MAX
+from harness.model.name import MAX_NAME_LENGTH
 from harness.model.topology import Fencing, Topology
 
 __all__ = ["ExperimentReader", "rig_name"]
@@ -53,7 +53,7 @@ class ExperimentReader:
         data = self._source.data
         if not isinstance(data, dict):
             raise self._source.error((), f"the file holds {shown(data)}", EXPERIMENT_FORM)
-        section = Section(data, source=self._source, path=(), refusals=self._refusals, what="an experiment")
+        section = MappingReader(data, source=self._source, path=(), refusals=self._refusals, what="an experiment")
         title = section.line("title", "untitled")
         section.demand("title", "a sentence that says what must hold", "title" in section)
         topology = self._read_topology(section)
@@ -93,7 +93,7 @@ class ExperimentReader:
         self._refusals.raise_any()
         return experiment
 
-    def _read_topology(self, section: Section) -> Topology | None:
+    def _read_topology(self, section: MappingReader) -> Topology | None:
         """None when it was refused: then names cannot be checked against it."""
         section.demand("rig", "the rig to run on, such as {nodes: 3}", "rig" in section)
         document = section.raw("rig")
@@ -109,13 +109,13 @@ class ExperimentReader:
         return topology if len(self._refusals) == refused else None
 
     @staticmethod
-    def _read_description(section: Section) -> str:
+    def _read_description(section: MappingReader) -> str:
         value = section.raw("description", "")
         if isinstance(value, dict | list):
             section.refuse("description", f"description is {shown(value)}", "text")
         return str(value)
 
-    def _read_hypothesis(self, section: Section, activities: ActivityReader) -> tuple[str, tuple[Activity, ...]]:
+    def _read_hypothesis(self, section: MappingReader, activities: ActivityReader) -> tuple[str, tuple[Activity, ...]]:
         if "steady-state-hypothesis" not in section:
             section.known("steady-state-hypothesis")
             return "", ()
@@ -127,7 +127,9 @@ class ExperimentReader:
         inner.finish()
         return title, probes
 
-    def _read_list(self, section: Section, key: str, place: Place, activities: ActivityReader) -> tuple[Activity, ...]:
+    def _read_list(
+        self, section: MappingReader, key: str, place: Place, activities: ActivityReader
+    ) -> tuple[Activity, ...]:
         sections = section.sections(key, what="an activity")
         if len(sections) > MAX_ACTIVITIES:
             section.refuse(key, f"{len(sections):,} activities in {key}", f"at most {MAX_ACTIVITIES:,}")
@@ -136,7 +138,7 @@ class ExperimentReader:
         return tuple(activity for activity in found if activity is not None)
 
     def _with_engine_proxy(
-        self, section: Section, topology: Topology | None, faults: Sequence[Activity]
+        self, section: MappingReader, topology: Topology | None, faults: Sequence[Activity]
     ) -> tuple[Topology | None, tuple[str, ...]]:
         """A method that stalls an engine needs the proxies; where the file says nothing about them, they are chosen."""
         stalls = [step for step in faults if isinstance(step.call, FaultCall) and step.call.fault in NEED_ENGINE_PROXY]
@@ -178,10 +180,10 @@ def rig_name(file: str) -> str:
     """The rig of a file that names none: named after the file, so that no run touches a rig that a person keeps."""
     stem = re.sub(r"[^a-z0-9]+", "-", PurePath(file).stem.lower()).strip("-")
     name = re.sub(r"^[^a-z]+", "", stem)
-    if len(name) > NAME_LENGTH_MAX:
+    if len(name) > MAX_NAME_LENGTH:
         # Cut alike, two long names would be one: the mark of the whole name tells them apart, on every VM alike.
         mark = hashlib.sha256(PurePath(file).stem.encode("utf-8", "backslashreplace")).hexdigest()[:_MARK_LENGTH]
-        name = f"{name[: NAME_LENGTH_MAX - _MARK_LENGTH - 1].rstrip('-')}-{mark}"
+        name = f"{name[: MAX_NAME_LENGTH - _MARK_LENGTH - 1].rstrip('-')}-{mark}"
     if name and not is_name(name):
         raise UsageError(f"{file}: no rig can be named after this file, expected rig: {{name: ...}} of {NAME_FORM}")
     return name or "experiment"

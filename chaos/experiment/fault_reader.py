@@ -13,14 +13,14 @@ from chaos.experiment.target_reader import TargetReader
 from chaos.faults import FAULTS, Adjustable, Fault
 from chaos.faults.kinds import FaultArgument
 from chaos.faults.schedule_only import only_in_schedules
-from harness.document.mapping_reader import Section
+from harness.document.mapping_reader import MappingReader
 from harness.document.refusals import Nearest, nearest, shown
 from harness.model.topology import SECOND_US, Topology
 
-__all__ = ["LONGEST_US", "SHORTEST_US", "FaultReader"]
+__all__ = ["MAX_DURATION_US", "MIN_DURATION_US", "FaultReader"]
 
-LONGEST_US = 24 * 3600 * SECOND_US
-SHORTEST_US = 10_000
+MAX_DURATION_US = 24 * 3600 * SECOND_US
+MIN_DURATION_US = 10_000
 
 _WORDS = {
     FaultArgument.DIRECTION: tuple(direction.value for direction in Direction),
@@ -37,7 +37,7 @@ class FaultReader:
         self._targets = targets
         self._peers = [spec.name for spec in topology.everybody] if topology else None
 
-    def read(self, provider: Section) -> FaultCall | None:
+    def read(self, provider: MappingReader) -> FaultCall | None:
         """The fault, or None when it cannot be made sense of; everything wrong with it has been refused."""
         name = provider.raw("fault")
         provider.demand("fault", f"one of {', '.join(sorted(FAULTS))}", "fault" in provider)
@@ -49,7 +49,7 @@ class FaultReader:
             provider.known("target")
             return None
         target = self._targets.read(provider, "target", fault.target, what=fault.name)
-        duration_us = provider.duration_us("duration", 0, low=SHORTEST_US, high=LONGEST_US)
+        duration_us = provider.duration_us("duration", 0, low=MIN_DURATION_US, high=MAX_DURATION_US)
         if "duration" in provider and not fault.undo:
             provider.refuse("duration", f"{fault.name} has nothing to heal", "a fault without a duration")
         arguments = self._read_arguments(provider, fault)
@@ -58,7 +58,7 @@ class FaultReader:
             return None
         return FaultCall(fault=fault.name, target=target, duration_us=duration_us, arguments=arguments)
 
-    def _read_arguments(self, provider: Section, fault: Fault) -> dict[str, Any]:
+    def _read_arguments(self, provider: MappingReader, fault: Fault) -> dict[str, Any]:
         if not isinstance(fault, Adjustable):
             return {}
         given = {
@@ -68,7 +68,7 @@ class FaultReader:
             provider.known(key)
         return given
 
-    def _read_argument(self, provider: Section, key: str, kind: FaultArgument) -> Any:
+    def _read_argument(self, provider: MappingReader, key: str, kind: FaultArgument) -> Any:
         if kind is FaultArgument.NODES:
             names = provider.texts(key, what="names of nodes")
             provider.demand(key, "at least one node", bool(names))

@@ -27,7 +27,7 @@ from chaos.experiment.targets import (
 )
 from chaos.experiment.targets import several as may_be_several
 from chaos.faults.kinds import TargetKind
-from harness.document.mapping_reader import Section
+from harness.document.mapping_reader import MappingReader
 from harness.document.refusals import listed, nearest, shown
 from harness.model.topology import Topology
 
@@ -84,7 +84,7 @@ class TargetReader:
         self._vms = dict.fromkeys(vms)
 
     def read(
-        self, section: Section, key: str, kind: TargetKind, *, what: str, several: bool = True
+        self, section: MappingReader, key: str, kind: TargetKind, *, what: str, several: bool = True
     ) -> Target | None:
         """The target at `key` for something that is aimed at a `kind`; None when it was refused.
 
@@ -96,7 +96,7 @@ class TargetReader:
             return None
         return target
 
-    def _read(self, section: Section, key: str, kind: TargetKind, what: str, several: bool) -> Target | None:
+    def _read(self, section: MappingReader, key: str, kind: TargetKind, what: str, several: bool) -> Target | None:
         value = section.raw(key)
         if isinstance(value, str):
             return self._read_word(section, key, value, kind, what, several)
@@ -120,7 +120,7 @@ class TargetReader:
             return None
         return self._read_role(inner, role, kind, several)
 
-    def name_in(self, section: Section, key: str, known: Collection[str], *, what: str) -> str:
+    def name_in(self, section: MappingReader, key: str, known: Collection[str], *, what: str) -> str:
         """The text at `key`, which must be one of `known`."""
         value = section.raw(key)
         if not isinstance(value, str) or not value:
@@ -131,7 +131,7 @@ class TargetReader:
         return value
 
     def _read_word(
-        self, section: Section, key: str, value: str, kind: TargetKind, what: str, several: bool
+        self, section: MappingReader, key: str, value: str, kind: TargetKind, what: str, several: bool
     ) -> Target | None:
         register = register_name(value)
         if register:
@@ -146,7 +146,7 @@ class TargetReader:
             return self._checked_votes(section, key, _NODE_WORDS[value])
         return self._read_name(section, key, kind, several)
 
-    def _read_name(self, section: Section, key: str, kind: TargetKind, several: bool) -> Target | None:
+    def _read_name(self, section: MappingReader, key: str, kind: TargetKind, several: bool) -> Target | None:
         """A name, or a pattern that some name matches."""
         known = self._nodes if kind is TargetKind.NODE else self._vms
         value = section.raw(key)
@@ -160,11 +160,13 @@ class TargetReader:
             section.refuse(key, found, f"at most {MAX_PATTERN_CHARACTERS}: no name is longer")
             return None
         if self._checked and not any(fnmatch.fnmatchcase(name, value) for name in known):
-            section.refuse(key, f"no {kind.noun} of the rig is named like {shown(value)}", f"a pattern of {listed(known)}")
+            section.refuse(
+                key, f"no {kind.noun} of the rig is named like {shown(value)}", f"a pattern of {listed(known)}"
+            )
         return ByPattern(pattern=value)
 
     def _read_register(
-        self, section: Section, key: str, register: str, kind: TargetKind, what: str, several: bool
+        self, section: MappingReader, key: str, register: str, kind: TargetKind, what: str, several: bool
     ) -> Target | None:
         if register not in self._registers:
             known = ", ".join(sorted(self._registers)) or "none yet"
@@ -181,7 +183,7 @@ class TargetReader:
             return None
         return FromRegister(register=register)
 
-    def _read_role(self, inner: Section, role: str, kind: TargetKind, several: bool) -> Target | None:
+    def _read_role(self, inner: MappingReader, role: str, kind: TargetKind, several: bool) -> Target | None:
         match role:
             case "node" | "vm":
                 return self._read_name(inner, role, kind, several)
@@ -199,20 +201,20 @@ class TargetReader:
             case _:
                 return self._read_label(inner, role, kind)
 
-    def _read_voter_of(self, inner: Section, role: str) -> Target:
+    def _read_voter_of(self, inner: MappingReader, role: str) -> Target:
         name = self.name_in(inner, role, self._nodes, what="node")
         if name in self._nodes and name not in self._voters:
             inner.refuse(role, f"{name} has no vote", f"one of {', '.join(self._voters)}")
         return ByName(name=name)
 
-    def _checked_votes(self, section: Section, key: str, target: Target) -> Target | None:
+    def _checked_votes(self, section: MappingReader, key: str, target: Target) -> Target | None:
         if self._checked and isinstance(target, Minority) and len(self._voters) < 3:
             votes = f"{len(self._voters)} vote{'s' if len(self._voters) > 1 else ''}"
             section.refuse(key, f"a minority of {votes}: none may be lost", "a rig with three votes or more")
             return None
         return target
 
-    def _read_sample(self, inner: Section, draw: str, kind: TargetKind, what: str) -> Target | None:
+    def _read_sample(self, inner: MappingReader, draw: str, kind: TargetKind, what: str) -> Target | None:
         of: Target | None = _EVERYBODY
         if "of" in inner:
             of = self.read(inner, "of", kind, what=what)
@@ -230,14 +232,14 @@ class TargetReader:
         return sample if of is not None else None
 
     @staticmethod
-    def _read_percentage(inner: Section) -> float:
+    def _read_percentage(inner: MappingReader) -> float:
         value = inner.raw("percentage")
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 100:
             return float(value)
         inner.refuse("percentage", f"percentage is {shown(value)}", "a number above 0, at most 100")
         return 100.0
 
-    def _read_label(self, inner: Section, role: str, kind: TargetKind) -> Target | None:
+    def _read_label(self, inner: MappingReader, role: str, kind: TargetKind) -> Target | None:
         value: Any = inner.raw(role)
         key, equals, wanted = value.partition("=") if isinstance(value, str) else ("", "", "")
         short = key.strip().removeprefix("io.blackstart.")

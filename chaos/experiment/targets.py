@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chaos.faults.kinds import TargetKind
-from chaos.history.records import ClusterSeen, ContainerSeen, Role
+from chaos.history.records import ClusterSeen, ContainerRole, ContainerSeen
 
 __all__ = [
     "ByLabel",
@@ -238,7 +238,7 @@ def _matching(pattern: str, kind: TargetKind, around: Surroundings) -> tuple[str
 
 def _known(kind: TargetKind, around: Surroundings) -> list[str]:
     """Every node that the engine lists, or every VM that it has a container of."""
-    role = Role.NODE if kind is TargetKind.NODE else Role.VM
+    role = ContainerRole.NODE if kind is TargetKind.NODE else ContainerRole.VM
     return sorted({_name(seen, kind) for seen in around.containers if seen.role is role})
 
 
@@ -247,7 +247,7 @@ def _name(seen: ContainerSeen, kind: TargetKind) -> str:
 
 
 def _labelled(key: str, value: str, kind: TargetKind, around: Surroundings) -> tuple[str, ...]:
-    role = Role.NODE if kind is TargetKind.NODE else Role.VM
+    role = ContainerRole.NODE if kind is TargetKind.NODE else ContainerRole.VM
     mine = [seen for seen in around.containers if seen.role is role and seen.running]
     names = sorted({_name(seen, kind) for seen in mine if _label(seen, key) == value})
     if not names:

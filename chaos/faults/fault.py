@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from chaos.arena.port import Arena, Effect
 from chaos.faults.kinds import FaultArgument, TargetKind
-from chaos.history.records import ContainerSeen, EngineEvent, FaultMoment, Role, StreamGap
+from chaos.history.records import ContainerRole, ContainerSeen, EngineEventSeen, FaultMoment, StreamGap
 
 __all__ = [
     "RECEIPT_LIMIT_US",
@@ -89,15 +89,15 @@ class Adjustable(Protocol):
 def node_container(containers: tuple[ContainerSeen, ...], node: str) -> ContainerSeen:
     """The container of a node. Raises FaultRefused when there is none."""
     for seen in containers:
-        if seen.role is Role.NODE and seen.node == node:
+        if seen.role is ContainerRole.NODE and seen.node == node:
             return seen
-    known = sorted(seen.node for seen in containers if seen.role is Role.NODE)
+    known = sorted(seen.node for seen in containers if seen.role is ContainerRole.NODE)
     raise FaultRefused(f"the engine lists no node {node}; it lists {', '.join(known) or 'none'}")
 
 
 def vms_on(containers: tuple[ContainerSeen, ...], node: str) -> tuple[ContainerSeen, ...]:
     """The VMs that run on a node, by name."""
-    found = [seen for seen in containers if seen.role is Role.VM and seen.node == node and seen.running]
+    found = [seen for seen in containers if seen.role is ContainerRole.VM and seen.node == node and seen.running]
     return tuple(sorted(found, key=lambda seen: seen.vm))
 
 
@@ -107,11 +107,14 @@ def lost_events(arena: Arena, *, since_ns: int) -> str:
     return f"the engine's event stream was interrupted: {gaps[0].reason}" if gaps else ""
 
 
-def node_events(arena: Arena, node: str, *actions: str, since_ns: int = 0) -> list[EngineEvent]:
+def node_events(arena: Arena, node: str, *actions: str, since_ns: int = 0) -> list[EngineEventSeen]:
     """The events of those actions of a node's own container, in their order."""
     found = [
         event
-        for event in arena.history.of(EngineEvent)
-        if event.role is Role.NODE and event.node == node and event.action in actions and event.at_ns >= since_ns
+        for event in arena.history.of(EngineEventSeen)
+        if event.role is ContainerRole.NODE
+        and event.node == node
+        and event.action in actions
+        and event.at_ns >= since_ns
     ]
     return sorted(found, key=lambda event: event.at_ns)

@@ -17,7 +17,7 @@ from chaos.faults.fault import (
     vms_on,
 )
 from chaos.faults.kinds import TargetKind
-from chaos.history.records import EngineEvent, FaultMoment, Role
+from chaos.history.records import ContainerRole, EngineEventSeen, FaultMoment
 
 __all__ = ["NodeHang"]
 
@@ -70,13 +70,13 @@ class NodeHang:
         return Receipt(outcome=FaultMoment.MISMATCH, seen=f"after {RECEIPT_LIMIT_US / 1e6:g} s {seen}")
 
 
-def _stopped(arena: Arena, pause: EngineEvent, vm: str, *, since_ns: int) -> bool:
+def _stopped(arena: Arena, pause: EngineEventSeen, vm: str, *, since_ns: int) -> bool:
     """Frozen, or dead of itself while its node froze; a fence that kills both comes later."""
     dead_by_ns = pause.at_ns + FREEZING_NS
     return any(
         event.action == "pause" or (event.action == "die" and event.at_ns < dead_by_ns)
-        for event in arena.history.of(EngineEvent)
-        if event.role is Role.VM
+        for event in arena.history.of(EngineEventSeen)
+        if event.role is ContainerRole.VM
         and event.vm == vm
         and event.node == pause.node
         and event.at_ns >= since_ns

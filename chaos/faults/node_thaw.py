@@ -7,7 +7,7 @@ thaw, which is no failure of this cure and is said in its receipt.
 from chaos.arena.port import Arena, Effect, ThawNode, wait_until
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused, Plan, Receipt, node_container, node_events
 from chaos.faults.kinds import TargetKind
-from chaos.history.records import EngineEvent, FaultMoment, Role
+from chaos.history.records import ContainerRole, EngineEventSeen, FaultMoment
 
 __all__ = ["NodeThaw"]
 
@@ -49,11 +49,11 @@ class NodeThaw:
 async def _frozen(arena: Arena, node: str) -> list[str]:
     containers = await arena.containers()
     node_container(containers, node)
-    mine = [seen for seen in containers if seen.node == node and seen.role in (Role.NODE, Role.VM)]
+    mine = [seen for seen in containers if seen.node == node and seen.role in (ContainerRole.NODE, ContainerRole.VM)]
     return [seen.vm or f"node {node}" for seen in mine if seen.paused]
 
 
-def _killed_frozen(arena: Arena, node: str) -> EngineEvent | None:
+def _killed_frozen(arena: Arena, node: str) -> EngineEventSeen | None:
     """The death of the node's last frozen life, if it died before it was thawed."""
     events = node_events(arena, node, "pause", "unpause", "die")
     paused = [index for index, event in enumerate(events) if event.action == "pause"]

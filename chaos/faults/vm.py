@@ -2,14 +2,14 @@
 
 from chaos.arena.port import Arena, wait_record
 from chaos.faults.fault import RECEIPT_LIMIT_US, FaultRefused
-from chaos.history.records import ContainerSeen, EngineEvent, Role
+from chaos.history.records import ContainerRole, ContainerSeen, EngineEventSeen
 
 __all__ = ["containers_of", "events_of", "running_vm", "wait_event"]
 
 
 def containers_of(containers: tuple[ContainerSeen, ...], vm: str) -> list[ContainerSeen]:
     """Every container of a VM: each node that may own it keeps one ready."""
-    return [seen for seen in containers if seen.role is Role.VM and seen.vm == vm]
+    return [seen for seen in containers if seen.role is ContainerRole.VM and seen.vm == vm]
 
 
 def running_vm(containers: tuple[ContainerSeen, ...], vm: str) -> ContainerSeen:
@@ -22,19 +22,19 @@ def running_vm(containers: tuple[ContainerSeen, ...], vm: str) -> ContainerSeen:
     return running[0]
 
 
-def events_of(arena: Arena, container: str, *, since_ns: int, until_ns: int | None = None) -> list[EngineEvent]:
+def events_of(arena: Arena, container: str, *, since_ns: int, until_ns: int | None = None) -> list[EngineEventSeen]:
     """What the engine told of a container from then on, by time."""
     return [
         event
-        for event in arena.history.of(EngineEvent)
+        for event in arena.history.of(EngineEventSeen)
         if event.container == container and since_ns <= event.at_ns and (until_ns is None or event.at_ns <= until_ns)
     ]
 
 
-async def wait_event(arena: Arena, container: str, action: str, *, since_ns: int) -> EngineEvent | None:
+async def wait_event(arena: Arena, container: str, action: str, *, since_ns: int) -> EngineEventSeen | None:
     """The first such event of a container from then on, already told or still to come; None after RECEIPT_LIMIT_US."""
 
-    def fits(event: EngineEvent) -> bool:
+    def fits(event: EngineEventSeen) -> bool:
         return event.container == container and event.action == action and event.at_ns >= since_ns
 
-    return await wait_record(arena, EngineEvent, fits, limit_us=RECEIPT_LIMIT_US)
+    return await wait_record(arena, EngineEventSeen, fits, limit_us=RECEIPT_LIMIT_US)

@@ -7,7 +7,7 @@ own deaths in any order around it (up to 0.3 s later).
 
 from dataclasses import dataclass, replace
 
-from chaos.history.records import ContainerSeen, EngineEvent, History, Role
+from chaos.history.records import ContainerRole, ContainerSeen, EngineEventSeen, History
 
 __all__ = ["Instance", "Instances", "read_instances"]
 
@@ -63,7 +63,7 @@ class Instances:
 def read_instances(history: History) -> Instances:
     """The instances of every VM of the history."""
     reader = _Reader()
-    seen: list[ContainerSeen | EngineEvent] = [*history.of(ContainerSeen), *history.of(EngineEvent)]
+    seen: list[ContainerSeen | EngineEventSeen] = [*history.of(ContainerSeen), *history.of(EngineEventSeen)]
     # A listing comes before events of the same time: it is what they start from.
     for record in sorted(seen, key=lambda entry: entry.at_ns):
         reader.read(record)
@@ -79,15 +79,15 @@ class _Reader:
         self._ended: list[Instance] = []
         self._contradictions: list[str] = []
 
-    def read(self, record: ContainerSeen | EngineEvent) -> None:
+    def read(self, record: ContainerSeen | EngineEventSeen) -> None:
         if isinstance(record, ContainerSeen):
             self._read_listing(record)
-        elif record.role is Role.NODE and record.action == "die":
+        elif record.role is ContainerRole.NODE and record.action == "die":
             for instance in [kept for kept in self._running.values() if kept.node == record.node]:
                 self._end(instance.container, record.at_ns, f"{record.node} died")
-        elif record.role is Role.VM and record.action == "start":
+        elif record.role is ContainerRole.VM and record.action == "start":
             self._start(record)
-        elif record.role is Role.VM and record.action in ("die", "destroy"):
+        elif record.role is ContainerRole.VM and record.action in ("die", "destroy"):
             self._end(record.container, record.at_ns, record.action)
 
     def result(self) -> Instances:
@@ -98,7 +98,7 @@ class _Reader:
         )
 
     def _read_listing(self, seen: ContainerSeen) -> None:
-        if seen.role is not Role.VM or not seen.running or seen.started_ns is None:
+        if seen.role is not ContainerRole.VM or not seen.running or seen.started_ns is None:
             return
         ended_after = any(
             instance.container == seen.container and (instance.ended_ns or 0) >= seen.started_ns
@@ -109,7 +109,7 @@ class _Reader:
         self._listed.add(seen.container)
         self._running[seen.container] = _instance(seen, started_ns=seen.started_ns)
 
-    def _start(self, event: EngineEvent) -> None:
+    def _start(self, event: EngineEventSeen) -> None:
         earlier = self._running.get(event.container)
         if earlier is not None:
             same = event.container in self._listed and abs(event.at_ns - earlier.started_ns) < SAME_START_NS
@@ -128,7 +128,7 @@ class _Reader:
             self._ended.append(replace(instance, ended_ns=at_ns, ended_by=by))
 
 
-def _instance(record: ContainerSeen | EngineEvent, *, started_ns: int) -> Instance:
+def _instance(record: ContainerSeen | EngineEventSeen, *, started_ns: int) -> Instance:
     return Instance(
         vm=record.vm,
         group=record.group,

@@ -14,12 +14,13 @@ from enum import Enum, StrEnum
 from typing import Any, TypeVar
 
 __all__ = [
-    "Answer",
     "CleanUp",
+    "ClientAnswer",
     "ClientBeat",
     "ClusterSeen",
+    "ContainerRole",
     "ContainerSeen",
-    "EngineEvent",
+    "EngineEventSeen",
     "EngineSlow",
     "FaultMoment",
     "FaultRecord",
@@ -36,7 +37,6 @@ __all__ = [
     "Reconciled",
     "Record",
     "ResourceSeen",
-    "Role",
     "Stall",
     "StepEnded",
     "StreamGap",
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 
-class Role(StrEnum):
+class ContainerRole(StrEnum):
     """The part a container plays in the rig, from its label."""
 
     NODE = "node"
@@ -54,7 +54,7 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineEvent:
+class EngineEventSeen:
     """One event of the engine about a container of the rig.
 
     `vm` and `group` are empty unless `role` is VM; `action` is the engine's word.
@@ -63,7 +63,7 @@ class EngineEvent:
     at_ns: int
     action: str
     container: str
-    role: Role
+    role: ContainerRole
     node: str
     vm: str = ""
     group: str = ""
@@ -78,7 +78,7 @@ class ContainerSeen:
 
     at_ns: int
     container: str
-    role: Role
+    role: ContainerRole
     node: str
     running: bool
     paused: bool = False
@@ -127,7 +127,7 @@ class LogLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ClientAnswer:
     """The client's view of one VM changed: `ok` or not, and which boot on which node answered."""
 
     at_ns: int
@@ -345,12 +345,12 @@ class InvariantWatched:
 
 
 Record = (
-    EngineEvent
+    EngineEventSeen
     | ContainerSeen
     | StreamGap
     | Reconciled
     | LogLine
-    | Answer
+    | ClientAnswer
     | ClientBeat
     | GuestJournal
     | ClusterSeen

@@ -19,7 +19,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from chaos.history.instances import read_instances
-from chaos.history.records import Answer, EngineEvent, FaultMoment, FaultRecord, History, LogLine, Role
+from chaos.history.records import (
+    ClientAnswer,
+    ContainerRole,
+    EngineEventSeen,
+    FaultMoment,
+    FaultRecord,
+    History,
+    LogLine,
+)
 
 __all__ = ["Phase", "Recovery", "read_recoveries"]
 
@@ -104,9 +112,9 @@ def read_recoveries(history: History) -> list[Recovery]:
 class _Reader:
     def __init__(self, history: History) -> None:
         self._log = history.of(LogLine)
-        self._answers = history.of(Answer)
+        self._answers = history.of(ClientAnswer)
         self._instances = read_instances(history)
-        self._events = [event for event in history.of(EngineEvent) if event.role is Role.VM]
+        self._events = [event for event in history.of(EngineEventSeen) if event.role is ContainerRole.VM]
 
     def ran_on(self, vm: str, began_ns: int, until_ns: int | None) -> bool:
         """Whether the VM's run at `began_ns` went on until `until_ns`, or goes on still, and no other began."""

@@ -14,7 +14,7 @@ from typing import Any
 import docker
 from docker.types import LogConfig
 
-from chaos.arena.reader_thread import ReadingThread
+from chaos.arena.reader_thread import ReaderThread
 from chaos.reaper.lease import BEAT_INTERVAL_S
 from chaos.reaper.ledger import read_open
 from chaos.reaper.ledger_file import LEDGER
@@ -34,7 +34,7 @@ KEEP_LIMIT_S = 10.0
 """A line took 2 ms; a loaded host's disk is much slower, and a fault must not wait for ever."""
 MEMORY_BYTES = 128 << 20
 PROCESSES = 64
-LEDGER_MAX_BYTES = 16 << 20
+MAX_LEDGER_BYTES = 16 << 20
 """Of 200 bytes an entry: more faults than any run injects."""
 
 _PROGRAM = f"import sys; sys.path.insert(0, '{CODE}'); from chaos.repair.reaper_program import main; main()"
@@ -49,7 +49,7 @@ def ledger_of(client: docker.DockerClient, lock: dict[str, Any]) -> str:
 
 def _ledger(client: docker.DockerClient, container: str) -> str:
     try:
-        return read_file(client, [container], LEDGER, limit_bytes=LEDGER_MAX_BYTES)
+        return read_file(client, [container], LEDGER, limit_bytes=MAX_LEDGER_BYTES)
     except NoSuchContainer:
         return ""  # it has just been removed, or has kept no line yet
 
@@ -76,7 +76,7 @@ class Guard:
         self._loop = asyncio.get_running_loop()
         self._container = ""
         self._stream: FramedStream | None = None
-        self._reading: ReadingThread | None = None
+        self._reading: ReaderThread | None = None
         self._number = 0
         self._awaited: dict[int | str, asyncio.Future[str]] = {}
         self._ending = False
@@ -130,7 +130,7 @@ class Guard:
         with engine_call(f"attach to {lock_name(self._rig)}"):
             parameters = {"stdin": 1, "stdout": 1, "stream": 1}
             self._stream = FramedStream(self._client.api.attach_socket(self._container, params=parameters))
-        self._reading = ReadingThread(self._read, name="answers of the reaper")
+        self._reading = ReaderThread(self._read, name="answers of the reaper")
         self._reading.begin()
 
     async def renew(self) -> None:

@@ -8,14 +8,14 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["BEAT_INTERVAL_S", "Lease", "Reply"]
+__all__ = ["BEAT_INTERVAL_S", "Lease", "LeaseReply"]
 
 BEAT_INTERVAL_S = 1.0
 """Between two renewals of a runner. A lease is several times as long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class LeaseReply:
     """The consequence of a message: `keep` is a line to be made durable first, `answer` is sent then."""
 
     keep: str = ""
@@ -40,20 +40,20 @@ class Lease:
         """How long the runner may still be silent; at least zero."""
         return 0.0 if self.lapsed(now) else max(0.0, self._length_s - (now - self._renewed))
 
-    def take(self, raw: bytes, *, now: float) -> Reply:
+    def take(self, raw: bytes, *, now: float) -> LeaseReply:
         """One line of the runner: `{"keep": LINE, "number": N}`, `{"hand_over": true}`, or `{}`, which only renews."""
         if self.lapsed(now):
-            return Reply(answer={"lapsed": True})
+            return LeaseReply(answer={"lapsed": True})
         try:
             message = json.loads(raw)
         except (ValueError, RecursionError):
-            return Reply(answer={"error": "not JSON"})
+            return LeaseReply(answer={"error": "not JSON"})
         if not isinstance(message, dict):
-            return Reply(answer={"error": "not an object"})
+            return LeaseReply(answer={"error": "not an object"})
         self._renewed = now
         if isinstance(message.get("keep"), str):
-            return Reply(keep=message["keep"], answer={"kept": message.get("number")})
+            return LeaseReply(keep=message["keep"], answer={"kept": message.get("number")})
         if message.get("hand_over"):
             self._lapsed = True
-            return Reply(answer={"handed_over": True})
-        return Reply()
+            return LeaseReply(answer={"handed_over": True})
+        return LeaseReply()

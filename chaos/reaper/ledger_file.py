@@ -12,12 +12,12 @@ from chaos.reaper.ledger import OpenFault, read_open
 from chaos.reaper.sources import LEDGER_DIRECTORY
 from harness.errors import HarnessError
 
-__all__ = ["LEDGER", "Book"]
+__all__ = ["LEDGER", "LedgerFile"]
 
 LEDGER = f"{LEDGER_DIRECTORY}/ledger.jsonl"
 
 
-class Book:
+class LedgerFile:
     """An append-only file of lines. Invariant: a line that `keep` has taken is on the disk."""
 
     def __init__(self, path: Path) -> None:

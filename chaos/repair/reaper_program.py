@@ -17,17 +17,17 @@ from pathlib import Path
 
 from chaos.reaper.lease import Lease
 from chaos.reaper.ledger import OpenFault
-from chaos.reaper.ledger_file import LEDGER, Book
+from chaos.reaper.ledger_file import LEDGER, LedgerFile
 from chaos.reaper.orders import Orders
 from harness.errors import BlackstartError, HarnessError
 
 __all__ = ["Reaping", "main", "serve"]
 
 FIRST_RETRY_S = 1.0
-LONGEST_RETRY_S = 60.0
+MAX_RETRY_S = 60.0
 GIVE_UP_S = 3600.0
 """An engine that answers nothing for an hour needs a person; the ledger stays for `blackstart repair`."""
-_LINES_MAX = 1 << 20
+_MAX_LINES = 1 << 20
 """Input without an end of a line: an entry of the ledger has some 200 bytes."""
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     """The entry point in the container. It ends by removing its own container, or stops for good."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
     orders = Orders.read(sys.argv[1])
-    book = Book(Path(LEDGER))
+    book = LedgerFile(Path(LEDGER))
     serve(orders, book)
     with contextlib.suppress(HarnessError):  # a full disk keeps no fault from being healed
         book.mark_runner_gone(at_ns=time.time_ns())
@@ -53,7 +53,7 @@ def main() -> None:
         signal.pause()  # once its container is removed, the engine kills this process
 
 
-def serve(orders: Orders, book: Book, *, source: int = 0, sink: int = 1) -> None:
+def serve(orders: Orders, book: LedgerFile, *, source: int = 0, sink: int = 1) -> None:
     """Answer the runner until its lease has lapsed or it hands over."""
     lease = Lease(length_s=orders.lease_s, now=time.monotonic())
     buffer = b""
@@ -68,12 +68,12 @@ def serve(orders: Orders, book: Book, *, source: int = 0, sink: int = 1) -> None
         *lines, buffer = (buffer + data).split(b"\n")
         for line in lines:
             _answer(sink, _handled(lease, book, line))
-        buffer = buffer[-_LINES_MAX:]
+        buffer = buffer[-_MAX_LINES:]
     # A runner that was only frozen reads this first when it goes on.
     _answer(sink, {"lapsed": True})
 
 
-def _handled(lease: Lease, book: Book, line: bytes) -> dict[str, object] | None:
+def _handled(lease: Lease, book: LedgerFile, line: bytes) -> dict[str, object] | None:
     reply = lease.take(line, now=time.monotonic())
     if reply.keep:
         try:
@@ -98,7 +98,7 @@ class Reaping:
     def __init__(
         self,
         orders: Orders,
-        book: Book,
+        book: LedgerFile,
         *,
         cure: Callable[[Sequence[OpenFault], Callable[[str], None]], list[str]],
         remove: Callable[[], None],
@@ -138,7 +138,7 @@ class Reaping:
             waits_s = [retry_s] if problems else []
             waits_s += [removal_in_s] if removal_in_s is not None else []
             waits_s += [self._due_in_s(entry) for entry in left if self._due_in_s(entry) > 0]
-            retry_s = min(LONGEST_RETRY_S, 2 * retry_s) if problems else FIRST_RETRY_S
+            retry_s = min(MAX_RETRY_S, 2 * retry_s) if problems else FIRST_RETRY_S
             self._sleep(max(0.0, min(waits_s, default=retry_s)))
         raise HarnessError(
             f"the reaper of rig {self._orders.rig} gives up after {GIVE_UP_S:g} s; "

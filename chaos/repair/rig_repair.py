@@ -19,7 +19,7 @@ from chaos.arena.docker.event_loop import drive
 from chaos.arena.interrupt import Interrupt
 from chaos.faults import FAULTS, FaultRefused
 from chaos.faults.kinds import TargetKind
-from chaos.history.records import Role
+from chaos.history.records import ContainerRole
 from chaos.reaper.guard import ledger_of
 from chaos.reaper.ledger import Ledger, OpenFault, read_open, runner_is_gone
 from chaos.reaper.orders import Orders
@@ -204,8 +204,8 @@ def _stop_reaper(client: docker.DockerClient, lock: dict[str, Any]) -> None:
 async def _traces(arena: DockerArena, rig: str) -> tuple[list[OpenFault], list[str]]:
     containers = await arena.containers()
     names = {
-        TargetKind.NODE: sorted({seen.node for seen in containers if seen.role is Role.NODE}),
-        TargetKind.VM: sorted({seen.vm for seen in containers if seen.role is Role.VM}),
+        TargetKind.NODE: sorted({seen.node for seen in containers if seen.role is ContainerRole.NODE}),
+        TargetKind.VM: sorted({seen.vm for seen in containers if seen.role is ContainerRole.VM}),
     }
     found: list[OpenFault] = []
     unreachable: list[str] = []

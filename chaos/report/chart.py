@@ -17,7 +17,7 @@ from chaos.output.sanitized_text import cut
 from chaos.report.run_record import RunRecord
 from chaos.report.timeline import FaultBand, NodeState, Span, Timeline
 
-__all__ = ["COLOURS", "Chart", "Glyph", "Row", "Shape", "Tick", "draw_chart"]
+__all__ = ["COLOURS", "AxisTick", "Chart", "Glyph", "Row", "Shape", "draw_chart"]
 
 COLOURS = 9
 """So many nodes have a colour of their own: as many as a rig may have."""
@@ -28,12 +28,12 @@ BODY_PX = 960
 CHARACTER_PX = 6.6
 ZOOMS = (1, 4, 16)
 
-SHAPES_PER_ROW_MAX = 1500
+MAX_SHAPES_PER_ROW = 1500
 """A row with more shapes than it has pixels says nothing, and a browser does not show a page with millions of them."""
 
-FAULT_ROWS_MAX = 6
+MAX_FAULT_ROWS = 6
 LANE_PX = 24
-LABELLED_FAULTS_MAX = 12
+MAX_LABELLED_FAULTS = 12
 
 _TICK_STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400)
 
@@ -80,7 +80,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tick:
+class AxisTick:
     """A line of the grid and its time, shown from `zoom` on."""
 
     x: float
@@ -97,7 +97,7 @@ class Chart:
 
     rows: tuple[Row, ...]
     height: float
-    ticks: tuple[Tick, ...]
+    ticks: tuple[AxisTick, ...]
     moments: tuple[Shape, ...]
     doubts: tuple[Shape, ...]
     colours: dict[str, int] = field(default_factory=dict)
@@ -151,7 +151,7 @@ class _Drawing:
 
     def _place(self, row: Row, y: float) -> Row:
         """The row at its height, and no more of it than a browser can show."""
-        shapes = row.shapes[:SHAPES_PER_ROW_MAX]
+        shapes = row.shapes[:MAX_SHAPES_PER_ROW]
         self._left_out += len(row.shapes) - len(shapes)
         moved = tuple(replace(shape, y=shape.y + y) for shape in shapes)
         return replace(row, y=y, shapes=moved)
@@ -181,14 +181,14 @@ class _Drawing:
     def _faults(self) -> list[Row]:
         """Bands side by side where they overlap; a point fault is a mark with its name beside it."""
         bands = self._timeline.faults
-        named = len(bands) <= LABELLED_FAULTS_MAX
+        named = len(bands) <= MAX_LABELLED_FAULTS
         rows: list[list[Shape]] = [[]]
         free: list[float] = [-1.0]
         for band in bands:
             text = f"{band.number} {band.fault} {band.target}" if named else str(band.number)
             shapes, begins, ends = self._band_with_text(band, cut(text, 60))
             row = next((index for index, end in enumerate(free) if end <= begins), None)
-            if row is None and len(rows) < FAULT_ROWS_MAX:
+            if row is None and len(rows) < MAX_FAULT_ROWS:
                 rows.append([])
                 free.append(-1.0)
                 row = len(rows) - 1
@@ -353,7 +353,7 @@ class _Drawing:
         return shapes
 
     def _moments(self, height: float) -> Iterable[Shape]:
-        many = " many" if len(self._timeline.faults) > LABELLED_FAULTS_MAX else ""
+        many = " many" if len(self._timeline.faults) > MAX_LABELLED_FAULTS else ""
         for band in self._timeline.faults:
             title = self._band_text(band)
             x, _ = self._extent(band.began_ns, band.began_ns)
@@ -477,7 +477,7 @@ def _zoom_for(needed_px: float, width: float) -> int:
     return next((zoom for zoom in ZOOMS if width / 100 * BODY_PX * zoom >= needed_px), 0)
 
 
-def _ticks(began_s: float, length_s: float) -> Iterable[Tick]:
+def _ticks(began_s: float, length_s: float) -> Iterable[AxisTick]:
     """Some ten lines in view at each zoom; every zoom's lines are among those of the next."""
     steps: list[float] = []
     for zoom in ZOOMS:
@@ -495,7 +495,7 @@ def _ticks(began_s: float, length_s: float) -> Iterable[Tick]:
             zoom for zoom, step in zip(ZOOMS, steps, strict=True) if abs(at_s / step - round(at_s / step)) < 1e-6
         )
         x = round((at_s - began_s) / length_s * 100, 3)
-        yield Tick(x=x, text=_clock(at_s, began_s + length_s), zoom=zoom)
+        yield AxisTick(x=x, text=_clock(at_s, began_s + length_s), zoom=zoom)
 
 
 def _clock(at_s: float, last_s: float) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from chaos.history.records import (
-    Answer,
-    EngineEvent,
+    ClientAnswer,
+    EngineEventSeen,
     EngineSlow,
     FaultRecord,
     HarnessNote,
@@ -22,9 +22,9 @@ from chaos.history.records import (
 from chaos.output.sanitized_text import cut
 from chaos.report.run_record import RunRecord
 
-__all__ = ["HAPPENINGS_MAX", "Happening", "Happenings", "read_happenings"]
+__all__ = ["MAX_EVENTS", "Event", "Happenings", "read_happenings"]
 
-HAPPENINGS_MAX = 2000
+MAX_EVENTS = 2000
 """Rows that a phone still scrolls through; the journal has them all."""
 
 _ENGINE_ACTIONS = ("start", "die", "kill", "stop", "pause", "unpause", "oom", "restart")
@@ -36,7 +36,7 @@ _ROUTINE = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Happening:
+class Event:
     """One line. `source` is cluster log, engine, client or experiment; `rank` says what may be left out: 3 first."""
 
     at_ns: int
@@ -52,7 +52,7 @@ class Happening:
 class Happenings:
     """The lines that are shown, by time, and how many there were."""
 
-    shown: tuple[Happening, ...]
+    shown: tuple[Event, ...]
     total: int
 
     @property
@@ -61,21 +61,21 @@ class Happenings:
         return self.total - len(self.shown)
 
 
-def read_happenings(run: RunRecord, *, limit: int = HAPPENINGS_MAX) -> Happenings:
+def read_happenings(run: RunRecord, *, limit: int = MAX_EVENTS) -> Happenings:
     """At most `limit` lines: when there are more, outputs of programs go first, then routine, then what came last."""
     every = sorted(_all(run), key=lambda entry: entry.at_ns)
     kept = sorted(every, key=lambda entry: entry.rank)[:limit]
     return Happenings(shown=tuple(sorted(kept, key=lambda entry: entry.at_ns)), total=len(every))
 
 
-def _all(run: RunRecord) -> Iterator[Happening]:
+def _all(run: RunRecord) -> Iterator[Event]:
     for record in run.history:
         match record:
             case LogLine():
                 yield _of_log(record)
-            case EngineEvent(action=action) if action in _ENGINE_ACTIONS:
+            case EngineEventSeen(action=action) if action in _ENGINE_ACTIONS:
                 yield _of_engine(record)
-            case Answer():
+            case ClientAnswer():
                 said = f"answers from {record.node}" if record.ok else f"does not answer: {record.error}"
                 yield _line(record.at_ns, "client", record.node, "answer", f"{record.vm} {said}")
             case FaultRecord():
@@ -101,14 +101,14 @@ def _all(run: RunRecord) -> Iterator[Happening]:
                 yield _line(record.at_ns, "engine", "", "gap", text, rank=0)
 
 
-def _of_log(line: LogLine) -> Happening:
+def _of_log(line: LogLine) -> Event:
     if line.event == "output":
         rank = _OUTPUT
     elif line.id is not None:
         rank = 0
     else:
         rank = 2 if line.event in _ROUTINE else 1
-    return Happening(
+    return Event(
         at_ns=line.at_ns,
         source="cluster log",
         node=line.node,
@@ -119,7 +119,7 @@ def _of_log(line: LogLine) -> Happening:
     )
 
 
-def _of_engine(event: EngineEvent) -> Happening:
+def _of_engine(event: EngineEventSeen) -> Event:
     what = event.vm or f"{event.role} {event.node}".strip()
     ended = "" if event.exit_code is None else f", exit code {event.exit_code}"
     signal = "" if event.signal is None else f", signal {event.signal}"
@@ -127,5 +127,5 @@ def _of_engine(event: EngineEvent) -> Happening:
     return _line(event.at_ns, "engine", event.node, event.action, text)
 
 
-def _line(at_ns: int, source: str, node: str, name: str, text: str, *, rank: int = 1) -> Happening:
-    return Happening(at_ns=at_ns, source=source, node=node, name=name, text=cut(text), rank=rank)
+def _line(at_ns: int, source: str, node: str, name: str, text: str, *, rank: int = 1) -> Event:
+    return Event(at_ns=at_ns, source=source, node=node, name=name, text=cut(text), rank=rank)

@@ -16,7 +16,7 @@ from chaos.report.steps import PARTS, read_steps
 
 __all__ = ["render_markdown"]
 
-ROWS_MAX = 50
+MAX_ROWS = 50
 """Of one table: a summary is read on one screen, and a job page holds a megabyte over all steps."""
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>&|~!#$@]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
@@ -43,7 +43,7 @@ def _run(run: RunRecord) -> Iterable[str]:
         yield f"This is {_text(run.remark)}."
         yield ""
     if run.findings:
-        yield from (f"- **{_text(finding.kind)}**: {_text(finding.reason)}" for finding in run.findings[:ROWS_MAX])
+        yield from (f"- **{_text(finding.kind)}**: {_text(finding.reason)}" for finding in run.findings[:MAX_ROWS])
         yield from _more(len(run.findings), "findings")
         yield ""
     left = read_left_open(run)
@@ -51,7 +51,7 @@ def _run(run: RunRecord) -> Iterable[str]:
         if left.faults:
             yield "### Still injected"
             yield ""
-            yield from (f"- {_text(fault)}" for fault in left.faults[:ROWS_MAX])
+            yield from (f"- {_text(fault)}" for fault in left.faults[:MAX_ROWS])
             yield from _more(len(left.faults), "faults")
             yield ""
         yield f"{_text(left.remedy[:1].upper() + left.remedy[1:])}."
@@ -105,15 +105,15 @@ def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -
     yield ""
     yield f"| {' | '.join(headings)} |"
     yield f"|{'---|' * len(headings)}"
-    for row in rows[:ROWS_MAX]:
+    for row in rows[:MAX_ROWS]:
         yield f"| {' | '.join(_text(cell) for cell in row)} |"
     yield ""
     yield from _more(len(rows), "rows")
 
 
 def _more(count: int, what: str) -> Iterable[str]:
-    if count > ROWS_MAX:
-        yield f"{count - ROWS_MAX} further {what} are not shown."
+    if count > MAX_ROWS:
+        yield f"{count - MAX_ROWS} further {what} are not shown."
         yield ""
 
 

@@ -15,12 +15,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from chaos.history.records import ClusterSeen, EngineEvent, History, Record, Role
+from chaos.history.records import ClusterSeen, ContainerRole, EngineEventSeen, History, Record
 from chaos.history.verdict import ExitCode, Finding, Verdict, exit_meaning
 from chaos.output.sanitized_text import cut
 from harness.document.text_file import read_text_file
 from harness.errors import UsageError
-from harness.model.serialization import from_plain
+from harness.model.serialization import from_json_value
 
 __all__ = ["GroupPlace", "RunRecord", "read_journal"]
 
@@ -188,7 +188,7 @@ class _Parts:
             try:
                 kind = _KINDS[entry["record"]]
                 content = {key: value for key, value in entry.items() if key != "record"}
-                self.history.append(from_plain(kind, content))
+                self.history.append(from_json_value(kind, content))
             except (ValueError, TypeError, KeyError, RecursionError):
                 self.misfits += 1
 
@@ -210,8 +210,8 @@ class _Parts:
             began_ns=self.began_ns,
             ended_ns=max(ended_ns, self.began_ns),
             history=self.history,
-            findings=tuple(from_plain(Finding, entry) for entry in self.findings),
-            verdicts=tuple(from_plain(Verdict, entry) for entry in self.verdicts),
+            findings=tuple(from_json_value(Finding, entry) for entry in self.findings),
+            verdicts=tuple(from_json_value(Verdict, entry) for entry in self.verdicts),
             facts=self.facts,
             document=_mapping(self.about.get("experiment")),
             nodes=_nodes(topology, self.history),
@@ -228,7 +228,7 @@ def _version(version: str) -> str:
 def _nodes(topology: Mapping[str, Any], history: History) -> tuple[str, ...]:
     """In the rig's order; those that nobody planned but somebody saw come last."""
     planned = [str(node["name"]) for node in _list(topology.get("nodes"))]
-    seen = {event.node for event in history.of(EngineEvent) if event.role is Role.NODE and event.node}
+    seen = {event.node for event in history.of(EngineEventSeen) if event.role is ContainerRole.NODE and event.node}
     seen |= {node.name for snapshot in history.of(ClusterSeen) for node in snapshot.nodes}
     return (*planned, *sorted(seen - set(planned)))
 
@@ -240,8 +240,8 @@ def _groups(topology: Mapping[str, Any], history: History) -> tuple[GroupPlace, 
         resources = [entry for entry in _list(group.get("resources")) if entry["type"] == "virtual-machine"]
         vms.setdefault(str(group["name"]), []).extend(str(entry["name"]) for entry in resources)
     planned = {name for names in vms.values() for name in names}
-    for event in history.of(EngineEvent):
-        if event.role is Role.VM and event.vm and event.vm not in planned:
+    for event in history.of(EngineEventSeen):
+        if event.role is ContainerRole.VM and event.vm and event.vm not in planned:
             planned.add(event.vm)
             vms.setdefault(event.group, []).append(event.vm)
     return tuple(GroupPlace(name=name, vms=tuple(names)) for name, names in vms.items())

@@ -20,15 +20,15 @@ from enum import StrEnum
 
 from chaos.history.instances import Instance, read_instances
 from chaos.history.records import (
-    Answer,
+    ClientAnswer,
     ClusterSeen,
+    ContainerRole,
     ContainerSeen,
-    EngineEvent,
+    EngineEventSeen,
     FaultMoment,
     FaultRecord,
     History,
     LogLine,
-    Role,
 )
 
 __all__ = ["FaultBand", "NodeState", "Span", "Timeline", "read_timeline"]
@@ -160,7 +160,7 @@ class _NodeFacts:
         if self.running is None:
             self.running, self.frozen = seen.running, seen.paused
 
-    def see_event(self, event: EngineEvent) -> None:
+    def see_event(self, event: EngineEventSeen) -> None:
         match event.action:
             case "start":
                 self.running, self.frozen, self.member, self.fenced, self.session = True, False, None, False, ""
@@ -203,12 +203,12 @@ def _node_spans(history: History) -> dict[str, list[Span]]:
     def told(node: str, at_ns: int, detail: str) -> None:
         tracks.setdefault(node, _Track()).become(at_ns, facts[node].state, node=node, detail=detail)
 
-    for record in _by_time(history, (ContainerSeen, EngineEvent, LogLine, ClusterSeen)):
+    for record in _by_time(history, (ContainerSeen, EngineEventSeen, LogLine, ClusterSeen)):
         match record:
-            case ContainerSeen(role=Role.NODE, node=node):
+            case ContainerSeen(role=ContainerRole.NODE, node=node):
                 facts.setdefault(node, _NodeFacts()).see_container(record)
                 told(node, record.at_ns, "as the engine listed it")
-            case EngineEvent(role=Role.NODE, node=node):
+            case EngineEventSeen(role=ContainerRole.NODE, node=node):
                 facts.setdefault(node, _NodeFacts()).see_event(record)
                 told(node, record.at_ns, f"engine: {record.action}")
             case LogLine(event=event) if event in _ABOUT_ITSELF + _ABOUT_ANOTHER:
@@ -253,7 +253,7 @@ def _owner_spans(history: History) -> dict[str, list[Span]]:
 def _state_spans(history: History) -> dict[str, list[Span]]:
     """States that are neither Online nor Offline: the run itself shows those."""
     tracks: dict[str, _Track] = {}
-    for record in _by_time(history, (LogLine, EngineEvent)):
+    for record in _by_time(history, (LogLine, EngineEventSeen)):
         match record:
             case LogLine(event="resource-state", fields=fields) if fields.get("old") != "Initializing":
                 state = str(fields.get("state", ""))
@@ -261,7 +261,7 @@ def _state_spans(history: History) -> dict[str, list[Span]]:
                 track = tracks.setdefault(str(fields.get("resource", "")), _Track())
                 if shown or (track.spans and track.spans[-1].node == record.node):
                     track.become(record.at_ns, shown, node=record.node, detail=record.message)
-            case EngineEvent(role=Role.NODE, action="die", node=node):
+            case EngineEventSeen(role=ContainerRole.NODE, action="die", node=node):
                 for track in tracks.values():
                     if track.spans and track.spans[-1].node == node:
                         track.become(record.at_ns, "")
@@ -270,7 +270,7 @@ def _state_spans(history: History) -> dict[str, list[Span]]:
 
 def _answer_spans(history: History) -> dict[str, list[Span]]:
     tracks: dict[str, _Track] = {}
-    for answer in history.of(Answer):
+    for answer in history.of(ClientAnswer):
         state = "answers" if answer.ok else "no answer"
         detail = f"boot {answer.boot}" if answer.ok else answer.error
         tracks.setdefault(answer.vm, _Track()).become(answer.at_ns, state, node=answer.node, detail=detail)
@@ -318,7 +318,7 @@ def _fault_bands(history: History) -> Iterator[FaultBand]:
         )
 
 
-Seen = ContainerSeen | EngineEvent | LogLine | ClusterSeen
+Seen = ContainerSeen | EngineEventSeen | LogLine | ClusterSeen
 
 
 def _by_time(history: History, kinds: tuple[type[Seen], ...]) -> Iterable[Seen]:

@@ -18,14 +18,14 @@ from chaos.faults.kinds import TargetKind
 from chaos.history.overload import overload_since
 from chaos.history.records import FaultMoment, FaultRecord, StepEnded
 from chaos.history.verdict import Finding, FindingKind
-from chaos.run.continuous_probes import Holding, Violation
+from chaos.run.continuous_probes import ContinuousProbes, Violation
 from chaos.run.injection import Injector, NotInjected
-from chaos.run.probes import Reply, ask
+from chaos.run.probes import ProbeReply, ask
 from chaos.run.terminal import Terminal
 from harness.errors import HarnessError, RequestRefused
 from harness.model.topology import Topology
 
-__all__ = ["Activities", "Phase", "Sleep"]
+__all__ = ["ActivityRunner", "RunPhase", "Sleep"]
 
 Sleep = Callable[[int], Awaitable[None]]
 
@@ -37,7 +37,7 @@ RESTORED_WITHIN = Until(timeout_us=60_000_000, interval_us=500_000)
 """How long the steady state may take to be back after the rollbacks, where its probe says nothing: a node boots."""
 
 
-class Phase(StrEnum):
+class RunPhase(StrEnum):
     """The part of a run that an activity belongs to."""
 
     GATE = "gate"
@@ -56,7 +56,7 @@ class _Outcome:
     finding: Finding | None = None
 
 
-class Activities:
+class ActivityRunner:
     """The activities of one run, the registers that they write, and what the probes of their `during` have found."""
 
     def __init__(self, *, arena: Arena, topology: Topology, injector: Injector, terminal: Terminal) -> None:
@@ -67,7 +67,7 @@ class Activities:
         self._injector = injector
         self._terminal = terminal
 
-    async def run(self, activity: Activity, phase: Phase, *, sleep: Sleep, patient: bool = True) -> Finding | None:
+    async def run(self, activity: Activity, phase: RunPhase, *, sleep: Sleep, patient: bool = True) -> Finding | None:
         """Carry out one activity, and what is held during it.
 
         `patient` False: no pauses and no second asking. Answers what stands against a pass, if anything.
@@ -92,12 +92,12 @@ class Activities:
             self.violations += holding.end()
         return ended.finding
 
-    def holding(self, probes: Sequence[Activity]) -> Holding:
+    def holding(self, probes: Sequence[Activity]) -> ContinuousProbes:
         """Ask these probes from now on, until the answer's `end`."""
-        return Holding(self._arena, probes, ask=self._ask, told=self._violated, held=self._held)
+        return ContinuousProbes(self._arena, probes, ask=self._ask, told=self._violated, held=self._held)
 
     def note(
-        self, activity: Activity, phase: Phase, began_ns: int, outcome: str, *, output: Any = None, reason: str = ""
+        self, activity: Activity, phase: RunPhase, began_ns: int, outcome: str, *, output: Any = None, reason: str = ""
     ) -> None:
         """Write down how an activity ended, and show it."""
         now_ns = self._arena.unix_ns()
@@ -116,7 +116,7 @@ class Activities:
         )
         self._terminal.step(activity.name, outcome, reason, (now_ns - began_ns) / 1e9)
 
-    async def _inject(self, activity: Activity, call: FaultCall, phase: Phase) -> _Outcome:
+    async def _inject(self, activity: Activity, call: FaultCall, phase: RunPhase) -> _Outcome:
         if isinstance(call.target, FromRegister) and call.target.register not in self.registers:
             reason = f"${{{call.target.register}}} was never written: that step was not reached"
             return self._not_done(activity, phase, reason)
@@ -134,7 +134,7 @@ class Activities:
         finding = Finding(kind=FindingKind.INCONCLUSIVE, reason=reason)
         return _Outcome(outcome="failed", output=injected.target, reason=receipt.seen, finding=finding)
 
-    async def _command(self, activity: Activity, call: CommandCall, phase: Phase) -> _Outcome:
+    async def _command(self, activity: Activity, call: CommandCall, phase: RunPhase) -> _Outcome:
         """Ask the cluster. What follows from the wish is for probes to wait for."""
         self._terminal.waiting(f"{activity.name}: {call}")
         try:
@@ -154,18 +154,18 @@ class Activities:
         return (await self._injector.resolve(value, TargetKind.NODE, self.registers))[0]
 
     @staticmethod
-    def _not_done(activity: Activity, phase: Phase, reason: str) -> _Outcome:
+    def _not_done(activity: Activity, phase: RunPhase, reason: str) -> _Outcome:
         """A cure that finds nothing to cure is fine; a missing fault of the method makes the run prove nothing, unless
         the file says that it may be missing.
         """
-        if phase is Phase.ROLLBACKS or activity.if_possible:
+        if phase is RunPhase.ROLLBACKS or activity.if_possible:
             return _Outcome(outcome="skipped", reason=reason)
         what = "not injected" if isinstance(activity.call, FaultCall) else "not carried out"
         finding = Finding(kind=FindingKind.INCONCLUSIVE, reason=f"{what}: {reason}")
         return _Outcome(outcome="failed", reason=reason, finding=finding)
 
     async def _probe(
-        self, activity: Activity, call: ProbeCall, phase: Phase, *, sleep: Sleep, patient: bool
+        self, activity: Activity, call: ProbeCall, phase: RunPhase, *, sleep: Sleep, patient: bool
     ) -> _Outcome:
         missing = [
             value.register
@@ -175,7 +175,7 @@ class Activities:
         if missing:
             return _Outcome(outcome="skipped", reason=f"${{{missing[0]}}} was never written: that step was not reached")
         began_us, began_ns = self._arena.runtime.now(), self._arena.unix_ns()
-        until = activity.until or (RESTORED_WITHIN if phase is Phase.RESTORED else None)
+        until = activity.until or (RESTORED_WITHIN if phase is RunPhase.RESTORED else None)
         while True:
             reply = await self._ask(call)
             if activity.tolerance is None or activity.tolerance.holds(reply.value):
@@ -192,12 +192,12 @@ class Activities:
         if timed and patient and not self._overload(began_ns):
             await sleep(LINES_COME_WITHIN_US)
         finding = self._broken(activity, reply, began_ns, until=until, timed=timed)
-        if phase is Phase.GATE:
+        if phase is RunPhase.GATE:
             finding = Finding(kind=FindingKind.NO_STEADY_STATE, reason=finding.reason)
         reason = finding.reason.removeprefix(f"{activity.name}: ")
         return _Outcome(outcome="failed", output=reply.value, reason=reason, finding=finding)
 
-    async def _ask(self, call: ProbeCall) -> Reply:
+    async def _ask(self, call: ProbeCall) -> ProbeReply:
         return await ask(call, arena=self._arena, topology=self._topology, registers=self.registers)
 
     def _violated(self, violation: Violation) -> Finding:
@@ -205,17 +205,17 @@ class Activities:
         assert isinstance(activity.call, ProbeCall)
         lasted_s = (violation.ended_ns - began_ns) / 1e9
         when = f"from {_clock(began_ns)} on for {lasted_s:.1f} s"
-        told = Reply(value=reply.value, reason=f"{reply.reason}, {when}" if reply.reason else when)
+        told = ProbeReply(value=reply.value, reason=f"{reply.reason}, {when}" if reply.reason else when)
         finding = self._broken(activity, told, began_ns, until=None, timed=activity.call.timed)
         reason = finding.reason.removeprefix(f"{activity.name}: ")
-        self.note(activity, Phase.DURING, began_ns, "failed", output=reply.value, reason=reason)
+        self.note(activity, RunPhase.DURING, began_ns, "failed", output=reply.value, reason=reason)
         return finding
 
     def _held(self, activity: Activity, began_ns: int, asked: int) -> None:
-        self.note(activity, Phase.DURING, began_ns, "succeeded", reason=f"asked {asked} times, held each time")
+        self.note(activity, RunPhase.DURING, began_ns, "succeeded", reason=f"asked {asked} times, held each time")
 
     def _broken(
-        self, activity: Activity, reply: Reply, began_ns: int, *, until: Until | None, timed: bool
+        self, activity: Activity, reply: ProbeReply, began_ns: int, *, until: Until | None, timed: bool
     ) -> Finding:
         """A bound of time that fails while the host is overloaded says nothing about the system under test."""
         limit = f" within {until.timeout_us / 1e6:g} s" if until else ""

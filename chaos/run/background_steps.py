@@ -13,10 +13,10 @@ from harness.errors import BlackstartError
 from harness.ports import DeadlinePassed, Runtime
 from harness.synchronization import Signal
 
-__all__ = ["Background"]
+__all__ = ["BackgroundSteps"]
 
 
-class Background:
+class BackgroundSteps:
     """The background of one run. `findings` grows as steps end."""
 
     def __init__(self, runtime: Runtime, *, run: Callable[[Activity], Awaitable[Finding | None]]) -> None:

@@ -8,15 +8,15 @@ from rich.console import Console
 
 from chaos.arena.docker.event_loop import drive
 from chaos.arena.interrupt import Interrupt
-from chaos.arena.port import Stage
-from chaos.compatibility.experiment_in_arena import barred
+from chaos.arena.port import RunEnvironment
+from chaos.compatibility.experiment_in_arena import incompatibilities
 from chaos.experiment.loader import load_experiment
 from chaos.experiment.records import Experiment
 from chaos.history.verdict import ExitCode, Finding, FindingKind, exit_code, exit_meaning
 from chaos.output.printing import echo
 from chaos.report.report_files import ReportFiles
 from chaos.report.writer import prepare_reports, write_reports
-from chaos.run.environments import stages
+from chaos.run.environments import environments
 from chaos.run.journal_copy import copy_journal, prepare_journal_copy
 from chaos.run.options import RunOptions, check_options
 from chaos.run.output_folder import OutputFolder, held_output, refuse_held
@@ -74,7 +74,7 @@ def _play(
         interrupt.listen(terminal.note)
         await _run_all(
             experiments,
-            stage=stages(options, runtime, interrupt),
+            stage=environments(options, runtime, interrupt),
             interrupt=interrupt,
             terminal=terminal,
             options=options,
@@ -127,7 +127,7 @@ def load_all(paths: Sequence[Path], *, rig: str | None = None) -> list[Experimen
 async def _run_all(
     experiments: Sequence[Experiment],
     *,
-    stage: Callable[[], Stage],
+    stage: Callable[[], RunEnvironment],
     interrupt: Interrupt,
     terminal: Terminal,
     options: RunOptions,
@@ -145,7 +145,7 @@ async def _run_all(
             findings.append(Finding(kind=FindingKind.SIGNAL, reason=reason, signal=interrupt.signal))
             break
         there = stage()
-        refusals = barred(experiment, arena=options.arena, supports=there.arena.supports)
+        refusals = incompatibilities(experiment, arena=options.arena, supports=there.arena.supports)
         if refusals:
             raise UsageError("\n".join(refusals))
         out = output.new_run(experiment.file)

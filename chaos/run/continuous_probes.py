@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from chaos.arena.port import Arena
 from chaos.experiment.records import Activity, ProbeCall
 from chaos.history.verdict import Finding, FindingKind
-from chaos.run.probes import Reply
+from chaos.run.probes import ProbeReply
 from harness.ports import Task
 
-__all__ = ["Holding", "Violation"]
+__all__ = ["ContinuousProbes", "Violation"]
 
 VIOLATIONS_LIMIT = 20
 """Violations of one probe that are told one by one; the others are counted. Nobody reads more."""
@@ -24,12 +24,12 @@ class Violation:
     """One probe did not hold from `began_ns` to `ended_ns`, with this answer first."""
 
     activity: Activity
-    reply: Reply
+    reply: ProbeReply
     began_ns: int
     ended_ns: int
 
 
-class Holding:
+class ContinuousProbes:
     """Some probes, asked until `end`. Invariant: whatever was violated before `end` is told by it, or was told."""
 
     def __init__(
@@ -37,7 +37,7 @@ class Holding:
         arena: Arena,
         probes: Sequence[Activity],
         *,
-        ask: Callable[[ProbeCall], Awaitable[Reply]],
+        ask: Callable[[ProbeCall], Awaitable[ProbeReply]],
         told: Callable[[Violation], Finding],
         held: Callable[[Activity, int, int], None],
     ) -> None:
@@ -111,4 +111,4 @@ class _Hold:
     asked: int = 0
     violations: int = 0
     failed: bool = False
-    open: tuple[int, Reply] | None = None
+    open: tuple[int, ProbeReply] | None = None

@@ -11,7 +11,7 @@ from chaos.history.records import ClusterSeen, Moment
 from chaos.run.terminal import Terminal
 from harness.errors import BlackstartError
 
-__all__ = ["look_last"]
+__all__ = ["record_end_state"]
 
 SETTLE_LIMIT_US = 60_000_000
 """How long wanted resources may take to be online at the end: a node boots, joins and starts in some five seconds."""
@@ -19,7 +19,7 @@ SETTLE_LIMIT_US = 60_000_000
 SETTLE_INTERVAL_US = 500_000
 
 
-async def look_last(arena: Arena, terminal: Terminal, interrupt: Interrupt, *, settle: bool) -> None:
+async def record_end_state(arena: Arena, terminal: Terminal, interrupt: Interrupt, *, settle: bool) -> None:
     """Append the last snapshot of the cluster, the engine's list and the guests' journals to the history.
 
     With `settle` it first waits until everything wanted is online; a request to stop ends that wait.

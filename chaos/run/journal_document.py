@@ -19,7 +19,7 @@ from chaos.history.records import CleanUp, FaultRecord, GuestJournal, History, S
 from chaos.history.recovery import Phase as RecoveryPhase
 from chaos.history.recovery import Recovery
 from chaos.history.verdict import ExitCode, Finding, Verdict, exit_meaning
-from chaos.run.activity_runner import Phase
+from chaos.run.activity_runner import RunPhase
 
 __all__ = ["RunFacts", "about_experiment", "journal_document"]
 
@@ -59,13 +59,13 @@ def journal_document(facts: RunFacts) -> dict[str, Any]:
         "status": _status(facts.code),
         "deviated": facts.code is ExitCode.BROKEN,
         "steady_states": {
-            "before": _steady_state(steps, Phase.GATE),
-            "after": _steady_state(steps, Phase.AFTER),
-            "restored": _steady_state(steps, Phase.RESTORED),
-            "during": _runs(steps, Phase.DURING),
+            "before": _steady_state(steps, RunPhase.GATE),
+            "after": _steady_state(steps, RunPhase.AFTER),
+            "restored": _steady_state(steps, RunPhase.RESTORED),
+            "during": _runs(steps, RunPhase.DURING),
         },
-        "run": _runs(steps, Phase.METHOD),
-        "rollbacks": _runs(steps, Phase.ROLLBACKS),
+        "run": _runs(steps, RunPhase.METHOD),
+        "rollbacks": _runs(steps, RunPhase.ROLLBACKS),
         "blackstart": {
             **{key: value for key, value in about.items() if key != "experiment"},
             "began_ns": facts.began_ns,
@@ -133,7 +133,7 @@ def _status(code: ExitCode) -> str:
     return "failed" if code is ExitCode.NO_STEADY_STATE else "completed"
 
 
-def _steady_state(steps: Sequence[StepEnded], phase: Phase) -> dict[str, Any] | None:
+def _steady_state(steps: Sequence[StepEnded], phase: RunPhase) -> dict[str, Any] | None:
     asked = [step for step in steps if step.phase == phase]
     if not asked:
         return None
@@ -143,7 +143,7 @@ def _steady_state(steps: Sequence[StepEnded], phase: Phase) -> dict[str, Any] | 
     }
 
 
-def _runs(steps: Sequence[StepEnded], phase: Phase) -> list[dict[str, Any]]:
+def _runs(steps: Sequence[StepEnded], phase: RunPhase) -> list[dict[str, Any]]:
     return [_run(step) for step in steps if step.phase == phase]
 
 

@@ -21,13 +21,13 @@ from chaos.history.records import PartBegan
 from chaos.history.recovery import Recovery, read_recoveries
 from chaos.history.verdict import ExitCode, Finding, FindingKind, Ruling, Verdict, exit_code
 from chaos.reaper.ledger import Ledger
-from chaos.run.activity_runner import Activities, Phase
-from chaos.run.background_steps import Background
-from chaos.run.end_state import look_last
+from chaos.run.activity_runner import ActivityRunner, RunPhase
+from chaos.run.background_steps import BackgroundSteps
+from chaos.run.end_state import record_end_state
 from chaos.run.error_root import ErrorRoot
 from chaos.run.injection import Injector
 from chaos.run.journal_document import RunFacts, about_experiment, journal_document
-from chaos.run.stall_detector import watch_stalls
+from chaos.run.stall_detector import detect_stalls
 from chaos.run.terminal import Terminal
 from harness.errors import BlackstartError
 from harness.ports import DeadlinePassed
@@ -99,7 +99,7 @@ class _Run:
         ledger = Ledger(rig=experiment.topology.rig, keep=arena.keep_ledger_line)
         self._injector = Injector(arena, ledger, voters=voters, seed=seed)
         self._seed = seed
-        self._activities = Activities(
+        self._activities = ActivityRunner(
             arena=arena, topology=experiment.topology, injector=self._injector, terminal=terminal
         )
         self._findings: list[Finding] = []
@@ -109,7 +109,7 @@ class _Run:
         self._reached: set[str] = set()
         self._changed_back = False
         self._violated = False
-        self._background = Background(arena.runtime, run=self._run_in_background)
+        self._background = BackgroundSteps(arena.runtime, run=self._run_in_background)
 
     async def execute(self) -> RunResult:
         """Everything from `up` to the verdict. `_take_down` is reached whatever is raised before it."""
@@ -127,7 +127,7 @@ class _Run:
     async def _proceed(self) -> None:
         """Everything that needs the rig."""
         await self._root.part("begin", self._begin)
-        watch = self._arena.runtime.spawn(watch_stalls(self._arena), name="stall watch")
+        watch = self._arena.runtime.spawn(detect_stalls(self._arena), name="stall watch")
         try:
             if await self._part("up", self._bring_up):
                 if await self._part("gate", self._gate) and not self._findings:
@@ -187,7 +187,7 @@ class _Run:
 
     async def _gate(self) -> None:
         self._terminal.phase(f"Steady state before: {self._experiment.hypothesis_title or 'nothing is asked'}")
-        await self._ask_hypothesis(Phase.GATE)
+        await self._ask_hypothesis(RunPhase.GATE)
 
     async def _method(self) -> None:
         self._terminal.phase("Method")
@@ -200,7 +200,7 @@ class _Run:
             self._findings += [*self._background.findings, *self._activities.violations, *holding.end()]
         if whole and not self._background.findings:
             self._terminal.phase("Steady state after")
-            await self._ask_hypothesis(Phase.AFTER)
+            await self._ask_hypothesis(RunPhase.AFTER)
 
     async def _steps(self) -> bool:
         """Whether every step was reached and none failed.
@@ -214,24 +214,24 @@ class _Run:
                 return False
             if activity.background:
                 self._background.begin(activity)
-            elif not await self._step(activity, Phase.METHOD):
+            elif not await self._step(activity, RunPhase.METHOD):
                 return False
         return True
 
-    async def _ask_hypothesis(self, phase: Phase) -> None:
+    async def _ask_hypothesis(self, phase: RunPhase) -> None:
         for activity in self._experiment.hypothesis:
             self._interrupt.check()
             if not await self._step(activity, phase):
                 return
 
-    async def _step(self, activity: Activity, phase: Phase) -> bool:
+    async def _step(self, activity: Activity, phase: RunPhase) -> bool:
         finding = await self._activities.run(activity, phase, sleep=self._interrupt.sleep)
         if finding is not None:
             self._findings.append(finding)
         return finding is None
 
     async def _run_in_background(self, activity: Activity) -> Finding | None:
-        return await self._activities.run(activity, Phase.METHOD, sleep=self._interrupt.sleep)
+        return await self._activities.run(activity, RunPhase.METHOD, sleep=self._interrupt.sleep)
 
     async def _roll_back(self) -> None:
         """Rollbacks run whatever happened, and a signal does not end them; after one they do not wait."""
@@ -241,11 +241,14 @@ class _Run:
         for activity in self._experiment.rollbacks:
             try:
                 finding = await self._activities.run(
-                    activity, Phase.ROLLBACKS, sleep=self._arena.runtime.sleep, patient=self._interrupt.signal is None
+                    activity,
+                    RunPhase.ROLLBACKS,
+                    sleep=self._arena.runtime.sleep,
+                    patient=self._interrupt.signal is None,
                 )
             except (BlackstartError, DeadlinePassed) as error:
                 began_ns = self._arena.unix_ns()
-                self._activities.note(activity, Phase.ROLLBACKS, began_ns, "failed", reason=str(error))
+                self._activities.note(activity, RunPhase.ROLLBACKS, began_ns, "failed", reason=str(error))
                 finding = Finding(kind=FindingKind.CLEANUP, reason=f"{activity.name}: {error}")
             if finding is not None:
                 self._find(FindingKind.CLEANUP, f"rollback failed: {finding.reason}")
@@ -254,7 +257,7 @@ class _Run:
     async def _ask_restored(self) -> None:
         """What was cured must be as it was before: a clean-up that breaks the cluster is none."""
         self._terminal.phase("Steady state restored")
-        await self._ask_hypothesis(Phase.RESTORED)
+        await self._ask_hypothesis(RunPhase.RESTORED)
 
     async def _undo(self) -> None:
         if not self._injector.open_faults():
@@ -268,7 +271,7 @@ class _Run:
     async def _last_look(self) -> None:
         self._terminal.phase("Last look")
         settled = "gate" in self._reached and not self._gate_failed
-        await look_last(self._arena, self._terminal, self._interrupt, settle=settled)
+        await record_end_state(self._arena, self._terminal, self._interrupt, settle=settled)
 
     @property
     def _gate_failed(self) -> bool:

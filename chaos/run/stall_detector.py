@@ -12,14 +12,14 @@ from chaos.history.records import EngineSlow, Stall
 from harness.errors import BlackstartError
 from harness.ports import Task
 
-__all__ = ["watch_stalls"]
+__all__ = ["detect_stalls"]
 
 TICK_US = 100_000
 ENGINE_INTERVAL_US = 1_000_000
 """Between the engine's answer and the next question: a millisecond of work a second, none of it in a node."""
 
 
-async def watch_stalls(arena: Arena) -> None:
+async def detect_stalls(arena: Arena) -> None:
     """Record every stall and every slow answer; ends when it is cancelled."""
     engine = _EngineWatch(arena)
     try:

@@ -18,14 +18,14 @@ import yaml
 from chaos.experiment.schema import COMMANDS
 from chaos.search.rig_generator import FAILOVERS_ENOUGH
 from chaos.search.schedule_file import Schedule
-from chaos.search.search import Hunt
+from chaos.search.search import Search
 from harness.document.duration import format_duration
 from harness.model.topology import SECOND_US, Fencing, GroupSpec, RestartAction, Topology
 from harness.simulation.faults.injection import AWAY_US, cut_links, pause_us
 from harness.simulation.world.administrator import drawn_command
 from harness.simulation.world.fault_kinds import FaultKind, Planned
 
-__all__ = ["PORTABLE", "experiment_of", "portable", "portable_hunt", "without_counterpart"]
+__all__ = ["PORTABLE", "experiment_of", "portable", "portable_search", "without_counterpart"]
 
 LEAD_US = SECOND_US
 """Before the first fault."""
@@ -144,9 +144,9 @@ def _kept(schedule: Schedule) -> Iterator[Planned]:
             yield fault
 
 
-def portable_hunt(*, first_seed: int, jobs: int = 1, rig: Mapping[str, Any] | None = None) -> Hunt:
+def portable_search(*, first_seed: int, jobs: int = 1, rig: Mapping[str, Any] | None = None) -> Search:
     """A search among what experiments have."""
-    return Hunt(first_seed=first_seed, jobs=jobs, rig=rig, among=PORTABLE, of_it=portable)
+    return Search(first_seed=first_seed, jobs=jobs, rig=rig, among=PORTABLE, of_it=portable)
 
 
 def without_counterpart(schedule: Schedule) -> list[str]:

@@ -7,17 +7,17 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from harness.cluster_service.membership.sharding import WATCHERS
+from harness.cluster_service.membership.sharding import WATCHERS_PER_SHARD
 
 __all__ = ["FAILOVERS_ENOUGH", "draw_rig"]
 
 SIZES = ((2, True), (3, False), (3, False), (3, False), (4, True), (5, False))
 """Nodes, and whether a witness votes: what people have, three nodes most of all."""
-GROUPS_MOST = 6
+MAX_GROUPS = 6
 FAILOVERS_ENOUGH = 100
 """A failover-threshold that nothing in a schedule uses up."""
 SELF_FENCING = 0.2
-LEAST_VOTES = 3
+MIN_VOTES = 3
 FEWER_VOTES = 0.3
 """How many of the larger rigs have nodes without a vote."""
 BY_CIRCLE = 0.5
@@ -37,13 +37,13 @@ def draw_rig(rng: random.Random) -> Mapping[str, Any]:
         "witness": witness,
         "settings": {
             "fencing": "self" if rng.random() < SELF_FENCING else "power",
-            "everyone-watches-up-to": 1 if nodes > WATCHERS and rng.random() < BY_CIRCLE else nodes,
+            "everyone-watches-up-to": 1 if nodes > WATCHERS_PER_SHARD and rng.random() < BY_CIRCLE else nodes,
         },
     }
-    if nodes > LEAST_VOTES and not witness and rng.random() < FEWER_VOTES:
-        rig["voters"] = LEAST_VOTES
+    if nodes > MIN_VOTES and not witness and rng.random() < FEWER_VOTES:
+        rig["voters"] = MIN_VOTES
     draw = _with_policies if rng.random() < OF_A_POLICY else _group
-    rig["groups"] = [draw(rng, number, names) for number in range(1, rng.randint(2, GROUPS_MOST) + 1)]
+    rig["groups"] = [draw(rng, number, names) for number in range(1, rng.randint(2, MAX_GROUPS) + 1)]
     return rig
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from harness.document.duration import format_duration
-from harness.document.mapping_reader import Section
+from harness.document.mapping_reader import MappingReader
 from harness.document.refusals import Refusals, nearest, shown
 from harness.document.topology import read_topology
 from harness.document.yaml_source import Source, load
@@ -31,8 +31,8 @@ __all__ = ["FORMAT", "Schedule", "read_schedule", "targets_of", "topology_of", "
 
 FORMAT = 1
 RIG = "sim"
-DURATION_MOST_US = 60_000_000
-SEED_MOST = (1 << 63) - 1
+MAX_DURATION_US = 60_000_000
+MAX_SEED = (1 << 63) - 1
 MAX_FAULTS = 10_000
 """A drawn schedule has some dozens."""
 
@@ -60,13 +60,13 @@ def read_schedule(text: str, *, name: str) -> Schedule:
     """The schedule in `text`. Raises one UsageError with every refusal, each with file and line."""
     source = load(text, name=name)
     refusals = Refusals(name)
-    section = Section(source.data, source=source, path=(), refusals=refusals, what="a schedule")
+    section = MappingReader(source.data, source=source, path=(), refusals=refusals, what="a schedule")
     section.demand("schedule", f"schedule: {FORMAT}", given=False)
     version = section.raw("schedule")
     if "schedule" in section and version != FORMAT:
         what = f"a schedule of version {shown(version)}"
         section.refuse("schedule", what, f"version {FORMAT}, which this program reads")
-    seed = section.integer("seed", 0, low=0, high=SEED_MOST)
+    seed = section.integer("seed", 0, low=0, high=MAX_SEED)
     section.demand("rig", "rig: as in an experiment", given=False)
     section.known("rig")
     refusals.raise_any()
@@ -114,7 +114,7 @@ class _Targets:
         return self._of[kind]
 
 
-def _fault(section: Section, topology: Topology, targets: _Targets) -> Planned:
+def _fault(section: MappingReader, topology: Topology, targets: _Targets) -> Planned:
     kinds = [kind.value for kind in FaultKind]
     word = section.raw("fault")
     kind = FaultKind(word) if word in kinds else FaultKind.POWER_OFF
@@ -130,7 +130,7 @@ def _fault(section: Section, topology: Topology, targets: _Targets) -> Planned:
         at_us=section.duration_us("at", 0, low=0, high=FAULTS_END_US),
         kind=kind,
         target=target,
-        duration_us=section.duration_us("duration", 0, low=0, high=DURATION_MOST_US),
+        duration_us=section.duration_us("duration", 0, low=0, high=MAX_DURATION_US),
     )
     section.finish()
     return planned

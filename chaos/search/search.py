@@ -20,7 +20,7 @@ from harness.simulation.world.composition import Composition
 from harness.simulation.world.fault_kinds import FaultKind
 from harness.simulation.world.world import Struck
 
-__all__ = ["Coverage", "Found", "Hunt", "Tried", "broken_by", "covered", "play", "schedule_of"]
+__all__ = ["Coverage", "Search", "SearchResult", "Trial", "broken_by", "covered", "play", "schedule_of"]
 
 Coverage = Counter[Struck]
 """How often each kind of fault struck, by what the cluster was at and what its target was."""
@@ -32,29 +32,29 @@ Parts = Callable[[], Composition]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tried:
-    """One run. `broken` are sentences; none when every invariant held and the world came to rest. `unsettled`: it is
+class Trial:
+    """One run. `broken` are sentences; none when every invariant held and the world came to rest. `unconverged`: it is
     only that it did not. `defect`: a part of Blackstart raised something, and the run did not come to its end.
     """
 
     schedule: Schedule
     broken: tuple[str, ...]
     coverage: Coverage
-    unsettled: bool = False
+    unconverged: bool = False
     defect: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class SearchResult:
     """What a search ended with. `failure` is the first run that broke something, None when none did."""
 
     runs: int
     coverage: Coverage
-    failure: Tried | None = None
+    failure: Trial | None = None
 
 
 @dataclass(slots=True, kw_only=True)
-class Hunt:
+class Search:
     """One search. `rig` is the document of every run's rig, None to draw one for each; `among` are the kinds of fault
     that are drawn from, the default mix without one, `of_it` what is played of a schedule that was drawn; `parts` is
     what nodes are made of, for the controls that show that it finds something.
@@ -69,23 +69,23 @@ class Hunt:
     coverage: Coverage = field(default_factory=Counter)
     runs: int = 0
 
-    def search(self, goes_on: Callable[["Hunt"], bool]) -> Found:
+    def search(self, goes_on: Callable[["Search"], bool]) -> SearchResult:
         """Try seed after seed while `goes_on` says so; it is asked after each run."""
         with ExitStack() as stack:
             for tried in self._tried(stack):
                 self.runs += 1
                 self.coverage.update(tried.coverage)
                 if tried.broken:
-                    return Found(runs=self.runs, coverage=self.coverage, failure=tried)
+                    return SearchResult(runs=self.runs, coverage=self.coverage, failure=tried)
                 if not goes_on(self):
                     break
-        return Found(runs=self.runs, coverage=self.coverage)
+        return SearchResult(runs=self.runs, coverage=self.coverage)
 
     def schedule(self, seed: int) -> Schedule:
         """What is run for that seed."""
         return self.of_it(schedule_of(seed, self.rig, self.among))
 
-    def _tried(self, stack: ExitStack) -> Iterator[Tried]:
+    def _tried(self, stack: ExitStack) -> Iterator[Trial]:
         seed = self.first_seed
         if self.jobs == 1:
             while True:
@@ -93,7 +93,7 @@ class Hunt:
                 seed += 1
         pool = ProcessPoolExecutor(self.jobs, mp_context=get_context("spawn"))
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-        handed_out: deque[Future[Tried]] = deque()
+        handed_out: deque[Future[Trial]] = deque()
         while True:
             while len(handed_out) < AHEAD * self.jobs:
                 handed_out.append(pool.submit(_try, self.schedule(seed), self.parts))
@@ -128,16 +128,16 @@ def covered(coverage: Coverage, place: int) -> tuple[list[str], list[tuple[str, 
 
 def broken_by(outcome: Outcome) -> tuple[str, ...]:
     """What broke, as sentences."""
-    unsettled = (f"not at rest a minute after the last fault: {text}" for text in outcome.unsettled)
-    return outcome.violations or tuple(unsettled)
+    unconverged = (f"not at rest a minute after the last fault: {text}" for text in outcome.unconverged)
+    return outcome.violations or tuple(unconverged)
 
 
-def _try(schedule: Schedule, parts: Parts) -> Tried:
+def _try(schedule: Schedule, parts: Parts) -> Trial:
     outcome = play(schedule, parts)
-    return Tried(
+    return Trial(
         schedule=schedule,
         broken=broken_by(outcome),
         coverage=outcome.world.coverage,
-        unsettled=bool(outcome.unsettled),
+        unconverged=bool(outcome.unconverged),
         defect=outcome.defect is not None,
     )

@@ -22,7 +22,7 @@ from harness.simulation.world.fault_kinds import ABOUT_VMS, FaultKind, Planned, 
 __all__ = ["Shrinking"]
 
 SEEDS_TRIED = 3
-DURATION_LEAST_US = 100_000
+MIN_DURATION_US = 100_000
 VM = "virtual-machine"
 
 _REGISTER = re.compile(r"^register \S+: ")
@@ -52,7 +52,7 @@ class Shrinking:
         self.broken = broken_by(outcome)
         self._names = _Names(schedule.topology)
         # What broke first is what is looked for. No rest has no first: its sentences stand in the order of the rig.
-        self._kinds = self._names.kinds(outcome.violations[:1] or outcome.unsettled)
+        self._kinds = self._names.kinds(outcome.violations[:1] or outcome.unconverged)
         # One of 32 bytes for each run: most of what a round asks, the round before has asked as well.
         self._in_vain: set[bytes] = set()
 
@@ -99,7 +99,7 @@ class Shrinking:
                 continue
             self.runs += 1
             outcome = play(tried, self._parts)
-            if self._kinds & self._names.kinds(outcome.violations or outcome.unsettled):
+            if self._kinds & self._names.kinds(outcome.violations or outcome.unconverged):
                 self.schedule, self.broken = tried, broken_by(outcome)
                 self._say(f"run {self.runs}: {_told(tried)}")
                 return True
@@ -146,7 +146,7 @@ def _shorter(schedule: Schedule, index: int) -> Schedule | None:
     faults = list(schedule.faults)
     half_us = faults[index].duration_us // 2
     faults[index] = replace(faults[index], duration_us=half_us)
-    return replace(schedule, faults=tuple(faults)) if half_us >= DURATION_LEAST_US else None
+    return replace(schedule, faults=tuple(faults)) if half_us >= MIN_DURATION_US else None
 
 
 # Groups and resources

@@ -20,19 +20,19 @@ from harness.cluster_service.core.messages import (
     AdoptVoters,
     CallVoter,
     ChangeRegister,
+    ChangeSettled,
     Event,
     Log,
-    Refresh,
+    ReadRegister,
     RegisterNoticed,
     RegisterSeen,
-    Rewrite,
-    Settled,
+    RewriteRegister,
     Tick,
     VoterAnswered,
     VoterFailed,
     VotersKnown,
 )
-from harness.database.batch_read import KEYS_MOST, Agreed, Survey
+from harness.database.batch_read import MAX_KEYS, Agreed, BatchRead
 from harness.database.proposer import PHASE_LIMIT_US, Proposer, Result, Settlement
 from harness.database.protocol import NO_BALLOT, Address, Ballot, Hello, HelloAnswer, Raise, Refused, WriteCounts
 from harness.database.register import Codec
@@ -85,17 +85,17 @@ class DatabaseManager:
         self._calls: list[CallVoter] = []
         self._adopted: list[VoterSet] = []
         self._operations = 0
-        self._wishes: dict[int, ChangeRegister | Rewrite] = {}
-        self._waiting: list[ChangeRegister | Refresh | Rewrite] = []
+        self._wishes: dict[int, ChangeRegister | RewriteRegister] = {}
+        self._waiting: list[ChangeRegister | ReadRegister | RewriteRegister] = []
         self._seen: dict[str, Ballot] = {}
         self._reading: set[str] = set()
         self._doubtful: set[str] = set()
         self._identities: set[int] = set()
-        self._held: dict[str, list[Settled]] = {}
+        self._held: dict[str, list[ChangeSettled]] = {}
         self._once_more: set[str] = set()
         self._noticed_while_reading: dict[str, Ballot] = {}
         self._to_read: list[str] = []
-        self._surveys: dict[int, Survey] = {}
+        self._surveys: dict[int, BatchRead] = {}
         self._agreed: list[Agreed] = []
 
     def is_reading(self, key: str) -> bool:
@@ -106,7 +106,7 @@ class DatabaseManager:
         """The ballot of the newest committed content of that register that this manager has told."""
         return self._seen.get(key, NO_BALLOT)
 
-    def ask(self, now: int, wish: ChangeRegister | Refresh | Rewrite | AdoptVoters) -> None:
+    def ask(self, now: int, wish: ChangeRegister | ReadRegister | RewriteRegister | AdoptVoters) -> None:
         """Start a change or a read, or go on under a newer set. Before the voters are known it waits."""
         if isinstance(wish, AdoptVoters):
             if self._proposer is not None:
@@ -115,7 +115,7 @@ class DatabaseManager:
         if self._proposer is None:
             self._waiting.append(wish)
             return
-        if isinstance(wish, Refresh):
+        if isinstance(wish, ReadRegister):
             if wish.anew and wish.key in self._reading:
                 self._once_more.add(wish.key)
             self._read(now, wish.key)
@@ -123,7 +123,7 @@ class DatabaseManager:
         self._operations += 1
         number = self._operations
         self._wishes[number] = wish
-        if isinstance(wish, Rewrite):
+        if isinstance(wish, RewriteRegister):
             self._proposer.read(now, operation=number, key=wish.key, limit_us=OPERATION_LIMIT_US, identity=True)
         else:
             self._proposer.change(
@@ -215,9 +215,9 @@ class DatabaseManager:
             alone, together = keys, []
         for key in alone:
             self._read_alone(now, proposer, key)
-        for begin in range(0, len(together), KEYS_MOST):
-            survey = Survey(
-                keys=together[begin : begin + KEYS_MOST],
+        for begin in range(0, len(together), MAX_KEYS):
+            survey = BatchRead(
+                keys=together[begin : begin + MAX_KEYS],
                 voter_set=proposer.voter_set,
                 rig=self._rig,
                 numbers=self._number,
@@ -231,7 +231,7 @@ class DatabaseManager:
         self._operations += 1
         proposer.read(now, operation=self._operations, key=key, limit_us=OPERATION_LIMIT_US)
 
-    def _read_what_is_left(self, now: int, survey: Survey) -> None:
+    def _read_what_is_left(self, now: int, survey: BatchRead) -> None:
         """What the voters did not agree upon when enough were heard, and the others had their time."""
         if survey.over(now) and self._proposer is not None:
             for key in survey.left:
@@ -371,7 +371,7 @@ class DatabaseManager:
         doubtful = self._note_doubt(settlement, plain_read=wish is None)
         held = self._held.setdefault(settlement.key, [])
         if wish is not None:
-            settled = Settled(id=wish.id, key=wish.key, result=settlement.result, reason=settlement.reason)
+            settled = ChangeSettled(id=wish.id, key=wish.key, result=settlement.result, reason=settlement.reason)
             (held if known else events).append(settled)
         if known and not doubtful and settlement.ballot >= self.seen_ballot(settlement.key):
             self._seen[settlement.key] = settlement.ballot

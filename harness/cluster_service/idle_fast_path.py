@@ -10,19 +10,19 @@ through all managers would do.
 from dataclasses import dataclass
 
 from harness.cluster_service.core.messages import Action, Event, HostReported, Tick, VoterAnswered
-from harness.cluster_service.core.resync import Look
-from harness.cluster_service.core.takeover_delay import NEVER_US, soonest
+from harness.cluster_service.core.resync import ResyncTimer
+from harness.cluster_service.core.takeover_delay import NEVER_US, earliest_after
 from harness.cluster_service.membership.membership import MembershipManager
 from harness.cluster_service.membership.node import NodeManager
 from harness.cluster_service.membership.voter_set import VoterSetManager
 from harness.cluster_service.program_liveness import ProgramWatch
 from harness.database.protocol import BeatAnswer, HelloAnswer, Refused
 
-__all__ = ["Rest"]
+__all__ = ["IdleFastPath"]
 
 
 @dataclass(slots=True, kw_only=True)
-class Rest:
+class IdleFastPath:
     """Until when the service rests: `until_us`, not ahead when it does not rest at all, and `wake_us`, when it wants a
     Tick. A look at everything is due with the first fact after its time and wakes nobody.
     """
@@ -31,7 +31,7 @@ class Rest:
     node: NodeManager
     membership: MembershipManager
     voter_set: VoterSetManager
-    look: Look
+    look: ResyncTimer
     until_us: int = 0
     wake_us: int | None = None
     _own_us: int = 0
@@ -42,7 +42,7 @@ class Rest:
     def reckon(self, now: int, *, leased: bool, database_us: int | None) -> None:
         """Every manager has taken a fact in: when to look again by itself, and until when to rest."""
         others = self.look.wake_us, self.membership.next_wake(now), self.voter_set.next_wake(now)
-        self._without_database_us = soonest(now, others) or NEVER_US
+        self._without_database_us = earliest_after(now, others) or NEVER_US
         waits = self.look.wake_us is not None and self.look.wake_us <= now
         if waits or not leased or not self.membership.may_act(now) or not self.node.all_alive(now):
             self._until_us = 0

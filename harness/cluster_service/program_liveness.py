@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from harness.cluster_service.core.messages import (
     Action,
-    AskProgram,
     Event,
     HostConnected,
     HostLost,
     Log,
+    PingProgram,
     ProgramAnswered,
     RestartProgram,
     WatchedProgram,
@@ -27,7 +27,7 @@ __all__ = ["COMPONENT", "ProgramWatch"]
 
 COMPONENT = "program-watch"
 
-PATIENCE_MAX = 8
+MAX_PATIENCE = 8
 """A program that was restarted and has not answered since gets twice the time, up to this many times the limit: on a
 VM so slow that its start takes longer than the limit, restarting would be all that ever happens.
 """
@@ -72,7 +72,7 @@ class ProgramWatch:
         actions: list[Action] = []
         if now >= self._asked_us + self._ask_us:
             self._asked_us = now
-            actions += [AskProgram(program) for program in WatchedProgram]
+            actions += [PingProgram(program) for program in WatchedProgram]
         for program, silence in self._silences.items():
             if now >= silence.since_us + silence.patience * self._limit_us:
                 actions += self._give_up(now, program, silence)
@@ -91,7 +91,7 @@ class ProgramWatch:
     def _give_up(now: int, program: WatchedProgram, silence: _Silence) -> list[Action]:
         since_us = silence.since_us
         silence.since_us = now
-        silence.patience = min(2 * silence.patience, PATIENCE_MAX)
+        silence.patience = min(2 * silence.patience, MAX_PATIENCE)
         silent_s = (now - since_us) / 1e6
         log = Log(
             component=COMPONENT,

@@ -22,30 +22,30 @@ from harness.cluster_service.core.messages import (
     Action,
     AdoptVoters,
     ChangeRegister,
+    ChangeSettled,
     Event,
     HostConnected,
     HostLost,
     HostReported,
     Log,
     Manager,
-    Pet,
+    PetWatchdog,
     ProgramAnswered,
-    Refresh,
+    ReadRegister,
     RegisterNoticed,
     RegisterSeen,
-    Rewrite,
-    Settled,
+    RewriteRegister,
     VoterAnswered,
 )
 from harness.cluster_service.core.pending_requests import OpenRequests
-from harness.cluster_service.core.resync import Look
-from harness.cluster_service.core.takeover_delay import Turns, soonest
+from harness.cluster_service.core.resync import ResyncTimer
+from harness.cluster_service.core.takeover_delay import TakeoverDelays, earliest_after
 from harness.cluster_service.database import DatabaseManager
-from harness.cluster_service.idle_fast_path import Rest
+from harness.cluster_service.idle_fast_path import IdleFastPath
 from harness.cluster_service.membership.fencing import FencingManager
 from harness.cluster_service.membership.membership import MembershipManager
 from harness.cluster_service.membership.node import NodeManager
-from harness.cluster_service.membership.sharding import CircleWatch
+from harness.cluster_service.membership.sharding import ShardAssignment
 from harness.cluster_service.membership.voter_set import VoterSetManager
 from harness.cluster_service.placement.failover import FailoverManager
 from harness.cluster_service.program_liveness import ProgramWatch
@@ -63,7 +63,7 @@ STEP_LIMIT = 10_000
 """Facts handled in one step; more means that two managers feed each other for ever, which is a defect."""
 
 
-_FOR_THE_DATABASE = (ChangeRegister, Refresh, Rewrite, AdoptVoters)
+_FOR_THE_DATABASE = (ChangeRegister, ReadRegister, RewriteRegister, AdoptVoters)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +229,7 @@ class ClusterService:
             if wishes:
                 self._take(now, wishes, events, actions)
         may_act = managers.membership.may_act(now)
-        of_a_group = kind is GroupRecord or isinstance(event, Settled)
+        of_a_group = kind is GroupRecord or isinstance(event, ChangeSettled)
         if self._look.due(now, may_act=may_act, routine=of_a_group or isinstance(event, ROUTINE)):
             acted = False
             for decides in managers.deliberate:
@@ -237,7 +237,7 @@ class ClusterService:
                 if wishes:
                     acted = True
                     self._take(now, wishes, events, actions)
-            wake_us = soonest(now, [manager.next_wake(now) for manager in managers.deliberate])
+            wake_us = earliest_after(now, [manager.next_wake(now) for manager in managers.deliberate])
             self._look.done(now, may_act=may_act, acted=acted, wake_us=wake_us)
         elif of_a_group:
             for decides in managers.concerned_with_groups:
@@ -291,7 +291,7 @@ class ClusterService:
                 self._managers.database.ask(now, wish)
                 asked = True
             else:
-                if isinstance(wish, Pet) and wish.guests_end_us and not self._leased:
+                if isinstance(wish, PetWatchdog) and wish.guests_end_us and not self._leased:
                     # PID 1 hears this before the deadline that the process before has told it, or it has acted.
                     self._leased = True
                     self._guests_ended_us = now if 0 < self._configuration.guests_end_us <= now else None
@@ -318,9 +318,9 @@ class ClusterService:
         return [told, *answers]
 
     def _begin(self) -> None:
-        self._look = Look()
+        self._look = ResyncTimer()
         self._managers = managers = self._build()
-        self._rest = Rest(
+        self._rest = IdleFastPath(
             programs=self._programs,
             node=managers.node,
             membership=managers.membership,
@@ -344,8 +344,8 @@ class ClusterService:
     def _build(self) -> _Managers:
         configuration = self._configuration
         settings, session = configuration.settings, configuration.session
-        turns = Turns(lease_us=settings.lease_us)
-        watch = CircleWatch(session.node)
+        turns = TakeoverDelays(lease_us=settings.lease_us)
+        watch = ShardAssignment(session.node)
         database = self._build_database()
         node = NodeManager(
             rig=configuration.rig,

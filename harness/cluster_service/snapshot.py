@@ -15,7 +15,7 @@ from harness.cluster_service.placement.ranking import refusals
 from harness.cluster_service.resources.explanation import no_candidate
 from harness.cluster_service.resources.resource_control import ResourceControlManager
 from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, SessionState
-from harness.model.serialization import to_plain
+from harness.model.serialization import to_json_value
 from harness.model.session import Session
 from harness.model.states import group_state
 
@@ -130,7 +130,7 @@ def _group(
         "epoch": record.epoch,
         "state": group_state(states.values()).value if mine else UNKNOWN,
         "moving_to": record.move.target if record.move is not None else None,
-        "move": to_plain(record.move),
+        "move": to_json_value(record.move),
         "drained_from": record.drained.node if record.drained is not None else None,
         "failovers": len(record.failovers),
         "why": _why_without_owner(now, record, membership),

@@ -35,11 +35,11 @@ from harness.database.protocol import (
     ReadAnswer,
     ReadMany,
     ReadManyAnswer,
+    RefusalReason,
     Refused,
     Reply,
     Retire,
     Retired,
-    Why,
 )
 from harness.database.subscription import EVERYTHING, NOTHING, Filed
 from harness.model.register_keys import CLUSTER_KEY
@@ -109,15 +109,15 @@ class Acceptor:
             return self._beat(call, clock_us)
         asked = call if isinstance(call, Hello) else call.to
         if self.rig and asked.rig != self.rig:
-            return self._refuse(call, Why.RIG)
+            return self._refuse(call, RefusalReason.RIG)
         if self.voter and asked.voter != self.voter:
-            return self._refuse(call, Why.VOTER)
+            return self._refuse(call, RefusalReason.VOTER)
         if isinstance(call, (Hello, Form, Admit)):
             return self._introduce(call)
         if not self.incarnation:
-            return self._refuse(call, Why.EMPTY)
+            return self._refuse(call, RefusalReason.EMPTY)
         if call.to.incarnation != self.incarnation:
-            return self._refuse(call, Why.INCARNATION)
+            return self._refuse(call, RefusalReason.INCARNATION)
         if isinstance(call, (Raise, Retire)):
             return self._change_set(call)
         return self._refusal(call) or self._vote(call, clock_us)
@@ -154,18 +154,18 @@ class Acceptor:
             case ListKeys():
                 return KeysAnswer(of=call.to, keys=tuple(self.registers))
 
-    def _refuse(self, call: Call, why: Why) -> Refused:
+    def _refuse(self, call: Call, why: RefusalReason) -> Refused:
         return Refused(of=self._mine(call), why=why, voter_set=self.voter_set)
 
     def _refusal(self, call: Prepare | Accept | Read | ReadMany | Beat | ListKeys) -> Refused | None:
         """Why this formed voter does not take a call that names its incarnation."""
         if self.behind:
-            return self._refuse(call, Why.BEHIND)
+            return self._refuse(call, RefusalReason.BEHIND)
         if call.to.set_version != self.set_version:
-            return self._refuse(call, Why.SET_VERSION)
+            return self._refuse(call, RefusalReason.SET_VERSION)
         if not isinstance(call, ListKeys) and call.seen > self.revision:
             self.behind = True
-            return self._refuse(call, Why.BEHIND)
+            return self._refuse(call, RefusalReason.BEHIND)
         return None
 
     # Who this voter is
@@ -206,9 +206,9 @@ class Acceptor:
             self._begin(call)
             return Formed(of=call.to)
         if call.to.incarnation != self.incarnation:
-            return self._refuse(call, Why.INCARNATION)
+            return self._refuse(call, RefusalReason.INCARNATION)
         if call.to.set_version != self.set_version:
-            return self._refuse(call, Why.SET_VERSION)
+            return self._refuse(call, RefusalReason.SET_VERSION)
         return Formed(of=call.to)
 
     def _admit(self, call: Admit) -> Reply:
@@ -216,19 +216,19 @@ class Acceptor:
             self._begin(call)
             return Admitted(of=call.to)
         if call.to.incarnation != self.incarnation:
-            return self._refuse(call, Why.INCARNATION)
+            return self._refuse(call, RefusalReason.INCARNATION)
         return Admitted(of=self._mine(call))
 
     def _change_set(self, call: Raise | Retire) -> Reply:
         if self.set_version > call.to.set_version:
-            return self._refuse(call, Why.SET_VERSION)
+            return self._refuse(call, RefusalReason.SET_VERSION)
         if isinstance(call, Raise):
             if self.set_version < call.to.set_version:
                 self.revision += 1
                 self._take_set(call)
             return Raised(of=call.to)
         if call.members.get(call.to.voter) == self.incarnation:
-            return self._refuse(call, Why.MEMBER)
+            return self._refuse(call, RefusalReason.MEMBER)
         self.wipe()
         self.birth = call.birth
         empty = Address(rig=call.to.rig, voter=call.to.voter, incarnation="", set_version=0)

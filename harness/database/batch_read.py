@@ -10,16 +10,16 @@ from harness.database.proposer import READ_PATIENCE_US
 from harness.database.protocol import Address, Ballot, Call, Content, ReadMany, ReadManyAnswer, Reply
 from harness.model.voter_set import VoterSet
 
-__all__ = ["KEYS_MOST", "Agreed", "Survey"]
+__all__ = ["MAX_KEYS", "Agreed", "BatchRead"]
 
-KEYS_MOST = 100
+MAX_KEYS = 100
 """Registers of one call: their contents are one answer, some hundred kilobytes."""
 
 Agreed = tuple[str, Ballot, str | None]
 """A register, the ballot under which a majority has accepted its content, and that."""
 
 
-class Survey:
+class BatchRead:
     """One round with the voters. `calls` are to be sent; each is answered, or fails, once."""
 
     def __init__(

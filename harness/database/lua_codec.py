@@ -35,11 +35,11 @@ from harness.database.protocol import (
     ReadAnswer,
     ReadMany,
     ReadManyAnswer,
+    RefusalReason,
     Refused,
     Reply,
     Retire,
     Retired,
-    Why,
 )
 from harness.model.voter_set import VoterSet
 
@@ -95,7 +95,7 @@ def _voter_set(of: Address, members: str) -> VoterSet | None:
 
 
 def _refused(of: Address, rest: list[Any]) -> Reply:
-    return Refused(of=of, why=Why(rest[0]), voter_set=_voter_set(of, rest[1]))
+    return Refused(of=of, why=RefusalReason(rest[0]), voter_set=_voter_set(of, rest[1]))
 
 
 def _hello_answer(of: Address, rest: list[Any]) -> Reply:

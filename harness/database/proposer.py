@@ -53,7 +53,7 @@ READ_PATIENCE_US = 20_000
 """How long a read whose first majority disagrees waits for the remaining voters before it writes an identity change."""
 
 BACKOFF_FIRST_US = 4_000
-BACKOFF_LAST_US = 200_000
+MAX_BACKOFF_US = 200_000
 """Between attempts after a conflict or a lost majority: doubling with jitter, so that duelling proposers get out of
 step.
 """
@@ -402,7 +402,7 @@ class Proposer:
             result = Result.UNKNOWN if operation.accept_sent else Result.NOT_DONE
             self._settle(now, operation, result, None, NO_BALLOT)
             return
-        ceiling = min(BACKOFF_FIRST_US << min(operation.attempts, 10), BACKOFF_LAST_US)
+        ceiling = min(BACKOFF_FIRST_US << min(operation.attempts, 10), MAX_BACKOFF_US)
         operation.phase = _Phase.BACKOFF
         operation.hurried = at_once
         operation.round += 1

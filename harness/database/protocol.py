@@ -46,12 +46,12 @@ __all__ = [
     "ReadAnswer",
     "ReadMany",
     "ReadManyAnswer",
+    "RefusalReason",
     "Refused",
     "Reply",
     "Retire",
     "Retired",
     "VoterSet",
-    "Why",
     "WriteCounts",
 ]
 
@@ -330,7 +330,7 @@ class KeysAnswer:
     keys: tuple[str, ...]
 
 
-class Why(StrEnum):
+class RefusalReason(StrEnum):
     """Why a voter refuses a call, whatever its ballot."""
 
     RIG = "rig"
@@ -349,7 +349,7 @@ class Refused:
     """
 
     of: Address
-    why: Why
+    why: RefusalReason
     voter_set: VoterSet | None = None
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from harness.model.changes import Record, record_from_plain, record_to_plain
 from harness.model.records import ClusterRecord, GroupRecord
-from harness.model.shard import circle_of
+from harness.model.shard import shard_of
 
 __all__ = ["IDS_KEPT", "Codec", "JsonCodec", "Stored"]
 
@@ -40,7 +40,7 @@ class Stored:
     @property
     def circle(self) -> str:
         """The circle of the register's subject; empty for the cluster's. Travels with each accept, for the notices."""
-        return circle_of(self.record.spec) if isinstance(self.record, GroupRecord) else ""
+        return shard_of(self.record.spec) if isinstance(self.record, GroupRecord) else ""
 
     def after(self, change_id: str, record: Record) -> "Stored":
         """The content after the change of that id."""

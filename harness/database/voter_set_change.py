@@ -31,13 +31,13 @@ from harness.database.protocol import (
 )
 from harness.model.voter_set import VoterSet
 
-__all__ = ["SetChange"]
+__all__ = ["VoterSetChange"]
 
 AGAIN_US = PHASE_LIMIT_US
 """Between two calls of one kind to one voter: as long as one may stay unanswered."""
 
 
-class SetChange:
+class VoterSetChange:
     """From `old` to `new`. `keys` are the registers that are known anyway; `numbers` gives numbers for calls.
 
     Collect `due` after each fact; `unwritten` are the registers that still need their identity change.

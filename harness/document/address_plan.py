@@ -11,10 +11,10 @@ from ipaddress import IPv4Address, IPv4Network
 from harness.model.topology import GroupSpec, Topology
 
 __all__ = [
-    "CONTAINER_NODES_MAX",
     "DEFAULT_SUBNET",
-    "NODES_MAX",
-    "VMS_MAX",
+    "MAX_CONTAINER_NODES",
+    "MAX_NODES",
+    "MAX_VMS",
     "dynamic_range",
     "in_pool",
     "moved",
@@ -26,11 +26,11 @@ __all__ = [
 ]
 
 DEFAULT_SUBNET = "10.87.0.0/24"
-NODES_MAX = 64
+MAX_NODES = 64
 """Of any rig: as many as a failover cluster may have. More than nine run in the simulator only."""
-CONTAINER_NODES_MAX = 9
+MAX_CONTAINER_NODES = 9
 """Of a rig on containers: all of them share one host and one engine."""
-VMS_MAX = 100
+MAX_VMS = 100
 
 _POOL = IPv4Network("10.87.0.0/16")
 _WITNESS = 10
@@ -56,7 +56,7 @@ def vm_address(subnet: str, index: int) -> str:
 def reserved_for_vms(subnet: str, address: str) -> bool:
     """Whether a VM may have `address`."""
     network, wanted = IPv4Network(subnet), IPv4Address(address)
-    return wanted in network and _FIRST_VM <= int(wanted) - int(network[0]) < _FIRST_VM + VMS_MAX
+    return wanted in network and _FIRST_VM <= int(wanted) - int(network[0]) < _FIRST_VM + MAX_VMS
 
 
 def dynamic_range(subnet: str) -> str:

@@ -15,9 +15,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
-from harness.document.address_plan import VMS_MAX, reserved_for_vms, vm_address
+from harness.document.address_plan import MAX_VMS, reserved_for_vms, vm_address
 from harness.document.dependency import DEPENDENCY_FORM, Clauses, circle, parse_dependency
-from harness.document.mapping_reader import Section
+from harness.document.mapping_reader import MappingReader
 from harness.document.refusals import nearest, shown
 from harness.document.vm import FIRST_USER, LAST_USER, read_vm
 from harness.model.topology import (
@@ -32,7 +32,7 @@ __all__ = ["DEFAULT_GROUPS", "default_groups", "read_groups"]
 
 DEFAULT_GROUPS = 6
 
-RESTARTS_MAX = 50
+MAX_RESTARTS = 50
 """A group's register remembers 64 restarts; a threshold beyond that could never be reached."""
 
 _HOUR_US = 3600 * SECOND_US
@@ -42,7 +42,7 @@ _HOUR_US = 3600 * SECOND_US
 class _Draft:
     """A resource whose dependencies and address are not settled yet."""
 
-    section: Section
+    section: MappingReader
     name: str
     type: str
     clauses: Clauses
@@ -55,11 +55,11 @@ def default_groups(count: int, subnet: str) -> tuple[GroupSpec, ...]:
     return tuple(_default_group(index, vm_address(subnet, index)) for index in range(count))
 
 
-def read_groups(section: Section, *, nodes: Sequence[str], subnet: str) -> tuple[GroupSpec, ...]:
+def read_groups(section: MappingReader, *, nodes: Sequence[str], subnet: str) -> tuple[GroupSpec, ...]:
     """The groups of a rig. Refusals go to the section: what is returned counts only if there are none."""
     value = section.raw("groups", DEFAULT_GROUPS)
     if isinstance(value, int) and not isinstance(value, bool):
-        return default_groups(section.integer("groups", DEFAULT_GROUPS, low=0, high=VMS_MAX), subnet)
+        return default_groups(section.integer("groups", DEFAULT_GROUPS, low=0, high=MAX_VMS), subnet)
     groups = [_read_group(group, nodes) for group in section.sections("groups", what="a group")]
     drafts = [draft for _, members in groups for draft in members]
     _refuse_repeated(groups, nodes)
@@ -87,7 +87,7 @@ def _default_group(index: int, address: str) -> GroupSpec:
     )
 
 
-def _read_group(section: Section, nodes: Sequence[str]) -> tuple[GroupSpec, list[_Draft]]:
+def _read_group(section: MappingReader, nodes: Sequence[str]) -> tuple[GroupSpec, list[_Draft]]:
     default = GroupSpec(name="")
     threshold = None
     if "failover-threshold" in section:
@@ -115,7 +115,7 @@ def _read_group(section: Section, nodes: Sequence[str]) -> tuple[GroupSpec, list
     return group, drafts
 
 
-def _read_window(section: Section) -> tuple[int, int] | None:
+def _read_window(section: MappingReader) -> tuple[int, int] | None:
     """Two hours of the day, from and up to; None without the key."""
     value = section.raw("failback-window")
     if "failback-window" not in section:
@@ -127,7 +127,7 @@ def _read_window(section: Section) -> tuple[int, int] | None:
     return None
 
 
-def _owners(section: Section, key: str, nodes: Sequence[str]) -> tuple[str, ...]:
+def _owners(section: MappingReader, key: str, nodes: Sequence[str]) -> tuple[str, ...]:
     names = section.texts(key, what="nodes of the rig")
     seen: set[str] = set()
     for index, name in enumerate(names):
@@ -139,7 +139,7 @@ def _owners(section: Section, key: str, nodes: Sequence[str]) -> tuple[str, ...]
     return names
 
 
-def _read_resource(section: Section) -> _Draft:
+def _read_resource(section: MappingReader) -> _Draft:
     name = section.name("name")
     kind = section.text("type", "") if "type" in section else ""
     draft = _Draft(
@@ -157,7 +157,7 @@ def _read_resource(section: Section) -> _Draft:
     return draft
 
 
-def _read_clauses(section: Section) -> Clauses:
+def _read_clauses(section: MappingReader) -> Clauses:
     value = section.raw("depends-on", [])
     if isinstance(value, list):
         return tuple((name,) for name in section.texts("depends-on", what="names of resources"))
@@ -168,7 +168,7 @@ def _read_clauses(section: Section) -> Clauses:
         return ()
 
 
-def _read_policy(section: Section) -> ResourcePolicy:
+def _read_policy(section: MappingReader) -> ResourcePolicy:
     default = ResourcePolicy()
 
     def duration_us(key: str, default_us: int, low: int, high: int) -> int:
@@ -182,7 +182,7 @@ def _read_policy(section: Section) -> ResourcePolicy:
         pending_timeout_us=duration_us("pending-timeout", default.pending_timeout_us, 100_000, 24 * _HOUR_US),
         deadlock_timeout_us=duration_us("deadlock-timeout", default.deadlock_timeout_us, SECOND_US, 24 * _HOUR_US),
         restart_action=section.choice("restart-action", default.restart_action),
-        restart_threshold=section.integer("restart-threshold", default.restart_threshold, low=0, high=RESTARTS_MAX),
+        restart_threshold=section.integer("restart-threshold", default.restart_threshold, low=0, high=MAX_RESTARTS),
         restart_period_us=duration_us("restart-period", default.restart_period_us, SECOND_US, 168 * _HOUR_US),
         restart_delay_us=duration_us("restart-delay", default.restart_delay_us, 0, _HOUR_US),
         retry_period_us=_read_retry_period(section, default.retry_period_us),
@@ -191,14 +191,14 @@ def _read_policy(section: Section) -> ResourcePolicy:
     )
 
 
-def _read_retry_period(section: Section, default_us: int | None) -> int | None:
+def _read_retry_period(section: MappingReader, default_us: int | None) -> int | None:
     key = "retry-period-on-failure"
     if key in section and section.raw(key) == "never":
         return None
     return section.duration_us(key, default_us or _HOUR_US, low=SECOND_US, high=168 * _HOUR_US)
 
 
-def _separate_monitor(section: Section, default: bool) -> bool:
+def _separate_monitor(section: MappingReader, default: bool) -> bool:
     wanted = section.boolean("separate-monitor", default)
     if wanted:
         section.refuse("separate-monitor", "a resource host of its own is not available yet", "false")
@@ -266,12 +266,12 @@ def _give_addresses(drafts: Sequence[_Draft], subnet: str) -> None:
                 draft.section.refuse("address", f"{address} is given to another resource", "an address of its own")
             taken.add(address)
             draft.properties["address"] = address
-    free = (address for index in range(VMS_MAX) if (address := vm_address(subnet, index)) not in taken)
+    free = (address for index in range(MAX_VMS) if (address := vm_address(subnet, index)) not in taken)
     for draft in addresses:
         if "address" not in draft.properties:
             draft.properties["address"] = next(free, "")
             if not draft.properties["address"]:
-                draft.section.refuse(None, "the rig has no address left", f"at most {VMS_MAX} ip-addresses")
+                draft.section.refuse(None, "the rig has no address left", f"at most {MAX_VMS} ip-addresses")
     by_name = {draft.name: draft.properties["address"] for draft in addresses}
     for draft in (draft for draft in drafts if draft.type == "virtual-machine"):
         providers = (name for clause in draft.clauses for name in clause if name in by_name)
@@ -310,7 +310,7 @@ def _give_users(vms: Sequence[_Draft]) -> None:
 
 def _written_address(draft: _Draft, subnet: str) -> str:
     written = draft.properties["address"]
-    first, last = vm_address(subnet, 0), vm_address(subnet, VMS_MAX - 1)
+    first, last = vm_address(subnet, 0), vm_address(subnet, MAX_VMS - 1)
     short = first.rpartition(".")[2]
     try:
         is_number = written.isascii() and written.isdecimal() and len(written) <= 3

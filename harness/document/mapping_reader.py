@@ -16,7 +16,7 @@ from harness.document.size import SIZE_FORM, format_size, parse_size_bytes
 from harness.document.yaml_source import Path, Source
 from harness.model.name import NAME_FORM, is_name
 
-__all__ = ["NAME_FORM", "Section", "is_name"]
+__all__ = ["NAME_FORM", "MappingReader", "is_name"]
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.StrEnum)
@@ -25,7 +25,7 @@ _NOT_OF_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Control characters, line separators, and marks that turn the direction of what follows them."""
 
 
-class Section:
+class MappingReader:
     """`value`, which stands at `path` of `source`. The sections of one document share `refusals`."""
 
     def __init__(self, value: object, *, source: Source, path: Path, refusals: Refusals, what: str) -> None:
@@ -82,11 +82,11 @@ class Section:
         self._known.add(key)
         return self._entries.get(key, default)
 
-    def section(self, key: str, *, what: str) -> "Section":
+    def section(self, key: str, *, what: str) -> "MappingReader":
         """The mapping at `key`; an empty one when it is absent."""
         return self._inner(self.raw(key, {}), (*self.path, key), what)
 
-    def sections(self, key: str, *, what: str) -> list["Section"]:
+    def sections(self, key: str, *, what: str) -> list["MappingReader"]:
         """The list of mappings at `key`; `what` names one of them."""
         value = self.raw(key, [])
         if not isinstance(value, list):
@@ -182,8 +182,8 @@ class Section:
                 self.refuse_item(key, index, f"{key} holds {shown(item)}", what)
         return tuple(item for item in value if isinstance(item, str))
 
-    def _inner(self, value: object, path: Path, what: str) -> "Section":
-        return Section(value, source=self._source, path=path, refusals=self.refusals, what=what)
+    def _inner(self, value: object, path: Path, what: str) -> "MappingReader":
+        return MappingReader(value, source=self._source, path=path, refusals=self.refusals, what=what)
 
     def _taken(self, key: str, default: T, fits: Callable[[object], bool], expected: str) -> T:
         value: Any = self.raw(key, default)

@@ -24,10 +24,10 @@ once; behind this module a topology is sound. It does not look at any engine.
 from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
 from typing import Any
 
-from harness.document.address_plan import CONTAINER_NODES_MAX, DEFAULT_SUBNET, NODES_MAX, node_address, witness_address
+from harness.document.address_plan import DEFAULT_SUBNET, MAX_CONTAINER_NODES, MAX_NODES, node_address, witness_address
 from harness.document.duration import format_duration
 from harness.document.group import DEFAULT_GROUPS, default_groups, read_groups
-from harness.document.mapping_reader import NAME_FORM, Section, is_name
+from harness.document.mapping_reader import NAME_FORM, MappingReader, is_name
 from harness.document.refusals import Refusals, shown
 from harness.document.yaml_source import Path, Source
 from harness.errors import UsageError
@@ -49,10 +49,10 @@ RESERVED_NODE_NAMES = {
     "reaper": "reaper",
 }
 """Names of a rig's containers that a node's container would have as well, with the containers' parts."""
-VOTERS_MAX = 5
+MAX_VOTERS = 5
 """More voters than five make every change slower and survive nothing that happens."""
 
-_VOTER_DISK_LEAST, _VOTER_DISK_MOST = 8 << 20, 1 << 30
+_MIN_VOTER_DISK, _MAX_VOTER_DISK = 8 << 20, 1 << 30
 """Its file is rewritten from one mebibyte on, and both exist meanwhile; what it takes is memory."""
 
 _MILLISECOND_US = 1_000
@@ -63,8 +63,8 @@ def default_topology(*, rig: str = DEFAULT_RIG, nodes: int = DEFAULT_NODES, witn
     """A rig on containers of `nodes` nodes with six VMs, with a witness or without. Raises UsageError for a count
     or a name that no such rig can have.
     """
-    if not 1 <= nodes <= CONTAINER_NODES_MAX:
-        raise UsageError(f"--nodes is {nodes}, expected a whole number from 1 to {CONTAINER_NODES_MAX}")
+    if not 1 <= nodes <= MAX_CONTAINER_NODES:
+        raise UsageError(f"--nodes is {nodes}, expected a whole number from 1 to {MAX_CONTAINER_NODES}")
     check_rig_name(rig)
     names = _node_names(nodes)
     return Topology(
@@ -99,7 +99,7 @@ def collect_topology(source: Source, *, path: Path, data: Any, rig: str | None, 
 
     Raises UsageError for a `rig` that no rig can be called.
     """
-    section = Section(data, source=source, path=path, refusals=refusals, what="a rig")
+    section = MappingReader(data, source=source, path=path, refusals=refusals, what="a rig")
     name = section.name("name") if "name" in section else DEFAULT_RIG
     section.known("name")
     if rig is not None:
@@ -123,14 +123,14 @@ def collect_topology(source: Source, *, path: Path, data: Any, rig: str | None, 
 def too_many_for_containers(topology: Topology) -> str:
     """Why a rig is too large for containers, as a sentence; empty when it is not."""
     count = len(topology.nodes)
-    if count <= CONTAINER_NODES_MAX:
+    if count <= MAX_CONTAINER_NODES:
         return ""
-    return f"{count} nodes, expected at most {CONTAINER_NODES_MAX} on containers; the simulator takes up to {NODES_MAX}"
+    return f"{count} nodes, expected at most {MAX_CONTAINER_NODES} on containers; the simulator takes up to {MAX_NODES}"
 
 
 
 
-def _read_subnet(section: Section) -> str:
+def _read_subnet(section: MappingReader) -> str:
     value = section.raw("subnet", DEFAULT_SUBNET)
     try:
         network = IPv4Network(value)
@@ -146,12 +146,12 @@ def _node_names(count: int) -> tuple[str, ...]:
     return tuple(f"node{number}" for number in range(1, count + 1))
 
 
-def _read_node_names(section: Section) -> tuple[str, ...]:
+def _read_node_names(section: MappingReader) -> tuple[str, ...]:
     value = section.raw("nodes", DEFAULT_NODES)
     if not isinstance(value, list):
-        return _node_names(section.integer("nodes", DEFAULT_NODES, low=1, high=NODES_MAX))
+        return _node_names(section.integer("nodes", DEFAULT_NODES, low=1, high=MAX_NODES))
     names: list[str] = []
-    for index, name in enumerate(value[:NODES_MAX]):
+    for index, name in enumerate(value[:MAX_NODES]):
         if not is_name(name):
             section.refuse_item("nodes", index, f"a node's name is {shown(name)}", NAME_FORM)
         elif name in names:
@@ -161,17 +161,17 @@ def _read_node_names(section: Section) -> tuple[str, ...]:
             section.refuse_item("nodes", index, what, "another name for the node")
         else:
             names.append(name)
-    for index, name in enumerate(value[:NODES_MAX]):
+    for index, name in enumerate(value[:MAX_NODES]):
         # Also without proxies: a method that stalls an engine adds them.
         if name in names and (served := str(name).removesuffix(PROXY_SUFFIX)) != name and served in names:
             what = f"a node is called {name!r}, and the proxy between node {served!r} and the engine has that name"
             section.refuse_item("nodes", index, what, "another name for the node")
-    if not 1 <= len(value) <= NODES_MAX:
-        section.refuse("nodes", f"{len(value)} nodes", f"1 to {NODES_MAX} nodes")
+    if not 1 <= len(value) <= MAX_NODES:
+        section.refuse("nodes", f"{len(value)} nodes", f"1 to {MAX_NODES} nodes")
     return tuple(names) or _node_names(DEFAULT_NODES)
 
 
-def _read_witness(section: Section, names: tuple[str, ...]) -> bool:
+def _read_witness(section: MappingReader, names: tuple[str, ...]) -> bool:
     wanted = section.boolean("witness", False)
     if wanted and len(names) < 2:
         section.refuse("witness", f"a witness for {len(names)} node", "at least two nodes")
@@ -188,13 +188,13 @@ def _default_voters(nodes: int, *, witness: bool) -> int:
     """As many nodes with a vote as there may be, so that all votes together are odd: an even number survives no more
     failures than the odd one below it.
     """
-    votes = min(VOTERS_MAX, nodes + witness)
+    votes = min(MAX_VOTERS, nodes + witness)
     return (votes if votes % 2 else votes - 1) - witness
 
 
-def _read_voters(section: Section, nodes: int, *, witness: bool) -> int:
+def _read_voters(section: MappingReader, nodes: int, *, witness: bool) -> int:
     default = _default_voters(nodes, witness=witness)
-    voters = section.integer("voters", default, low=1, high=min(nodes, NODES_MAX))
+    voters = section.integer("voters", default, low=1, high=min(nodes, MAX_NODES))
     if (voters + witness) % 2 == 0:
         wanted = "an even number beside the witness" if witness else "an odd number"
         section.refuse("voters", f"{voters} voters", f"{wanted}, such as {default if witness else voters - 1}")
@@ -209,7 +209,7 @@ def _nodes(names: tuple[str, ...], *, voters: int, subnet: str) -> tuple[NodeSpe
     )
 
 
-def _read_settings(section: Section) -> Settings:
+def _read_settings(section: MappingReader) -> Settings:
     default = Settings()
 
     def milliseconds_us(key: str, default_us: int, low: int, high: int) -> int:
@@ -230,10 +230,10 @@ def _read_settings(section: Section) -> Settings:
         program_silence_us=milliseconds_us(
             "program-silence", default.program_silence_us, 500 * _MILLISECOND_US, 600 * SECOND_US
         ),
-        voter_disk_bytes=section.size_bytes("voter-disk", 0, low=_VOTER_DISK_LEAST, high=_VOTER_DISK_MOST),
+        voter_disk_bytes=section.size_bytes("voter-disk", 0, low=_MIN_VOTER_DISK, high=_MAX_VOTER_DISK),
         network=section.choice("network", default.network),
         everyone_watches_up_to=section.integer(
-            "everyone-watches-up-to", default.everyone_watches_up_to, low=1, high=NODES_MAX
+            "everyone-watches-up-to", default.everyone_watches_up_to, low=1, high=MAX_NODES
         ),
     )
     section.finish()

@@ -23,10 +23,10 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from harness.document.image_reference import IMAGE_FORM, is_image_reference
-from harness.document.mapping_reader import NAME_FORM, Section, is_name
+from harness.document.mapping_reader import NAME_FORM, MappingReader, is_name
 from harness.document.refusals import shown
 from harness.model.disk import OWN_DISK
-from harness.model.serialization import to_plain
+from harness.model.serialization import to_json_value
 from harness.model.topology import SECOND_US
 from harness.model.workload import GUEST_IMAGE, Endpoint, Readiness
 
@@ -35,13 +35,13 @@ __all__ = ["FIRST_USER", "LAST_USER", "read_vm"]
 FIRST_USER, LAST_USER = 10_001, 60_000
 """Guests have uids from 10000 up, one each; 10000 is the image's own user, and 65534 is nobody's."""
 
-_MEMORY_LEAST, _MEMORY_MOST = 16 << 20, 1024 << 30
-_DISK_LEAST, _DISK_MOST = 1 << 20, 1024 << 30
-_PROCESSORS_MOST = 64
-_VOLUMES_MOST = 16
-_VOLUME_PATH_MOST = 200
-_COMMAND_MOST = 4096
-_WORDS_MOST = 256
+_MIN_MEMORY, _MAX_MEMORY = 16 << 20, 1024 << 30
+_MIN_DISK, _MAX_DISK = 1 << 20, 1024 << 30
+_MAX_PROCESSORS = 64
+_MAX_VOLUMES = 16
+_MAX_VOLUME_PATH = 200
+_MAX_COMMAND = 4096
+_MAX_WORDS = 256
 _VOLUME_FORM = "NAME:/PATH, a disk of the VM's own and where it sees it"
 _TAKEN_PATHS = ("/disk", "/proc", "/sys", "/dev", "/tmp")
 _PORT_FIRST, _PORT_LAST = 1024, 65_535
@@ -51,7 +51,7 @@ _READINESS_FORM = f"{_ENDPOINT_FORM} or {{command: WORDS}}"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def read_vm(section: Section) -> dict[str, str]:
+def read_vm(section: MappingReader) -> dict[str, str]:
     """The properties. Refusals go to the section: what is returned counts only if there are none."""
     properties = {"image": _image(section)}
     if "address" in section:
@@ -66,7 +66,7 @@ def read_vm(section: Section) -> dict[str, str]:
     if "memory" in section:
         properties["memory"] = str(_memory_bytes(section))
     if "disk" in section:
-        properties["disk"] = str(section.size_bytes("disk", 0, low=_DISK_LEAST, high=_DISK_MOST))
+        properties["disk"] = str(section.size_bytes("disk", 0, low=_MIN_DISK, high=_MAX_DISK))
     if section.boolean("writable-root", False):
         properties["writable-root"] = "true"
     if "processors" in section:
@@ -79,7 +79,7 @@ def read_vm(section: Section) -> dict[str, str]:
     if volumes:
         properties["volumes"] = json.dumps(volumes, sort_keys=True)
     if "readiness" in section:
-        properties["readiness"] = json.dumps(to_plain(_readiness(section)), sort_keys=True)
+        properties["readiness"] = json.dumps(to_json_value(_readiness(section)), sort_keys=True)
     if "answers-on" in section:
         endpoint = _answers_on(section)
         if endpoint is not None:
@@ -87,14 +87,14 @@ def read_vm(section: Section) -> dict[str, str]:
     return properties
 
 
-def _image(section: Section) -> str:
+def _image(section: MappingReader) -> str:
     image = section.text("image", GUEST_IMAGE)
     if not is_image_reference(image):
         section.refuse("image", f"image is {shown(image)}", IMAGE_FORM)
     return image
 
 
-def _user(section: Section) -> int:
+def _user(section: MappingReader) -> int:
     value = section.raw("user")
     if isinstance(value, int) and not isinstance(value, bool) and FIRST_USER <= value <= LAST_USER:
         return value
@@ -103,12 +103,12 @@ def _user(section: Section) -> int:
     return FIRST_USER
 
 
-def _volumes(section: Section) -> dict[str, str]:
+def _volumes(section: MappingReader) -> dict[str, str]:
     found: dict[str, str] = {}
     texts = section.texts("volumes", what=_VOLUME_FORM)
-    if len(texts) > _VOLUMES_MOST:
-        section.refuse("volumes", f"{len(texts):,} volumes", f"at most {_VOLUMES_MOST}")
-    for index, text in enumerate(texts[:_VOLUMES_MOST]):
+    if len(texts) > _MAX_VOLUMES:
+        section.refuse("volumes", f"{len(texts):,} volumes", f"at most {_MAX_VOLUMES}")
+    for index, text in enumerate(texts[:_MAX_VOLUMES]):
         name, _, path = text.partition(":")
         problem, expected = _problem_of_volume(name, path, found)
         if problem:
@@ -128,8 +128,8 @@ def _problem_of_volume(name: str, path: str, found: dict[str, str]) -> tuple[str
         return f"every VM has a {OWN_DISK} already, at /{OWN_DISK}", "another name"
     if name in found:
         return "the name stands twice", "names that differ"
-    if len(path) > _VOLUME_PATH_MOST:
-        return f"a path of {len(path):,} characters", f"a path of at most {_VOLUME_PATH_MOST}"
+    if len(path) > _MAX_VOLUME_PATH:
+        return f"a path of {len(path):,} characters", f"a path of at most {_MAX_VOLUME_PATH}"
     plain = PurePosixPath(path)
     if not plain.is_absolute() or str(plain) != path or ".." in plain.parts or path in ("/", "//") or ":" in path:
         return f"the path is {shown(path)}", "a plain absolute path, such as /var/lib/data"
@@ -143,7 +143,7 @@ def _overlap(path: PurePosixPath, other: PurePosixPath) -> bool:
     return path == other or path in other.parents or other in path.parents
 
 
-def _readiness(section: Section) -> Readiness:
+def _readiness(section: MappingReader) -> Readiness:
     default = Readiness()
     if isinstance(section.raw("readiness"), int):
         return Readiness(endpoint=str(_tcp(section, "readiness")))
@@ -164,7 +164,7 @@ def _readiness(section: Section) -> Readiness:
     return readiness
 
 
-def _answers_on(section: Section) -> Endpoint | None:
+def _answers_on(section: MappingReader) -> Endpoint | None:
     if isinstance(section.raw("answers-on"), int):
         return _tcp(section, "answers-on")
     inner = section.section("answers-on", what="what a VM answers on")
@@ -175,7 +175,7 @@ def _answers_on(section: Section) -> Endpoint | None:
     return endpoint
 
 
-def _endpoint(section: Section) -> Endpoint | None:
+def _endpoint(section: MappingReader) -> Endpoint | None:
     """None when it names neither."""
     path = section.raw("http")
     if "tcp" in section and "http" in section:
@@ -191,17 +191,17 @@ def _endpoint(section: Section) -> Endpoint | None:
     return Endpoint(port=section.integer("port", 8080, low=_PORT_FIRST, high=_PORT_LAST), path=path)
 
 
-def _tcp(section: Section, key: str) -> Endpoint:
+def _tcp(section: MappingReader, key: str) -> Endpoint:
     """Ports below 1024 are the node's: no VM can listen there."""
     return Endpoint(port=section.integer(key, 8080, low=_PORT_FIRST, high=_PORT_LAST))
 
 
-def _words(section: Section, key: str) -> list[str]:
+def _words(section: MappingReader, key: str) -> list[str]:
     """A list of words, or one line split as a shell splits it."""
     value = section.raw(key, [])
     words: Sequence[str] = ()
-    if isinstance(value, str) and len(value) > _COMMAND_MOST:
-        section.refuse(key, f"{key} has {len(value):,} characters", f"one line of at most {_COMMAND_MOST}, or a list")
+    if isinstance(value, str) and len(value) > _MAX_COMMAND:
+        section.refuse(key, f"{key} has {len(value):,} characters", f"one line of at most {_MAX_COMMAND}, or a list")
     elif isinstance(value, str):
         try:
             words = shlex.split(value)
@@ -209,12 +209,12 @@ def _words(section: Section, key: str) -> list[str]:
             section.refuse(key, f"{key}: {error}", "words with their quotes closed")
     else:
         words = section.texts(key, what="words (numbers in quotes)")
-    if len(words) > _WORDS_MOST:
-        section.refuse(key, f"{key} has {len(words):,} words", f"at most {_WORDS_MOST}")
+    if len(words) > _MAX_WORDS:
+        section.refuse(key, f"{key} has {len(words):,} words", f"at most {_MAX_WORDS}")
     return list(words)
 
 
-def _environment(section: Section) -> dict[str, str]:
+def _environment(section: MappingReader) -> dict[str, str]:
     variables: dict[str, str] = {}
     environment = section.section("environment", what="an environment")
     for name, value in environment.items():
@@ -228,17 +228,17 @@ def _environment(section: Section) -> dict[str, str]:
     return variables
 
 
-def _memory_bytes(section: Section) -> int:
-    return section.size_bytes("memory", 0, low=_MEMORY_LEAST, high=_MEMORY_MOST)
+def _memory_bytes(section: MappingReader) -> int:
+    return section.size_bytes("memory", 0, low=_MIN_MEMORY, high=_MAX_MEMORY)
 
 
-def _processors_milli(section: Section) -> int:
+def _processors_milli(section: MappingReader) -> int:
     """The engine takes hundredths."""
     value = section.raw("processors")
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else 0
-    if 0.01 <= number <= _PROCESSORS_MOST and number == round(number, 2):
+    if 0.01 <= number <= _MAX_PROCESSORS and number == round(number, 2):
         return round(number * 1000)
     section.refuse(
-        "processors", f"processors is {shown(value)}", f"a number from 0.01 to {_PROCESSORS_MOST}, such as 0.5 or 2"
+        "processors", f"processors is {shown(value)}", f"a number from 0.01 to {_MAX_PROCESSORS}, such as 0.5 or 2"
     )
     return 1000

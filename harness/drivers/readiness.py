@@ -7,7 +7,7 @@ not good.
 from harness.errors import EngineError, EngineUnanswered
 from harness.model.vm import VmSpec
 from harness.model.workload import Endpoint, Readiness
-from harness.ports import Hypervisor, Log, Reach
+from harness.ports import Hypervisor, Log, Prober
 
 __all__ = ["ReadinessChecks", "Waiting"]
 
@@ -25,7 +25,7 @@ class Waiting:
 class ReadinessChecks:
     """How often each VM that is Online was found not ready, one time after the other."""
 
-    def __init__(self, *, hypervisor: Hypervisor, reach: Reach, log: Log) -> None:
+    def __init__(self, *, hypervisor: Hypervisor, reach: Prober, log: Log) -> None:
         self._hypervisor = hypervisor
         self._reach = reach
         self._log = log

@@ -25,7 +25,7 @@ SILENCE_S = 2.0
 PING_LIMIT_S = 1.0
 CONNECT_LIMIT_S = 5.0
 RECONNECT_FIRST_S = 0.05
-RECONNECT_LAST_S = 1.0
+MAX_RECONNECT_PAUSE_S = 1.0
 OVERLAP_NS = 1_000_000_000
 """Events are not stamped in the order in which they are published, so a little more is asked for again, and what was
 seen is dropped.
@@ -143,7 +143,7 @@ class EventStream:
                 if not isinstance(error, _BROKEN):
                     raise
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, RECONNECT_LAST_S)
+            pause_s = min(2 * pause_s, MAX_RECONNECT_PAUSE_S)
 
     async def _remembered(self) -> bool:
         """Whether the engine still knows the last event that was read: without one nobody can tell whether it was

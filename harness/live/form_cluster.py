@@ -24,7 +24,7 @@ from harness.live.runtime import boot_time_us
 from harness.live.voters import RedisVoters, VoterUnanswered
 from harness.model.changes import CreateRegister
 from harness.model.initial_registers import first_registers
-from harness.model.serialization import from_plain, to_plain
+from harness.model.serialization import from_json_value, to_json_value
 from harness.model.topology import ResourceSpec, Topology
 from harness.model.voter_set import VoterSet
 
@@ -58,7 +58,7 @@ class FormedBefore(ProvisionError):
 def main() -> int:
     """Read the topology from standard input and form the cluster. Returns the exit code."""
     try:
-        topology = from_plain(Topology, json.load(sys.stdin))
+        topology = from_json_value(Topology, json.load(sys.stdin))
         _make_places(topology)
         _become_service()
         asyncio.run(_form(topology, PASSWORD_FILE.read_text().strip()))
@@ -91,7 +91,7 @@ def _make_place(group: str, resource: ResourceSpec) -> None:
         volume = place / "volumes" / name
         volume.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chown(volume, user, user)
-    configuration = {"vm": resource.name, "group": group, "properties": to_plain(resource.properties)}
+    configuration = {"vm": resource.name, "group": group, "properties": to_json_value(resource.properties)}
     (place / "config.json").write_text(json.dumps(configuration, sort_keys=True) + "\n")
 
 

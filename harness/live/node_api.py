@@ -22,9 +22,9 @@ import h11
 
 from harness.live.node_api_endpoints import (
     API_PORT,
-    Answer,
     ApiError,
     Call,
+    EndpointAnswer,
     Read,
     Response,
     answer_response,
@@ -72,7 +72,7 @@ class ApiService(Protocol):
         """What this node believes; None as long as it has not begun."""
         ...
 
-    async def request(self, call: str, arguments: Mapping[str, str | bool]) -> Answer:
+    async def request(self, call: str, arguments: Mapping[str, str | bool]) -> EndpointAnswer:
         """Carry out an administrator's call; answers within ten seconds."""
         ...
 

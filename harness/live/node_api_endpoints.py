@@ -15,10 +15,10 @@ import harness
 __all__ = [
     "API_PORT",
     "API_VERSION",
-    "Answer",
     "ApiError",
     "Call",
     "Endpoint",
+    "EndpointAnswer",
     "Read",
     "Response",
     "answer_response",
@@ -44,7 +44,7 @@ _STATUS_OF_CODE = {
 }
 
 
-class Answer(Protocol):
+class EndpointAnswer(Protocol):
     """What the cluster service answers to a call: a code, a sentence, and plain JSON values."""
 
     @property
@@ -220,7 +220,7 @@ def read_response(read: Read, snapshot: Mapping[str, Any]) -> Response:
     raise ApiError(404, "no-such", f"{snapshot['node']} knows no {kind} {read.name!r}{elsewhere}")
 
 
-def answer_response(answer: Answer) -> Response:
+def answer_response(answer: EndpointAnswer) -> Response:
     """What the service answered, as it goes out. An answer whose code has no status is a defect: 500."""
     status = _STATUS_OF_CODE.get(str(answer.code), 500)
     body: dict[str, Any] = {"code": str(answer.code), "message": answer.message}

@@ -11,7 +11,7 @@ from harness.model.workload import Endpoint
 
 __all__ = ["NodeReach"]
 
-STATUS_LINE_MAX = 1024
+MAX_STATUS_LINE = 1024
 GOOD = range(200, 400)
 
 
@@ -33,7 +33,7 @@ class NodeReach:
 
     @staticmethod
     async def _ask(address: str, endpoint: Endpoint) -> str:
-        reader, writer = await asyncio.open_connection(address, endpoint.port, limit=STATUS_LINE_MAX)
+        reader, writer = await asyncio.open_connection(address, endpoint.port, limit=MAX_STATUS_LINE)
         try:
             if not endpoint.path:
                 return ""

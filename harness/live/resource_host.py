@@ -25,14 +25,14 @@ from harness.live.runtime import AsyncioRuntime
 from harness.live.storage import SharedVolume
 from harness.live.vmms_client import VmmsClient
 from harness.model.host_messages import HostReport, HostRequest
-from harness.model.serialization import from_plain, to_plain
+from harness.model.serialization import from_json_value, to_json_value
 from harness.resource_host.host import ResourceHost
 
 __all__ = ["main"]
 
 SERVICE_SOCKET = Path("/run/blackstart/service.sock")
 RECONNECT_FIRST_S = 0.02
-RECONNECT_LAST_S = 0.25
+MAX_RECONNECT_PAUSE_S = 0.25
 """The service is back within a fraction of a second after a kill; nobody restarts a crashed VM meanwhile."""
 
 
@@ -52,19 +52,19 @@ class ServiceLink:
     def report(self, report: HostReport) -> None:
         """Send a report, if there is a service."""
         if self._connection is not None:
-            self._connection.send({"report": to_plain(report)})
+            self._connection.send({"report": to_json_value(report)})
 
     async def serve(self) -> None:
         """Connect, say hello, take requests; for ever."""
         assert self.host is not None
         while True:
             connection = await self._connect()
-            connection.send({"hello": [to_plain(report) for report in self.host.hello()]})
+            connection.send({"hello": [to_json_value(report) for report in self.host.hello()]})
             self._connection = connection
             try:
                 async for message in connection:
                     if "request" in message:
-                        self.host.take(from_plain(HostRequest, message["request"]))
+                        self.host.take(from_json_value(HostRequest, message["request"]))
                     elif "ask" in message:
                         # Answered here and not in a task: a main loop that does not come to this hangs.
                         connection.send({"alive": True})
@@ -76,7 +76,7 @@ class ServiceLink:
 
     @staticmethod
     async def _connect() -> FramedConnection:
-        wait = wait_exponential(multiplier=RECONNECT_FIRST_S, max=RECONNECT_LAST_S)
+        wait = wait_exponential(multiplier=RECONNECT_FIRST_S, max=MAX_RECONNECT_PAUSE_S)
         async for attempt in AsyncRetrying(wait=wait, retry=retry_if_exception_type(OSError)):
             with attempt:
                 return await connect_frames(SERVICE_SOCKET)

@@ -23,24 +23,24 @@ from typing import Any
 from harness.cluster_service.core.event_log import EventLogProcessor
 from harness.cluster_service.core.messages import (
     Action,
-    Answer,
     AnswerCode,
-    AskProgram,
     CallHost,
     CallVoter,
     Event,
-    Fence,
     FenceEnded,
+    FenceNode,
     HostConnected,
     HostLost,
     HostReported,
     Log,
-    Pet,
-    PowerOn,
+    PetWatchdog,
+    PingProgram,
     PowerOnEnded,
+    PowerOnNode,
     ProgramAnswered,
-    Requested,
-    Reset,
+    RequestAnswered,
+    RequestReceived,
+    ResetNode,
     RestartProgram,
     Tick,
     VoterAnswered,
@@ -60,7 +60,7 @@ from harness.live.runtime import boot_time_us
 from harness.live.vmms_client import VmmsClient
 from harness.live.voters import RedisVoters, VoterUnanswered
 from harness.model.host_messages import HostReport
-from harness.model.serialization import from_plain, to_plain
+from harness.model.serialization import from_json_value, to_json_value
 from harness.model.session import Session
 from harness.ports import Hypervisor
 
@@ -70,7 +70,7 @@ SOCKET = Path("/run/blackstart/service.sock")
 PASSWORD_FILE = Path("/run/secrets/voter-password")
 TOKEN_FILE = Path("/run/secrets/api-token")
 PET = struct.Struct("<qq")
-LEAST_WAKE_US = 1_000
+MIN_WAKE_US = 1_000
 JOIN_RETRY_S = 0.1
 ANSWER_LIMIT_S = 15.0
 """The managers answer every request within ten seconds; a loop that is this late has other troubles."""
@@ -109,7 +109,7 @@ class ServiceProcess:
         self._lease_note = LeaseNote()
         self._session: Session | None = None
         self._requests = 0
-        self._answers: dict[int, asyncio.Future[Answer]] = {}
+        self._answers: dict[int, asyncio.Future[RequestAnswered]] = {}
 
     async def run(self) -> None:
         """Until something that must not fail fails: then the process ends, and PID 1 starts the next."""
@@ -189,7 +189,7 @@ class ServiceProcess:
             self._wake = self._wake_due_us = None
         if wake is not None:
             handled = boot_time_us()
-            left_us = max(wake - handled, LEAST_WAKE_US)
+            left_us = max(wake - handled, MIN_WAKE_US)
             self._wake_due_us = handled + left_us
             self._wake = asyncio.get_running_loop().call_later(left_us / 1e6, self._guarded, Tick())
 
@@ -207,29 +207,29 @@ class ServiceProcess:
                 self._spawn(self._call_voter(action))
             case CallHost(request):
                 if self._host is not None:
-                    self._host.send({"request": to_plain(request)})
-            case Pet(guests_end_us=guests_end_us, node_ends_us=node_ends_us):
+                    self._host.send({"request": to_json_value(request)})
+            case PetWatchdog(guests_end_us=guests_end_us, node_ends_us=node_ends_us):
                 self._pet(guests_end_us, node_ends_us)
                 if guests_end_us and self._session is not None:
                     self._lease_note.write(self._session, guests_end_us)
-            case Fence():
+            case FenceNode():
                 self._spawn(self._fence(action))
-            case PowerOn(node):
+            case PowerOnNode(node):
                 self._spawn(self._power_on(node))
-            case Answer():
+            case RequestAnswered():
                 asker = self._answers.pop(action.id, None)
                 if asker is not None and not asker.done():
                     asker.set_result(action)
-            case AskProgram(WatchedProgram.RESOURCE_HOST):
+            case PingProgram(WatchedProgram.RESOURCE_HOST):
                 if self._host is not None:
                     self._host.send({"ask": "alive"})
-            case AskProgram(WatchedProgram.VMMS):
+            case PingProgram(WatchedProgram.VMMS):
                 self._spawn(self._ask_vmms())
             case RestartProgram():
                 self._restart(action)
             case Log():
                 self._print(action)
-            case Reset(reason):
+            case ResetNode(reason):
                 self._say("membership-manager", "node-reset", f"resetting this node: {reason}")
                 self._pet(1, 1)
             case _:
@@ -249,7 +249,7 @@ class ServiceProcess:
             answered = VoterAnswered(number=wish.number, voter=wish.voter, reply=reply, connection=connection)
             self._guarded(answered)
 
-    async def _fence(self, wish: Fence) -> None:
+    async def _fence(self, wish: FenceNode) -> None:
         error: str | None = None
         try:
             await self._hypervisor.fence(wish.session, not_after_us=wish.not_after_us)
@@ -285,7 +285,7 @@ class ServiceProcess:
 
     # Administrators' requests.
 
-    async def request(self, call: str, arguments: Mapping[str, str | bool]) -> Answer:
+    async def request(self, call: str, arguments: Mapping[str, str | bool]) -> RequestAnswered:
         """Send a request to the managers; its calls: `harness.cluster_service.administration.administration.CALLS`.
 
         Never raises for a request that is wrong: the answer, which comes within seconds, says so.
@@ -293,14 +293,16 @@ class ServiceProcess:
         self._requests += 1
         number = self._requests
         if self._core is None:
-            return Answer(id=number, code=AnswerCode.NO_QUORUM, message="the cluster service is still starting")
-        asker: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+            return RequestAnswered(
+                id=number, code=AnswerCode.NO_QUORUM, message="the cluster service is still starting"
+            )
+        asker: asyncio.Future[RequestAnswered] = asyncio.get_running_loop().create_future()
         self._answers[number] = asker
-        self._guarded(Requested(id=number, call=call, arguments=arguments))
+        self._guarded(RequestReceived(id=number, call=call, arguments=arguments))
         try:
             return await asyncio.wait_for(asker, ANSWER_LIMIT_S)
         except TimeoutError:
-            return Answer(id=number, code=AnswerCode.UNKNOWN, message=f"no answer within {ANSWER_LIMIT_S:g} s")
+            return RequestAnswered(id=number, code=AnswerCode.UNKNOWN, message=f"no answer within {ANSWER_LIMIT_S:g} s")
         finally:
             self._answers.pop(number, None)
 
@@ -315,7 +317,7 @@ class ServiceProcess:
             connection.send({"id": number, "error": f"a request is {form}"})
             return
         answer = await self.request(call, arguments)
-        told = {"code": answer.code.value, "message": answer.message, "result": to_plain(dict(answer.result))}
+        told = {"code": answer.code.value, "message": answer.message, "result": to_json_value(dict(answer.result))}
         connection.send({"id": number, "result": told})
 
     # The resource host and administrators, over one socket.
@@ -334,7 +336,7 @@ class ServiceProcess:
             self._host = connection
             self._guarded(HostConnected())
         elif "report" in message and self._host is connection:
-            self._guarded(HostReported(from_plain(HostReport, message["report"])))
+            self._guarded(HostReported(from_json_value(HostReport, message["report"])))
         elif "alive" in message and self._host is connection:
             self._guarded(ProgramAnswered(WatchedProgram.RESOURCE_HOST))
         elif message.get("call") == "snapshot":

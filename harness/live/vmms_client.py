@@ -25,7 +25,7 @@ CONNECT_WAIT_S = 1.0
 """How long a call waits for a VMMS that is being restarted, before it gives up unsent: PID 1 restarts it within half a
 second.
 """
-RECONNECT_FIRST_S, RECONNECT_LAST_S = 0.05, 1.0
+RECONNECT_FIRST_S, MAX_RECONNECT_PAUSE_S = 0.05, 1.0
 
 
 class VmmsClient(RemoteHypervisor):
@@ -116,7 +116,7 @@ class VmmsClient(RemoteHypervisor):
     async def _connect(self) -> FramedConnection:
         async for attempt in tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(OSError),
-            wait=tenacity.wait_random_exponential(multiplier=RECONNECT_FIRST_S, max=RECONNECT_LAST_S),
+            wait=tenacity.wait_random_exponential(multiplier=RECONNECT_FIRST_S, max=MAX_RECONNECT_PAUSE_S),
         ):
             with attempt:
                 try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from harness.model.records import ClusterRecord, Drained, GroupRecord, Move, MoveCause, Restart, SessionState
-from harness.model.serialization import from_plain, to_plain
+from harness.model.serialization import from_json_value, to_json_value
 from harness.model.session import Session
 from harness.model.voter_set import VoterSet
 
@@ -46,7 +46,7 @@ wanted or not, so no register can name one that was forgotten."""
 
 def record_to_plain(record: Record) -> dict[str, Any]:
     """The record with its kind, as plain JSON values."""
-    return {"kind": type(record).__name__, **to_plain(record)}
+    return {"kind": type(record).__name__, **to_json_value(record)}
 
 
 def record_from_plain(plain: dict[str, Any]) -> Record:
@@ -54,9 +54,9 @@ def record_from_plain(plain: dict[str, Any]) -> Record:
     fields = dict(plain)
     kind = fields.pop("kind", None)
     if kind == "ClusterRecord":
-        return from_plain(ClusterRecord, fields)
+        return from_json_value(ClusterRecord, fields)
     if kind == "GroupRecord":
-        return from_plain(GroupRecord, fields)
+        return from_json_value(GroupRecord, fields)
     raise ValueError(f"a register holds a {kind!r}, which this version does not know")
 
 

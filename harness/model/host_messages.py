@@ -12,7 +12,7 @@ from harness.model.states import ResourceState
 from harness.model.topology import ResourceSpec
 from harness.model.vm import Ending, Proof
 
-__all__ = ["EntryPoint", "HostReport", "HostRequest", "Why"]
+__all__ = ["CallReason", "EntryPoint", "HostReport", "HostRequest"]
 
 
 class EntryPoint(StrEnum):
@@ -25,7 +25,7 @@ class EntryPoint(StrEnum):
     TERMINATE = "terminate"
 
 
-class Why(StrEnum):
+class CallReason(StrEnum):
     """The reason that every call carries."""
 
     START = "start"
@@ -54,7 +54,7 @@ class HostRequest:
     session: Session
     epoch: int
     not_after_us: int
-    why: Why
+    why: CallReason
     wanted: bool = True
     adopt: bool = False
     spec: ResourceSpec | None = None

@@ -8,18 +8,18 @@ import re
 
 from harness.errors import UsageError
 
-__all__ = ["NAME_FORM", "NAME_LENGTH_MAX", "is_name"]
+__all__ = ["MAX_NAME_LENGTH", "NAME_FORM", "is_name"]
 
-NAME_LENGTH_MAX = 32
+MAX_NAME_LENGTH = 32
 """Names are joined to name containers and volumes; three of this length stay far below every limit of the engine."""
 
-NAME_FORM = f"lower-case letters, digits and inner hyphens, a letter first, at most {NAME_LENGTH_MAX} characters"
+NAME_FORM = f"lower-case letters, digits and inner hyphens, a letter first, at most {MAX_NAME_LENGTH} characters"
 _NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 
 
 def is_name(value: object) -> bool:
     """Whether `value` may name a rig, node, group or resource."""
-    return isinstance(value, str) and len(value) <= NAME_LENGTH_MAX and _NAME.fullmatch(value) is not None
+    return isinstance(value, str) and len(value) <= MAX_NAME_LENGTH and _NAME.fullmatch(value) is not None
 
 
 def check_rig_name(name: object) -> str:

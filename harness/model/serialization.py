@@ -15,21 +15,21 @@ from typing import Any, TypeVar, cast
 
 from harness.model.session import Session
 
-__all__ = ["from_plain", "to_plain"]
+__all__ = ["from_json_value", "to_json_value"]
 
 T = TypeVar("T")
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
-def to_plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """`value` as dicts, lists, strings, numbers, booleans and None. Raises TypeError for what has no such form."""
     kind: Any = type(value)
     return value if kind in _PLAIN else _writer(kind)(value)
 
 
-def from_plain(cls: type[T], value: Any) -> T:
-    """The record that `to_plain` wrote. Raises ValueError, naming the field, on a value that does not fit."""
+def from_json_value(cls: type[T], value: Any) -> T:
+    """The record that `to_json_value` wrote. Raises ValueError, naming the field, on a value that does not fit."""
     return cast(T, _reader(cast(Any, cls))(value))
 
 
@@ -45,9 +45,9 @@ def _writer(kind: type) -> Callable[[Any], Any]:
     if dataclasses.is_dataclass(kind):
         return functools.partial(_write_record, tuple(field.name for field in dataclasses.fields(kind)))
     if issubclass(kind, tuple | list):
-        return lambda value: [item if type(item) in _PLAIN else to_plain(item) for item in value]
+        return lambda value: [item if type(item) in _PLAIN else to_json_value(item) for item in value]
     if issubclass(kind, Mapping):
-        return lambda value: {str(key): to_plain(item) for key, item in value.items()}
+        return lambda value: {str(key): to_json_value(item) for key, item in value.items()}
     raise TypeError(f"no plain form for {kind.__name__}")
 
 

@@ -9,18 +9,18 @@ import zlib
 
 from harness.model.topology import GroupSpec
 
-__all__ = ["CIRCLES", "OF_EVERYBODY", "circle_by_name", "circle_of"]
+__all__ = ["SHARDS", "UNSHARDED", "shard_by_name", "shard_of"]
 
-CIRCLES = 256
-OF_EVERYBODY = "*"
+SHARDS = 256
+UNSHARDED = "*"
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def circle_by_name(group: str) -> str:
+def shard_by_name(group: str) -> str:
     """The circle of a group of that name which names no nodes."""
-    return str(zlib.crc32(group.encode()) % CIRCLES)
+    return str(zlib.crc32(group.encode()) % SHARDS)
 
 
-def circle_of(group: GroupSpec) -> str:
+def shard_of(group: GroupSpec) -> str:
     """The circle of that group."""
-    return OF_EVERYBODY if group.preferred_owners or group.possible_owners else circle_by_name(group.name)
+    return UNSHARDED if group.preferred_owners or group.possible_owners else shard_by_name(group.name)

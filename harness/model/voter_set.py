@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["LEAST_VOTERS", "VoterSet"]
+__all__ = ["MIN_VOTERS", "VoterSet"]
 
-LEAST_VOTERS = 2
+MIN_VOTERS = 2
 """A set never shrinks below two by itself: one voter alone would be a majority, and so would the one that was lost."""
 
 
@@ -37,4 +37,4 @@ class VoterSet:
     def follows(self, old: "VoterSet") -> bool:
         """Whether this set may come after `old`: the next version, with exactly one voter added or removed."""
         changed = set(self.members.items()) ^ set(old.members.items())
-        return self.version == old.version + 1 and len(changed) == 1 and len(self.members) >= LEAST_VOTERS
+        return self.version == old.version + 1 and len(changed) == 1 and len(self.members) >= MIN_VOTERS

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.model.serialization import from_plain
+from harness.model.serialization import from_json_value
 from harness.model.topology import SECOND_US
 
 __all__ = [
@@ -73,7 +73,7 @@ def readiness(properties: Mapping[str, str]) -> Readiness | None:
     text = properties.get("readiness", "")
     if not text:
         return None
-    check = from_plain(Readiness, json.loads(text))
+    check = from_json_value(Readiness, json.loads(text))
     if bool(check.endpoint) == bool(check.command):
         raise ValueError("either an endpoint or a command is expected")
     if check.endpoint:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from harness.model.host_messages import Why
+from harness.model.host_messages import CallReason
 from harness.model.session import Session
 from harness.model.states import ResourceState
 from harness.model.topology import ResourceSpec
 from harness.model.vm import Ending, Order, Proof
-from harness.ports import Addresses, Hypervisor, Log, Reach, Runtime, Storage
+from harness.ports import Addresses, Hypervisor, Log, Prober, Runtime, Storage
 
 __all__ = ["DriverContext", "DriverError", "DriverFactory", "DriverServices", "DriverStatus", "ResourceDriver"]
 
@@ -53,7 +53,7 @@ class DriverContext:
     epoch: int
     order: Order
     adopt: bool
-    why: Why
+    why: CallReason
     siblings: Mapping[str, ResourceState]
     report: Callable[[DriverStatus], None]
 
@@ -66,7 +66,7 @@ class DriverServices:
     hypervisor: Hypervisor
     addresses: Addresses
     storage: Storage
-    reach: Reach
+    reach: Prober
     log: Log
 
 

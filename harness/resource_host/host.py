@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from harness.model.host_messages import EntryPoint, HostReport, HostRequest
 from harness.model.states import ResourceState
-from harness.ports import Addresses, Hypervisor, Log, Reach, Runtime, Storage
+from harness.ports import Addresses, Hypervisor, Log, Prober, Runtime, Storage
 from harness.resource_host.driver import DriverFactory, DriverServices, DriverStatus
 from harness.resource_host.entry_points import EntryPoints
 from harness.resource_host.polls import Polls
@@ -28,7 +28,7 @@ class ResourceHost:
         hypervisor: Hypervisor,
         addresses: Addresses,
         storage: Storage,
-        reach: Reach,
+        reach: Prober,
         drivers: Mapping[str, DriverFactory],
         report: Callable[[HostReport], None],
         log: Log,

@@ -21,8 +21,8 @@ from harness.resource_host.unsolicited_reports import hear
 
 __all__ = ["Polls"]
 
-SHORTEST_INTERVAL_US = 10_000
-SHORTEST_DEADLINE_US = 5 * SECOND_US
+MIN_INTERVAL_US = 10_000
+MIN_DEADLINE_US = 5 * SECOND_US
 """A check may take its interval, but at least this long: it may have to wait two seconds for the evidence of a
 VM's end.
 """
@@ -61,7 +61,7 @@ class Polls:
             if resource.busy:
                 silent_since_us = None
                 continue
-            status = await self._answer(resource, entry, check, max(interval_us, SHORTEST_DEADLINE_US))
+            status = await self._answer(resource, entry, check, max(interval_us, MIN_DEADLINE_US))
             if resource.online_life != life:
                 return
             if status is not None:
@@ -107,4 +107,4 @@ class Polls:
 
 def _interval_us(policy: ResourcePolicy, entry: str) -> int:
     interval_us = policy.is_alive_interval_us if entry == "is_alive" else policy.looks_alive_interval_us
-    return max(interval_us, SHORTEST_INTERVAL_US)
+    return max(interval_us, MIN_INTERVAL_US)

@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from harness.cluster_service.administration.administration import AdministrationManager
-from harness.cluster_service.core.messages import Action, ChangeRegister, Event, Reset, VoterAnswered
+from harness.cluster_service.core.messages import Action, ChangeRegister, Event, ResetNode, VoterAnswered
 from harness.cluster_service.core.pending_requests import OpenRequest
 from harness.cluster_service.membership.membership import MembershipManager
 from harness.cluster_service.membership.node import NodeManager
@@ -187,7 +187,7 @@ class _NeverDown(MembershipManager):
     """Renews whatever the register says, and does not mind to be declared Down."""
 
     def handle(self, now: int, event: Event) -> list[Action]:
-        return [action for action in super().handle(now, event) if not isinstance(action, Reset)]
+        return [action for action in super().handle(now, event) if not isinstance(action, ResetNode)]
 
     def is_member(self) -> bool:
         entry = self.cluster.node(self._session.node) if self.cluster is not None else None

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from harness.cluster_service.core.messages import Action, ChangeRegister, Event, Fence
+from harness.cluster_service.core.messages import Action, ChangeRegister, Event, FenceNode
 from harness.cluster_service.database import DatabaseManager
 from harness.cluster_service.membership.fencing import FencingManager
 from harness.cluster_service.membership.lease import LeaseView
@@ -40,7 +40,7 @@ from harness.simulation.plants import (
     with_power,
 )
 from harness.simulation.plants_of_rules import RemembersItsSet
-from harness.vmms.engine_event_watcher import Watch
+from harness.vmms.engine_event_watcher import EngineEventWatcher
 from harness.vmms.power import Power
 from harness.vmms.vmms import Vmms
 
@@ -308,7 +308,7 @@ class _FencesSuspects(FencingManager):
         for entry in cluster.up_nodes():
             if entry.session is None or entry.session == self._session or not self._node.expired(now, entry.session):
                 continue
-            actions.append(Fence(session=entry.session, not_after_us=self._node.lease_end_us() or now))
+            actions.append(FenceNode(session=entry.session, not_after_us=self._node.lease_end_us() or now))
         return actions
 
 
@@ -321,7 +321,7 @@ class SuspectsAreFenced(Plant):
 # VMs
 
 
-class _TakesKillsForWishes(Watch):
+class _TakesKillsForWishes(EngineEventWatcher):
     def _died(self, record: Any, box: Any, exit_code: int | None) -> None:
         if box.running and box.evidence.signals and not box.evidence.asked:
             box.running = box.paused = False
@@ -331,22 +331,22 @@ class _TakesKillsForWishes(Watch):
         super()._died(record, box, exit_code)
 
 
-class _LeavesLateStarts(Watch):
+class _LeavesLateStarts(EngineEventWatcher):
     def _start_of_a_stranger(self, event: Any) -> None:
         del event
 
 
-def with_watch(watch: type[Watch]) -> Callable[[Any], None]:
+def with_watch(watch: type[EngineEventWatcher]) -> Callable[[Any], None]:
     """What makes a VMMS watch its engine in that way."""
 
     class WithWatch(Vmms):
         @property
-        def _watch(self) -> Watch:
-            made: Watch = self.__dict__["watch"]
+        def _watch(self) -> EngineEventWatcher:
+            made: EngineEventWatcher = self.__dict__["watch"]
             return made
 
         @_watch.setter
-        def _watch(self, made: Watch) -> None:
+        def _watch(self, made: EngineEventWatcher) -> None:
             made.__class__ = watch
             self.__dict__["watch"] = made
 

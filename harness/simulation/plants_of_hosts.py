@@ -12,7 +12,7 @@ from harness.cluster_service.resources.failure_policy import FailurePolicy
 from harness.cluster_service.resources.resource_control import ResourceControlManager
 from harness.cluster_service.resources.resource_facts import GroupFacts
 from harness.drivers.virtual_machine import VirtualMachineDriver
-from harness.model.host_messages import EntryPoint, HostRequest, Why
+from harness.model.host_messages import CallReason, EntryPoint, HostRequest
 from harness.model.states import ResourceState
 from harness.model.topology import ResourceSpec
 from harness.model.vm import Proof, VmNotice
@@ -64,7 +64,7 @@ class _RestartsWithoutAnEnd(FailurePolicy):
 
     @staticmethod
     def _online(facts: GroupFacts, action: Action) -> Action:
-        if not isinstance(action, CallHost) or action.request.why is not Why.RESTART:
+        if not isinstance(action, CallHost) or action.request.why is not CallReason.RESTART:
             return action
         request = replace(action.request, entry_point=EntryPoint.ONLINE)
         facts.resources[request.resource].request = request

@@ -5,7 +5,7 @@ Like those of `plants`, they exist only as compositions of a simulated world.
 
 from collections.abc import Callable
 
-from harness.cluster_service.core.messages import Action, RegisterSeen, Reset
+from harness.cluster_service.core.messages import Action, RegisterSeen, ResetNode
 from harness.cluster_service.membership.membership import MembershipManager
 from harness.cluster_service.resources.resource_control import ResourceControlManager
 from harness.cluster_service.resources.resource_facts import GroupFacts
@@ -29,7 +29,7 @@ AGAIN_US = 100_000
 
 
 class _WaitsForTheProof(ResourceControlManager):
-    def _hopeless(self, now: int, facts: GroupFacts) -> Reset | None:
+    def _hopeless(self, now: int, facts: GroupFacts) -> ResetNode | None:
         for resource in facts.resources.values():
             resource.stuck_since_us = None
         return super()._hopeless(now, facts)

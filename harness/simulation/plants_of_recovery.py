@@ -25,7 +25,7 @@ from harness.model.vm import Ending
 from harness.ports import Container
 from harness.simulation.plants import Plant, service_of, vmms_with, with_power
 from harness.simulation.plants_of_belief import with_leases, with_watch
-from harness.vmms.engine_event_watcher import Watch
+from harness.vmms.engine_event_watcher import EngineEventWatcher
 from harness.vmms.power import Power
 from harness.vmms.vmms import Vmms
 
@@ -247,7 +247,7 @@ class StopsOutliveOwnership(Plant):
     service = service_of("resource_control", _WritesWhatItSaw)
 
 
-class _TakesFoundForStopped(Watch):
+class _TakesFoundForStopped(EngineEventWatcher):
     def _agree(self, listed: list[Container], versions: dict[str, int]) -> bool:
         settled = super()._agree(listed, versions)
         for box in self._boxes():

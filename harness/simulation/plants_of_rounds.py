@@ -25,10 +25,10 @@ from harness.database.protocol import (
     Reply,
 )
 from harness.database.register import Stored
-from harness.database.voter_set_change import SetChange
+from harness.database.voter_set_change import VoterSetChange
 from harness.model.changes import ProposeVoterSet, Record, Refusal
 from harness.model.records import ClusterRecord
-from harness.model.voter_set import LEAST_VOTERS, VoterSet
+from harness.model.voter_set import MIN_VOTERS, VoterSet
 from harness.simulation.invariants.reads import WatchedDatabase
 from harness.simulation.plants import Plant, service_of
 from harness.simulation.plants_of_belief import WritesAreNotSynced
@@ -81,7 +81,7 @@ class AcceptCarriesNoPromise(Plant):
 # The voter set
 
 
-class RewritesNothing(SetChange):
+class RewritesNothing(VoterSetChange):
     """The next change of the set begins as soon as the version was raised and the new voter admitted."""
 
     @property
@@ -95,12 +95,12 @@ class RewritesNothing(SetChange):
 
 class _SettlesAtOnce(VoterSetManager):
     @property
-    def _change(self) -> SetChange | None:
-        made: SetChange | None = self.__dict__.get("change")
+    def _change(self) -> VoterSetChange | None:
+        made: VoterSetChange | None = self.__dict__.get("change")
         return made
 
     @_change.setter
-    def _change(self, made: SetChange | None) -> None:
+    def _change(self, made: VoterSetChange | None) -> None:
         if made is not None:
             made.__class__ = RewritesNothing
         self.__dict__["change"] = made
@@ -184,7 +184,7 @@ class _ProposesAnySet(ProposeVoterSet):
         if not isinstance(record, ClusterRecord) or record.voter_set is None:
             return Refusal("no cluster was formed")
         newest = record.pending_set or record.voter_set
-        if self.voter_set.version != newest.version + 1 or len(self.voter_set.members) < LEAST_VOTERS:
+        if self.voter_set.version != newest.version + 1 or len(self.voter_set.members) < MIN_VOTERS:
             return Refusal(f"voter set {self.voter_set.version} does not come after {newest.version}")
         return replace(record, pending_set=self.voter_set)
 

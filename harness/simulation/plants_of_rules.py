@@ -6,7 +6,7 @@ Like those of `plants`, they exist only as compositions of a simulated world.
 from dataclasses import replace
 from typing import Any
 
-from harness.cluster_service.core.messages import Action, ChangeRegister, Event, Pet
+from harness.cluster_service.core.messages import Action, ChangeRegister, Event, PetWatchdog
 from harness.cluster_service.membership.lease import LeaseView
 from harness.cluster_service.membership.node import NodeManager
 from harness.cluster_service.placement.failover import FailoverManager
@@ -112,9 +112,11 @@ class MinorityKeepsItsLease(Plant):
 
 class _PetsLate(NodeManager):
     def handle(self, now: int, event: Event) -> list[Action]:
-        return [self._later(action) if isinstance(action, Pet) else action for action in super().handle(now, event)]
+        return [
+            self._later(action) if isinstance(action, PetWatchdog) else action for action in super().handle(now, event)
+        ]
 
-    def _later(self, pet: Pet) -> Pet:
+    def _later(self, pet: PetWatchdog) -> PetWatchdog:
         late_us = self._settings.beat_us
         if not pet.guests_end_us:
             return pet

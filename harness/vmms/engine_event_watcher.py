@@ -14,9 +14,9 @@ from harness.model.labels import Role
 from harness.model.vm import Ending, VmNotice
 from harness.ports import Container, Engine, EngineEvent, EventGap, Log, Runtime
 from harness.vmms.exit_cause import SIGKILL, SIGTERM
-from harness.vmms.inventory import Book, VmContainer, VmRecord
+from harness.vmms.inventory import VmContainer, VmInventory, VmRecord
 
-__all__ = ["Watch"]
+__all__ = ["EngineEventWatcher"]
 
 EVIDENCE_US = 1_000_000
 """How long a `stop` may follow its `die`, and how long a stopped VM must stay so to count as stopped on purpose.
@@ -24,7 +24,7 @@ EVIDENCE_US = 1_000_000
 RETRY_US = 200_000
 
 
-class Watch:
+class EngineEventWatcher:
     """Follows the engine for one session. `serve` runs for ever; `ready` is settled when the book is right for the
     first time.
     """
@@ -34,7 +34,7 @@ class Watch:
         *,
         runtime: Runtime,
         engine: Engine,
-        book: Book,
+        book: VmInventory,
         publish: Callable[[VmNotice], None],
         log: Log,
         labels: dict[str, str],

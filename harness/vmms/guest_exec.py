@@ -11,10 +11,10 @@ from harness.errors import NoSuchContainer
 from harness.model.topology import SECOND_US
 from harness.ports import Engine, Runtime
 
-__all__ = ["CommandsInside"]
+__all__ = ["GuestExec"]
 
 FIRST_PAUSE_US = 20_000
-LAST_PAUSE_US = 200_000
+MAX_PAUSE_US = 200_000
 JOINED_US = 60 * SECOND_US
 """After so long nobody waits for it any more: the engine may have lost sight of it."""
 
@@ -25,7 +25,7 @@ class _Begun:
     at_us: int
 
 
-class CommandsInside:
+class GuestExec:
     """The commands under way, by container and words."""
 
     def __init__(self, *, runtime: Runtime, engine: Engine) -> None:
@@ -57,7 +57,7 @@ class CommandsInside:
             if left_us <= 0:
                 return None
             await self._runtime.sleep(min(pause_us, left_us))
-            pause_us = min(2 * pause_us, LAST_PAUSE_US)
+            pause_us = min(2 * pause_us, MAX_PAUSE_US)
 
     def _forget(self, key: tuple[str, tuple[str, ...]], begun: _Begun) -> None:
         if self._under_way.get(key) is begun:

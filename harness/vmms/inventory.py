@@ -11,7 +11,7 @@ from harness.ports import Container, Runtime
 from harness.synchronization import Mutex, Signal
 from harness.vmms.exit_cause import RunEvidence
 
-__all__ = ["Book", "VmContainer", "VmRecord"]
+__all__ = ["VmContainer", "VmInventory", "VmRecord"]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -109,7 +109,7 @@ class VmRecord:
         )
 
 
-class Book:
+class VmInventory:
     """All VMs of this session, and the floor under each group's epochs."""
 
     def __init__(self, runtime: Runtime) -> None:

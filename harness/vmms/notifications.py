@@ -7,14 +7,14 @@ from harness.errors import EngineUnanswered
 from harness.model.vm import VmNotice
 from harness.ports import Pending, Runtime
 
-__all__ = ["Notices", "Subscription"]
+__all__ = ["Notifications", "Subscription"]
 
 QUEUE_LIMIT = 10_000
 """More than one notice for each VM of the largest rig: a reader so far behind is hung, and reads the views anew.
 """
 
 
-class Notices:
+class Notifications:
     """Hands every notice to every subscription."""
 
     def __init__(self, runtime: Runtime) -> None:

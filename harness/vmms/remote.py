@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from harness.errors import EngineError, EngineUnanswered, NoSuchContainer
-from harness.model.serialization import from_plain, to_plain
+from harness.model.serialization import from_json_value, to_json_value
 from harness.model.session import Session
 from harness.model.topology import SECOND_US
 from harness.model.vm import Order, Proof, VmNotice, VmSpec, VmView
@@ -137,7 +137,7 @@ class RemoteHypervisor:
 
 def call_message(number: int, call: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """A call as it travels; the answer will have the same number."""
-    return {"id": number, "call": call, "arguments": to_plain(arguments)}
+    return {"id": number, "call": call, "arguments": to_json_value(arguments)}
 
 
 async def carry_out(vmms: Hypervisor, message: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,7 +153,7 @@ async def carry_out(vmms: Hypervisor, message: Mapping[str, Any]) -> dict[str, A
         result = await getattr(vmms, call)(**arguments)
     except (EngineError, OrderRefused) as error:
         return refusal(message, str(error), kind=type(error).__name__)
-    return {"id": message["id"], "result": to_plain(result)}
+    return {"id": message["id"], "result": to_json_value(result)}
 
 
 def refusal(message: Mapping[str, Any], text: str, *, kind: str = EngineError.__name__) -> dict[str, Any]:
@@ -174,23 +174,23 @@ def result_in(call: str, message: Mapping[str, Any]) -> Any:
     if hint is None:
         return None
     try:
-        return from_plain(hint, message.get("result"))
+        return from_json_value(hint, message.get("result"))
     except ValueError as error:
         raise EngineUnanswered(f"{call}: VMMS answered something else than was asked for: {error}") from error
 
 
 def notice_message(notice: VmNotice) -> dict[str, Any]:
     """A notice as it travels."""
-    return {"notice": to_plain(notice)}
+    return {"notice": to_json_value(notice)}
 
 
 def notice_in(message: Mapping[str, Any]) -> VmNotice:
     """The notice in a message that has one."""
-    return from_plain(VmNotice, message["notice"])
+    return from_json_value(VmNotice, message["notice"])
 
 
 def _arguments(call: str, given: Any) -> dict[str, Any]:
     hints = {name: hint for name, hint in CALLS[call].items() if name != "return"}
     if not isinstance(given, dict) or given.keys() != hints.keys():
         raise ValueError(f"expected {', '.join(hints) or 'none'}, got {given!r}")
-    return {name: from_plain(hint, given[name]) for name, hint in hints.items()}
+    return {name: from_json_value(hint, given[name]) for name, hint in hints.items()}

@@ -13,11 +13,11 @@ from harness.model.session import Session
 from harness.model.vm import Order, Proof, VmNotice, VmSpec, VmState, VmView
 from harness.ports import Container, Engine, Log, OrderRefused, Runtime
 from harness.synchronization import all_of
-from harness.vmms.engine_event_watcher import Watch
+from harness.vmms.engine_event_watcher import EngineEventWatcher
 from harness.vmms.exit_cause import SIGKILL, SIGTERM
-from harness.vmms.guest_exec import CommandsInside
-from harness.vmms.inventory import Book, VmContainer, VmRecord
-from harness.vmms.notifications import Notices, Subscription
+from harness.vmms.guest_exec import GuestExec
+from harness.vmms.inventory import VmContainer, VmInventory, VmRecord
+from harness.vmms.notifications import Notifications, Subscription
 from harness.vmms.power import Power
 
 __all__ = ["Vmms"]
@@ -44,19 +44,19 @@ class Vmms:
         self._node = node
         self._log = log
         self._container = container
-        self._book = Book(runtime)
-        self._notices = Notices(runtime)
-        self._inside = CommandsInside(runtime=runtime, engine=engine)
+        self._book = VmInventory(runtime)
+        self._notices = Notifications(runtime)
+        self._inside = GuestExec(runtime=runtime, engine=engine)
         self._power = Power(runtime=runtime, engine=engine, rig=rig, log=log)
         self._ready = runtime.pending()
         self._session: Session | None = None
         self._cleared = False
-        self._watch: Watch
+        self._watch: EngineEventWatcher
 
     async def run(self) -> None:
         """Learn the session, then follow the engine for ever."""
         own, self._session = await self._learn_session()
-        watch = self._watch = Watch(
+        watch = self._watch = EngineEventWatcher(
             runtime=self._runtime,
             engine=self._engine,
             book=self._book,

@@ -34,7 +34,7 @@ REQUEST_TIME_LIMIT = 2 * SECOND
 CLIENTS_LIMIT = 32
 COMPLAINT_INTERVAL = 10 * SECOND
 FULL = (errno.ENOSPC, errno.EDQUOT)
-JOURNAL_MAX_BYTES = 24 << 20
+MAX_JOURNAL_BYTES = 24 << 20
 LOOK_INTERVAL_LINES = 64
 """Between two looks at the journal's size and at the file of its name."""
 
@@ -84,7 +84,7 @@ class Journal:
         mine = os.fstat(self._file)
         named = self._named()
         if named is not None and os.path.samestat(mine, named):
-            if mine.st_size < JOURNAL_MAX_BYTES:
+            if mine.st_size < MAX_JOURNAL_BYTES:
                 return
             os.replace(self._path, old_path(self._path))
         os.close(self._file)

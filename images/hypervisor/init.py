@@ -70,7 +70,7 @@ ENGINE_SOCKET = "/var/run/docker.sock"
 VOTER = "voter"
 VOTER_DISK = "/data"
 VOTER_UID = 901
-LONGEST_SLEEP = LOOK_INTERVAL
+MAX_SLEEP = LOOK_INTERVAL
 """A sleep does not count the time for which the VM was suspended, so no deadline is left to one long sleep."""
 REAP_BATCH = 256
 FLUSH_LIMIT_S = 0.05
@@ -241,7 +241,7 @@ class Init:
     def _wait(self) -> None:
         """Sleep until something happens or is due; empty every pipe but those of the service."""
         left = min(self._watchdog.next_wake(), self._keeper.next_wake()) - boottime()
-        left = 0 if self._more_to_reap else max(0, min(left, LONGEST_SLEEP))
+        left = 0 if self._more_to_reap else max(0, min(left, MAX_SLEEP))
         for descriptor, _ in self._poll.poll(-(-left // MILLISECOND)):
             if descriptor == self._wake_read:
                 os.read(descriptor, 4096)

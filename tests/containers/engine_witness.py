@@ -14,7 +14,7 @@ from chaos.arena.docker.artifacts import read_journals
 from chaos.arena.docker.container_list import differences, list_containers
 from chaos.arena.docker.engine_stream import EngineStream
 from chaos.checkers import one_instance_by_events, one_instance_by_journals
-from chaos.history.records import EngineEvent, History, Reconciled, Record, Role
+from chaos.history.records import ContainerRole, EngineEventSeen, History, Reconciled, Record
 from chaos.history.verdict import Ruling
 from harness.model.object_names import node_container
 from harness.rig.lifecycle.rig import Rig
@@ -43,10 +43,10 @@ class Witness:
         """Stop listening."""
         self._stream.close()
 
-    def events(self, *, since_ns: int, action: str, role: Role = Role.VM) -> list[EngineEvent]:
+    def events(self, *, since_ns: int, action: str, role: ContainerRole = ContainerRole.VM) -> list[EngineEventSeen]:
         """What was heard until now, by time. `action` is the engine's word."""
         self._hear(0)
-        events = self.history.of(EngineEvent)
+        events = self.history.of(EngineEventSeen)
         return [event for event in events if event.at_ns >= since_ns and event.action == action and event.role is role]
 
     def wait_event(
@@ -55,12 +55,12 @@ class Witness:
         *,
         since_ns: int,
         action: str,
-        role: Role = Role.VM,
+        role: ContainerRole = ContainerRole.VM,
         vm: str = "",
         node: str = "",
         elsewhere: str = "",
         limit_s: float = EVENT_LIMIT_S,
-    ) -> EngineEvent:
+    ) -> EngineEventSeen:
         """The first such event; looked for as soon as the engine has told it."""
         deadline = time.monotonic() + limit_s
         while True:
@@ -85,8 +85,8 @@ class Witness:
         self._hear(0)
         return ", ".join(
             f"+{(event.at_ns - since_ns) / 1e9:.2f} s {event.action} {event.vm or 'node'} on {event.node}"
-            for event in self.history.of(EngineEvent)
-            if event.at_ns >= since_ns and event.role in (Role.NODE, Role.VM)
+            for event in self.history.of(EngineEventSeen)
+            if event.at_ns >= since_ns and event.role in (ContainerRole.NODE, ContainerRole.VM)
         )
 
     def rule(self, rig: Rig) -> None:
@@ -109,7 +109,7 @@ class Witness:
     def _differences(self) -> list[str]:
         listed = list_containers(self._client, rig=self._rig, at_ns=time.time_ns(), with_start=True)
         self._hear(0)
-        return differences(listed, self.history.of(EngineEvent), since_ns=self.began_ns)
+        return differences(listed, self.history.of(EngineEventSeen), since_ns=self.began_ns)
 
     def _hear(self, limit_s: float) -> None:
         """Takes over what was heard; waits at most `limit_s` for the first."""

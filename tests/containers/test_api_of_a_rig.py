@@ -29,7 +29,7 @@ from harness.live.node_api import Limits
 from harness.model import labels
 from harness.model.object_names import node_container, secrets_volume
 from harness.rig.cluster.node_api_client import Address, addresses_of
-from harness.rig.cluster.status import GroupStanding, Power
+from harness.rig.cluster.status import GroupStatus, Power
 from harness.rig.engine.archive_file import read_file
 from harness.rig.engine.exec import run_inside
 from harness.rig.lifecycle.rig import Rig, Vm
@@ -61,7 +61,7 @@ def command(rig: Rig, *arguments: str) -> int:
     return run_command([*arguments, "--name", rig.name])
 
 
-def group(rig: Rig, name: str = "web1") -> GroupStanding:
+def group(rig: Rig, name: str = "web1") -> GroupStatus:
     return next(found for found in rig.standing().groups if found.name == name)
 
 

@@ -21,7 +21,7 @@ from chaos.arena.docker.engine_stream import EngineStream
 from chaos.arena.docker.in_node import availability, kill_vm
 from chaos.arena.docker.log_stream import LogStream
 from chaos.experiment.loader import load_experiment
-from chaos.history.records import Answer, EngineEvent, StreamGap
+from chaos.history.records import ClientAnswer, EngineEventSeen, StreamGap
 from harness.model import labels
 from harness.rig.engine.connection import connect
 from harness.rig.engine.exec import Finished, run_inside
@@ -52,7 +52,7 @@ class HandMade:
     def __init__(self, client: docker.DockerClient, rig: str) -> None:
         self.client = client
         self.rig = rig
-        self.heard: list[EngineEvent | StreamGap] = []
+        self.heard: list[EngineEventSeen | StreamGap] = []
         self.stream = EngineStream(client, rig=rig, sink=self.heard.append)
         self.stream.open()
         self.node: Any = client.containers.run(
@@ -86,8 +86,8 @@ class HandMade:
     def _labels(self, role: str, **more: str) -> dict[str, str]:
         return {labels.RIG: self.rig, labels.ROLE: role, labels.NODE: "node1", **more}
 
-    def events(self) -> list[EngineEvent]:
-        return [record for record in self.heard if isinstance(record, EngineEvent)]
+    def events(self) -> list[EngineEventSeen]:
+        return [record for record in self.heard if isinstance(record, EngineEventSeen)]
 
     def actions(self, container: Any) -> list[str]:
         return [event.action for event in self.events() if event.container == container.id]
@@ -199,8 +199,8 @@ def test_the_client_outside_sees_a_vm_go_and_another_boot_come(
     log = LogStream(client, outside.name, sink=lines.append)
     log.open()
 
-    def answers() -> list[Answer]:
-        return [record for line in lines if isinstance(record := client_record(line), Answer)]
+    def answers() -> list[ClientAnswer]:
+        return [record for line in lines if isinstance(record := client_record(line), ClientAnswer)]
 
     wait_for("the first answer", lambda: any(answer.ok for answer in answers()))
     by_hand.vm.kill()

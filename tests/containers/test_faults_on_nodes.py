@@ -22,7 +22,7 @@ from chaos.arena.docker.event_loop import drive
 from chaos.arena.interrupt import Interrupt
 from chaos.experiment.records import FaultCall
 from chaos.experiment.targets import ByName
-from chaos.history.records import EngineEvent, FaultMoment, Role
+from chaos.history.records import ContainerRole, EngineEventSeen, FaultMoment
 from chaos.reaper.ledger import Ledger
 from chaos.run.injection import Injected, Injector
 from harness.document.topology import read_topology
@@ -85,10 +85,12 @@ class Trial:
         assert seen.owner
         return seen.owner
 
-    def events(self, *actions: str, node: str = "", role: Role = Role.NODE, since_ns: int = 0) -> list[EngineEvent]:
+    def events(
+        self, *actions: str, node: str = "", role: ContainerRole = ContainerRole.NODE, since_ns: int = 0
+    ) -> list[EngineEventSeen]:
         return [
             event
-            for event in self.arena.history.of(EngineEvent)
+            for event in self.arena.history.of(EngineEventSeen)
             if event.role is role and event.action in actions and node in ("", event.node) and event.at_ns >= since_ns
         ]
 
@@ -144,7 +146,7 @@ def test_a_node_that_hangs_is_fenced_and_has_nothing_left_to_thaw(on_rig: OnRig)
         thawed = await trial.inject("node.thaw", victim)
 
         assert "nothing was left to thaw" in thawed.receipt.seen
-        vms = trial.events("pause", "unpause", node=victim, role=Role.VM, since_ns=since_ns)
+        vms = trial.events("pause", "unpause", node=victim, role=ContainerRole.VM, since_ns=since_ns)
         assert {event.action for event in vms} == {"pause"}, "its VMs froze, and never went on"
 
     on_rig(test)
@@ -212,7 +214,7 @@ def test_ten_seconds_without_the_engine_are_no_failure_and_what_crashed_restarts
         await trial.inject("engine.stall", victim)
         await asyncio.sleep(10)
         assert trial.events("die", "kill", "start", since_ns=since_ns) == []
-        assert trial.events("die", role=Role.VM, since_ns=since_ns) == []
+        assert trial.events("die", role=ContainerRole.VM, since_ns=since_ns) == []
         now = await trial.arena.cluster()
         assert [(group.owner, group.epoch, group.state) for group in now.groups] == [
             (group.owner, group.epoch, group.state) for group in before.groups
@@ -221,11 +223,11 @@ def test_ten_seconds_without_the_engine_are_no_failure_and_what_crashed_restarts
 
         await trial.injector.inject(FaultCall(fault="vm.crash", target=ByName(name="web-vm")), {})
         await asyncio.sleep(1)
-        assert trial.events("start", role=Role.VM, since_ns=since_ns) == []
+        assert trial.events("start", role=ContainerRole.VM, since_ns=since_ns) == []
         await trial.inject("engine.resume", victim)
 
         async def restarted() -> bool:
-            starts = trial.events("start", role=Role.VM, since_ns=since_ns)
+            starts = trial.events("start", role=ContainerRole.VM, since_ns=since_ns)
             return [(event.vm, event.node) for event in starts] == [("web-vm", victim)]
 
         await trial.wait("web-vm to be restarted in place, once", restarted)

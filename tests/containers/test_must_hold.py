@@ -17,12 +17,12 @@ from engine_witness import EVENT_LAG_S, EVENT_LIMIT_S, Witness
 from node_faults import PROBE_LIMIT_S, RESOURCE_HOST, SERVICE, VMMS, VOTER, Cut, crash, kill_process, signal_program
 
 from chaos.arena.process_effects import NodeProgram, ProgramSignal
-from chaos.history.records import EngineEvent, Role
+from chaos.history.records import ContainerRole, EngineEventSeen
 from harness.document.topology import read_topology
 from harness.document.yaml_source import load
 from harness.errors import EngineError
 from harness.model.object_names import node_container
-from harness.rig.cluster.status import GroupStanding, Power
+from harness.rig.cluster.status import GroupStatus, Power
 from harness.rig.engine.archive_file import read_file
 from harness.rig.engine.connection import in_parallel
 from harness.rig.lifecycle.rig import Rig, Vm
@@ -122,11 +122,11 @@ def runs(rig: Rig) -> dict[str, tuple[str, str]]:
     }
 
 
-def group_of(rig: Rig, vm: str) -> GroupStanding:
+def group_of(rig: Rig, vm: str) -> GroupStatus:
     return next(group for group in rig.standing().groups if group.name == vm.removesuffix("-vm"))
 
 
-def persistent_state(group: GroupStanding) -> tuple[str, int | None]:
+def persistent_state(group: GroupStatus) -> tuple[str, int | None]:
     """State and PersistentState of the group's VM."""
     vm = next(resource for resource in group.resources if resource.type == "virtual-machine")
     return vm.state, vm.persistent_state
@@ -140,7 +140,7 @@ def busiest(rig: Rig) -> tuple[str, list[Vm]]:
     return max(by_node.items(), key=lambda entry: len(entry[1]))
 
 
-def expect_restart_in_place(witness: Witness, vm: Vm, *, died_ns: int) -> EngineEvent:
+def expect_restart_in_place(witness: Witness, vm: Vm, *, died_ns: int) -> EngineEventSeen:
     """It runs again where it ran; the answer is its start."""
     start = witness.wait_event(f"{vm.name} to start again", since_ns=died_ns, action="start", vm=vm.name)
     assert start.node == vm.node, witness.told(died_ns)
@@ -336,10 +336,14 @@ def test_node_whose_power_goes_while_its_vms_start_comes_back_and_nothing_runs_t
         # The kernel takes the VMs with the node. Killing these as well, as `power_off` does, takes longer.
         rig.client.api.kill(node_container(rig.name, node))
         crashing.exception()  # the power went while the second one was being crashed: so be it
-    off_ns = witness.wait_event(f"{node} to die", since_ns=began_ns, action="die", role=Role.NODE, node=node).at_ns
+    off_ns = witness.wait_event(
+        f"{node} to die", since_ns=began_ns, action="die", role=ContainerRole.NODE, node=node
+    ).at_ns
     print(f"{node} died {(off_ns - seen.at_ns) / 1e9:.3f} s after {seen.action} of {seen.vm}")
 
-    on = witness.wait_event(f"{node} to be on again", since_ns=off_ns, action="start", role=Role.NODE, node=node)
+    on = witness.wait_event(
+        f"{node} to be on again", since_ns=off_ns, action="start", role=ContainerRole.NODE, node=node
+    )
     for vm in vms:
         start = witness.wait_event(
             f"{vm.name} on another node", since_ns=off_ns, action="start", vm=vm.name, elsewhere=node

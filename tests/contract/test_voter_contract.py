@@ -27,15 +27,15 @@ from harness.database.protocol import (
     Raise,
     Read,
     ReadMany,
+    RefusalReason,
     Refused,
     Reply,
     Retire,
-    Why,
 )
 from harness.database.subscription import EVERYTHING, NOTHING, interest_in
 from harness.live.voters import RedisVoters, VoterUnanswered, voter_connection
 from harness.model.register_keys import CLUSTER_KEY
-from harness.model.shard import OF_EVERYBODY
+from harness.model.shard import UNSHARDED
 from harness.rig.cluster.secret_files import access_list
 from harness.rig.images.build import ensure_images, find_project_root
 
@@ -125,14 +125,14 @@ def comparable(reply: Reply) -> Reply:
     return reply
 
 
-CIRCLES = {CLUSTER_KEY: "", "group/web": "7", "group/db": "12", "group/named": OF_EVERYBODY}
+CIRCLES = {CLUSTER_KEY: "", "group/web": "7", "group/db": "12", "group/named": UNSHARDED}
 INTERESTS = [
     EVERYTHING,
     EVERYTHING,
     NOTHING,
     interest_in("node1", ()),
     interest_in("node2", ("7",)),
-    interest_in("node1", ("1", "12", OF_EVERYBODY)),
+    interest_in("node1", ("1", "12", UNSHARDED)),
 ]
 SETS = {1: MEMBERS, 2: {"v1": "i1", "v2": "i2"}, 3: {"v2": "i2", "v3": "i3"}, 4: {"v1": "b1", "v2": "i2"}}
 """The sets that the conversations speak of: the voter stays, is removed, and is added again under another name."""
@@ -241,7 +241,14 @@ def test_a_voter_goes_through_removal_and_admission_alike(script: Ask, twin: Ask
     for call, (ours, theirs) in zip(story(), answers, strict=True):
         assert ours == theirs, call
     refusals = [reply.why for reply, _ in answers if isinstance(reply, Refused)]
-    assert refusals == [Why.SET_VERSION, Why.MEMBER, Why.EMPTY, Why.INCARNATION, Why.BEHIND, Why.BEHIND]
+    assert refusals == [
+        RefusalReason.SET_VERSION,
+        RefusalReason.MEMBER,
+        RefusalReason.EMPTY,
+        RefusalReason.INCARNATION,
+        RefusalReason.BEHIND,
+        RefusalReason.BEHIND,
+    ]
 
 
 def test_a_connection_that_timed_out_is_closed_and_its_late_answer_never_taken(

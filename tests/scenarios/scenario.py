@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.document.duration import parse_duration_us
-from harness.document.mapping_reader import Section
+from harness.document.mapping_reader import MappingReader
 from harness.document.topology import read_topology
 from harness.document.yaml_source import Refusals, load, nearest
 from harness.model.records import GroupRecord
@@ -72,7 +72,7 @@ def read_scenario(path: Path) -> Scenario:
     """Raises UsageError with every refusal."""
     source = load(path.read_text(encoding="utf-8"), name=str(path))
     refusals = Refusals(str(path))
-    section = Section(source.data, source=source, path=(), refusals=refusals, what="a scenario")
+    section = MappingReader(source.data, source=source, path=(), refusals=refusals, what="a scenario")
     for key in ("title", "rig", "steps", "end", "expect"):
         section.demand(key, f"{key}: as the module says", given=False)
     section.known("rig")
@@ -109,7 +109,7 @@ def play(scenario: Scenario, composition: Composition | None = None) -> Told:
     return Told(log=out.getvalue(), broken=tuple(broken))
 
 
-def _step(section: Section, end_us: int) -> Step:
+def _step(section: MappingReader, end_us: int) -> Step:
     word = section.raw("do")
     wanted = DEEDS.get(word, ((), _nothing))[0] if isinstance(word, str) else ()
     if word not in DEEDS:
@@ -125,7 +125,7 @@ def _step(section: Section, end_us: int) -> Step:
     return Step(at_us=at_us, do=str(word), arguments=arguments)
 
 
-def _expectation(section: Section) -> Mapping[str, Any]:
+def _expectation(section: MappingReader) -> Mapping[str, Any]:
     known = {"group": ("owner", "persistent-state", "epoch"), "vm": ("runs-on",), "event": ("times", "at-least")}
     kinds = [kind for kind in known if kind in section]
     if len(kinds) != 1:

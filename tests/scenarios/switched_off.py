@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from harness.cluster_service.core.messages import Action, CallHost, ChangeRegister, Event, Requested
+from harness.cluster_service.core.messages import Action, CallHost, ChangeRegister, Event, RequestReceived
 from harness.cluster_service.database import DatabaseManager
 from harness.cluster_service.membership.membership import MembershipManager
 from harness.cluster_service.membership.voter_set import VoterSetManager
@@ -14,11 +14,10 @@ from harness.cluster_service.resources.group_move import GroupMove
 from harness.cluster_service.resources.resource_control import ResourceControlManager
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.database.acceptor import Acceptor
-from harness.database.protocol import Admit, Call, Form, Hello, Reply, Why
+from harness.database.protocol import Admit, Call, Form, Hello, RefusalReason, Reply
 from harness.model.administrative_changes import RequestState
 from harness.model.changes import SetPersistentState
-from harness.model.host_messages import EntryPoint
-from harness.model.host_messages import Why as ReasonOfCall
+from harness.model.host_messages import CallReason, EntryPoint
 from harness.model.records import GroupRecord, SessionState
 from harness.model.topology import Failback, RestartAction
 from harness.simulation.plants import (
@@ -170,18 +169,18 @@ class _StartsAgain(ResourceControlManager):
 
     def handle(self, now: int, event: Event) -> list[Action]:
         actions = super().handle(now, event)
-        if isinstance(event, Requested) and event.call == "resource.online":
+        if isinstance(event, RequestReceived) and event.call == "resource.online":
             for facts in self._groups.values():
                 for spec in facts.record.spec.resources if self._owns(facts.record) else ():
                     facts.resources[spec.name].request = None
-                    actions.append(self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=ReasonOfCall.REQUEST))
+                    actions.append(self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=CallReason.REQUEST))
         return actions
 
 
 class _SilentWitness(Acceptor):
     def handle(self, call: Call, *, clock_us: int) -> Reply:
         if self.voter == "witness" and clock_us > 5_000_000 and not isinstance(call, Hello | Form | Admit):
-            return self._refuse(call, Why.BEHIND)
+            return self._refuse(call, RefusalReason.BEHIND)
         return super().handle(call, clock_us=clock_us)
 
 

@@ -25,7 +25,7 @@ REST_US = 60 * SECOND
 
 def formed(seed: int, *, nodes: int = 3) -> World:
     world = World(small_topology(nodes=nodes), seed=seed)
-    assert world.run_until_settled(15 * SECOND) == []
+    assert world.run_until_converged(15 * SECOND) == []
     return world
 
 
@@ -48,7 +48,7 @@ def wait_for(world: World, what: str, holds: Callable[[], bool], *, limit_us: in
 
 def expect_rest(world: World) -> None:
     """Nothing was violated, and everything wanted runs again."""
-    assert world.run_until_settled(REST_US) == []
+    assert world.run_until_converged(REST_US) == []
     assert world.violations == []
 
 

@@ -13,10 +13,10 @@ import pytest
 from rich.console import Console
 
 from chaos.arena.interrupt import Interrupt
-from chaos.arena.simulation.arena import SimulatedStage
+from chaos.arena.simulation.arena import SimulatedEnvironment
 from chaos.cli.main import run_command
 from chaos.experiment.loader import load_experiment
-from chaos.history.records import EngineEvent, FaultMoment, FaultRecord, GuestJournal, Role
+from chaos.history.records import ContainerRole, EngineEventSeen, FaultMoment, FaultRecord, GuestJournal
 from chaos.history.verdict import ExitCode, Ruling
 from chaos.run.batch import run_files
 from chaos.run.options import RunOptions
@@ -42,7 +42,7 @@ class Ran:
         async def main() -> RunResult:
             runtime = AsyncioRuntime(on_failure=lambda name, error: pytest.fail(f"{name}: {error!r}"))
             interrupt = Interrupt(runtime)
-            stage = SimulatedStage(runtime, seed=0, interrupt=interrupt, composition=composition)
+            stage = SimulatedEnvironment(runtime, seed=0, interrupt=interrupt, composition=composition)
             self.history = stage.arena.history
             if signalled:
                 interrupt.request(signal.SIGINT)
@@ -133,7 +133,9 @@ def test_what_only_the_watchers_of_the_world_see_breaks_the_verdict(
 def test_the_witnesses_tell_one_story(tmp_path: Path) -> None:
     ran = Ran(POWER_CUT, tmp_path)
 
-    starts = [event for event in ran.history.of(EngineEvent) if event.action == "start" and event.role is Role.VM]
+    starts = [
+        event for event in ran.history.of(EngineEventSeen) if event.action == "start" and event.role is ContainerRole.VM
+    ]
     boots = {run.boot for journal in ran.history.of(GuestJournal) for run in journal.runs}
     assert len(boots) == len(starts)
 

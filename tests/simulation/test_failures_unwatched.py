@@ -10,7 +10,7 @@ SECOND = 1_000_000
 
 def formed(seed: int) -> World:
     world = World(small_topology(), seed=seed)
-    assert world.run_until_settled(15 * SECOND) == []
+    assert world.run_until_converged(15 * SECOND) == []
     return world
 
 
@@ -70,7 +70,7 @@ def test_a_crash_that_was_seen_and_found_again_counts_once() -> None:
 def alone(seed: int) -> World:
     """A cluster of one node: nobody else can call it lost, so that it comes back to its own VMs."""
     world = World(small_topology(nodes=1, groups=2), seed=seed)
-    assert world.run_until_settled(15 * SECOND) == []
+    assert world.run_until_converged(15 * SECOND) == []
     return world
 
 
@@ -86,7 +86,7 @@ def test_vms_that_pid_1_ends_with_the_lease_have_not_failed(seed: int) -> None:
 
     assert sorted(ended_since(world, away_us)) == [("vm1", "node1"), ("vm2", "node1")]
     assert [str(line) for line in world.trace if line.event == "resource-failed"] == []
-    assert world.unsettled() == []
+    assert world.unconverged() == []
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -103,4 +103,4 @@ def test_a_service_that_comes_back_after_its_lease_counts_no_failures(seed: int)
 
     assert sorted(ended_since(world, away_us)) == [("vm1", "node1"), ("vm2", "node1")]
     assert [str(line) for line in world.trace if line.event == "resource-failed"] == []
-    assert world.unsettled() == []
+    assert world.unconverged() == []

@@ -10,7 +10,7 @@ import pytest
 from chaos.cli.main import run_command
 from chaos.search.rig_generator import draw_rig
 from chaos.search.schedule_file import read_schedule, topology_of
-from chaos.search.search import Hunt
+from chaos.search.search import Search
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.model.changes import DeclareDown
 from harness.model.topology import Failback, Priority, RestartAction
@@ -68,7 +68,7 @@ RIGS: Mapping[str, tuple[Mapping[str, Any], int]] = {
 def test_what_the_policies_of_a_rig_allow_is_no_finding(name: str) -> None:
     rig, first = RIGS[name]
 
-    found = Hunt(first_seed=first, rig=rig).search(lambda hunt: hunt.runs < 6)
+    found = Search(first_seed=first, rig=rig).search(lambda hunt: hunt.runs < 6)
 
     assert found.failure is None or found.failure.broken == ()
     assert found.runs == 6
@@ -122,7 +122,7 @@ class _Breaks(Composition):
 
 
 def test_a_defect_is_found_with_the_seed_that_shows_it() -> None:
-    found = Hunt(first_seed=7, parts=_Breaks).search(lambda hunt: hunt.runs < 3)
+    found = Search(first_seed=7, parts=_Breaks).search(lambda hunt: hunt.runs < 3)
 
     assert found.failure is not None
     assert found.failure.defect

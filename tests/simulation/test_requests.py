@@ -1,7 +1,7 @@
 """Administrators' requests in the seeded world: what is asked, what is answered, and what becomes of it."""
 
 
-from harness.cluster_service.core.messages import Answer, AnswerCode
+from harness.cluster_service.core.messages import AnswerCode, RequestAnswered
 from harness.model.topology import Topology
 from harness.simulation.faults.schedule import small_topology
 from harness.simulation.world.world import World
@@ -11,7 +11,7 @@ SECOND = 1_000_000
 
 def formed(seed: int = 1, topology: Topology | None = None) -> World:
     world = World(topology or small_topology(), seed=seed)
-    assert world.run_until_settled(20 * SECOND) == []
+    assert world.run_until_converged(20 * SECOND) == []
     return world
 
 
@@ -36,8 +36,8 @@ def vm_node(world: World, vm: str) -> str | None:
     return running[0].node if running else None
 
 
-def ask(world: World, asked: str, call: str, /, limit: int = 12 * SECOND, **arguments: str | bool) -> Answer:
-    answers: list[Answer] = []
+def ask(world: World, asked: str, call: str, /, limit: int = 12 * SECOND, **arguments: str | bool) -> RequestAnswered:
+    answers: list[RequestAnswered] = []
     world.administrator.ask(asked, call, arguments, told=answers.append, redirections=0)
     end = world.clock.now_us + limit
     while not answers and world.clock.now_us < end and not world.violations:
@@ -136,4 +136,4 @@ def test_a_drained_node_is_empty_and_gets_its_groups_back_at_once_when_resumed_s
     assert owner not in drained.values()
     assert drain == "Completed"
     assert after == before
-    assert world.unsettled() == []
+    assert world.unconverged() == []

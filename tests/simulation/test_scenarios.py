@@ -15,7 +15,7 @@ SECOND = 1_000_000
 
 def formed(seed: int) -> World:
     world = World(small_topology(), seed=seed)
-    assert world.run_until_settled(15 * SECOND) == []
+    assert world.run_until_converged(15 * SECOND) == []
     return world
 
 
@@ -33,7 +33,7 @@ def test_killing_a_process_of_the_node_stops_no_vm(process: str, seed: int) -> N
     world.run(12 * SECOND)
 
     assert ended_since(world, killed_us) == []
-    assert world.unsettled() == []
+    assert world.unconverged() == []
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_nodes_that_boot_late_in_a_cold_start_are_not_fenced() -> None:
     world.run(20 * SECOND)
 
     assert [str(line) for line in world.trace if line.at_us > began_us and line.event == "fencing"] == []
-    assert world.unsettled() == []
+    assert world.unconverged() == []
 
 
 def test_a_node_that_is_held_off_keeps_nobody_busy() -> None:
@@ -126,7 +126,7 @@ def test_a_program_that_hangs_for_ever_is_restarted_and_stops_no_vm(process: str
     told = [line.event for line in world.trace if line.at_us >= hung_us and line.node == "node1"]
     assert told.count("program-hung") == 1
     assert ended_since(world, hung_us) == []
-    assert world.unsettled() == []
+    assert world.unconverged() == []
 
 
 def test_a_program_that_hangs_shorter_than_the_limit_is_left_alone() -> None:
@@ -151,7 +151,7 @@ def test_a_vm_that_crashes_while_a_program_hangs_is_restarted_in_place(process: 
     assert world.violations == []
     (again,) = world.instances.running("vm1")
     assert again.node == box.node
-    assert world.unsettled() == []
+    assert world.unconverged() == []
 
 
 def test_an_entry_point_that_does_not_return_costs_its_resource_host_and_nothing_else() -> None:
@@ -162,13 +162,13 @@ def test_an_entry_point_that_does_not_return_costs_its_resource_host_and_nothing
         for group in topology.groups
     )
     world = World(replace(topology, groups=groups), seed=6)
-    assert world.run_until_settled(15 * SECOND) == []
+    assert world.run_until_converged(15 * SECOND) == []
     box = world.instances.running("vm1")[0]
 
     world.nodes[box.node].drivers.next.append(60 * SECOND)
     world.engine.crash_vm(box.id)
     world.run(SECOND)
-    assert world.run_until_settled(20 * SECOND) == []
+    assert world.run_until_converged(20 * SECOND) == []
 
     lines = [(line.node, line.event) for line in world.trace]
     assert (box.node, "entry-point-deadlocked") in lines
@@ -184,7 +184,7 @@ def test_a_vmms_that_hangs_and_that_nobody_asks_costs_its_node_the_session() -> 
     topology = small_topology()
     patient = replace(topology.settings, program_silence_us=3600 * SECOND)
     world = World(replace(topology, settings=patient), seed=6)
-    assert world.run_until_settled(15 * SECOND) == []
+    assert world.run_until_converged(15 * SECOND) == []
     box = world.instances.running("vm1")[0]
 
     world.nodes[box.node].hang_process("vmms", 3600 * SECOND)
@@ -193,7 +193,7 @@ def test_a_vmms_that_hangs_and_that_nobody_asks_costs_its_node_the_session() -> 
 
     assert world.violations == []
     assert world.instances.running("vm1")
-    assert world.unsettled() == []
+    assert world.unconverged() == []
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -204,7 +204,7 @@ def test_what_a_node_owned_before_it_was_reset_is_not_counted_as_what_it_owns(se
 
     world.engine.end_node(first, 87)
     world.run(500_000)
-    assert world.run_until_settled(15 * SECOND) == []
+    assert world.run_until_converged(15 * SECOND) == []
 
     assert [line.node for line in world.trace if line.event in ("node-joined", "group-claimed")][-3:] == [first] * 3
     assert owners(world) == before

@@ -16,7 +16,7 @@ BLOCK = 50
 def told(outcome: Outcome) -> str:
     plan = "\n".join(str(fault) for fault in outcome.plan)
     tail = "\n".join(str(line) for line in outcome.world.trace[-60:])
-    return f"seed {outcome.seed}: {outcome.violations or outcome.unsettled}\n{plan}\n{tail}"
+    return f"seed {outcome.seed}: {outcome.violations or outcome.unconverged}\n{plan}\n{tail}"
 
 
 @pytest.mark.parametrize("first", range(0, HEALTHY_SEEDS, BLOCK))

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from chaos.cli.main import run_command
-from chaos.search.experiment_export import experiment_of, portable_hunt, without_counterpart
+from chaos.search.experiment_export import experiment_of, portable_search, without_counterpart
 from chaos.search.rig_generator import draw_rig
 from chaos.search.schedule_file import Schedule, read_schedule, topology_of, write_schedule
-from chaos.search.search import Hunt, play, schedule_of
+from chaos.search.search import Search, play, schedule_of
 from harness.errors import UsageError
 from harness.simulation.plants import OwnerIsANode
 from harness.simulation.world.fault_kinds import OF_VOTERS, FaultKind, Planned
@@ -21,7 +21,7 @@ from harness.simulation.world.fault_kinds import OF_VOTERS, FaultKind, Planned
 SMALL_RIG = {"nodes": 3, "groups": 2}
 
 
-def runs(most: int) -> Callable[[Hunt], bool]:
+def runs(most: int) -> Callable[[Search], bool]:
     return lambda hunt: hunt.runs < most
 
 
@@ -32,7 +32,7 @@ def endless_crashes(vm: str) -> Planned:
 
 @pytest.fixture(scope="module")
 def found_schedule() -> Schedule:
-    hunt = Hunt(first_seed=0, rig=SMALL_RIG, parts=OwnerIsANode)
+    hunt = Search(first_seed=0, rig=SMALL_RIG, parts=OwnerIsANode)
     found = hunt.search(runs(100))
     assert found.failure is not None
     assert "runs twice" in found.failure.broken[0]
@@ -40,7 +40,7 @@ def found_schedule() -> Schedule:
 
 
 def test_a_healthy_cluster_is_searched_without_a_finding_and_the_coverage_is_told() -> None:
-    found = Hunt(first_seed=0).search(runs(12))
+    found = Search(first_seed=0).search(runs(12))
 
     assert (found.runs, found.failure) == (12, None)
     assert sum(found.coverage.values()) == sum(len(schedule_of(seed).faults) for seed in range(12))
@@ -48,7 +48,7 @@ def test_a_healthy_cluster_is_searched_without_a_finding_and_the_coverage_is_tol
 
 
 def test_two_processes_find_what_one_finds(found_schedule: Schedule) -> None:
-    found = Hunt(first_seed=0, rig=SMALL_RIG, parts=OwnerIsANode, jobs=2).search(runs(100))
+    found = Search(first_seed=0, rig=SMALL_RIG, parts=OwnerIsANode, jobs=2).search(runs(100))
 
     assert found.failure is not None
     assert found.failure.schedule == found_schedule
@@ -194,7 +194,7 @@ def test_a_schedule_with_a_fault_of_the_simulator_alone_has_no_experiment(
 
 
 def test_a_portable_search_draws_only_what_experiments_have() -> None:
-    hunt = portable_hunt(first_seed=0)
+    hunt = portable_search(first_seed=0)
 
     drawn = [hunt.schedule(seed) for seed in range(60)]
 

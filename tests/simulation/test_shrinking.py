@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from chaos.search.schedule_file import Schedule, read_schedule, topology_of, write_schedule
-from chaos.search.search import Hunt, Parts, broken_by, play, schedule_of
+from chaos.search.search import Parts, Search, broken_by, play, schedule_of
 from chaos.search.shrinker import Shrinking
 from harness.errors import UsageError
 from harness.simulation.plants import OwnerIsANode
@@ -96,7 +96,7 @@ def kinds_of(faults: Sequence[Planned]) -> list[FaultKind]:
 
 
 def test_a_failing_schedule_is_made_small_and_still_fails_in_the_same_way() -> None:
-    found = Hunt(first_seed=0, rig={"nodes": 3, "groups": 2}, parts=OwnerIsANode).search(lambda hunt: hunt.runs < 100)
+    found = Search(first_seed=0, rig={"nodes": 3, "groups": 2}, parts=OwnerIsANode).search(lambda hunt: hunt.runs < 100)
     assert found.failure is not None
 
     smallest = Shrinking(found.failure.schedule, say=silent, parts=OwnerIsANode).shrink()
@@ -268,7 +268,7 @@ def test_a_schedule_that_does_not_come_to_rest_does_not_become_one_that_violates
     smallest = shrunk(rig, *masked, endless("vm1"), parts=DoubtEndsWithARead)
 
     assert kinds_of(smallest.faults) == [FaultKind.VM_CRASH_LOOP]
-    assert play(smallest, DoubtEndsWithARead).unsettled
+    assert play(smallest, DoubtEndsWithARead).unconverged
 
 
 def test_a_violation_is_the_same_whoever_it_is_about() -> None:

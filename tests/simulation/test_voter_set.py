@@ -14,7 +14,7 @@ READMISSION_US = 8 * SECOND
 
 def formed(*, nodes: int = 3, witness: bool = False, seed: int = 3, fencing: Fencing = Fencing.POWER) -> World:
     world = World(small_topology(nodes=nodes, witness=witness, fencing=fencing), seed=seed)
-    assert world.run_until_settled(15 * SECOND) == []
+    assert world.run_until_converged(15 * SECOND) == []
     return world
 
 
@@ -52,7 +52,7 @@ def test_an_empty_voter_votes_again_under_a_new_incarnation(voter: str) -> None:
     after = members(world)
     assert after.keys() == before.keys()
     assert {name for name in after if after[name] != before[name]} == {voter}
-    assert world.unsettled() == []
+    assert world.unconverged() == []
 
 
 def test_every_voter_may_lose_its_disk_one_after_the_other() -> None:
@@ -65,7 +65,7 @@ def test_every_voter_may_lose_its_disk_one_after_the_other() -> None:
 
     assert not set(before.values()) & set(members(world).values())
     assert world.violations == []
-    assert world.unsettled() == []
+    assert world.unconverged() == []
 
 
 def test_once_readmitted_a_voter_counts_so_that_another_can_be_lost() -> None:
@@ -118,7 +118,7 @@ def test_votes_of_nodes_that_stay_away_are_taken_out_so_that_losses_one_after_an
         give_power(world, node)
     world.run(25 * SECOND)
     assert len(members(world)) == 5
-    assert world.unsettled() == []
+    assert world.unconverged() == []
 
 
 def test_the_vote_of_a_node_that_is_back_soon_is_not_touched() -> None:
@@ -198,6 +198,6 @@ def test_changes_of_the_set_at_bad_moments_hurt_nobody(nodes: int, witness: bool
         outcome = run_schedule(seed, topology=small_topology(nodes=nodes, witness=witness), among=tuple(sorted(SETS)))
         changed += max(outcome.world.chosen.sets) - 1
 
-        assert not outcome.broken, f"seed {seed}: {outcome.violations or outcome.unsettled}"
+        assert not outcome.broken, f"seed {seed}: {outcome.violations or outcome.unconverged}"
 
     assert changed > seeds // 3

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from harness.model.host_messages import EntryPoint, HostReport, HostRequest, Why
+from harness.model.host_messages import CallReason, EntryPoint, HostReport, HostRequest
 from harness.model.session import Session
 from harness.model.states import ResourceState
 
@@ -11,7 +11,7 @@ __all__ = ["report_of", "request_of"]
 
 def request_of(session: Session, entry_point: EntryPoint, **said: Any) -> HostRequest:
     """Of the VM vm of the group web, unless something else is said."""
-    usual = {"number": 1, "resource": "vm", "group": "web", "epoch": 1, "not_after_us": 0, "why": Why.REQUEST}
+    usual = {"number": 1, "resource": "vm", "group": "web", "epoch": 1, "not_after_us": 0, "why": CallReason.REQUEST}
     return HostRequest(session=session, entry_point=entry_point, **{**usual, **said})
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from chaos.history.records import (
-    Answer,
     CleanUp,
+    ClientAnswer,
     ClientBeat,
     ClusterSeen,
-    EngineEvent,
+    ContainerRole,
+    EngineEventSeen,
     FaultMoment,
     FaultRecord,
     GroupSeen,
@@ -23,7 +24,6 @@ from chaos.history.records import (
     PartBegan,
     Record,
     ResourceSeen,
-    Role,
     Stall,
     StepEnded,
     to_plain,
@@ -38,18 +38,18 @@ def at(seconds: float) -> int:
     return BEGAN_NS + int(seconds * SECOND_NS)
 
 
-def node_event(seconds: float, action: str, node: str) -> EngineEvent:
-    return EngineEvent(at_ns=at(seconds), action=action, container=f"c-{node}", role=Role.NODE, node=node)
+def node_event(seconds: float, action: str, node: str) -> EngineEventSeen:
+    return EngineEventSeen(at_ns=at(seconds), action=action, container=f"c-{node}", role=ContainerRole.NODE, node=node)
 
 
 def vm_event(
     seconds: float, action: str, vm: str, node: str, *, container: str = "", group: str = ""
-) -> EngineEvent:
-    return EngineEvent(
+) -> EngineEventSeen:
+    return EngineEventSeen(
         at_ns=at(seconds),
         action=action,
         container=container or f"c-{vm}-{node}",
-        role=Role.VM,
+        role=ContainerRole.VM,
         node=node,
         vm=vm,
         group=group or vm,
@@ -136,7 +136,7 @@ def power_cut() -> Iterator[Record]:
     yield PartBegan(at_ns=at(0), part="up")
     yield line(0.8, "node1", "group-claimed", group="web", owner="node1", epoch=1)
     yield vm_event(1, "start", "web-vm", "node1", group="web")
-    yield Answer(at_ns=at(1.2), vm="web-vm", ok=True, boot="b1", node="node1")
+    yield ClientAnswer(at_ns=at(1.2), vm="web-vm", ok=True, boot="b1", node="node1")
     yield PartBegan(at_ns=at(1.5), part="gate")
     yield step(1.5, 1.6, "all online", phase="gate", output=True, expected="true", what="cluster groups-online")
     yield PartBegan(at_ns=at(1.7), part="method")
@@ -146,7 +146,7 @@ def power_cut() -> Iterator[Record]:
     yield node_event(2.2, "die", "node1")
     yield fault(2.3, FaultMoment.CONFIRMED, seen="node1 died after 200 ms", affected=("web-vm",))
     yield step(1.9, 2.3, "cut the power", output="node1", what="node.power-off on owner of web")
-    yield Answer(at_ns=at(2.2), vm="web-vm", ok=False, error="timed out")
+    yield ClientAnswer(at_ns=at(2.2), vm="web-vm", ok=False, error="timed out")
     yield line(4, "node2", "node-lease-expired", node="node1", session="node1@1/1")
     yield line(4.1, "node2", "node-declared-down", node="node1", session="node1@1/1")
     yield line(4.2, "node2", "node-fenced", node="node1", session="node1@1/1")
@@ -154,7 +154,7 @@ def power_cut() -> Iterator[Record]:
     yield line(4.4, "node2", "resource-state", resource="web-vm", group="web", old="Offline", state="OnlinePending")
     yield vm_event(4.6, "start", "web-vm", "node2", group="web")
     yield line(4.7, "node2", "resource-state", resource="web-vm", group="web", old="OnlinePending", state="Online")
-    yield Answer(at_ns=at(4.9), vm="web-vm", ok=True, boot="b2", node="node2")
+    yield ClientAnswer(at_ns=at(4.9), vm="web-vm", ok=True, boot="b2", node="node2")
     yield node_event(6, "start", "node1")
     yield fault(6.1, FaultMoment.HEALED, seen="by node.power-on")
     yield line(7, "node1", "node-joined", session="node1@1/2")
@@ -199,7 +199,7 @@ def _large(chance: random.Random, nodes: list[str], vms: list[str], length_s: in
         group = vm.removesuffix("-vm")
         yield vm_event(seconds, "start", vm, node, container=f"{boot:012d}", group=group)
         containers[vm] = f"{boot:012d}"
-        yield Answer(at_ns=at(seconds + 0.2), vm=vm, ok=True, boot=f"b{boot}", node=node)
+        yield ClientAnswer(at_ns=at(seconds + 0.2), vm=vm, ok=True, boot=f"b{boot}", node=node)
 
     def claim(seconds: float, vm: str, node: str) -> LogLine:
         epochs[vm] += 1
@@ -228,7 +228,7 @@ def _large(chance: random.Random, nodes: list[str], vms: list[str], length_s: in
                 yield vm_event(
                     begins + 0.2, "die", vm, victim, container=containers[vm], group=group
                 )
-                yield Answer(at_ns=at(begins + 0.3), vm=vm, ok=False, error="timed out")
+                yield ClientAnswer(at_ns=at(begins + 0.3), vm=vm, ok=False, error="timed out")
             yield node_event(begins + 0.2, "die", victim)
             yield fault(begins + 0.4, FaultMoment.CONFIRMED, number=number, target=victim, affected=tuple(lost))
             for index, vm in enumerate(lost):

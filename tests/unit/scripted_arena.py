@@ -32,12 +32,13 @@ from chaos.arena.port import (
 )
 from chaos.arena.process_effects import NodeInside, NodeProgram, ProcessEffect
 from chaos.history.records import (
-    Answer,
     CleanUp,
+    ClientAnswer,
     ClientBeat,
     ClusterSeen,
+    ContainerRole,
     ContainerSeen,
-    EngineEvent,
+    EngineEventSeen,
     GroupSeen,
     GuestJournal,
     GuestRun,
@@ -46,7 +47,6 @@ from chaos.history.records import (
     NodeSeen,
     Reconciled,
     ResourceSeen,
-    Role,
     Stall,
     StreamGap,
 )
@@ -211,7 +211,7 @@ class ScriptedArena:
             ContainerSeen(
                 at_ns=at_ns,
                 container=f"c-{name}",
-                role=Role.NODE,
+                role=ContainerRole.NODE,
                 node=name,
                 running=on,
                 paused=name in self.frozen,
@@ -222,7 +222,7 @@ class ScriptedArena:
             ContainerSeen(
                 at_ns=at_ns,
                 container=vm.container,
-                role=Role.VM,
+                role=ContainerRole.VM,
                 node=vm.node,
                 running=vm.running,
                 paused=vm.container in self.processes.paused
@@ -363,11 +363,11 @@ class ScriptedArena:
 
     def _event(self, action: str, vm: _Vm, **more: Any) -> None:
         self.history.append(
-            EngineEvent(
+            EngineEventSeen(
                 at_ns=self.unix_ns(),
                 action=action,
                 container=vm.container,
-                role=Role.VM,
+                role=ContainerRole.VM,
                 node=vm.node,
                 vm=vm.name,
                 group=vm.group,
@@ -378,7 +378,9 @@ class ScriptedArena:
 
     def _node_event(self, action: str, node: str) -> None:
         self.history.append(
-            EngineEvent(at_ns=self.unix_ns(), action=action, container=f"c-{node}", role=Role.NODE, node=node)
+            EngineEventSeen(
+                at_ns=self.unix_ns(), action=action, container=f"c-{node}", role=ContainerRole.NODE, node=node
+            )
         )
 
     def _log(self, event: str, **fields: str) -> None:
@@ -405,7 +407,7 @@ class ScriptedArena:
         self.clock.after(
             50 * MS,
             lambda: self.history.append(
-                Answer(at_ns=self.unix_ns(), vm=vm.name, ok=True, boot=boot, node=node)
+                ClientAnswer(at_ns=self.unix_ns(), vm=vm.name, ok=True, boot=boot, node=node)
             ),
         )
 

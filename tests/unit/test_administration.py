@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from manager_bench import ELSEWHERE, HERE, NODES, ManagerBench, resource
+from manager_harness import ELSEWHERE, HERE, NODES, ManagerBench, resource
 
 from harness.cluster_service.administration.administration import CALLS
-from harness.cluster_service.core.messages import Answer, AnswerCode
+from harness.cluster_service.core.messages import AnswerCode, RequestAnswered
 from harness.cluster_service.core.pending_requests import OPEN_LIMIT
 from harness.database.proposer import Result
 from harness.model.host_messages import EntryPoint
@@ -16,7 +16,7 @@ from harness.model.states import DrainState, ResourceState
 from harness.model.topology import RestartAction
 
 
-def code(answer: Answer | None) -> AnswerCode:
+def code(answer: RequestAnswered | None) -> AnswerCode:
     assert answer is not None, "not answered yet"
     return answer.code
 
@@ -444,7 +444,7 @@ def test_a_lapse_answers_what_is_open() -> None:
     bench.holds_changes = True
     bench.ask("node.pause", node="node2")
 
-    told = [action for action in bench.requests.lapse() if isinstance(action, Answer)]
+    told = [action for action in bench.requests.lapse() if isinstance(action, RequestAnswered)]
 
     assert [answer.code for answer in told] == [AnswerCode.NO_QUORUM, AnswerCode.UNKNOWN]
     assert len(bench.requests) == 0

@@ -9,7 +9,7 @@ import pytest
 from chaos.arena.port import PowerOff
 from chaos.cli.main import run_command
 from chaos.compatibility.arenas import arena_views, barred_from
-from chaos.compatibility.experiment_in_arena import barred_faults
+from chaos.compatibility.experiment_in_arena import incompatible_faults
 from chaos.experiment.loader import load_experiment
 from chaos.faults import FAULTS
 from chaos.faults.schedule_only import only_in_schedules
@@ -31,7 +31,7 @@ def test_every_fault_of_experiments_works_in_both_arenas() -> None:
 def test_a_fault_that_an_arena_lacks_is_refused_with_its_line() -> None:
     experiment = load_experiment(EXPERIMENTS / "node-power-cut.yaml")
 
-    refused = barred_faults(experiment, lambda effect: "no power to cut" if effect is PowerOff else "")
+    refused = incompatible_faults(experiment, lambda effect: "no power to cut" if effect is PowerOff else "")
 
     lines = Path(experiment.file).read_text(encoding="utf-8").splitlines()
     assert len(refused) == 1
@@ -47,7 +47,7 @@ def test_the_simulator_says_whose_answers_it_makes_up() -> None:
         (),
         ("no image is run: what answers in db-vm (blackstart/example-database) is simulated",),
     ]
-    assert [(view.arena, view.barred, view.differs) for view in arena_views(guest)] == [
+    assert [(view.arena, view.incompatibilities, view.differs) for view in arena_views(guest)] == [
         ("docker", (), ()),
         ("sim", (), ()),
     ]

@@ -19,11 +19,12 @@ from chaos.checkers import (
 )
 from chaos.history.guest_journal import read_guest_journal
 from chaos.history.records import (
-    Answer,
     CleanUp,
+    ClientAnswer,
     ClusterSeen,
+    ContainerRole,
     ContainerSeen,
-    EngineEvent,
+    EngineEventSeen,
     FaultMoment,
     FaultRecord,
     GroupSeen,
@@ -36,7 +37,6 @@ from chaos.history.records import (
     Reconciled,
     Record,
     ResourceSeen,
-    Role,
     StreamGap,
     to_plain,
 )
@@ -46,13 +46,17 @@ from chaos.history.verdict import Ruling, Verdict
 S = 10**9
 
 
-def vm(action: str, at_s: float, node: str, container: str, **more: Any) -> EngineEvent:
+def vm(action: str, at_s: float, node: str, container: str, **more: Any) -> EngineEventSeen:
     fields = {"vm": "vm", "group": "web", "session": f"{node}@1/1", **more}
-    return EngineEvent(at_ns=int(at_s * S), action=action, container=container, role=Role.VM, node=node, **fields)
+    return EngineEventSeen(
+        at_ns=int(at_s * S), action=action, container=container, role=ContainerRole.VM, node=node, **fields
+    )
 
 
-def node(action: str, at_s: float, name: str) -> EngineEvent:
-    return EngineEvent(at_ns=int(at_s * S), action=action, container=f"c-{name}", role=Role.NODE, node=name)
+def node(action: str, at_s: float, name: str) -> EngineEventSeen:
+    return EngineEventSeen(
+        at_ns=int(at_s * S), action=action, container=f"c-{name}", role=ContainerRole.NODE, node=name
+    )
 
 
 def history(*records: Record, compared: bool = True) -> History:
@@ -130,7 +134,7 @@ class TestOneInstanceByEvents:
         listed = ContainerSeen(
             at_ns=10 * S,
             container="a",
-            role=Role.VM,
+            role=ContainerRole.VM,
             node="node1",
             running=True,
             started_ns=1 * S,
@@ -303,7 +307,7 @@ class TestWantedOnline:
 
     def test_the_engines_list_after_the_snapshot_counts_more_than_its_events(self) -> None:
         stopped = ContainerSeen(
-            at_ns=60 * S, container="a", role=Role.VM, node="node1", running=False, vm="vm"
+            at_ns=60 * S, container="a", role=ContainerRole.VM, node="node1", running=False, vm="vm"
         )
 
         assert self.check(history(vm("start", 1, "node1", "a"), cluster(), stopped)).ruling is Ruling.BROKEN
@@ -326,12 +330,12 @@ def power_cut() -> list[Record]:
     """A VM that comes back on node2, 2.5 seconds after its node's power was cut."""
     return [
         vm("start", 1, "node1", "a"),
-        Answer(at_ns=2 * S, vm="vm", ok=True, boot="1", node="node1"),
+        ClientAnswer(at_ns=2 * S, vm="vm", ok=True, boot="1", node="node1"),
         fault(FaultMoment.INTENDED, 9.9),
         fault(FaultMoment.INJECTED, 10),
         node("die", 10.1, "node1"),
         fault(FaultMoment.CONFIRMED, 10.2),
-        Answer(at_ns=int(10.3 * S), vm="vm", ok=False),
+        ClientAnswer(at_ns=int(10.3 * S), vm="vm", ok=False),
         LogLine(
             at_ns=12 * S, node="node2", component="nm", event="node-lease-expired", message="", fields={"node": "node1"}
         ),
@@ -344,7 +348,7 @@ def power_cut() -> list[Record]:
             fields={"group": "web"},
         ),
         vm("start", 12.4, "node2", "b"),
-        Answer(at_ns=int(12.5 * S), vm="vm", ok=True, boot="2", node="node2"),
+        ClientAnswer(at_ns=int(12.5 * S), vm="vm", ok=True, boot="2", node="node2"),
     ]
 
 
@@ -374,7 +378,7 @@ class TestRecovery:
         assert read_recoveries(history(*records))[0].after_s(Phase.DETECTED) == 2.0
 
     def test_a_wanted_vm_that_was_not_started_again_is_caught(self) -> None:
-        lost = without(power_cut(), lambda record: isinstance(record, EngineEvent) and record.container == "b")
+        lost = without(power_cut(), lambda record: isinstance(record, EngineEventSeen) and record.container == "b")
 
         verdict = self.check(lost)
 
@@ -382,7 +386,7 @@ class TestRecovery:
         assert verdict.reasons == ("vm was not started again after node.power-off on node1",)
 
     def test_a_vm_that_nobody_wants_any_more_need_not_come_back(self) -> None:
-        lost = without(power_cut(), lambda record: isinstance(record, EngineEvent) and record.container == "b")
+        lost = without(power_cut(), lambda record: isinstance(record, EngineEventSeen) and record.container == "b")
         lost.append(cluster("Offline", wanted=False))
 
         assert self.check(lost).ruling is Ruling.HOLDS
@@ -393,16 +397,16 @@ class TestRecovery:
         assert self.check(silent).ruling is Ruling.INCONCLUSIVE
 
     def test_an_old_boot_that_still_answers_is_not_the_new_one(self) -> None:
-        late = Answer(at_ns=int(10.05 * S), vm="vm", ok=True, boot="1", node="node1")
+        late = ClientAnswer(at_ns=int(10.05 * S), vm="vm", ok=True, boot="1", node="node1")
 
         (row,) = read_recoveries(history(*power_cut(), late))
         assert row.after_s(Phase.ANSWERING) == 2.5
 
     def test_a_vm_that_does_not_say_which_boot_answers_is_answering_after_its_start(self) -> None:
         records = [
-            replace(record, boot="", node="") if isinstance(record, Answer) else record for record in power_cut()
+            replace(record, boot="", node="") if isinstance(record, ClientAnswer) else record for record in power_cut()
         ]
-        late = Answer(at_ns=int(10.05 * S), vm="vm", ok=True)
+        late = ClientAnswer(at_ns=int(10.05 * S), vm="vm", ok=True)
 
         (row,) = read_recoveries(history(*records, late))
 
@@ -436,7 +440,7 @@ class TestRecovery:
         listed = ContainerSeen(
             at_ns=5 * S,
             container="a",
-            role=Role.VM,
+            role=ContainerRole.VM,
             node="node3",
             running=True,
             started_ns=1 * S,
@@ -444,7 +448,7 @@ class TestRecovery:
             group="web",
             session="node3@1/1",
         )
-        records = without(power_cut(), lambda record: isinstance(record, EngineEvent) and record.container == "a")
+        records = without(power_cut(), lambda record: isinstance(record, EngineEventSeen) and record.container == "a")
         records.append(listed)
 
         assert read_recoveries(records)[0].from_node == "node3"

@@ -17,21 +17,21 @@ from harness.rig.cluster.conditions import (
     node_up,
     resource_is,
 )
-from harness.rig.cluster.status import GroupStanding, NodeStanding, Power, ResourceStanding, Standing
+from harness.rig.cluster.status import GroupStatus, NodeStatus, Power, ResourceStatus, RigStatus
 
-VM = ResourceStanding(name="web-vm", type="virtual-machine", state="Online", persistent_state=1)
-GROUP = GroupStanding(name="web", owner="node1", epoch=4, state="Online", resources=(VM,))
-NODE = NodeStanding(
+VM = ResourceStatus(name="web-vm", type="virtual-machine", state="Online", persistent_state=1)
+GROUP = GroupStatus(name="web", owner="node1", epoch=4, state="Online", resources=(VM,))
+NODE = NodeStatus(
     name="node1", address="10.87.0.11", voter=True, power=Power.ON, state="Up", session="s", quorum=True
 )
 NODE2 = replace(NODE, name="node2")
 
 
-def standing(*, group: GroupStanding = GROUP, node: NodeStanding = NODE) -> Standing:
-    return Standing(rig="mine", subnet="10.87.0.0/24", nodes=(node, NODE2), groups=(group,))
+def standing(*, group: GroupStatus = GROUP, node: NodeStatus = NODE) -> RigStatus:
+    return RigStatus(rig="mine", subnet="10.87.0.0/24", nodes=(node, NODE2), groups=(group,))
 
 
-def with_vm(**changes: object) -> GroupStanding:
+def with_vm(**changes: object) -> GroupStatus:
     return replace(GROUP, resources=(replace(VM, **changes),))  # type: ignore[arg-type]
 
 

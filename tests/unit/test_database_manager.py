@@ -6,10 +6,10 @@ from harness.cluster_service.core.ids import Ids
 from harness.cluster_service.core.messages import (
     CallVoter,
     ChangeRegister,
+    ChangeSettled,
     Event,
-    Refresh,
+    ReadRegister,
     RegisterSeen,
-    Settled,
     Tick,
     VoterAnswered,
     VoterFailed,
@@ -85,9 +85,9 @@ class Voters:
             self.now += 50_000
             self.step(Tick())
 
-    def run_until_settled(self) -> None:
+    def run_until_converged(self) -> None:
         self.run(OPERATION_LIMIT_US - 200_000)
-        while not any(isinstance(event, Settled) for event in self.told):
+        while not any(isinstance(event, ChangeSettled) for event in self.told):
             self.now += 50_000
             self.step(Tick())
 
@@ -107,7 +107,7 @@ def seen(voters: Voters) -> list[bool]:
 
 
 def settled(voters: Voters) -> list[Result]:
-    return [event.result for event in voters.told if isinstance(event, Settled)]
+    return [event.result for event in voters.told if isinstance(event, ChangeSettled)]
 
 
 def a_group(voters: Voters, owner: Session | None = None) -> GroupRecord:
@@ -127,7 +127,7 @@ def turn_off(group: GroupRecord) -> RequestState:
 def assert_nothing_told_was_overtaken(voters: Voters) -> None:
     """What was told is what the voters hold in the end."""
     told = seen(voters)
-    voters.manager.ask(voters.now, Refresh(KEY))
+    voters.manager.ask(voters.now, ReadRegister(KEY))
     voters.step()
     assert set(told) == {seen(voters)[-1]}
 
@@ -137,9 +137,9 @@ def test_a_read_that_waited_behind_an_unknown_change_tells_nothing_that_may_be_o
     group = a_group(voters)
     voters.hold = True
     voters.manager.ask(voters.now, ChangeRegister(id=2, key=KEY, change=turn_off(group)))
-    voters.manager.ask(voters.now, Refresh(KEY))
+    voters.manager.ask(voters.now, ReadRegister(KEY))
     voters.step()
-    voters.run_until_settled()
+    voters.run_until_converged()
     told_before = seen(voters)
 
     voters.hold = False
@@ -160,7 +160,7 @@ def test_a_refusal_while_a_change_is_in_doubt_is_told_after_the_doubt_has_ended(
     refused = RequestState(owner=somebody, epoch=0, resource=None, wanted=False)
     voters.manager.ask(voters.now, ChangeRegister(id=3, key=KEY, change=refused))
     voters.step()
-    voters.run_until_settled()
+    voters.run_until_converged()
     voters.run(500_000)
     told_in_doubt = (settled(voters), seen(voters))
 
@@ -183,7 +183,7 @@ def test_new_managers_tell_nothing_of_an_own_group_that_a_change_of_the_old_ones
     voters.hold = False
     voters.renew_manager()
     voters.step()
-    voters.manager.ask(voters.now, Refresh(KEY))
+    voters.manager.ask(voters.now, ReadRegister(KEY))
     voters.step()
     voters.late_accepts_arrive()
     voters.run(1_000_000)
@@ -199,7 +199,7 @@ def test_new_managers_read_a_group_of_another_node_without_writing() -> None:
     voters.step()
     accepted_before = voters.accepts
 
-    voters.manager.ask(voters.now, Refresh(KEY))
+    voters.manager.ask(voters.now, ReadRegister(KEY))
     voters.step()
 
     assert seen(voters) == [True]
@@ -211,10 +211,10 @@ def test_what_is_being_read_is_read_once_more_when_that_is_asked_for(anew: bool,
     voters = Voters()
     voters.run(100_000)
     sent: list[CallVoter] = []
-    voters.manager.ask(voters.now, Refresh(KEY))
+    voters.manager.ask(voters.now, ReadRegister(KEY))
     sent += voters.manager.collect(voters.now)[1]
 
-    voters.manager.ask(voters.now, Refresh(KEY, anew=anew))
+    voters.manager.ask(voters.now, ReadRegister(KEY, anew=anew))
     for call in sent:
         voters.step(voters._carry_out(call))
 

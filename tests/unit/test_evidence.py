@@ -15,10 +15,10 @@ from typing import Any
 import docker.errors
 import pytest
 
-from chaos.arena.docker.artifacts import JOURNAL_MAX_BYTES, collect_evidence, read_journals
+from chaos.arena.docker.artifacts import MAX_JOURNAL_BYTES, collect_evidence, read_journals
 from chaos.checkers import one_instance_by_journals
 from chaos.history.guest_journal import MAX_RUNS, read_guest_journal
-from chaos.history.records import EngineEvent, GuestJournal, History, Role, to_plain
+from chaos.history.records import ContainerRole, EngineEventSeen, GuestJournal, History, to_plain
 from chaos.history.verdict import Ruling
 from harness.errors import EngineError, HarnessError
 from harness.model import labels
@@ -108,7 +108,7 @@ def ran(*vms: str) -> History:
     history = History()
     for number, vm in enumerate(vms):
         history.append(
-            EngineEvent(at_ns=number, action="start", container=vm, role=Role.VM, node="n", vm=vm)
+            EngineEventSeen(at_ns=number, action="start", container=vm, role=ContainerRole.VM, node="n", vm=vm)
         )
     return history
 
@@ -190,8 +190,8 @@ def test_oversized_file_is_refused_before_its_content_is_read() -> None:
 def test_file_that_grows_is_given_up_at_the_limit() -> None:
     engine = FakeEngine({"evil": HOSTILE["growing"]})
 
-    assert f"more than {JOURNAL_MAX_BYTES} bytes" in journals(engine, "evil")["evil"].error
-    assert engine.responses[0].taken < JOURNAL_MAX_BYTES + (1 << 20)
+    assert f"more than {MAX_JOURNAL_BYTES} bytes" in journals(engine, "evil")["evil"].error
+    assert engine.responses[0].taken < MAX_JOURNAL_BYTES + (1 << 20)
     assert engine.responses[0].closed
 
 

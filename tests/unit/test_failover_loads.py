@@ -5,8 +5,8 @@ from typing import Any
 
 from harness.cluster_service.core.ids import Ids
 from harness.cluster_service.core.messages import RegisterSeen
-from harness.cluster_service.core.takeover_delay import Turns
-from harness.cluster_service.membership.sharding import CircleWatch
+from harness.cluster_service.core.takeover_delay import TakeoverDelays
+from harness.cluster_service.membership.sharding import ShardAssignment
 from harness.cluster_service.placement.failover import FailoverManager
 from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, SessionState
 from harness.model.session import Session
@@ -23,9 +23,11 @@ def manager(node1: NodeEntry) -> FailoverManager:
     membership: Any = SimpleNamespace(
         cluster=cluster, was_up_before=False, seen_since_us=0, may_act=lambda _: False, candidates=lambda _: ()
     )
-    watch = CircleWatch(OTHER.node)
+    watch = ShardAssignment(OTHER.node)
     watch.see(cluster)
-    made = FailoverManager(session=OTHER, membership=membership, ids=Ids(), turns=Turns(lease_us=1), watch=watch)
+    made = FailoverManager(
+        session=OTHER, membership=membership, ids=Ids(), turns=TakeoverDelays(lease_us=1), watch=watch
+    )
     for name, owner in (("web1", OLD), ("web2", OLD), ("web3", OTHER)):
         record = GroupRecord(spec=SPECS[name], owner=owner, epoch=1, persistent={})
         made.handle(0, RegisterSeen(key=f"group/{name}", record=record, version=1))

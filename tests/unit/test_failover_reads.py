@@ -5,9 +5,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from harness.cluster_service.core.ids import Ids
-from harness.cluster_service.core.messages import Refresh, RegisterSeen
-from harness.cluster_service.core.takeover_delay import Turns
-from harness.cluster_service.membership.sharding import CircleWatch
+from harness.cluster_service.core.messages import ReadRegister, RegisterSeen
+from harness.cluster_service.core.takeover_delay import TakeoverDelays
+from harness.cluster_service.membership.sharding import ShardAssignment
 from harness.cluster_service.placement.failover import FailoverManager
 from harness.model.records import ClusterRecord, NodeEntry, SessionState
 from harness.model.session import Session
@@ -34,12 +34,12 @@ class Bench:
     """One manager that sees the cluster's register and nothing else."""
 
     def __init__(self, *, was_up_before: bool) -> None:
-        self.watch = CircleWatch(HERE.node)
+        self.watch = ShardAssignment(HERE.node)
         self.membership: Any = SimpleNamespace(
             cluster=None, was_up_before=was_up_before, seen_since_us=0, may_act=lambda _: False
         )
         self.manager = FailoverManager(
-            session=HERE, membership=self.membership, ids=Ids(), turns=Turns(lease_us=1), watch=self.watch
+            session=HERE, membership=self.membership, ids=Ids(), turns=TakeoverDelays(lease_us=1), watch=self.watch
         )
 
     def see(self, record: ClusterRecord) -> list[str]:
@@ -47,8 +47,8 @@ class Bench:
         self.watch.see(record)
         self.membership.cluster = record
         wishes = self.manager.handle(0, RegisterSeen(key="cluster", record=record, version=1))
-        assert all(wish.anew for wish in wishes if isinstance(wish, Refresh))
-        return [wish.key.removeprefix("group/") for wish in wishes if isinstance(wish, Refresh)]
+        assert all(wish.anew for wish in wishes if isinstance(wish, ReadRegister))
+        return [wish.key.removeprefix("group/") for wish in wishes if isinstance(wish, ReadRegister)]
 
 
 def test_in_a_small_cluster_everything_is_read_once() -> None:
@@ -70,8 +70,8 @@ def test_in_a_large_one_what_is_watched_and_what_comes_to_be() -> None:
     assert bench.see(cluster(20, lost="node20")) == []
 
 
-def watch_of(record: ClusterRecord) -> CircleWatch:
-    watch = CircleWatch(HERE.node)
+def watch_of(record: ClusterRecord) -> ShardAssignment:
+    watch = ShardAssignment(HERE.node)
     watch.see(record)
     return watch
 

@@ -103,7 +103,7 @@ class TestJournal:
 
 
     def test_journal_that_has_its_size_is_renamed(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(guest, "JOURNAL_MAX_BYTES", 2000)
+        monkeypatch.setattr(guest, "MAX_JOURNAL_BYTES", 2000)
         journal = journal_on(SmallDisk(1_000_000), tmp_path)
 
         for _ in range(1000):
@@ -116,7 +116,7 @@ class TestJournal:
 
     def test_instance_follows_a_journal_that_another_has_renamed(self, tmp_path, monkeypatch):
         """Two that run at one time go on writing to one file, where their lines interleave."""
-        monkeypatch.setattr(guest, "JOURNAL_MAX_BYTES", 2000)
+        monkeypatch.setattr(guest, "MAX_JOURNAL_BYTES", 2000)
         journals = [journal_on(SmallDisk(1_000_000), tmp_path) for _ in range(2)]
 
         for _ in range(500):
@@ -127,7 +127,7 @@ class TestJournal:
         assert len(set(boots[-4:])) == 2
 
     def test_boot_of_two_lines_renames_a_full_journal(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(guest, "JOURNAL_MAX_BYTES", 2000)
+        monkeypatch.setattr(guest, "MAX_JOURNAL_BYTES", 2000)
         (tmp_path / "journal.jsonl").write_text('{"boot": "a", "count": 1}\n' * 100)
         journal = journal_on(SmallDisk(10_000), tmp_path)
 

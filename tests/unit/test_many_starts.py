@@ -3,7 +3,7 @@
 import random
 from typing import Any
 
-from manager_bench import HERE, SECOND, _Cluster, sessions
+from manager_harness import HERE, SECOND, _Cluster, sessions
 
 from harness.cluster_service.core.ids import Ids
 from harness.cluster_service.core.messages import Action, CallHost, HostConnected, HostReported, RegisterSeen, Tick
@@ -16,9 +16,9 @@ from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, Session
 from harness.model.states import ResourceState
 from harness.model.topology import GroupSpec, Priority, ResourceSpec, Settings
 from harness.model.vm import VmSpec
-from harness.simulation.kernel.node_clock import DRIFT_MOST_PPM, DriftingClock
+from harness.simulation.kernel.node_clock import MAX_DRIFT_PPM, DriftingClock
 from harness.simulation.kernel.runtime import SimulatedRuntime, VirtualClock
-from harness.simulation.twins.container import Answer
+from harness.simulation.twins.container import GuestReply
 from harness.simulation.twins.engine import SimulatedEngine
 from harness.simulation.twins.engine_client import SimulatedEngineClient
 
@@ -144,13 +144,13 @@ def starts_of(nodes: int, vms: int) -> list[int]:
         labels = {label.RIG: "r", label.ROLE: Role.VM.value, label.NODE: f"node{number}", label.GROUP: "g"}
         for vm in range(vms):
             spec = VmSpec(name=f"vm{vm}", group="g", image="guest", address=None, user=10_001)
-            created = Answer(lambda value: made.append(str(value)), None)
+            created = GuestReply(lambda value: made.append(str(value)), None)
             host = engine.node(f"node{number}").id
             engine.create(spec, host=host, labels={**labels, label.RESOURCE: spec.name}, answer=created)
     clock.run_until(20 * SECOND)
     assert len(made) == nodes * vms
     for container in made:
-        engine.start(container, Answer(lambda _: done.append(clock.now_us - 20 * SECOND), None))
+        engine.start(container, GuestReply(lambda _: done.append(clock.now_us - 20 * SECOND), None))
     clock.run_until(60 * SECOND)
     assert len(done) == nodes * vms
     return sorted(done)
@@ -192,7 +192,7 @@ def test_a_place_that_is_free_goes_to_the_more_urgent_one_that_waits() -> None:
 
 def test_an_order_is_late_by_the_clock_of_the_node_that_gave_it() -> None:
     clock = VirtualClock(start_us=300 * SECOND)
-    slow = DriftingClock(clock, rate_ppm=-DRIFT_MOST_PPM, ahead_us=0)
+    slow = DriftingClock(clock, rate_ppm=-MAX_DRIFT_PPM, ahead_us=0)
     client = SimulatedEngineClient(SimulatedEngine(clock, random.Random(1)), own_clock=slow)
     sent: list[str] = []
     client.on_start_ordered.append(sent.append)

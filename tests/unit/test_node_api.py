@@ -7,7 +7,7 @@ from importlib import metadata
 from typing import Any
 
 import pytest
-from node_api_bench import AUTHORIZED, LIMIT_S, SNAPSHOT, TOKEN, Bench, answer, serve
+from node_api_harness import AUTHORIZED, LIMIT_S, SNAPSHOT, TOKEN, Bench, answer, serve
 
 from harness.live.node_api import Limits
 

@@ -4,7 +4,7 @@ from itertools import count
 
 from harness.cluster_service.core.messages import CallVoter, RegisterSeen, Tick, VoterAnswered, VoterFailed, VotersKnown
 from harness.cluster_service.membership.node import NodeManager
-from harness.cluster_service.membership.sharding import CircleWatch
+from harness.cluster_service.membership.sharding import ShardAssignment
 from harness.database.protocol import NO_BALLOT, Ballot, BeatAnswer, Notice, WriteCounts
 from harness.database.subscription import interest_in
 from harness.model.records import ClusterRecord, NodeEntry, SessionState
@@ -27,7 +27,7 @@ class Bench:
     def __init__(self) -> None:
         self.seen: dict[str, Ballot] = {}
         self.to_be_read: dict[str, Ballot] = {}
-        self.watch = CircleWatch("node1")
+        self.watch = ShardAssignment("node1")
         numbers = count(1)
         self.manager = NodeManager(
             rig="rig",

@@ -11,7 +11,8 @@ from chaos.checkers import recovered, wanted_online
 from chaos.history.overload import nodes_late, overload_since
 from chaos.history.records import (
     ClusterSeen,
-    EngineEvent,
+    ContainerRole,
+    EngineEventSeen,
     EngineSlow,
     FaultMoment,
     FaultRecord,
@@ -22,7 +23,6 @@ from chaos.history.records import (
     PartBegan,
     Record,
     ResourceSeen,
-    Role,
     Stall,
 )
 from chaos.history.verdict import ExitCode, FindingKind, Ruling
@@ -214,11 +214,11 @@ class TestCheckers:
         ],
     )
     def test_vm_that_was_not_started_again(self, overload: list[Record], ruling: Ruling) -> None:
-        start = EngineEvent(
-            at_ns=S, action="start", container="a", role=Role.VM, node="node1", vm="web-vm", group="web"
+        start = EngineEventSeen(
+            at_ns=S, action="start", container="a", role=ContainerRole.VM, node="node1", vm="web-vm", group="web"
         )
-        die = EngineEvent(
-            at_ns=6 * S, action="die", container="a", role=Role.VM, node="node1", vm="web-vm", group="web"
+        die = EngineEventSeen(
+            at_ns=6 * S, action="die", container="a", role=ContainerRole.VM, node="node1", vm="web-vm", group="web"
         )
         moments = ((5, FaultMoment.INJECTED), (6, FaultMoment.CONFIRMED))
         hit = [fault(at_s, moment, "vm.crash", "web-vm") for at_s, moment in moments]

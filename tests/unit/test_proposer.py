@@ -9,7 +9,18 @@ import pytest
 
 from harness.database.acceptor import Acceptor
 from harness.database.proposer import Proposer, Result, Settlement
-from harness.database.protocol import Accept, Accepted, Address, Ballot, Form, Prepare, Read, Refused, VoterSet, Why
+from harness.database.protocol import (
+    Accept,
+    Accepted,
+    Address,
+    Ballot,
+    Form,
+    Prepare,
+    Read,
+    RefusalReason,
+    Refused,
+    VoterSet,
+)
 from harness.database.register import JsonCodec, Stored
 from harness.model.changes import CreateRegister, Record, RecordRestart, Refusal, SetPersistentState
 from harness.model.records import ClusterRecord, GroupRecord, NodeEntry
@@ -258,13 +269,13 @@ def test_refused_is_not_told_while_an_own_accept_may_still_be_revived() -> None:
 @pytest.mark.parametrize(
     ("to", "why"),
     [
-        (Address(rig="other", voter="v1", incarnation="i1", set_version=1), Why.RIG),
-        (Address(rig=RIG, voter="v2", incarnation="i1", set_version=1), Why.VOTER),
-        (Address(rig=RIG, voter="v1", incarnation="i9", set_version=1), Why.INCARNATION),
-        (Address(rig=RIG, voter="v1", incarnation="i1", set_version=2), Why.SET_VERSION),
+        (Address(rig="other", voter="v1", incarnation="i1", set_version=1), RefusalReason.RIG),
+        (Address(rig=RIG, voter="v2", incarnation="i1", set_version=1), RefusalReason.VOTER),
+        (Address(rig=RIG, voter="v1", incarnation="i9", set_version=1), RefusalReason.INCARNATION),
+        (Address(rig=RIG, voter="v1", incarnation="i1", set_version=2), RefusalReason.SET_VERSION),
     ],
 )
-def test_a_voter_refuses_what_is_not_its_own(to: Address, why: Why) -> None:
+def test_a_voter_refuses_what_is_not_its_own(to: Address, why: RefusalReason) -> None:
     voter = formed_voters()["v1"]
 
     reply = voter.handle(Prepare(to=to, key=KEY, ballot=Ballot(1, "a")), clock_us=0)
@@ -288,7 +299,7 @@ def test_an_empty_voter_votes_on_nothing_until_it_is_formed() -> None:
         )
     ]
 
-    assert all(isinstance(reply, Refused) and reply.why is Why.EMPTY for reply in replies)
+    assert all(isinstance(reply, Refused) and reply.why is RefusalReason.EMPTY for reply in replies)
 
 
 def test_an_answer_of_another_ballot_counts_for_nothing() -> None:

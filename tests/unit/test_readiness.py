@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from vm_bench import SECOND, Bench, BenchHost, BenchVmms, vm
+from vm_harness import SECOND, Bench, BenchHost, BenchVmms, vm
 
 from harness.errors import EngineError, EngineUnanswered, NoSuchContainer
 from harness.model.host_messages import EntryPoint

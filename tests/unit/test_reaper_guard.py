@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from chaos.reaper.guard import Guard
-from chaos.reaper.ledger_file import Book
+from chaos.reaper.ledger_file import LedgerFile
 from chaos.reaper.orders import Orders, ReaperTimes
 from chaos.repair.reaper_program import serve
 from harness.errors import HarnessError
@@ -27,7 +27,7 @@ class FakeEngine:
 
     def __init__(self, directory: Path) -> None:
         self.api = self
-        self.book = Book(directory / "ledger.jsonl")
+        self.book = LedgerFile(directory / "ledger.jsonl")
         self.calls: list[str] = []
         self.served = threading.Event()
         self.named: dict[str, str] = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chaos.reaper.ledger import OpenFault
-from chaos.reaper.ledger_file import Book
+from chaos.reaper.ledger_file import LedgerFile
 from chaos.reaper.orders import Orders
 from chaos.repair.reaper_program import GIVE_UP_S, Reaping, serve
 from harness.errors import CleanupError, HarnessError
@@ -39,7 +39,7 @@ class World:
     """A rig on virtual time, whose faults and objects may withstand."""
 
     def __init__(self, directory: Path, *lines: str, keep_rig: bool = False) -> None:
-        self.book = Book(directory / "ledger.jsonl")
+        self.book = LedgerFile(directory / "ledger.jsonl")
         for line in lines:
             self.book.keep(line)
         self.orders = Orders(rig="test", keep_rig=keep_rig, lease_s=1, grace_s=20)
@@ -143,7 +143,7 @@ class Served:
     """A reaper that serves a runner over two pipes."""
 
     def __init__(self, directory: Path, *, lease_s: float = 60) -> None:
-        self.book = Book(directory / "ledger.jsonl")
+        self.book = LedgerFile(directory / "ledger.jsonl")
         source, self._to = os.pipe()
         self._from, sink = os.pipe()
         orders = Orders(rig="test", keep_rig=False, lease_s=lease_s, grace_s=0)
@@ -200,11 +200,11 @@ def test_runner_that_hangs_up_is_waited_for_until_its_lease_ends(tmp_path: Path)
 
 
 def test_ledger_survives_a_restart_of_the_reaper(tmp_path: Path) -> None:
-    first = Book(tmp_path / "ledger.jsonl")
+    first = LedgerFile(tmp_path / "ledger.jsonl")
     first.keep(intended(1))
     first.close()
 
-    assert [fault.target for fault in Book(tmp_path / "ledger.jsonl").open_faults()] == ["node1"]
+    assert [fault.target for fault in LedgerFile(tmp_path / "ledger.jsonl").open_faults()] == ["node1"]
 
 
 def test_line_that_a_full_disk_refuses_is_not_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

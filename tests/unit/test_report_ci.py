@@ -12,7 +12,7 @@ from test_runner import Ran
 
 from chaos.history.verdict import ExitCode
 from chaos.report.junit import render_junit
-from chaos.report.markdown import ROWS_MAX, render_markdown
+from chaos.report.markdown import MAX_ROWS, render_markdown
 from chaos.report.run_record import RunRecord, read_journal
 
 SCRIPTS = {
@@ -153,7 +153,7 @@ def test_no_text_of_a_journal_becomes_a_mark_a_link_or_a_second_line(tmp_path: P
 
 
 def test_a_long_table_is_cut_and_the_number_is_told(tmp_path: Path) -> None:
-    steps = [step(1, 2, f"step {number}", "failed") for number in range(ROWS_MAX + 3)]
+    steps = [step(1, 2, f"step {number}", "failed") for number in range(MAX_ROWS + 3)]
 
     text = render_markdown([record(Recorded(steps, exit_code=1), tmp_path)])
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from scripted_arena import ScriptedArena
 from test_runner import DOCUMENT
 
-from chaos.arena.port import Stage
+from chaos.arena.port import RunEnvironment
 from chaos.cli.main import run_command
 from chaos.experiment.loader import read_experiment
 from chaos.history.verdict import Finding, exit_code
@@ -166,7 +166,7 @@ def test_a_signal_before_an_experiment_begins_is_no_pass(tmp_path: Path) -> None
     arena.interrupt.request(15)
     journals: list[Path] = []
 
-    def no_stage() -> Stage:
+    def no_stage() -> RunEnvironment:
         raise AssertionError("no run may begin")
 
     findings: list[Finding] = []

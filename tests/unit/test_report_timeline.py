@@ -16,8 +16,8 @@ from recorded_runs import (
     vm_event,
 )
 
-from chaos.history.records import Answer, ContainerSeen, FaultMoment, History, PartBegan, Record, Role
-from chaos.report.chart import BODY_PX, SHAPES_PER_ROW_MAX, Chart, Row, draw_chart
+from chaos.history.records import ClientAnswer, ContainerRole, ContainerSeen, FaultMoment, History, PartBegan, Record
+from chaos.report.chart import BODY_PX, MAX_SHAPES_PER_ROW, Chart, Row, draw_chart
 from chaos.report.run_record import read_journal
 from chaos.report.timeline import Span, Timeline, read_timeline
 
@@ -93,7 +93,7 @@ def test_a_lost_lease_is_shown_until_guests_are_granted_again() -> None:
 
 
 def test_a_standing_rig_is_known_from_the_engines_list_and_the_clusters_snapshot() -> None:
-    listed = ContainerSeen(at_ns=at(0), container="c", role=Role.NODE, node="node1", running=True)
+    listed = ContainerSeen(at_ns=at(0), container="c", role=ContainerRole.NODE, node="node1", running=True)
 
     spans = timeline(listed, snapshot(1), snapshot(2, paused=True)).nodes["node1"]
 
@@ -224,13 +224,13 @@ def test_faults_that_overlap_lie_below_each_other(tmp_path: Path) -> None:
 
 def test_a_lane_draws_so_many_shapes_and_no_more_and_says_how_many_are_missing(tmp_path: Path) -> None:
     flapping = [
-        Answer(at_ns=at(number / 1000), vm="web-vm", ok=bool(number % 2), boot="b", node="node1")
-        for number in range(SHAPES_PER_ROW_MAX + 10)
+        ClientAnswer(at_ns=at(number / 1000), vm="web-vm", ok=bool(number % 2), boot="b", node="node1")
+        for number in range(MAX_SHAPES_PER_ROW + 10)
     ]
 
     drawn = chart(Recorded(flapping), tmp_path)
 
-    assert len(lane(drawn, "web-vm").shapes) == SHAPES_PER_ROW_MAX
+    assert len(lane(drawn, "web-vm").shapes) == MAX_SHAPES_PER_ROW
     assert drawn.left_out == 10
 
 
@@ -246,7 +246,7 @@ def test_the_axis_has_a_readable_number_of_ticks_at_any_length(tmp_path: Path, l
 def test_a_foreign_start_is_told_apart(tmp_path: Path) -> None:
     mine = vm_event(1, "start", "web-vm", "node1")
     foreign = type(mine)(
-        at_ns=at(2), action="start", container="x", role=Role.VM, node="node2", vm="web-vm", group="web"
+        at_ns=at(2), action="start", container="x", role=ContainerRole.VM, node="node2", vm="web-vm", group="web"
     )
 
     ended = vm_event(1.5, "die", "web-vm", "node1")

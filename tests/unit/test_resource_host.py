@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Collection
 
 import pytest
-from vm_bench import MS, SECOND, Bench, BenchHost, BenchVmms, address, vm
+from vm_harness import MS, SECOND, Bench, BenchHost, BenchVmms, address, vm
 
 from harness.model.host_messages import EntryPoint
 from harness.model.states import ResourceState

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from vm_bench import SECOND, Bench, BenchHost, BenchVmms
+from vm_harness import SECOND, Bench, BenchHost, BenchVmms
 
 from harness.errors import EngineUnanswered
 from harness.model.host_messages import EntryPoint

@@ -49,7 +49,7 @@ def test_the_journal_has_the_chaos_toolkit_keys_the_recovery_and_the_verdict(tmp
     lines = [json.loads(line) for line in (ran.out / "journal.jsonl").read_text().splitlines()]
     assert lines[0]["record"] == "run-began"
     assert lines[-1]["record"] == "run-ended"
-    assert {"EngineEvent", "LogLine", "Answer", "FaultRecord", "StepEnded", "verdict"} <= {
+    assert {"EngineEventSeen", "LogLine", "ClientAnswer", "FaultRecord", "StepEnded", "verdict"} <= {
         line["record"] for line in lines
     }
 

@@ -25,11 +25,11 @@ from chaos.arena.docker.log_stream import parse_stamp_ns
 from chaos.arena.interrupt import Interrupted
 from chaos.arena.port import wait_record
 from chaos.history.guest_journal import vms_without_journal
-from chaos.history.records import Answer, ClientBeat, Role, Stall
-from chaos.run.stall_detector import watch_stalls
+from chaos.history.records import ClientAnswer, ClientBeat, ContainerRole, Stall
+from chaos.run.stall_detector import detect_stalls
 from harness.document.topology import default_topology, read_topology
 from harness.document.yaml_source import load
-from harness.rig.cluster.status import GroupStanding, NodeStanding, Power, ResourceStanding, Standing
+from harness.rig.cluster.status import GroupStatus, NodeStatus, Power, ResourceStatus, RigStatus
 
 
 def test_an_engine_event_becomes_a_record() -> None:
@@ -54,7 +54,7 @@ def test_an_engine_event_becomes_a_record() -> None:
 
     event = engine_event(raw)
 
-    assert (event.at_ns, event.action, event.role) == (1_700_000_000_123_456_789, "die", Role.VM)
+    assert (event.at_ns, event.action, event.role) == (1_700_000_000_123_456_789, "die", ContainerRole.VM)
     assert (event.vm, event.group, event.node, event.session) == ("web-vm", "web", "node1", "node1@ab/1")
     assert (event.exit_code, event.signal) == (137, None)
 
@@ -62,7 +62,7 @@ def test_an_engine_event_becomes_a_record() -> None:
 def test_an_event_of_something_without_our_labels_is_no_vm() -> None:
     event = engine_event({"Action": "kill", "timeNano": 1, "Actor": {"ID": "a", "Attributes": {"signal": "9"}}})
 
-    assert (event.role, event.vm, event.signal) == (Role.OTHER, "", 9)
+    assert (event.role, event.vm, event.signal) == (ContainerRole.OTHER, "", 9)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_line_of_the_cluster_log_becomes_a_record_and_anything_else_does_not()
 def test_the_clients_lines_become_records() -> None:
     assert client_record('{"at_ns": 1, "asked": 20, "answered": 19}') == ClientBeat(at_ns=1, asked=20, answered=19)
     silent = '{"at_ns": 2, "vm": "vm", "ok": false, "error": "no answer in time"}'
-    assert client_record(silent) == Answer(at_ns=2, vm="vm", ok=False, error="no answer in time")
+    assert client_record(silent) == ClientAnswer(at_ns=2, vm="vm", ok=False, error="no answer in time")
     assert client_record("Traceback") is None
     assert client_record("[1]") is None
 
@@ -239,13 +239,13 @@ def test_a_vm_that_accepts_and_says_nothing_does_not_answer(serve: Any) -> None:
 
 
 def test_a_rigs_standing_becomes_a_snapshot() -> None:
-    node = NodeStanding(
+    node = NodeStatus(
         name="node1", address="10.0.0.1", voter=True, power=Power.ON, state="Paused", session="s", quorum=True
     )
-    resource = ResourceStanding(name="vm", type="virtual-machine", state="Online", persistent_state=1)
-    group = GroupStanding(name="web", owner="node1", epoch=4, state="Online", resources=(resource,))
+    resource = ResourceStatus(name="vm", type="virtual-machine", state="Online", persistent_state=1)
+    group = GroupStatus(name="web", owner="node1", epoch=4, state="Online", resources=(resource,))
 
-    seen = cluster_seen(Standing(rig="r", subnet="s", nodes=(node,), groups=(group,)), at_ns=7)
+    seen = cluster_seen(RigStatus(rig="r", subnet="s", nodes=(node,), groups=(group,)), at_ns=7)
 
     assert (seen.at_ns, seen.quorum) == (7, True)
     assert (seen.nodes[0].state, seen.nodes[0].paused) == ("Up", True)
@@ -268,7 +268,7 @@ def test_a_late_tick_is_a_stall_and_a_punctual_one_is_not(monkeypatch: pytest.Mo
     monkeypatch.setattr(arena.runtime, "now", lambda: arena.clock.now_us + stood_still_us[0])
 
     async def watch() -> None:
-        watcher = arena.runtime.spawn(watch_stalls(arena), name="watch")
+        watcher = arena.runtime.spawn(detect_stalls(arena), name="watch")
         await arena.runtime.sleep(5 * SECOND)
         stood_still_us[0] = 3 * SECOND  # nothing ran, and the clock went on
         await arena.runtime.sleep(SECOND)

@@ -24,14 +24,14 @@ from chaos.experiment.targets import (
     resolve,
 )
 from chaos.faults.kinds import TargetKind
-from chaos.history.records import ClusterSeen, ContainerSeen, GroupSeen, NodeSeen, ResourceSeen, Role
+from chaos.history.records import ClusterSeen, ContainerRole, ContainerSeen, GroupSeen, NodeSeen, ResourceSeen
 
 NODE, VM = TargetKind.NODE, TargetKind.VM
 
 
 def vm(name: str, node: str, *, running: bool = True) -> ContainerSeen:
     return ContainerSeen(
-        at_ns=1, container=name, role=Role.VM, node=node, running=running, vm=name, group=name[:-3]
+        at_ns=1, container=name, role=ContainerRole.VM, node=node, running=running, vm=name, group=name[:-3]
     )
 
 
@@ -58,8 +58,8 @@ AROUND = Surroundings(
     containers=(
         vm("web-vm", "node1"),
         vm("mail-vm", "node1", running=False),
-        ContainerSeen(at_ns=1, container="c3", role=Role.NODE, node="node3", running=True),
-        ContainerSeen(at_ns=1, container="c1", role=Role.NODE, node="node1", running=False),
+        ContainerSeen(at_ns=1, container="c3", role=ContainerRole.NODE, node="node3", running=True),
+        ContainerSeen(at_ns=1, container="c1", role=ContainerRole.NODE, node="node1", running=False),
     ),
     registers={"victim": "node1", "empty": None, "victims": ("node1", "node4")},
     touched={"node3"},

@@ -9,7 +9,7 @@ import pytest
 
 from chaos.arena.port import Command, Subject
 from chaos.arena.simulation.requests import ask_cluster
-from harness.cluster_service.core.messages import Answer, AnswerCode
+from harness.cluster_service.core.messages import AnswerCode, RequestAnswered
 from harness.errors import ApiUnanswered, RequestRefused
 from harness.model.topology import (
     GroupSpec,
@@ -20,7 +20,7 @@ from harness.model.topology import (
     ShutdownAction,
     Topology,
 )
-from harness.rig.cluster.status import Standing
+from harness.rig.cluster.status import RigStatus
 from harness.simulation.kernel.runtime import SimulatedRuntime, VirtualClock
 from harness.simulation.world.administrator import Administrator
 
@@ -34,9 +34,9 @@ class Node:
     """Takes every request, and answers it when it is told to."""
 
     def __init__(self) -> None:
-        self.answer: Callable[[Answer], None] = lambda _answer: None
+        self.answer: Callable[[RequestAnswered], None] = lambda _answer: None
 
-    def request(self, _call: str, _arguments: Any, *, answered: Callable[[Answer], None]) -> bool:
+    def request(self, _call: str, _arguments: Any, *, answered: Callable[[RequestAnswered], None]) -> bool:
         self.answer = answered
         return True
 
@@ -51,7 +51,7 @@ def left_by(verb: str, asked: str, *specs: ResourceSpec, priority: Priority = Pr
     if verb:
         assert administrator.ask("node1", f"resource.{verb}", {"resource": asked})
         clock.run_until(9)
-        node.answer(Answer(id=1, code=AnswerCode.DONE, message="done"))
+        node.answer(RequestAnswered(id=1, code=AnswerCode.DONE, message="done"))
     return {spec.name: administrator.may_be_wanted(spec.name) for spec in specs if spec.type == "virtual-machine"}
 
 
@@ -101,18 +101,18 @@ MOVE = Command(subject=Subject.GROUP, name="web", verb="move", arguments={"targe
 class Cluster:
     """What each node answers to a request: nothing when it takes none, None when it never answers."""
 
-    def __init__(self, **answers: Answer | str | None) -> None:
+    def __init__(self, **answers: RequestAnswered | str | None) -> None:
         self.nodes = answers
         self.asked: list[str] = []
         self.administrator = self
 
     def ask(
-        self, node: str, call: str, arguments: Any, *, told: Callable[[Answer], None], redirections: int
+        self, node: str, call: str, arguments: Any, *, told: Callable[[RequestAnswered], None], redirections: int
     ) -> bool:
         assert (call, arguments, redirections) == ("group.move", {"group": "web", "target": "node2"}, 0)
         self.asked.append(node)
         answer = self.nodes[node]
-        if isinstance(answer, Answer):
+        if isinstance(answer, RequestAnswered):
             told(answer)
         return answer != "takes none"
 
@@ -123,7 +123,7 @@ def sent_to(cluster: Any) -> str:
     errors: list[Exception] = []
     said: list[str] = []
     nodes: Any = [SimpleNamespace(name=name, quorum=True) for name in cluster.nodes]
-    standing = Standing(rig="r", subnet="", nodes=nodes, groups=())
+    standing = RigStatus(rig="r", subnet="", nodes=nodes, groups=())
 
     async def ask() -> None:
         said.append(
@@ -137,8 +137,8 @@ def sent_to(cluster: Any) -> str:
     return said[0]
 
 
-def answer(code: AnswerCode, **result: Any) -> Answer:
-    return Answer(id=1, code=code, message=f"it is {code}", result=result)
+def answer(code: AnswerCode, **result: Any) -> RequestAnswered:
+    return RequestAnswered(id=1, code=code, message=f"it is {code}", result=result)
 
 
 def test_a_node_that_takes_no_request_is_passed_over() -> None:

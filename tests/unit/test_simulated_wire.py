@@ -11,13 +11,13 @@ from typing import Any, cast
 
 import pytest
 
-from harness.cluster_service.core.messages import AskProgram, ProgramAnswered, WatchedProgram
+from harness.cluster_service.core.messages import PingProgram, ProgramAnswered, WatchedProgram
 from harness.errors import EngineError, EngineTooLate, EngineUnanswered, NoSuchContainer
 from harness.live.framed_socket import serve_frames
 from harness.live.runtime import AsyncioRuntime
 from harness.live.vmms import VmmsServer
 from harness.live.vmms_client import VmmsClient
-from harness.model.host_messages import EntryPoint, HostReport, HostRequest, Why
+from harness.model.host_messages import CallReason, EntryPoint, HostReport, HostRequest
 from harness.model.session import Session
 from harness.model.states import ResourceState
 from harness.model.topology import SECOND_US, ResourceSpec
@@ -27,7 +27,7 @@ from harness.simulation.kernel.fifo_channel import Frames
 from harness.simulation.kernel.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
 from harness.simulation.twins.vmms_link import VmmsLink, VmmsProcess
 from harness.simulation.world.composition import Composition
-from harness.vmms.notifications import Notices, Subscription
+from harness.vmms.notifications import Notifications, Subscription
 from harness.vmms.remote import CALLS
 from harness.vmms.vmms import Vmms
 from harness.wire import FrameError
@@ -45,7 +45,7 @@ REQUEST = HostRequest(
     session=SESSION,
     epoch=3,
     not_after_us=9,
-    why=Why.FAILOVER,
+    why=CallReason.FAILOVER,
     spec=ResourceSpec(name="web1", type="virtual-machine", depends_on=(("ip1", "ip2"),), properties={"image": "guest"}),
 )
 REPORT = HostReport(
@@ -54,7 +54,7 @@ REPORT = HostReport(
 SAID = [
     REQUEST,
     REPORT,
-    *(kind(program) for kind in (AskProgram, ProgramAnswered) for program in WatchedProgram),
+    *(kind(program) for kind in (PingProgram, ProgramAnswered) for program in WatchedProgram),
 ]
 
 EVERY_CALL: dict[str, tuple[Callable[[Hypervisor], Any], Any]] = {
@@ -83,7 +83,7 @@ class FakeVmms:
     def __init__(self, runtime: Runtime, outcome: Any = None) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self._outcome = outcome
-        self._notices = Notices(runtime)
+        self._notices = Notifications(runtime)
 
     def __getattr__(self, call: str) -> Callable[..., Any]:
         async def answer(*positional: Any, **named: Any) -> Any:

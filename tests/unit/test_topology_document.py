@@ -10,7 +10,7 @@ from harness.document.duration import format_duration, parse_duration_us
 from harness.document.topology import default_topology, read_topology
 from harness.document.yaml_source import load
 from harness.errors import UsageError
-from harness.model.serialization import from_plain, to_plain
+from harness.model.serialization import from_json_value, to_json_value
 from harness.model.topology import (
     SECOND_US,
     Failback,
@@ -76,7 +76,7 @@ def test_document_that_says_nothing_is_the_default_rig() -> None:
 def test_topology_survives_the_way_through_json() -> None:
     topology = read("nodes: [a, b, c]\nsettings: {fencing: self}\n")
 
-    assert from_plain(Topology, json.loads(json.dumps(to_plain(topology)))) == topology
+    assert from_json_value(Topology, json.loads(json.dumps(to_json_value(topology)))) == topology
 
 
 def test_rig_of_an_experiment_is_found_under_its_key_and_keeps_its_lines() -> None:

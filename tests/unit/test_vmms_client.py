@@ -21,7 +21,7 @@ from harness.live.vmms_client import VmmsClient
 from harness.model.session import Session
 from harness.model.vm import Ending, Order, Proof, VmNotice, VmSpec, VmState, VmView
 from harness.ports import OrderRefused
-from harness.vmms.notifications import Notices, Subscription
+from harness.vmms.notifications import Notifications, Subscription
 from harness.vmms.vmms import Vmms
 
 ME = frozenset({os.getuid()})
@@ -39,7 +39,7 @@ class FakeVmms:
         self.finished: list[str] = []
         self.held = runtime.pending()
         self.subscriptions = 0
-        self._notices = Notices(runtime)
+        self._notices = Notifications(runtime)
         self._runtime = runtime
 
     async def identity(self) -> Session:

@@ -1,7 +1,7 @@
 """VMMS: fencing, power, and what earlier sessions left. Two nodes; n2 fences n1."""
 
 import pytest
-from vm_bench import FAR, RIG, SECOND, Bench, BenchVmms
+from vm_harness import FAR, RIG, SECOND, Bench, BenchVmms
 
 from harness.errors import EngineError
 from harness.model import labels as label

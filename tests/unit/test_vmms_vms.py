@@ -5,7 +5,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-from vm_bench import FAR, MS, SECOND, Bench, BenchVmms, spec
+from vm_harness import FAR, MS, SECOND, Bench, BenchVmms, spec
 
 from harness.errors import EngineError, EngineTooLate, EngineUnanswered
 from harness.model.vm import Ending, Proof, VmState

@@ -49,14 +49,14 @@ from chaos.history.guest_journal import vms_without_journal
 from chaos.history.records import (
     CleanUp,
     ClusterSeen,
+    ContainerRole,
     ContainerSeen,
-    EngineEvent,
+    EngineEventSeen,
     HarnessNote,
     History,
     LogLine,
     Reconciled,
     Record,
-    Role,
 )
 from chaos.reaper.guard import Guard
 from chaos.reaper.orders import DEFAULT_TIMES, ReaperTimes
@@ -72,7 +72,7 @@ from harness.rig.lifecycle.create import refuse_other
 from harness.rig.lifecycle.rig import Rig
 from harness.rig.lifecycle.teardown import remove_rig, rig_names, still_there
 
-__all__ = ["DockerArena", "DockerStage", "log_line"]
+__all__ = ["DockerArena", "DockerEnvironment", "log_line"]
 
 CRASH_LIMIT_S = 10.0
 """Starting Python in a node took 0.1 s; a node that hangs answers never."""
@@ -83,7 +83,7 @@ COMPARE_INTERVAL_S = 0.5
 T = TypeVar("T")
 
 
-class DockerStage:
+class DockerEnvironment:
     """The stage of one run: its rig, in real time, and the person's own request to stop."""
 
     def __init__(
@@ -183,7 +183,7 @@ class DockerArena:
         if self._rig is not None:
             for seen in await self._in_thread(lambda: self._list(with_start=True)):
                 self.history.append(seen)
-                if seen.role is Role.NODE:
+                if seen.role is ContainerRole.NODE:
                     self._follow(seen.node)
         else:
             self._rig = await self._in_thread(
@@ -318,7 +318,7 @@ class DockerArena:
         for _ in range(COMPARE_ATTEMPTS):
             listed = await self._in_thread(lambda: self._list(with_start=True))
             await asyncio.sleep(COMPARE_INTERVAL_S)
-            found = differences(listed, self.history.of(EngineEvent), since_ns=self._began_ns)
+            found = differences(listed, self.history.of(EngineEventSeen), since_ns=self._began_ns)
             if not found:
                 break
         self.history.append(Reconciled(at_ns=self.unix_ns(), differences=tuple(found)))
@@ -329,7 +329,7 @@ class DockerArena:
         """Logs, states, events, journals."""
         if not self._name:
             return
-        events = self.history.of(EngineEvent)
+        events = self.history.of(EngineEventSeen)
         await self._in_thread(
             lambda: collect_evidence(
                 self._client, rig=self._name, directory=directory, events=events, journals=self._vms()
@@ -482,7 +482,7 @@ class DockerArena:
 
     def _take(self, record: Record) -> None:
         self.history.append(record)
-        if isinstance(record, EngineEvent) and record.role is Role.NODE and record.action == "start":
+        if isinstance(record, EngineEventSeen) and record.role is ContainerRole.NODE and record.action == "start":
             self._follow(record.node)
             if self._cuts is not None and record.node in self._cuts.nodes:
                 self.runtime.spawn(self._cut_again(self._cuts, record.node), name=f"cut {record.node} off again")

@@ -14,16 +14,16 @@ from typing import Any
 import docker
 
 from chaos.history.guest_journal import read_guest_journal
-from chaos.history.records import EngineEvent, GuestJournal, to_plain
+from chaos.history.records import EngineEventSeen, GuestJournal, to_plain
 from chaos.output.sanitized_text import shown
 from harness.errors import BlackstartError, EngineError, HarnessError, NoSuchContainer
 from harness.model import labels
 from harness.rig.engine.archive_file import read_file
 from harness.rig.engine.connection import engine_call
 
-__all__ = ["JOURNAL_MAX_BYTES", "collect_evidence", "read_journals"]
+__all__ = ["MAX_JOURNAL_BYTES", "collect_evidence", "read_journals"]
 
-JOURNAL_MAX_BYTES = 32 << 20
+MAX_JOURNAL_BYTES = 32 << 20
 """Of each of its two files; the guest's program keeps them at 24 MiB. Reading and parsing so much took 2 s."""
 
 
@@ -67,7 +67,12 @@ def _guest_journal(
 
 
 def collect_evidence(
-    client: docker.DockerClient, *, rig: str, directory: Path, events: Iterable[EngineEvent], journals: Iterable[str]
+    client: docker.DockerClient,
+    *,
+    rig: str,
+    directory: Path,
+    events: Iterable[EngineEventSeen],
+    journals: Iterable[str],
 ) -> None:
     """Write logs and state of every container of the rig, the engine's events, and the `journals` of those VMs."""
     try:
@@ -110,9 +115,9 @@ def _write_container(client: docker.DockerClient, entry: Any, directory: Path) -
 def _journal(client: docker.DockerClient, nodes: Iterable[str], vm: str, check: Callable[[], None]) -> str:
     """Its journal, after the previous one, which the guest's program renames when it has reached its size."""
     place, nodes = f"/csv/{vm}/disk", tuple(nodes)
-    text = read_file(client, nodes, f"{place}/journal.jsonl", limit_bytes=JOURNAL_MAX_BYTES, check=check)
+    text = read_file(client, nodes, f"{place}/journal.jsonl", limit_bytes=MAX_JOURNAL_BYTES, check=check)
     try:
-        old = read_file(client, nodes, f"{place}/journal.old.jsonl", limit_bytes=JOURNAL_MAX_BYTES, check=check)
+        old = read_file(client, nodes, f"{place}/journal.old.jsonl", limit_bytes=MAX_JOURNAL_BYTES, check=check)
     except NoSuchContainer:
         return text
     return f"{old}\n{text}"

@@ -13,7 +13,7 @@ import docker
 
 from chaos.arena.docker.in_node import availability
 from chaos.arena.docker.log_stream import LogStream
-from chaos.history.records import Answer, ClientBeat
+from chaos.history.records import ClientAnswer, ClientBeat
 from harness.errors import EngineError, NoSuchContainer, NotOwned, UsageError
 from harness.model import labels
 from harness.model.object_names import client_container, network_name
@@ -23,7 +23,7 @@ from harness.rig.lifecycle.compose_file import HYPERVISOR_IMAGE
 
 __all__ = ["Client", "client_record"]
 
-Sink = Callable[[Answer | ClientBeat], None]
+Sink = Callable[[ClientAnswer | ClientBeat], None]
 
 NOBODY = "65534:65534"
 MEMORY_BYTES = 64 << 20
@@ -31,7 +31,7 @@ MAX_TASKS = 256
 """It has a thread for each VM, of which a rig has a hundred at most."""
 
 
-def client_record(text: str) -> Answer | ClientBeat | None:
+def client_record(text: str) -> ClientAnswer | ClientBeat | None:
     """One line of the client as a record; None for anything else."""
     try:
         line: Any = json.loads(text)
@@ -41,7 +41,7 @@ def client_record(text: str) -> Answer | ClientBeat | None:
         return None
     if "vm" not in line:
         return ClientBeat(at_ns=line["at_ns"], asked=int(line["asked"]), answered=int(line["answered"]))
-    return Answer(
+    return ClientAnswer(
         at_ns=line["at_ns"],
         vm=str(line["vm"]),
         ok=bool(line["ok"]),

@@ -11,7 +11,7 @@ import docker
 
 from chaos.arena.docker.engine_stream import role_of
 from chaos.arena.docker.log_stream import parse_stamp_ns
-from chaos.history.records import ContainerSeen, EngineEvent, Role
+from chaos.history.records import ContainerRole, ContainerSeen, EngineEventSeen
 from harness.errors import NoSuchContainer
 from harness.model import labels
 from harness.rig.engine.connection import engine_call
@@ -31,15 +31,15 @@ def list_containers(
     with engine_call(f"list the containers of rig {rig}"):
         found = client.api.containers(all=True, filters={"label": f"{labels.RIG}={rig}"})
     seen = [_seen(client, container, at_ns, with_start=with_start) for container in found]
-    return tuple(record for record in seen if record.role in (Role.NODE, Role.VM))
+    return tuple(record for record in seen if record.role in (ContainerRole.NODE, ContainerRole.VM))
 
 
-def differences(listed: tuple[ContainerSeen, ...], events: list[EngineEvent], *, since_ns: int) -> list[str]:
+def differences(listed: tuple[ContainerSeen, ...], events: list[EngineEventSeen], *, since_ns: int) -> list[str]:
     """Where the list, taken with starts, and the events since `since_ns` contradict each other, as sentences."""
-    last: dict[str, EngineEvent] = {}
+    last: dict[str, EngineEventSeen] = {}
     starts: dict[str, int] = {}
     for event in sorted(events, key=lambda entry: entry.at_ns):
-        if event.role in (Role.NODE, Role.VM) and event.action in ("start", "die", "destroy"):
+        if event.role in (ContainerRole.NODE, ContainerRole.VM) and event.action in ("start", "die", "destroy"):
             last[event.container] = event
             if event.action == "start":
                 starts[event.container] = event.at_ns
@@ -71,7 +71,7 @@ def _seen(client: docker.DockerClient, container: Any, at_ns: int, *, with_start
         running=running,
         paused=container["State"] == "paused",
         started_ns=_started_ns(client, str(container["Id"])) if running and with_start else None,
-        vm=names.get(labels.RESOURCE, "") if role is Role.VM else "",
+        vm=names.get(labels.RESOURCE, "") if role is ContainerRole.VM else "",
         group=names.get(labels.GROUP, ""),
         session=names.get(labels.SESSION, ""),
     )

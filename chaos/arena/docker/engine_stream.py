@@ -16,8 +16,8 @@ import docker.errors
 import requests
 import urllib3.exceptions
 
-from chaos.arena.reader_thread import ReadingThread
-from chaos.history.records import EngineEvent, Role, StreamGap
+from chaos.arena.reader_thread import ReaderThread
+from chaos.history.records import ContainerRole, EngineEventSeen, StreamGap
 from harness.model import labels
 
 __all__ = ["EngineStream", "engine_event", "role_of"]
@@ -26,29 +26,33 @@ ENGINE_MEMORY = 256
 """How many events dockerd keeps (its `eventsLimit`)."""
 RETRY_INTERVAL_S = 0.2
 
-Sink = Callable[[EngineEvent | StreamGap], None]
+Sink = Callable[[EngineEventSeen | StreamGap], None]
 
 BROKEN = (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError)
 """What a stream of the engine raises when it breaks: the client wraps some of it, and not all."""
 
 
-def role_of(found: Mapping[str, str]) -> Role:
+def role_of(found: Mapping[str, str]) -> ContainerRole:
     """The role that labels give a container."""
     role = found.get(labels.ROLE, "")
-    return Role(role) if role in (Role.NODE, Role.VM, Role.CLIENT) else Role.OTHER
+    return (
+        ContainerRole(role)
+        if role in (ContainerRole.NODE, ContainerRole.VM, ContainerRole.CLIENT)
+        else ContainerRole.OTHER
+    )
 
 
-def engine_event(raw: Mapping[str, Any]) -> EngineEvent:
+def engine_event(raw: Mapping[str, Any]) -> EngineEventSeen:
     """One event of the engine's stream as a record."""
     attributes: Mapping[str, str] = raw.get("Actor", {}).get("Attributes") or {}
     role = role_of(attributes)
-    return EngineEvent(
+    return EngineEventSeen(
         at_ns=int(raw["timeNano"]),
         action=str(raw["Action"]),
         container=str(raw["Actor"]["ID"]),
         role=role,
         node=attributes.get(labels.NODE, ""),
-        vm=attributes.get(labels.RESOURCE, "") if role is Role.VM else "",
+        vm=attributes.get(labels.RESOURCE, "") if role is ContainerRole.VM else "",
         group=attributes.get(labels.GROUP, ""),
         session=attributes.get(labels.SESSION, ""),
         exit_code=_number(attributes.get("exitCode")),
@@ -72,7 +76,7 @@ class EngineStream:
         self._seen: set[tuple[int, str, str]] = set()
         self._closed = threading.Event()
         self._stream: Any = None
-        self._thread = ReadingThread(self._run, name=f"events of {rig}")
+        self._thread = ReaderThread(self._run, name=f"events of {rig}")
 
     def open(self) -> None:
         """Connect and begin to read. Raises DockerException when the engine does not answer now."""

@@ -14,7 +14,7 @@ from typing import Any
 import docker
 
 from chaos.arena.docker.engine_stream import BROKEN
-from chaos.arena.reader_thread import ReadingThread
+from chaos.arena.reader_thread import ReaderThread
 from harness.rig.engine.connection import engine_call
 
 __all__ = ["LogStream", "parse_stamp_ns", "read_lines"]
@@ -45,7 +45,7 @@ class LogStream:
         self._started = threading.Event()
         self._closed = threading.Event()
         self._stream: Any = None
-        self._thread = ReadingThread(self._run, name=f"log of {container}")
+        self._thread = ReaderThread(self._run, name=f"log of {container}")
 
     def open(self) -> None:
         """Begin to follow."""

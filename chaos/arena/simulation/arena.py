@@ -73,7 +73,7 @@ from harness.errors import HarnessError, NotOnline, WaitTimeout
 from harness.model import labels as label
 from harness.model.topology import Topology
 from harness.ports import Runtime
-from harness.rig.cluster.status import Power, Standing, merge
+from harness.rig.cluster.status import Power, RigStatus, merge
 from harness.simulation.kernel.fifo_channel import Frames
 from harness.simulation.kernel.runtime import SimulatedRuntime, SimulatedTask, VirtualClock
 from harness.simulation.twins.container import SimulatedContainer
@@ -82,7 +82,7 @@ from harness.simulation.world.composition import Composition
 from harness.simulation.world.node import SimulatedNode
 from harness.simulation.world.world import World
 
-__all__ = ["SimulatedArena", "SimulatedStage"]
+__all__ = ["SimulatedArena", "SimulatedEnvironment"]
 
 UP_LIMIT_US = 120_000_000
 LOOK_INTERVAL_US = 100_000
@@ -104,7 +104,7 @@ TURN_US = 250_000
 T = TypeVar("T")
 
 
-class SimulatedStage:
+class SimulatedEnvironment:
     """The stage of one run: its world's clock, its arena, and the request to stop."""
 
     def __init__(
@@ -377,11 +377,11 @@ class SimulatedArena:
         groups = self._there.topology.groups
         return [entry.name for group in groups for entry in group.resources if entry.type == "virtual-machine"]
 
-    def _standing(self) -> Standing:
+    def _standing(self) -> RigStatus:
         """As `harness.rig` puts it together: each node that answers tells what it knows."""
         return self._merged(self._snapshots())
 
-    def _merged(self, snapshots: Mapping[str, Mapping[str, Any]]) -> Standing:
+    def _merged(self, snapshots: Mapping[str, Mapping[str, Any]]) -> RigStatus:
         world = self._there
         return merge(world.topology, {name: self._power(name) for name in world.nodes}, snapshots)
 

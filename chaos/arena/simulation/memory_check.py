@@ -5,7 +5,7 @@ from pathlib import Path
 from harness.model.topology import Topology
 from harness.simulation.world.memory_footprint import bytes_needed
 
-__all__ = ["free_memory", "no_room"]
+__all__ = ["free_memory", "memory_shortfall"]
 
 MEMINFO = Path("/proc/meminfo")
 LIMITS = (
@@ -15,7 +15,7 @@ LIMITS = (
 """What a container may use, and uses: version 2 and version 1 of the kernel's control groups."""
 
 
-def no_room(topology: Topology, *, worlds: int = 1, free_bytes: int | None = None) -> str:
+def memory_shortfall(topology: Topology, *, worlds: int = 1, free_bytes: int | None = None) -> str:
     """Why so many worlds of that rig at a time do not fit into memory, as a sentence; empty when they do, and when
     nobody knows. `free_bytes` is for tests.
     """

@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 
 from chaos.arena.client_targets import measured_vms
 from chaos.history.records import (
-    Answer,
+    ClientAnswer,
     ClientBeat,
-    EngineEvent,
+    ContainerRole,
+    EngineEventSeen,
     GuestJournal,
     GuestRun,
     InvariantWatched,
     LogLine,
     Record,
-    Role,
 )
 from harness.model import labels as label
 from harness.ports import EngineEvent as Happened
@@ -35,23 +35,23 @@ GUEST_START_US = 60_000
 """What the guest's program takes to its first line and its first answer: on containers some 0.06 s."""
 
 
-def role_of(box: SimulatedContainer) -> Role:
+def role_of(box: SimulatedContainer) -> ContainerRole:
     """The part that a container plays."""
-    return Role.NODE if box.is_node else Role.VM
+    return ContainerRole.NODE if box.is_node else ContainerRole.VM
 
 
-def engine_record(event: Happened | EventGap) -> EngineEvent | None:
+def engine_record(event: Happened | EventGap) -> EngineEventSeen | None:
     """What the engine told, as a record of the history; None for what is no event."""
     if isinstance(event, EventGap):
         return None
-    role = Role(event.labels.get(label.ROLE, Role.OTHER.value))
-    return EngineEvent(
+    role = ContainerRole(event.labels.get(label.ROLE, ContainerRole.OTHER.value))
+    return EngineEventSeen(
         at_ns=event.at_ns,
         action=event.action,
         container=event.container,
         role=role,
         node=event.labels.get(label.NODE, ""),
-        vm=event.labels.get(label.RESOURCE, "") if role is Role.VM else "",
+        vm=event.labels.get(label.RESOURCE, "") if role is ContainerRole.VM else "",
         group=event.labels.get(label.GROUP, ""),
         session=event.labels.get(label.SESSION, ""),
         exit_code=event.exit_code,
@@ -123,7 +123,7 @@ class SimulatedClient:
             if self._last.get(vm) != (ok, boot, node):
                 self._last[vm] = (ok, boot, node)
                 at_ns = world.clock.now_us * 1_000
-                self._sink(Answer(at_ns=at_ns, vm=vm, ok=ok, boot=boot, node=node, error=error))
+                self._sink(ClientAnswer(at_ns=at_ns, vm=vm, ok=ok, boot=boot, node=node, error=error))
             world.clock.after(max(1_000, ASK_INTERVAL_US - took_us), lambda: self._ask(vm))
 
         world.clock.after(took_us, told)

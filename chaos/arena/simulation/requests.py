@@ -3,10 +3,10 @@
 from collections.abc import Collection, Mapping
 
 from chaos.arena.port import Command
-from harness.cluster_service.core.messages import Answer
+from harness.cluster_service.core.messages import RequestAnswered
 from harness.ports import DeadlinePassed, Pending, Runtime
-from harness.rig.cluster.request_routing import REQUEST_LIMIT_S, Asking, Question, who_to_ask
-from harness.rig.cluster.status import Standing
+from harness.rig.cluster.request_routing import REQUEST_LIMIT_S, Question, RequestRouter, who_to_ask
+from harness.rig.cluster.status import RigStatus
 from harness.simulation.world.world import World
 from harness.synchronization import result_of
 
@@ -18,7 +18,7 @@ REQUEST_LIMIT_US = int(REQUEST_LIMIT_S * 1e6)
 
 
 async def ask_cluster(
-    world: World, command: Command, *, runtime: Runtime, standing: Standing, answering: Collection[str]
+    world: World, command: Command, *, runtime: Runtime, standing: RigStatus, answering: Collection[str]
 ) -> str:
     """The sentence of the node that has done it. `answering` are the nodes that answered a look just now. Raises as
     `Arena.request` does.
@@ -26,10 +26,10 @@ async def ask_cluster(
     question = Question(path=command.path, arguments=command.arguments)
     arguments: Mapping[str, str | bool] = {command.subject.value: command.name, **command.arguments}
     absent = {name: "gives no answer" for name in world.nodes if name not in answering}
-    asking = Asking(question, order=who_to_ask(standing, command.path, answering), absent=absent)
+    asking = RequestRouter(question, order=who_to_ask(standing, command.path, answering), absent=absent)
     while True:
         node = asking.next()
-        answered: Pending[Answer] = runtime.pending()
+        answered: Pending[RequestAnswered] = runtime.pending()
         await runtime.sleep(CALL_US)
         taken = world.administrator.ask(
             node, f"{command.subject}.{command.verb}", arguments, told=answered.set_result, redirections=0

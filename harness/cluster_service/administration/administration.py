@@ -19,18 +19,18 @@ from collections.abc import Mapping
 from harness.cluster_service.core.ids import Ids
 from harness.cluster_service.core.messages import (
     Action,
-    Answer,
     AnswerCode,
     ChangeRegister,
+    ChangeSettled,
     Event,
-    Refresh,
+    ReadRegister,
     RegisterSeen,
-    Requested,
-    Settled,
+    RequestAnswered,
+    RequestReceived,
     VotersKnown,
 )
 from harness.cluster_service.core.pending_requests import OPEN_LIMIT, OpenRequest, OpenRequests, answered
-from harness.cluster_service.core.takeover_delay import soonest
+from harness.cluster_service.core.takeover_delay import earliest_after
 from harness.cluster_service.membership.membership import MembershipManager
 from harness.cluster_service.membership.node import NodeManager
 from harness.cluster_service.placement.failover import FailoverManager
@@ -88,9 +88,9 @@ class AdministrationManager:
         match event:
             case VotersKnown():
                 self._voter_set = event.voter_set
-            case Requested():
+            case RequestReceived():
                 actions += self._let_in(now, event)
-            case Settled():
+            case ChangeSettled():
                 actions += self._settled(event)
             case RegisterSeen(record=GroupRecord() as record):
                 self.seen(record)
@@ -108,11 +108,11 @@ class AdministrationManager:
 
     def next_wake(self, now: int) -> int | None:
         """When a request has waited for too long."""
-        return soonest(now, [self._requests.next_due()])
+        return earliest_after(now, [self._requests.next_due()])
 
     # Letting in
 
-    def _let_in(self, now: int, event: Requested) -> list[Action]:
+    def _let_in(self, now: int, event: RequestReceived) -> list[Action]:
         arguments = CALLS.get(event.call)
         if arguments is None:
             message = f"there is no call {event.call!r}; there are: {', '.join(CALLS)}"
@@ -131,7 +131,7 @@ class AdministrationManager:
         self._requests.add(now, event)
         return []
 
-    def _show_quorum(self, now: int, event: Requested) -> list[Action]:
+    def _show_quorum(self, now: int, event: RequestReceived) -> list[Action]:
         live, known = self._node.lease_live(now), self._voter_set
         result = {
             "node": self._session.node,
@@ -142,7 +142,9 @@ class AdministrationManager:
         }
         told = "a majority of the voters renews its lease" if live else "it holds no lease from a majority"
         # Without a line in the cluster log: whoever watches the quorum asks for it again and again.
-        return [Answer(id=event.id, code=AnswerCode.DONE, message=f"{self._session.node}: {told}", result=result)]
+        return [
+            RequestAnswered(id=event.id, code=AnswerCode.DONE, message=f"{self._session.node}: {told}", result=result)
+        ]
 
     # Open requests
 
@@ -181,7 +183,7 @@ class AdministrationManager:
             asked = (named,) if named or not resource else cluster.groups
             request.unread = {name for name in asked if name in cluster.groups and not self._failover.keeps(name)}
             if request.unread:
-                return [Refresh(group_key(name), anew=True) for name in sorted(request.unread)]
+                return [ReadRegister(group_key(name), anew=True) for name in sorted(request.unread)]
         if request.unread:
             return []
         if named in groups:
@@ -233,7 +235,7 @@ class AdministrationManager:
         request.change = self._ids.next()
         return ChangeRegister(id=request.change, key=key, change=change)
 
-    def _settled(self, event: Settled) -> list[Action]:
+    def _settled(self, event: ChangeSettled) -> list[Action]:
         """The end of a request's change, whoever made it. A group that has another owner since is looked at again."""
         request = self._requests.changed_by(event.id)
         if request is None:
@@ -254,7 +256,7 @@ class AdministrationManager:
                 return self._requests.answer(request, AnswerCode.UNKNOWN, message)
 
 
-def _wrong_arguments(event: Requested, arguments: Mapping[str, type]) -> str:
+def _wrong_arguments(event: RequestReceived, arguments: Mapping[str, type]) -> str:
     """What is wrong with the arguments of a call, as a sentence; empty when nothing is."""
     for name, value in event.arguments.items():
         if name not in arguments:

@@ -13,8 +13,8 @@ each group, again and again. The stage is in the cluster register, so that a dra
 from dataclasses import dataclass, field
 
 from harness.cluster_service.core.ids import Ids
-from harness.cluster_service.core.messages import Action, ChangeRegister, Event, Log, Settled
-from harness.cluster_service.core.takeover_delay import soonest
+from harness.cluster_service.core.messages import Action, ChangeRegister, ChangeSettled, Event, Log
+from harness.cluster_service.core.takeover_delay import earliest_after
 from harness.cluster_service.membership.membership import MembershipManager
 from harness.cluster_service.placement.failover import FailoverManager
 from harness.cluster_service.placement.ranking import refusals
@@ -63,7 +63,7 @@ class DrainManager:
         """Take a fact in; end the drain when there is nothing left, or nothing left to do."""
         actions: list[Action] = []
         watched = self._watched
-        if isinstance(event, Settled) and watched is not None and watched.ending == event.id:
+        if isinstance(event, ChangeSettled) and watched is not None and watched.ending == event.id:
             watched.ending = None
             if event.result is Result.DONE and watched.told is not None:
                 actions.append(watched.told)
@@ -85,7 +85,7 @@ class DrainManager:
 
     def next_wake(self, now: int) -> int | None:
         """When the patience is over."""
-        return soonest(now, self._watched.wakes) if self._watched is not None else None
+        return earliest_after(now, self._watched.wakes) if self._watched is not None else None
 
     def _next_step(self, now: int, cluster: ClusterRecord, entry: NodeEntry, watched: _Watched) -> list[Action]:
         watched.wakes = [watched.since_us + DRAIN_LIMIT_US]

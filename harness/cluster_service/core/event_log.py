@@ -7,7 +7,7 @@ so that a log stays readable through a long fault; an event is always told, howe
 from typing import Any
 
 from harness.cluster_service.core.messages import Log
-from harness.model.serialization import to_plain
+from harness.model.serialization import to_json_value
 
 __all__ = ["REPEAT_US", "EventLogProcessor"]
 
@@ -35,7 +35,7 @@ class EventLogProcessor:
             "id": log.id,
             "event": log.event,
             "message": log.message,
-            "fields": to_plain(dict(log.fields)),
+            "fields": to_json_value(dict(log.fields)),
         }
 
     def _told_lately(self, now: int, log: Log) -> bool:

@@ -20,32 +20,32 @@ __all__ = [
     "ROUTINE",
     "Action",
     "AdoptVoters",
-    "Answer",
     "AnswerCode",
-    "AskProgram",
     "CallHost",
     "CallVoter",
     "ChangeRegister",
+    "ChangeSettled",
     "Event",
-    "Fence",
     "FenceEnded",
+    "FenceNode",
     "HostConnected",
     "HostLost",
     "HostReported",
     "Log",
     "Manager",
-    "Pet",
-    "PowerOn",
+    "PetWatchdog",
+    "PingProgram",
     "PowerOnEnded",
+    "PowerOnNode",
     "ProgramAnswered",
-    "Refresh",
+    "ReadRegister",
     "RegisterNoticed",
     "RegisterSeen",
-    "Requested",
-    "Reset",
+    "RequestAnswered",
+    "RequestReceived",
+    "ResetNode",
     "RestartProgram",
-    "Rewrite",
-    "Settled",
+    "RewriteRegister",
     "Tick",
     "VoterAnswered",
     "VoterFailed",
@@ -114,7 +114,7 @@ class RegisterSeen(NamedTuple):
     ballot: Ballot = NO_BALLOT
 
 
-class Settled(NamedTuple):
+class ChangeSettled(NamedTuple):
     """The one end of a ChangeRegister. On DONE and REFUSED the fresh record came before it."""
 
     id: int
@@ -149,7 +149,7 @@ class FenceEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PowerOnEnded:
-    """A PowerOn ended. `held` means that somebody keeps the node's power off on purpose."""
+    """A PowerOnNode ended. `held` means that somebody keeps the node's power off on purpose."""
 
     node: str
     held: bool = False
@@ -157,7 +157,7 @@ class PowerOnEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Requested:
+class RequestReceived:
     """A person asks for something. `id` is the shell's own number; exactly one Answer with it follows, in bounded
     time.
     """
@@ -169,7 +169,7 @@ class Requested:
 
 @dataclass(frozen=True, slots=True)
 class ProgramAnswered:
-    """A program of this node has answered an AskProgram: its main loop turns."""
+    """A program of this node has answered an PingProgram: its main loop turns."""
 
     program: WatchedProgram
 
@@ -181,13 +181,13 @@ Event = (
     | VotersKnown
     | RegisterNoticed
     | RegisterSeen
-    | Settled
+    | ChangeSettled
     | HostConnected
     | HostLost
     | HostReported
     | FenceEnded
     | PowerOnEnded
-    | Requested
+    | RequestReceived
     | ProgramAnswered
 )
 
@@ -204,7 +204,7 @@ class ChangeRegister:
     change: Change
 
 
-class Refresh(NamedTuple):
+class ReadRegister(NamedTuple):
     """Read a register; the Database Manager answers with RegisterSeen, once it has a majority. `anew`: where a read is
     under way, read once more after it.
     """
@@ -214,7 +214,7 @@ class Refresh(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rewrite:
+class RewriteRegister:
     """Write what a register holds once more, under the voter set of now (an identity change). Ends with one Settled."""
 
     id: int
@@ -244,7 +244,7 @@ class CallHost(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fence:
+class FenceNode:
     """Cut the power of the session's node and remove its VMs. Ends with FenceEnded."""
 
     session: Session
@@ -252,14 +252,14 @@ class Fence:
 
 
 @dataclass(frozen=True, slots=True)
-class PowerOn:
+class PowerOnNode:
     """Switch a node on unless it is held off. Ends with PowerOnEnded."""
 
     node: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pet:
+class PetWatchdog:
     """Tell PID 1 when the guests and when the node shall end, unless it hears again."""
 
     guests_end_us: int
@@ -267,7 +267,7 @@ class Pet:
 
 
 @dataclass(frozen=True, slots=True)
-class Reset:
+class ResetNode:
     """End this session: PID 1 exits and everything of the node dies with it."""
 
     reason: str
@@ -288,7 +288,7 @@ class AnswerCode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class RequestAnswered:
     """The one answer to a Requested. `message` is a sentence for a person."""
 
     id: int
@@ -298,7 +298,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class AskProgram:
+class PingProgram:
     """Ask a program of this node whether it lives. Ends with ProgramAnswered, or with nothing."""
 
     program: WatchedProgram
@@ -329,17 +329,17 @@ class Log:
 
 Action = (
     ChangeRegister
-    | Refresh
-    | Rewrite
+    | ReadRegister
+    | RewriteRegister
     | AdoptVoters
     | CallVoter
     | CallHost
-    | Fence
-    | PowerOn
-    | Pet
-    | Reset
-    | Answer
-    | AskProgram
+    | FenceNode
+    | PowerOnNode
+    | PetWatchdog
+    | ResetNode
+    | RequestAnswered
+    | PingProgram
     | RestartProgram
     | Log
 )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.cluster_service.core.messages import Action, Answer, AnswerCode, Log, Requested
+from harness.cluster_service.core.messages import Action, AnswerCode, Log, RequestAnswered, RequestReceived
 from harness.model.topology import SECOND_US
 
 __all__ = ["COMPONENT", "OPEN_LIMIT", "REQUEST_LIMIT_US", "OpenRequest", "OpenRequests"]
@@ -61,7 +61,7 @@ class OpenRequests:
         """Every open request."""
         return list(self._open.values())
 
-    def add(self, now: int, event: Requested) -> OpenRequest:
+    def add(self, now: int, event: RequestReceived) -> OpenRequest:
         """Let a request in."""
         request = OpenRequest(
             id=event.id, call=event.call, arguments=event.arguments, due_us=now + REQUEST_LIMIT_US
@@ -86,7 +86,9 @@ class OpenRequests:
     def answer(self, request: OpenRequest, code: AnswerCode, message: str, **result: Any) -> list[Action]:
         """The one answer to a request, and the line about it in the cluster log."""
         del self._open[request.id]
-        return answered(Requested(id=request.id, call=request.call, arguments=request.arguments), code, message, result)
+        return answered(
+            RequestReceived(id=request.id, call=request.call, arguments=request.arguments), code, message, result
+        )
 
     def lapse(self) -> list[Action]:
         """The lease has ended, and nobody will know what becomes of the changes under way."""
@@ -105,10 +107,10 @@ class OpenRequests:
         return min((request.due_us for request in self._open.values()), default=None)
 
 
-def answered(event: Requested, code: AnswerCode, message: str, result: Mapping[str, Any]) -> list[Action]:
+def answered(event: RequestReceived, code: AnswerCode, message: str, result: Mapping[str, Any]) -> list[Action]:
     """An answer with its line in the cluster log."""
     fields = {"call": event.call, **event.arguments, "code": code}
     return [
         Log(component=COMPONENT, event="request-answered", message=f"{event.call}: {code}: {message}", fields=fields),
-        Answer(id=event.id, code=code, message=message, result=result),
+        RequestAnswered(id=event.id, code=code, message=message, result=result),
     ]

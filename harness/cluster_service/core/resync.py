@@ -7,13 +7,13 @@ grows with time, and they tell when that is due; should one of them not, it is f
 after a look that led to something, five seconds after one that led to nothing.
 """
 
-__all__ = ["LOOK_US", "REST_US", "Look"]
+__all__ = ["RESYNC_ACTIVE_US", "RESYNC_IDLE_US", "ResyncTimer"]
 
-LOOK_US = 500_000
-REST_US = 5_000_000
+RESYNC_ACTIVE_US = 500_000
+RESYNC_IDLE_US = 5_000_000
 
 
-class Look:
+class ResyncTimer:
     """Remembers the last one. The first is always due. `wake_us` is the next time of the managers that look."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Look:
     def also(self, now: int, *, acted: bool, wake_us: int | None) -> None:
         """One of them has looked alone; `wake_us` is the first time after `now` that is its own."""
         if acted:
-            self._next_us = min(self._next_us, now + LOOK_US)
+            self._next_us = min(self._next_us, now + RESYNC_ACTIVE_US)
         if wake_us is not None and (self.wake_us is None or wake_us < self.wake_us):
             self.wake_us = wake_us
 
@@ -40,5 +40,5 @@ class Look:
     def done(self, now: int, *, may_act: bool, acted: bool, wake_us: int | None) -> None:
         """They have looked, and whether they did anything; `wake_us` is the first time after `now` that is theirs."""
         self._could_act = may_act
-        self._next_us = now + (LOOK_US if acted else REST_US)
+        self._next_us = now + (RESYNC_ACTIVE_US if acted else RESYNC_IDLE_US)
         self.wake_us = wake_us

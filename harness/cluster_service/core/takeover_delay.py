@@ -7,12 +7,12 @@ that was tried and failed comes round again after a back-off.
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-__all__ = ["NEVER_US", "Turns", "soonest"]
+__all__ = ["NEVER_US", "TakeoverDelays", "earliest_after"]
 
 NEVER_US = 1 << 62
 
 
-def soonest(now: int, times: Iterable[int | None]) -> int | None:
+def earliest_after(now: int, times: Iterable[int | None]) -> int | None:
     """The earliest of these times that lies after `now`; one that has passed hides none that has not."""
     found: int | None = None
     for time in times:
@@ -22,20 +22,20 @@ def soonest(now: int, times: Iterable[int | None]) -> int | None:
 
 
 @dataclass(slots=True)
-class _Turn:
+class _Delay:
     since_us: int
     not_before_us: int = 0
     due_us: int = 0
 
 
-class Turns:
+class TakeoverDelays:
     """When this node may act on each subject of each kind. A subject that is no longer kept is forgotten, and its
     turn starts anew.
     """
 
     def __init__(self, *, lease_us: int) -> None:
         self._lease_us = lease_us
-        self._turns: dict[str, dict[str, _Turn]] = {}
+        self._turns: dict[str, dict[str, _Delay]] = {}
         self._soonest: dict[str, int] = {}
 
     def keep(self, kind: str, subjects: Collection[str]) -> None:
@@ -57,7 +57,7 @@ class Turns:
         known = self._turns.setdefault(kind, {})
         turn = known.get(subject)
         if turn is None:
-            turn = known[subject] = _Turn(now)
+            turn = known[subject] = _Delay(now)
         turn.due_us = max(turn.not_before_us, turn.since_us + place * self._lease_us // 2)
         if now < turn.due_us < self._soonest.get(kind, 0):
             self._soonest[kind] = turn.due_us
@@ -75,6 +75,6 @@ class Turns:
         known = self._soonest.get(kind, 0)
         if known <= now:
             turns = self._turns.get(kind, {})
-            first = soonest(now, [turn.due_us for turn in turns.values()]) if turns else None
+            first = earliest_after(now, [turn.due_us for turn in turns.values()]) if turns else None
             known = self._soonest[kind] = first if first is not None else NEVER_US
         return known if known < NEVER_US else None

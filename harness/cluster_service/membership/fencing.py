@@ -9,8 +9,8 @@ own.
 | that ended without error | MarkFenced; VMMS has begun to switch the node on, because its voter is missed |
 | that ended with an error | not off: again with back-off; meanwhile the turn passes on |
 | session Down, not fenced, `self` | MarkFenced (lease + grace) x 1.05 after this node saw the Down committed |
-| session Down and fenced, node still off | PowerOn again once per lease: a level, not an edge |
-| this node has had no lease for three leases | PowerOn of every other voter's node: the majority may be switched off |
+| session Down and fenced, node still off | PowerOnNode again once per lease: a level, not an edge |
+| no lease on this node for three lease lengths | PowerOnNode of every other voter: a majority may be off |
 """
 
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ from harness.cluster_service.core.ids import Ids
 from harness.cluster_service.core.messages import (
     Action,
     ChangeRegister,
+    ChangeSettled,
     Event,
-    Fence,
     FenceEnded,
+    FenceNode,
     Log,
-    PowerOn,
     PowerOnEnded,
+    PowerOnNode,
     RegisterSeen,
-    Settled,
 )
-from harness.cluster_service.core.takeover_delay import Turns, soonest
+from harness.cluster_service.core.takeover_delay import TakeoverDelays, earliest_after
 from harness.cluster_service.membership.membership import COMPONENT, MembershipManager
 from harness.cluster_service.membership.node import NodeManager
 from harness.model.changes import MarkFenced
@@ -40,7 +40,7 @@ from harness.model.topology import Fencing, Settings
 __all__ = ["FencingManager"]
 
 BACKOFF_FIRST_US = 250_000
-BACKOFF_LAST_US = 5_000_000
+MAX_BACKOFF_US = 5_000_000
 """Between a candidate's own attempts to fence: doubling, without end."""
 
 
@@ -64,7 +64,7 @@ class FencingManager:
         node: NodeManager,
         membership: MembershipManager,
         ids: Ids,
-        turns: Turns,
+        turns: TakeoverDelays,
     ) -> None:
         self._session = session
         self._voters = voters
@@ -89,7 +89,7 @@ class FencingManager:
             case PowerOnEnded() if event.error is not None:
                 message = f"could not switch {event.node} on: {event.error}"
                 actions.append(Log(component=COMPONENT, event="power-on-failed", message=message, lasting=True))
-            case Settled():
+            case ChangeSettled():
                 for attempt in self._attempts.values():
                     if attempt.marking == event.id:
                         attempt.marking = None
@@ -115,7 +115,7 @@ class FencingManager:
         times = list(self._power_on_at_us.values())
         if self._settings.fencing is Fencing.SELF:
             times += [since + self._wait_us() for since in self._down_since_us.values()]
-        return soonest(now, [*times, self._lonely_power_on_us, self._turns.next_wake(now, "fence")])
+        return earliest_after(now, [*times, self._lonely_power_on_us, self._turns.next_wake(now, "fence")])
 
     def _power_on_without_quorum(self, now: int) -> list[Action]:
         """Needs no register and no quorum: a fence has killed a voter, and whoever fenced may be gone since."""
@@ -127,7 +127,7 @@ class FencingManager:
         if now < self._lonely_power_on_us:
             return []
         self._lonely_power_on_us = now + 2 * self._settings.lease_us
-        return [PowerOn(name) for name in self._voters if name != self._session.node]
+        return [PowerOnNode(name) for name in self._voters if name != self._session.node]
 
     def _see_cluster(self, now: int, record: ClusterRecord) -> None:
         down = {
@@ -164,7 +164,7 @@ class FencingManager:
         message = f"cutting the power of {entry.name} and removing the VMs of {entry.session}"
         return [
             Log(component=COMPONENT, event="fencing", message=message, fields={"node": entry.name, "turn": place}),
-            Fence(session=entry.session, not_after_us=end),
+            FenceNode(session=entry.session, not_after_us=end),
         ]
 
     def _wait_us(self) -> int:
@@ -187,7 +187,7 @@ class FencingManager:
         if attempt is not None:
             attempt.under_way = False
             attempt.failures += 1
-            wait = min(BACKOFF_FIRST_US << min(attempt.failures - 1, 10), BACKOFF_LAST_US)
+            wait = min(BACKOFF_FIRST_US << min(attempt.failures - 1, 10), MAX_BACKOFF_US)
             self._turns.again_at("fence", str(event.session), now + wait)
         message = f"{name} is not known to be off: {event.error}; will try again"
         return [Log(component=COMPONENT, event="fence-failed", message=message, fields={"node": name}, lasting=True)]
@@ -197,4 +197,4 @@ class FencingManager:
         if now < due:
             return []
         self._power_on_at_us[entry.name] = now + self._settings.lease_us
-        return [PowerOn(entry.name)] if self._membership.turn_of(now, without=entry.name) == 0 else []
+        return [PowerOnNode(entry.name)] if self._membership.turn_of(now, without=entry.name) == 0 else []

@@ -15,15 +15,15 @@ from harness.cluster_service.core.ids import Ids
 from harness.cluster_service.core.messages import (
     Action,
     ChangeRegister,
+    ChangeSettled,
     Event,
     Log,
-    Refresh,
+    ReadRegister,
     RegisterSeen,
-    Reset,
-    Settled,
+    ResetNode,
     VotersKnown,
 )
-from harness.cluster_service.core.takeover_delay import Turns, soonest
+from harness.cluster_service.core.takeover_delay import TakeoverDelays, earliest_after
 from harness.cluster_service.membership.node import NodeManager
 from harness.model.changes import DeclareDown, JoinSession
 from harness.model.records import ClusterRecord, NodeEntry
@@ -43,7 +43,7 @@ class MembershipManager:
     first, and `was_up_before` whether this session was Up by then: only such a one can own what they know nothing of.
     """
 
-    def __init__(self, *, session: Session, node: NodeManager, ids: Ids, turns: Turns) -> None:
+    def __init__(self, *, session: Session, node: NodeManager, ids: Ids, turns: TakeoverDelays) -> None:
         self.cluster: ClusterRecord | None = None
         self._is_up = False
         self.seen_since_us: int | None = None
@@ -96,25 +96,25 @@ class MembershipManager:
         actions: list[Action] = []
         match event:
             case VotersKnown():
-                actions.append(Refresh(CLUSTER_KEY))
+                actions.append(ReadRegister(CLUSTER_KEY))
             case RegisterSeen(key="cluster"):
                 actions += self._see_cluster(now, event)
-            case Settled() if event.id == self._joining:
+            case ChangeSettled() if event.id == self._joining:
                 self._joining = None
                 if event.reason:
-                    actions.append(Reset(f"this session may not join: {event.reason}"))
-            case Settled() if event.id in self._declaring:
+                    actions.append(ResetNode(f"this session may not join: {event.reason}"))
+            case ChangeSettled() if event.id in self._declaring:
                 del self._declaring[event.id]
             case _:
                 pass
         if self._poll_us is not None and now >= self._poll_us:
             self._poll_us = None
-            actions.append(Refresh(CLUSTER_KEY))
+            actions.append(ReadRegister(CLUSTER_KEY))
         return actions + self._declare_lost(now)
 
     def next_wake(self, now: int) -> int | None:
         """When the next look at an unformed cluster, or the turn to declare somebody, is due."""
-        return soonest(now, [self._poll_us, self._turns.next_wake(now, "declare")])
+        return earliest_after(now, [self._poll_us, self._turns.next_wake(now, "declare")])
 
     def _see_cluster(self, now: int, event: RegisterSeen) -> list[Action]:
         if not isinstance(event.record, ClusterRecord):
@@ -127,14 +127,14 @@ class MembershipManager:
             self.was_up_before = self._is_up
         entry = self.own_entry
         if entry is None:
-            return [Reset(f"{self._session.node} is no member of rig {event.record.rig}")]
+            return [ResetNode(f"{self._session.node} is no member of rig {event.record.rig}")]
         if entry.session == self._session:
             if not event.record.is_up(self._session):
-                return [Reset("this session was declared Down")]
+                return [ResetNode("this session was declared Down")]
             joined, self._was_member = not self._was_member, True
             return [self._log_joined(entry.address)] if joined else self._log_changes(before)
         if self._was_member:
-            return [Reset(f"a newer session of this node has joined: {entry.session}")]
+            return [ResetNode(f"a newer session of this node has joined: {entry.session}")]
         if self._joining is not None:
             return []
         self._joining = self._ids.next()

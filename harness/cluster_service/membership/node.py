@@ -12,7 +12,7 @@ from harness.cluster_service.core.messages import (
     Action,
     CallVoter,
     Event,
-    Pet,
+    PetWatchdog,
     RegisterNoticed,
     RegisterSeen,
     VoterAnswered,
@@ -21,8 +21,8 @@ from harness.cluster_service.core.messages import (
 )
 from harness.cluster_service.core.takeover_delay import NEVER_US
 from harness.cluster_service.membership.lease import LeaseView
-from harness.cluster_service.membership.sharding import CircleWatch
-from harness.database.protocol import Address, Ballot, Beat, BeatAnswer, Refused, Why, WriteCounts
+from harness.cluster_service.membership.sharding import ShardAssignment
+from harness.database.protocol import Address, Ballot, Beat, BeatAnswer, RefusalReason, Refused, WriteCounts
 from harness.database.subscription import NOTHING
 from harness.model.records import ClusterRecord, SessionState
 from harness.model.register_keys import CLUSTER_KEY
@@ -63,7 +63,7 @@ class NodeManager:
         to_be_read: Callable[[str], Ballot],
         numbers: Callable[[], int],
         writes: WriteCounts,
-        watch: CircleWatch,
+        watch: ShardAssignment,
     ) -> None:
         self._writes = writes
         self._watch = watch
@@ -147,7 +147,7 @@ class NodeManager:
             case VoterAnswered(reply=BeatAnswer() as answer) if event.number in self._beats:
                 self._answered(now, event, answer)
                 actions += self._pet(now)
-            case VoterAnswered(reply=Refused(why=Why.SET_VERSION)) if event.number in self._beats:
+            case VoterAnswered(reply=Refused(why=RefusalReason.SET_VERSION)) if event.number in self._beats:
                 # It lives, and has another set: one side is about to learn of the other's, and then it counts again.
                 del self._beats[event.number]
                 self._next_beat_us = now
@@ -326,8 +326,8 @@ class NodeManager:
     def _pet(self, now: int) -> list[Action]:
         end = self.lease_end_us()
         if end is None:
-            return [Pet(guests_end_us=0, node_ends_us=now + BOOT_GRACE_US)]
+            return [PetWatchdog(guests_end_us=0, node_ends_us=now + BOOT_GRACE_US)]
         if end <= self._petted_us:
             return []
         self._petted_us = end
-        return [Pet(guests_end_us=end, node_ends_us=end + self._settings.grace_us)]
+        return [PetWatchdog(guests_end_us=end, node_ends_us=end + self._settings.grace_us)]

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Sequence
 
 from harness.database.subscription import EVERYTHING, NOTHING, interest_in
 from harness.model.records import ClusterRecord, SessionState
-from harness.model.shard import CIRCLES, OF_EVERYBODY, circle_by_name, circle_of
+from harness.model.shard import SHARDS, UNSHARDED, shard_by_name, shard_of
 from harness.model.topology import GroupSpec
 
-__all__ = ["WATCHERS", "CircleWatch"]
+__all__ = ["WATCHERS_PER_SHARD", "ShardAssignment"]
 
-WATCHERS = 3
+WATCHERS_PER_SHARD = 3
 """Nodes that watch each circle of a larger one: enough that placement has a choice, and that those who are lost within
 one lease are not all of them.
 """
@@ -27,7 +27,7 @@ _Members = tuple[tuple[str, ...], frozenset[str], frozenset[str]]
 """Every member in order, those that may watch, and those that watch only where there are no others."""
 
 
-class CircleWatch:
+class ShardAssignment:
     """What one node watches, as the cluster's register was seen last. Before that: nothing."""
 
     def __init__(self, node: str) -> None:
@@ -72,39 +72,39 @@ class CircleWatch:
         if members != self._members:
             self._members = members
             circles = _watched(*members).get(self._node, ())
-            self.circles = frozenset((*circles, OF_EVERYBODY))
-            self.interest = interest_in(self._node, (*circles, OF_EVERYBODY))
+            self.circles = frozenset((*circles, UNSHARDED))
+            self.interest = interest_in(self._node, (*circles, UNSHARDED))
 
     def names(self, groups: tuple[str, ...], circles: Iterable[str]) -> list[str]:
         """Those of these groups that are of one of the circles, as far as their names tell."""
-        found = _by_circle(groups)
+        found = _by_shard(groups)
         return [name for circle in circles for name in found.get(circle, ())]
 
     def watches(self, group: str) -> bool:
         """Whether this node watches a group of that name, which names no nodes."""
-        return self.circles is None or circle_by_name(group) in self.circles
+        return self.circles is None or shard_by_name(group) in self.circles
 
     def candidates(self, group: GroupSpec, among: Sequence[str]) -> list[str]:
         """Those of `among` that watch the group, in the order that decides where nothing else does."""
         if self.circles is None:
             return list(among)
-        circle, (names, able, paused) = circle_of(group), self._members
-        if circle == OF_EVERYBODY:
-            order = _order(names, int(circle_by_name(group.name)))
+        circle, (names, able, paused) = shard_of(group), self._members
+        if circle == UNSHARDED:
+            order = _order(names, int(shard_by_name(group.name)))
         else:
             order = _watchers(names, able, paused)[int(circle)]
         return [name for name in order if name in among]
 
 
 @functools.lru_cache(maxsize=64)
-def _by_circle(groups: tuple[str, ...]) -> dict[str, list[str]]:
+def _by_shard(groups: tuple[str, ...]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in groups:
-        found.setdefault(circle_by_name(name), []).append(name)
+        found.setdefault(shard_by_name(name), []).append(name)
     return found
 
 
-@functools.lru_cache(maxsize=4 * CIRCLES)
+@functools.lru_cache(maxsize=4 * SHARDS)
 def _order(names: tuple[str, ...], circle: int) -> tuple[str, ...]:
     """All members in the order of that circle: each has the same number of circles at each place, as near as can be,
     and those of one node are shared with many others.
@@ -126,10 +126,10 @@ def _watchers(names: tuple[str, ...], able: frozenset[str], paused: frozenset[st
     """For each circle the nodes that watch it, in order."""
     among = able or paused
     found = []
-    for circle in range(CIRCLES):
+    for circle in range(SHARDS):
         watching: list[str] = []
         for name in _order(names, circle):
-            if len(watching) == WATCHERS:
+            if len(watching) == WATCHERS_PER_SHARD:
                 break
             if name in among:
                 watching.append(name)

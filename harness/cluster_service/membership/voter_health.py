@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.cluster_service.core.messages import Action, Event, Log, VoterAnswered, VoterFailed
-from harness.database.protocol import Address, HelloAnswer, Refused, Why
+from harness.database.protocol import Address, HelloAnswer, RefusalReason, Refused
 
 __all__ = ["VoterView", "VoterWatch"]
 
@@ -109,7 +109,7 @@ class VoterWatch:
         else:
             view.as_whom = of = reply.of
             view.incarnation, view.set_version = of.incarnation, of.set_version
-            view.behind = isinstance(reply, Refused) and reply.why is Why.BEHIND
+            view.behind = isinstance(reply, Refused) and reply.why is RefusalReason.BEHIND
         view.answered_us = now
         if was == (view.incarnation, view.behind, True) and event.voter not in self._expected:
             return []

@@ -5,7 +5,7 @@ node can carry it on. Nothing is remembered but what the voters say; the stages 
 
 | the cluster register shows | and | then |
 |---|---|---|
-| a pending set | | carry it through (`SetChange`), then SettleVoterSet |
+| a pending set | | carry it through (`VoterSetChange`), then SettleVoterSet |
 | no pending set | a member came back empty, as another, or behind its own count | ProposeVoterSet without it |
 | no pending set | a member's node is recorded Down for ten seconds | the same, while more than three are left |
 | no pending set | a voter that should vote is there, empty | ProposeVoterSet with it, under its birth name |
@@ -24,31 +24,31 @@ from harness.cluster_service.core.messages import (
     AdoptVoters,
     CallVoter,
     ChangeRegister,
+    ChangeSettled,
     Event,
     Log,
-    PowerOn,
+    PowerOnNode,
     RegisterSeen,
-    Rewrite,
-    Settled,
+    RewriteRegister,
     VoterAnswered,
     VoterFailed,
     VotersKnown,
 )
-from harness.cluster_service.core.resync import Look
-from harness.cluster_service.core.takeover_delay import Turns, soonest
+from harness.cluster_service.core.resync import ResyncTimer
+from harness.cluster_service.core.takeover_delay import TakeoverDelays, earliest_after
 from harness.cluster_service.membership.membership import COMPONENT, MembershipManager
 from harness.cluster_service.membership.voter_health import VoterWatch
 from harness.database.proposer import PHASE_LIMIT_US, Result
 from harness.database.protocol import Address, Call, Hello, HelloAnswer, Retire
-from harness.database.voter_set_change import SetChange
+from harness.database.voter_set_change import VoterSetChange
 from harness.model.changes import ProposeVoterSet, SettleVoterSet
 from harness.model.records import ClusterRecord, SessionState
 from harness.model.register_keys import CLUSTER_KEY, group_key
 from harness.model.session import Session
 from harness.model.topology import SECOND_US, Settings
-from harness.model.voter_set import LEAST_VOTERS, VoterSet
+from harness.model.voter_set import MIN_VOTERS, VoterSet
 
-__all__ = ["ABSENT_US", "LEAST_WITH_ABSENT", "VoterSetManager"]
+__all__ = ["ABSENT_US", "MIN_WITH_ABSENT", "VoterSetManager"]
 
 ABSENT_US = 10 * SECOND_US
 """How long a node must have been Down before its vote is taken out: recovery has long ended then."""
@@ -56,7 +56,7 @@ ABSENT_US = 10 * SECOND_US
 SILENT_US = 30 * SECOND_US
 """The same for a witness, of which no membership is recorded."""
 
-LEAST_WITH_ABSENT = 3
+MIN_WITH_ABSENT = 3
 """Removing an absent voter from a set of this size gains nothing, and costs its vote when it is back."""
 
 LOOK_US = SECOND_US
@@ -68,7 +68,9 @@ REWRITES_AT_ONCE = 8
 
 def _tells_of_the_set(event: Event) -> bool:
     """Whether a fact may change what is to be done; of a voter's own news the watch tells."""
-    return isinstance(event, (VotersKnown, Settled)) or (isinstance(event, RegisterSeen) and event.key == CLUSTER_KEY)
+    return isinstance(event, (VotersKnown, ChangeSettled)) or (
+        isinstance(event, RegisterSeen) and event.key == CLUSTER_KEY
+    )
 
 
 class VoterSetManager:
@@ -93,9 +95,9 @@ class VoterSetManager:
         self._ids = ids
         self._number = numbers
         self._identity = identity
-        self._turns = Turns(lease_us=4 * settings.lease_us)
+        self._turns = TakeoverDelays(lease_us=4 * settings.lease_us)
         self._adopted = 0
-        self._change: SetChange | None = None
+        self._change: VoterSetChange | None = None
         self._rewrites: dict[int, str] = {}
         self._writing: int | None = None
         self._writing_not_before_us = 0
@@ -107,7 +109,7 @@ class VoterSetManager:
         self._power_on_us = 0
         self._told_lost: set[tuple[str, str]] = set()
         self._wake_us: int | None = None
-        self._looking = Look()
+        self._looking = ResyncTimer()
         self._changes_seen = 0
         self._asked_has_told = False
 
@@ -126,7 +128,7 @@ class VoterSetManager:
                     self._change.failed(event.number)
             case RegisterSeen(record=ClusterRecord() as seen):
                 self._see_cluster(now, seen)
-            case Settled():
+            case ChangeSettled():
                 self._settled(now, event)
             case _:
                 pass
@@ -144,7 +146,7 @@ class VoterSetManager:
         else:
             self._change = None
         wakes = [self._wake_us, self._turns.next_wake(now, "voter-set")]
-        self._looking.done(now, may_act=may_act, acted=bool(steps), wake_us=soonest(now, wakes))
+        self._looking.done(now, may_act=may_act, acted=bool(steps), wake_us=earliest_after(now, wakes))
         return actions + steps
 
     def _next_step(self, now: int, record: ClusterRecord) -> list[Action]:
@@ -157,7 +159,7 @@ class VoterSetManager:
 
     def next_wake(self, now: int) -> int | None:
         """When a call, a look or a turn is due."""
-        return soonest(now, [self._looking.wake_us])
+        return earliest_after(now, [self._looking.wake_us])
 
     @property
     def has_news(self) -> bool:
@@ -190,7 +192,7 @@ class VoterSetManager:
         self._down_since_us = {session: self._down_since_us.get(session, now) for session in down}
         self._hellos.clear()
 
-    def _settled(self, now: int, event: Settled) -> None:
+    def _settled(self, now: int, event: ChangeSettled) -> None:
         key = self._rewrites.pop(event.id, None)
         if key is not None and event.result is Result.DONE and self._change is not None:
             self._change.rewritten(key)
@@ -205,7 +207,7 @@ class VoterSetManager:
             return []
         if self._change is None or self._change.new != new:
             keys = (CLUSTER_KEY, *(group_key(name) for name in record.groups))
-            self._change = SetChange(rig=self._rig, old=old, new=new, keys=keys, numbers=self._number)
+            self._change = VoterSetChange(rig=self._rig, old=old, new=new, keys=keys, numbers=self._number)
             self._rewrites.clear()
         change = self._change
         actions: list[Action] = [
@@ -222,13 +224,13 @@ class VoterSetManager:
             actions += self._write(now, SettleVoterSet(version=new.version), "voter-set-settled", told)
         return actions
 
-    def _rewrite(self, change: SetChange) -> list[Action]:
+    def _rewrite(self, change: VoterSetChange) -> list[Action]:
         actions: list[Action] = []
         for key in change.unwritten:
             if len(self._rewrites) >= REWRITES_AT_ONCE:
                 break
             if key not in self._rewrites.values():
-                wish = Rewrite(id=self._ids.next(), key=key)
+                wish = RewriteRegister(id=self._ids.next(), key=key)
                 self._rewrites[wish.id] = key
                 actions.append(wish)
         return actions
@@ -279,9 +281,9 @@ class VoterSetManager:
 
     def _to_remove(self, now: int, record: ClusterRecord, current: VoterSet, answering: list[str]) -> str:
         for name, life in current.members.items():
-            if self.watch.lost(name, life) and len(current.members) > LEAST_VOTERS:
+            if self.watch.lost(name, life) and len(current.members) > MIN_VOTERS:
                 return name
-        if not record.settings.dynamic_quorum or len(current.members) <= LEAST_WITH_ABSENT:
+        if not record.settings.dynamic_quorum or len(current.members) <= MIN_WITH_ABSENT:
             return ""
         for name in current.members:
             since_us = self._absent_since_us(now, record, name)
@@ -353,7 +355,7 @@ class VoterSetManager:
             return []
         self._power_on_us = now + 4 * self._lease_us
         self._wake(self._power_on_us)
-        return [PowerOn(name) for name in off]
+        return [PowerOnNode(name) for name in off]
 
     def _my_turn(self, now: int, subject: str) -> bool:
         self._turns.keep("voter-set", [subject])

@@ -27,16 +27,16 @@ from harness.cluster_service.core.ids import Ids
 from harness.cluster_service.core.messages import (
     Action,
     ChangeRegister,
+    ChangeSettled,
     Event,
     Log,
-    Refresh,
+    ReadRegister,
     RegisterNoticed,
     RegisterSeen,
-    Settled,
 )
-from harness.cluster_service.core.takeover_delay import NEVER_US, Turns, soonest
+from harness.cluster_service.core.takeover_delay import NEVER_US, TakeoverDelays, earliest_after
 from harness.cluster_service.membership.membership import MembershipManager
-from harness.cluster_service.membership.sharding import CircleWatch
+from harness.cluster_service.membership.sharding import ShardAssignment
 from harness.cluster_service.placement.ranking import claim_places, rank_claimants, refusals
 from harness.database.proposer import Result
 from harness.database.protocol import NO_BALLOT, Ballot
@@ -44,7 +44,7 @@ from harness.model.changes import Claim
 from harness.model.records import ClusterRecord, GroupRecord, SessionState
 from harness.model.register_keys import GROUP_PREFIX, group_key
 from harness.model.session import Session
-from harness.model.shard import OF_EVERYBODY, circle_of
+from harness.model.shard import UNSHARDED, shard_of
 from harness.model.topology import SECOND_US, GroupSpec
 
 __all__ = ["COMPONENT", "GROUP_WAIT_US", "FailoverManager"]
@@ -61,7 +61,7 @@ and all orphans are weighed.
 """
 
 LOOK_AGAIN_US = SECOND_US
-AGAIN_MOST = 16
+MAX_RETRIES = 16
 """Between two reads of copies that have grown old and concern nobody, and how many are read together: what each node
 pays at most, however many groups change.
 """
@@ -71,7 +71,13 @@ class FailoverManager:
     """Knows every group's register; claims what is orphaned."""
 
     def __init__(
-        self, *, session: Session, membership: MembershipManager, ids: Ids, turns: Turns, watch: CircleWatch
+        self,
+        *,
+        session: Session,
+        membership: MembershipManager,
+        ids: Ids,
+        turns: TakeoverDelays,
+        watch: ShardAssignment,
     ) -> None:
         self.groups: dict[str, GroupRecord] = {}
         self._watch = watch
@@ -119,7 +125,7 @@ class FailoverManager:
                 actions += self._read_what_concerns(list(self._stale))
             case RegisterNoticed():
                 actions += self.noticed(event)
-            case Settled() if event.id in self._claims:
+            case ChangeSettled() if event.id in self._claims:
                 actions += self._claim_ended(now, event)
             case _:
                 pass
@@ -136,7 +142,7 @@ class FailoverManager:
         gathered_us = self._reckoned_us + self._gather_us() if self._reckon_again else None
         waits = self._untaken.get(None) or self._watch.awaits_others
         waited_us = self._waits_until_us if waits else None
-        return soonest(now, [again_us, gathered_us, waited_us, self._turns.next_wake(now, "claim")])
+        return earliest_after(now, [again_us, gathered_us, waited_us, self._turns.next_wake(now, "claim")])
 
     # What is known of the groups
 
@@ -145,7 +151,7 @@ class FailoverManager:
         if self._watch.watches(name):
             return True
         record = self.groups.get(name)
-        return record is not None and (record.owner == self._session or circle_of(record.spec) == OF_EVERYBODY)
+        return record is not None and (record.owner == self._session or shard_of(record.spec) == UNSHARDED)
 
     def watches_all(self) -> bool:
         """Whether this node watches every group."""
@@ -177,7 +183,7 @@ class FailoverManager:
             return []
         self._asked.update(names)
         # What is being read may have been asked for before the voters were asked to tell of it.
-        return [Refresh(group_key(name), anew=True) for name in names]
+        return [ReadRegister(group_key(name), anew=True) for name in names]
 
     def seen(self, event: RegisterSeen) -> None:
         """A group's register was read."""
@@ -220,7 +226,7 @@ class FailoverManager:
             if notice is None or self._asked_for.get(name) == notice.ballot or not self._concerns(name, notice):
                 continue
             self._asked_for[name] = notice.ballot
-            actions.append(Refresh(group_key(name)))
+            actions.append(ReadRegister(group_key(name)))
         return actions
 
     def _concerns(self, name: str, notice: RegisterNoticed) -> bool:
@@ -236,11 +242,11 @@ class FailoverManager:
         if not self._stale or now < self._look_again_us:
             return []
         self._look_again_us = now + LOOK_AGAIN_US
-        oldest = list(islice(self._stale, AGAIN_MOST))
+        oldest = list(islice(self._stale, MAX_RETRIES))
         for name in oldest:
             self._stale[name] = self._stale.pop(name)
             self._asked_for[name] = self._stale[name].ballot
-        return [Refresh(group_key(name)) for name in oldest]
+        return [ReadRegister(group_key(name)) for name in oldest]
 
     # Claims
 
@@ -311,8 +317,8 @@ class FailoverManager:
             return [groups] if groups else []
         parts: dict[str, list[GroupSpec]] = {}
         for group in groups:
-            circle = circle_of(group)
-            parts.setdefault(circle if circle != OF_EVERYBODY else f"{circle}{group.name}", []).append(group)
+            circle = shard_of(group)
+            parts.setdefault(circle if circle != UNSHARDED else f"{circle}{group.name}", []).append(group)
         return list(parts.values())
 
     def _see_lost(self, now: int, cluster: ClusterRecord) -> None:
@@ -357,7 +363,7 @@ class FailoverManager:
         return owned - Counter(self.owner_node(name) for name in orphans) if orphans else owned
 
     def _counted_with(self, group: GroupSpec) -> str:
-        return circle_of(group) if self._watch.by_circle else ""
+        return shard_of(group) if self._watch.by_circle else ""
 
     def _note_owner(self, name: str) -> None:
         """The newest that was heard of that group has changed; one whose record was never read counts for nobody."""
@@ -382,7 +388,7 @@ class FailoverManager:
     def _gather_us(self) -> int:
         return GATHER_US + GATHER_EACH_US * self._orphans_weighed
 
-    def _claim_ended(self, now: int, event: Settled) -> list[Action]:
+    def _claim_ended(self, now: int, event: ChangeSettled) -> list[Action]:
         name, before = self._claims.pop(event.id)
         record = self.groups.get(name)
         if event.result is Result.DONE and record is not None and record.owner == self._session:

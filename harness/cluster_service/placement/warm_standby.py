@@ -6,15 +6,15 @@ so there each node stands ready for some, others for others, and what it takes o
 
 import zlib
 
-__all__ = ["READY_MOST", "stands_ready"]
+__all__ = ["MAX_READINESS_FAILURES", "stands_ready"]
 
-READY_MOST = 64
+MAX_READINESS_FAILURES = 64
 """Groups that one node stands ready for, on average, in a cluster that has more."""
 WHOLE = 1 << 32
 
 
 def stands_ready(node: str, group: str, groups: int) -> bool:
     """Whether that node stands ready for that group; `groups` is how many it knows."""
-    if groups <= READY_MOST:
+    if groups <= MAX_READINESS_FAILURES:
         return True
-    return zlib.crc32(f"{node}/{group}".encode()) * groups < READY_MOST * WHOLE
+    return zlib.crc32(f"{node}/{group}".encode()) * groups < MAX_READINESS_FAILURES * WHOLE

@@ -18,7 +18,7 @@ from harness.cluster_service.resources.resource_facts import GroupFacts
 from harness.cluster_service.resources.resource_log import resource_line
 from harness.cluster_service.resources.resource_orders import ResourceOrders
 from harness.model.changes import BeginMove, ForgetRestarts, RecordRestart
-from harness.model.host_messages import EntryPoint, Why
+from harness.model.host_messages import CallReason, EntryPoint
 from harness.model.session import Session
 from harness.model.states import ResourceState
 from harness.model.topology import ResourceSpec, RestartAction
@@ -41,7 +41,7 @@ class FailurePolicy:
         """The next step for a resource that is Failed."""
         record, resource, policy = facts.record, facts.resources[spec.name], spec.policy
         if not wanted or resource.try_again:
-            return [self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=Why.REQUEST)]
+            return [self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=CallReason.REQUEST)]
         # Reckoned at the failure: that it lies long enough back does not make a used-up one good again.
         mine = facts.restarts_of(resource.failed_at_us, spec, self._session)
         if any(entry.failure == resource.failure for entry in mine):
@@ -49,7 +49,7 @@ class FailurePolicy:
             if now < due:
                 self._orders.wake(facts, due)
                 return []
-            return [self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=Why.RESTART)]
+            return [self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=CallReason.RESTART)]
         if policy.restart_action is RestartAction.NONE:
             return self._stay_failed(facts, spec, "its restart-action is none")
         if self._moves.paused():

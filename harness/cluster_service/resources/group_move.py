@@ -22,7 +22,7 @@ from harness.cluster_service.placement.ranking import failback_target, next_afte
 from harness.cluster_service.resources.resource_facts import GroupFacts, ResourceFacts
 from harness.cluster_service.resources.resource_orders import ResourceOrders
 from harness.model.changes import BeginMove, CancelMove, Release
-from harness.model.host_messages import EntryPoint, Why
+from harness.model.host_messages import CallReason, EntryPoint
 from harness.model.records import ClusterRecord, MoveCause, ResumeFailback
 from harness.model.session import Session
 from harness.model.states import DrainState, ResourceState
@@ -177,12 +177,12 @@ class GroupMove:
             return []
         if resource.opened_epoch is None and not resource.open_errors:
             # The host has just come back: it must know the resource before it can end it.
-            return [self._orders.call(now, facts, spec, EntryPoint.OPEN, why=Why.MOVE, adopt=True)]
+            return [self._orders.call(now, facts, spec, EntryPoint.OPEN, why=CallReason.MOVE, adopt=True)]
         if resource.state is ResourceState.ONLINE:
-            return [self._orders.call(now, facts, spec, EntryPoint.OFFLINE, why=Why.MOVE)]
+            return [self._orders.call(now, facts, spec, EntryPoint.OFFLINE, why=CallReason.MOVE)]
         if resource.state.pending and not resource.open_errors:
             return []
-        return [self._orders.call(now, facts, spec, EntryPoint.CLOSE, why=Why.MOVE)]
+        return [self._orders.call(now, facts, spec, EntryPoint.CLOSE, why=CallReason.MOVE)]
 
     def _hand_over(self, now: int, facts: GroupFacts) -> Action:
         record, cluster = facts.record, self._cluster()

@@ -25,7 +25,7 @@ from harness.cluster_service.resources.resource_facts import GroupFacts
 from harness.cluster_service.resources.resource_orders import ResourceOrders
 from harness.model.administrative_changes import RequestState, with_dependents, with_providers
 from harness.model.changes import BeginMove
-from harness.model.host_messages import EntryPoint, Why
+from harness.model.host_messages import CallReason, EntryPoint
 from harness.model.records import MoveCause
 from harness.model.session import Session
 from harness.model.states import ResourceState
@@ -161,6 +161,6 @@ class GroupRequests:
             return []
         resource.to_fail = f"{facts.record.epoch}.request.{request.id}"
         spec = facts.record.spec.resource(name)
-        order = self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=Why.REQUEST)
+        order = self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=CallReason.REQUEST)
         message = f"{name} is made to fail; its policy follows"
         return [order, *self._requests.answer(request, AnswerCode.DONE, message)]

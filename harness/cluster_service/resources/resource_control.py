@@ -32,16 +32,16 @@ from harness.cluster_service.core.messages import (
     ROUTINE,
     Action,
     ChangeRegister,
+    ChangeSettled,
     Event,
     HostConnected,
     HostLost,
     HostReported,
     RegisterSeen,
-    Reset,
-    Settled,
+    ResetNode,
 )
 from harness.cluster_service.core.pending_requests import OpenRequests
-from harness.cluster_service.core.resync import LOOK_US, REST_US
+from harness.cluster_service.core.resync import RESYNC_ACTIVE_US, RESYNC_IDLE_US
 from harness.cluster_service.membership.membership import MembershipManager
 from harness.cluster_service.membership.node import NodeManager
 from harness.cluster_service.placement.failover import FailoverManager
@@ -65,7 +65,7 @@ from harness.model.administrative_changes import RequestState
 from harness.model.changes import (
     SetPersistentState,
 )
-from harness.model.host_messages import EntryPoint, HostReport, HostRequest, Why
+from harness.model.host_messages import CallReason, EntryPoint, HostReport, HostRequest
 from harness.model.records import GroupRecord
 from harness.model.session import Session
 from harness.model.states import ResourceState
@@ -86,7 +86,7 @@ START_PLACE_US = 3_000_000
 """How long a start counts as one of them: many times what eight at once take."""
 
 OPEN_ATTEMPTS = 3
-OPEN_RETRY_LAST_US = 5_000_000
+MAX_OPEN_RETRY_US = 5_000_000
 """So often OPEN may fail in a row before the group goes elsewhere; where it cannot, it is tried on with this pause
 at most.
 """
@@ -109,7 +109,7 @@ def _failure_of(report: HostReport) -> str:
 def _is_about_one_group(event: Event) -> bool:
     if isinstance(event, RegisterSeen):
         return isinstance(event.record, GroupRecord)
-    return isinstance(event, (HostReported, Settled))
+    return isinstance(event, (HostReported, ChangeSettled))
 
 
 class ResourceControlManager:
@@ -190,7 +190,7 @@ class ResourceControlManager:
                 actions += self._reported(now, event.report)
             case RegisterSeen(record=GroupRecord() as record):
                 actions += self.seen(record)
-            case Settled():
+            case ChangeSettled():
                 actions += self._settled(now, event)
             case _:
                 pass
@@ -216,9 +216,9 @@ class ResourceControlManager:
         names: Iterable[str] = self._awake
         one = _is_about_one_group(event)
         if not (one or isinstance(event, ROUTINE)) or now >= self._look_at_settled_us:
-            self._look_at_settled_us, self._look_at_all_us = now + REST_US, now + LOOK_US
+            self._look_at_settled_us, self._look_at_all_us = now + RESYNC_IDLE_US, now + RESYNC_ACTIVE_US
         elif not one or now >= self._look_at_all_us:
-            self._look_at_all_us = now + LOOK_US
+            self._look_at_all_us = now + RESYNC_ACTIVE_US
             names = self._restless | self._orders.due(now)
         else:
             names = self._changed | self._orders.due(now)
@@ -381,7 +381,7 @@ class ResourceControlManager:
             if asked.entry_point is EntryPoint.OPEN:
                 resource.evidence = report.error
                 resource.open_errors += 1
-                resource.not_before_us = now + min(RETRY_US << min(resource.open_errors, 10), OPEN_RETRY_LAST_US)
+                resource.not_before_us = now + min(RETRY_US << min(resource.open_errors, 10), MAX_OPEN_RETRY_US)
             elif asked.entry_point is not EntryPoint.ONLINE and resource.stuck_since_us is None:
                 resource.stuck_since_us = now
             return
@@ -397,7 +397,7 @@ class ResourceControlManager:
             resource.state = ResourceState.OFFLINE
             resource.try_again = False
 
-    def _settled(self, now: int, event: Settled) -> list[Action]:
+    def _settled(self, now: int, event: ChangeSettled) -> list[Action]:
         subject = self._orders.ended(event.id)
         if subject is None:
             return []
@@ -447,7 +447,7 @@ class ResourceControlManager:
                 break
         return actions
 
-    def _hopeless(self, now: int, facts: GroupFacts) -> Reset | None:
+    def _hopeless(self, now: int, facts: GroupFacts) -> ResetNode | None:
         """This node can neither end a resource nor learn of it: only the end of the session proves anything then."""
         if not self._owns(facts.record):
             return None
@@ -455,13 +455,13 @@ class ResourceControlManager:
             resource, limit_us = facts.resources[spec.name], spec.policy.pending_timeout_us
             if resource.stuck_since_us is not None:
                 if now - resource.stuck_since_us > limit_us:
-                    return Reset(f"no proof that {spec.name} has ended within its pending-timeout")
+                    return ResetNode(f"no proof that {spec.name} has ended within its pending-timeout")
                 self._orders.wake(facts, resource.stuck_since_us + limit_us + 1)
             if resource.request is None:
                 continue
             due = resource.asked_us + limit_us + ANSWER_MARGIN_US
             if now > due:
-                return Reset(f"the resource host has not settled {resource.request.entry_point} of {spec.name}")
+                return ResetNode(f"the resource host has not settled {resource.request.entry_point} of {spec.name}")
             self._orders.wake(facts, due + 1)
         return None
 
@@ -475,7 +475,7 @@ class ResourceControlManager:
                 heapq.heappush(self._held_back, place)
             self._orders.wake(facts, min(self._starts.values(), default=now) + START_PLACE_US)
             return []
-        call = self._orders.call(now, facts, spec, EntryPoint.ONLINE, why=Why.START)
+        call = self._orders.call(now, facts, spec, EntryPoint.ONLINE, why=CallReason.START)
         self._starts[call.request.number] = now
         return [call]
 
@@ -501,9 +501,9 @@ class ResourceControlManager:
             if not self._orders.free(now, facts, resource):
                 continue
             if resource.opened_epoch is None:
-                actions.append(self._orders.call(now, facts, spec, EntryPoint.OPEN, why=Why.START, adopt=False))
+                actions.append(self._orders.call(now, facts, spec, EntryPoint.OPEN, why=CallReason.START, adopt=False))
             elif resource.state is ResourceState.ONLINE:
-                actions.append(self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=Why.RUNDOWN))
+                actions.append(self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=CallReason.RUNDOWN))
         if not actions and all(self._is_ready(now, facts.resources[spec.name]) for spec in facts.record.spec.resources):
             self._awake.pop(facts.record.spec.name, None)
         return actions
@@ -530,7 +530,7 @@ class ResourceControlManager:
                 leave = self._failures.escalate(now, facts, spec, "cannot be opened here")
                 if any(isinstance(action, ChangeRegister) for action in leave):
                     return leave
-            return [self._orders.call(now, facts, spec, EntryPoint.OPEN, why=Why.START, adopt=True)]
+            return [self._orders.call(now, facts, spec, EntryPoint.OPEN, why=CallReason.START, adopt=True)]
         if resource.clean_stop and wanted:
             off = SetPersistentState(session=self._session, epoch=record.epoch, resource=spec.name, wanted=False)
             return [self._orders.change(facts, off, resource=spec.name)]
@@ -538,7 +538,7 @@ class ResourceControlManager:
             on = RequestState(owner=self._session, epoch=record.epoch, resource=spec.name, wanted=True)
             return [self._orders.change(facts, on, resource=spec.name)]
         if resource.to_fail and resource.state is ResourceState.ONLINE:
-            return [self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=Why.REQUEST)]
+            return [self._orders.call(now, facts, spec, EntryPoint.TERMINATE, why=CallReason.REQUEST)]
         if resource.state is ResourceState.FAILED:
             return self._failures.next_for(now, facts, spec, wanted)
         held = self._moves.paused() or self._requests.holds_starts(record.spec.name)
@@ -546,5 +546,5 @@ class ResourceControlManager:
             return self._start(now, facts, spec)
         must_end = not wanted or facts.providers_gone(spec)
         if resource.state is ResourceState.ONLINE and must_end and facts.dependents_down(spec):
-            return [self._orders.call(now, facts, spec, EntryPoint.OFFLINE, why=Why.REQUEST)]
+            return [self._orders.call(now, facts, spec, EntryPoint.OFFLINE, why=CallReason.REQUEST)]
         return []

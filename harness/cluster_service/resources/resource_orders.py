@@ -8,11 +8,11 @@ import heapq
 
 from harness.cluster_service.core.ids import Ids
 from harness.cluster_service.core.messages import CallHost, ChangeRegister
-from harness.cluster_service.core.takeover_delay import soonest
+from harness.cluster_service.core.takeover_delay import earliest_after
 from harness.cluster_service.membership.node import NodeManager
 from harness.cluster_service.resources.resource_facts import GroupFacts, ResourceFacts
 from harness.model.changes import Change
-from harness.model.host_messages import EntryPoint, HostRequest, Why
+from harness.model.host_messages import CallReason, EntryPoint, HostRequest
 from harness.model.register_keys import group_key
 from harness.model.session import Session
 from harness.model.topology import ResourceSpec
@@ -53,7 +53,7 @@ class ResourceOrders:
     def next_wake(self, now: int) -> int | None:
         """When after `now` a group is to be looked at next."""
         first_us = self._first_us()
-        return first_us if first_us is None or now < first_us else soonest(now, self._wakes.values())
+        return first_us if first_us is None or now < first_us else earliest_after(now, self._wakes.values())
 
     def _first_us(self) -> int | None:
         """The earliest of all times."""
@@ -78,7 +78,7 @@ class ResourceOrders:
         spec: ResourceSpec,
         entry_point: EntryPoint,
         *,
-        why: Why,
+        why: CallReason,
         adopt: bool = False,
     ) -> CallHost:
         """A request to the resource host, good until the end of the lease."""

@@ -1,11 +1,11 @@
-"""What can be waited for, as conditions on a `Standing`: each says in words what is still missing, or nothing. Pure.
+"""What can be waited for, as conditions on a `RigStatus`: each says in words what is still missing, or nothing. Pure.
 
 The words follow "waiting for". A name that the rig does not have is refused when the condition is made.
 """
 
 from harness.errors import UsageError
 from harness.model.states import DrainState, GroupState, ResourceState
-from harness.rig.cluster.status import Condition, GroupStanding, NodeStanding, Power, ResourceStanding, Standing
+from harness.rig.cluster.status import Condition, GroupStatus, NodeStatus, Power, ResourceStatus, RigStatus
 
 __all__ = [
     "PAUSED",
@@ -29,7 +29,7 @@ _MEMBERS = (UP, PAUSED)
 _DRAINED = (DrainState.COMPLETED, DrainState.FAILED)
 
 
-def find_group(standing: Standing, name: str) -> GroupStanding:
+def find_group(standing: RigStatus, name: str) -> GroupStatus:
     """The group of that name. Raises UsageError with the names that there are."""
     for group in standing.groups:
         if group.name == name:
@@ -37,7 +37,7 @@ def find_group(standing: Standing, name: str) -> GroupStanding:
     raise UsageError(f"rig {standing.rig} has no group {name!r}, expected one of {_listed(standing.groups)}")
 
 
-def find_resource(standing: Standing, name: str) -> tuple[GroupStanding, ResourceStanding]:
+def find_resource(standing: RigStatus, name: str) -> tuple[GroupStatus, ResourceStatus]:
     """The resource of that name, and its group. Raises UsageError with the names that there are."""
     for group in standing.groups:
         for resource in group.resources:
@@ -47,7 +47,7 @@ def find_resource(standing: Standing, name: str) -> tuple[GroupStanding, Resourc
     raise UsageError(f"rig {standing.rig} has no resource {name!r}, expected one of {names}")
 
 
-def find_node(standing: Standing, name: str) -> NodeStanding:
+def find_node(standing: RigStatus, name: str) -> NodeStatus:
     """The node of that name. Raises UsageError with the names that there are."""
     for node in standing.nodes:
         if node.name == name:
@@ -55,14 +55,14 @@ def find_node(standing: Standing, name: str) -> NodeStanding:
     raise UsageError(f"rig {standing.rig} has no node {name!r}, expected one of {_listed(standing.nodes)}")
 
 
-def _listed(named: tuple[GroupStanding, ...] | tuple[NodeStanding, ...] | tuple[ResourceStanding, ...]) -> str:
+def _listed(named: tuple[GroupStatus, ...] | tuple[NodeStatus, ...] | tuple[ResourceStatus, ...]) -> str:
     return ", ".join(entry.name for entry in named) or "none at all"
 
 
 def group_is(name: str, state: GroupState) -> Condition:
     """The group is in that state, as its owner says."""
 
-    def missing(standing: Standing) -> str:
+    def missing(standing: RigStatus) -> str:
         group = find_group(standing, name)
         return "" if group.state == state else f"{name} to be {state} ({_shown(group)})"
 
@@ -72,7 +72,7 @@ def group_is(name: str, state: GroupState) -> Condition:
 def group_moved(name: str, *, epoch: int, target: str = "") -> Condition:
     """The group has another owner than under `epoch`, `target` if that is given, and what is wanted there is Online."""
 
-    def missing(standing: Standing) -> str:
+    def missing(standing: RigStatus) -> str:
         group = find_group(standing, name)
         if group.epoch <= epoch or (target and group.owner != target) or not group.owner:
             return f"{name} to be owned by {target or 'another node'} ({_shown(group)})"
@@ -85,7 +85,7 @@ def group_moved(name: str, *, epoch: int, target: str = "") -> Condition:
 def resource_is(name: str, state: ResourceState) -> Condition:
     """The resource is in that state, as its owner says, and that is what is wanted of it."""
 
-    def missing(standing: Standing) -> str:
+    def missing(standing: RigStatus) -> str:
         group, resource = find_resource(standing, name)
         wanted = int(state is ResourceState.ONLINE)
         if resource.state == state and resource.persistent_state == wanted:
@@ -99,7 +99,7 @@ def resource_is(name: str, state: ResourceState) -> Condition:
 def node_is(name: str, state: str) -> Condition:
     """The cluster says that of the node: Up or Paused."""
 
-    def missing(standing: Standing) -> str:
+    def missing(standing: RigStatus) -> str:
         node = find_node(standing, name)
         return "" if node.state == state else f"{name} to be {state} (it is {node.state})"
 
@@ -109,7 +109,7 @@ def node_is(name: str, state: str) -> Condition:
 def node_up(name: str) -> Condition:
     """The node has its power, and the cluster counts it as a member; Paused is up."""
 
-    def missing(standing: Standing) -> str:
+    def missing(standing: RigStatus) -> str:
         node = find_node(standing, name)
         if node.power is not Power.ON:
             return f"{name} to be up (its power is {node.power})"
@@ -121,7 +121,7 @@ def node_up(name: str) -> Condition:
 def node_drained(name: str) -> Condition:
     """The node is Paused and its drain has ended, with whatever result."""
 
-    def missing(standing: Standing) -> str:
+    def missing(standing: RigStatus) -> str:
         node = find_node(standing, name)
         if node.state != PAUSED or node.drain not in _DRAINED:
             left = [group.name for group in standing.groups if group.owner == name]
@@ -131,13 +131,13 @@ def node_drained(name: str) -> Condition:
     return missing
 
 
-def all_online(standing: Standing) -> str:
+def all_online(standing: RigStatus) -> str:
     """Every resource that is wanted Online is, wherever; nodes that are off do not count."""
     late = [missed for group in standing.groups for missed in _late(group)]
     return ", ".join(late)
 
 
-def _late(group: GroupStanding) -> list[str]:
+def _late(group: GroupStatus) -> list[str]:
     """Resources that are not as they are wanted, or of which nobody tells."""
     return [
         f"{resource.name} ({resource.state})"
@@ -146,7 +146,7 @@ def _late(group: GroupStanding) -> list[str]:
     ]
 
 
-def _shown(group: GroupStanding) -> str:
+def _shown(group: GroupStatus) -> str:
     others = (f"{entry.name} {entry.state}" for entry in group.resources if entry.state != ResourceState.ONLINE)
     why = f": {group.why}" if group.why else ""
     return f"{group.state} on {group.owner or 'no node'}{why}" + "".join(f", {other}" for other in others)

@@ -28,7 +28,7 @@ from harness.rig.cluster.secret_files import DIRECTORY, TOKEN_FILE
 from harness.rig.engine.archive_file import read_file
 from harness.rig.engine.connection import engine_call
 
-__all__ = ["Address", "NodeApiClient", "Reply", "addresses_of"]
+__all__ = ["Address", "ApiReply", "NodeApiClient", "addresses_of"]
 
 TOKEN_LIMIT_BYTES = 65536
 CONNECT_LIMIT_S = 2.0
@@ -39,7 +39,7 @@ _PART_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class ApiReply:
     """What a node answered: the status and the JSON object, and the way on which it did."""
 
     node: str
@@ -98,7 +98,7 @@ class NodeApiClient:
         """Ends the connections."""
         self._kept.close()
 
-    def get(self, address: Address, path: str, *, limit_s: float) -> Reply:
+    def get(self, address: Address, path: str, *, limit_s: float) -> ApiReply:
         """Look at `path`, such as `snapshot`. Raises ApiUnanswered, RequestRefused for a name that the node does not
         know, EngineError when the token cannot be read.
         """
@@ -112,7 +112,7 @@ class NodeApiClient:
             raise RequestRefused(reply.message, code=reply.code)
         return reply
 
-    def post(self, address: Address, path: str, body: Mapping[str, str | bool], *, limit_s: float) -> Reply:
+    def post(self, address: Address, path: str, body: Mapping[str, str | bool], *, limit_s: float) -> ApiReply:
         """Ask for something, once; whatever is answered is returned. Not carried out after `limit_s`, however late the
         node gets to it. Raises ApiUnreachable, ApiUnanswered, EngineError.
         """
@@ -127,7 +127,7 @@ class NodeApiClient:
         path: str,
         body: Mapping[str, str | bool] | None,
         limit_s: float,
-    ) -> Reply:
+    ) -> ApiReply:
         """A rig that was made anew under the same name has another token: it is read again, once."""
         for _ in range(2):
             self._token = token = self._token or self._read_token()
@@ -146,7 +146,7 @@ class NodeApiClient:
         body: Mapping[str, str | bool] | None,
         limit_s: float,
         token: str,
-    ) -> Reply:
+    ) -> ApiReply:
         """On the first way that takes a connection, all ways together within `limit_s`."""
         end_s, life = time.monotonic() + limit_s, (address.node, address.port)
         headers = {"Authorization": f"Bearer {token}", "Blackstart-Not-After": f"{time.time() + limit_s:.3f}"}
@@ -193,7 +193,7 @@ class NodeApiClient:
         why = "; ".join(closed) or "the way before it gave no answer"
         self.note(f"the API of {node} is reached through {way}: {why}")
 
-    def _exchange(self, session: requests.Session, way: Way, address: Address, request: "_Request") -> Reply:
+    def _exchange(self, session: requests.Session, way: Way, address: Address, request: "_Request") -> ApiReply:
         if way is Way.COMMAND:
             status, found = exchange_inside(
                 self._client,
@@ -204,7 +204,7 @@ class NodeApiClient:
                 body=request.content,
                 limit_s=request.limit_s,
             )
-            return Reply(node=address.node, status=status, body=found, way=way)
+            return ApiReply(node=address.node, status=status, body=found, way=way)
         published, limit_s = way is Way.PUBLISHED, request.limit_s
         host, port = (address.host, address.port) if published else (address.inner, address.inner_port)
         connect_s = CONNECT_LIMIT_S if published else BRIDGE_CONNECT_LIMIT_S
@@ -219,7 +219,7 @@ class NodeApiClient:
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                return Reply(
+                return ApiReply(
                     node=address.node, status=response.status_code, body=_object(response, limit_s), way=way
                 )
         except requests.ConnectTimeout as error:

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from harness.errors import ApiUnanswered, ApiUnreachable, HarnessError, RequestRefused
-from harness.rig.cluster.node_api_client import Address, Reply
-from harness.rig.cluster.status import Standing
+from harness.rig.cluster.node_api_client import Address, ApiReply
+from harness.rig.cluster.status import RigStatus
 
-__all__ = ["REQUEST_LIMIT_S", "Asking", "Poster", "Question", "send_request", "who_to_ask"]
+__all__ = ["REQUEST_LIMIT_S", "Poster", "Question", "RequestRouter", "send_request", "who_to_ask"]
 
 FOLLOW_LIMIT = 3
 REQUEST_LIMIT_S = 12.0
@@ -33,7 +33,7 @@ _UNKNOWN = "it may or may not be done: look before you ask again"
 class Poster(Protocol):
     """The part of `NodeApiClient` that is needed here."""
 
-    def post(self, address: Address, path: str, body: Mapping[str, str | bool], *, limit_s: float) -> Reply:
+    def post(self, address: Address, path: str, body: Mapping[str, str | bool], *, limit_s: float) -> ApiReply:
         """Ask once."""
         ...
 
@@ -49,7 +49,7 @@ class Question:
         return self.path
 
 
-def who_to_ask(standing: Standing, path: str, answering: Container[str]) -> list[str]:
+def who_to_ask(standing: RigStatus, path: str, answering: Container[str]) -> list[str]:
     """The nodes that answer: the owner of what the path is about first, then those with quorum, then the others."""
     owners = {group.name: group.owner for group in standing.groups}
     owners |= {resource.name: group.owner for group in standing.groups for resource in group.resources}
@@ -59,7 +59,7 @@ def who_to_ask(standing: Standing, path: str, answering: Container[str]) -> list
     return [node.name for node in sorted(nodes, key=lambda node: (node.name != owner, not node.quorum))]
 
 
-class Asking:
+class RequestRouter:
     """One request on its way from node to node, by the table above. Whoever carries it asks `next`, and tells how that
     went.
     """
@@ -119,12 +119,12 @@ def send_request(
     addresses: Mapping[str, Address],
     order: Sequence[str],
     absent: Mapping[str, str],
-) -> Reply:
-    """The answer of the node that has done it; `order` and `absent` as in `Asking`.
+) -> ApiReply:
+    """The answer of the node that has done it; `order` and `absent` as in `RequestRouter`.
 
     Raises RequestRefused, ApiUnanswered when it may be done nevertheless, HarnessError when there was nobody to ask.
     """
-    asking = Asking(question, order=order, absent=absent)
+    asking = RequestRouter(question, order=order, absent=absent)
     while True:
         node = asking.next()
         try:

@@ -15,12 +15,12 @@ from harness.model.topology import Priority, Topology
 __all__ = [
     "UNKNOWN",
     "Condition",
-    "GroupStanding",
-    "NodeStanding",
+    "GroupStatus",
+    "NodeStatus",
     "Power",
-    "ResourceStanding",
-    "Standing",
-    "VoterStanding",
+    "ResourceStatus",
+    "RigStatus",
+    "VoterStatus",
     "merge",
 ]
 
@@ -39,7 +39,7 @@ class Power(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeStanding:
+class NodeStatus:
     """One node. `state` is the cluster's word (Up, Paused, Joining, Down) or Unknown.
 
     `quorum` is whether the node itself holds its lease; None when it did not answer. `drain` is the state of its drain,
@@ -57,7 +57,7 @@ class NodeStanding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResourceStanding:
+class ResourceStatus:
     """One resource: its reported state, its PersistentState (1: wanted online; None: nobody told), and why it is not
     Online, as far as its owner says.
     """
@@ -70,7 +70,7 @@ class ResourceStanding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GroupStanding:
+class GroupStatus:
     """One group; `owner` is empty when nobody owns it or nobody knows. `moving_to` names the node that a move under way
     goes to; `why` says why nobody runs it.
     """
@@ -79,13 +79,13 @@ class GroupStanding:
     owner: str
     epoch: int
     state: str
-    resources: tuple[ResourceStanding, ...]
+    resources: tuple[ResourceStatus, ...]
     moving_to: str = ""
     why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VoterStanding:
+class VoterStatus:
     """One voter, as a node that holds its lease sees it: answers, silent, refuses, not in the set; and why.
 
     `member` is whether it counts now. `role` is node or witness.
@@ -99,14 +99,14 @@ class VoterStanding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class RigStatus:
     """The whole rig at one look."""
 
     rig: str
     subnet: str
-    nodes: tuple[NodeStanding, ...]
-    groups: tuple[GroupStanding, ...]
-    voters: tuple[VoterStanding, ...] = ()
+    nodes: tuple[NodeStatus, ...]
+    groups: tuple[GroupStatus, ...]
+    voters: tuple[VoterStatus, ...] = ()
 
     def missing(self, topology: Topology) -> list[str]:
         """What is not yet as it should be after `up`: each node Up, each group Online that starts by itself."""
@@ -133,7 +133,7 @@ class Standing:
             if resource.state != ResourceState.ONLINE
         )
 
-    def _late_groups(self, topology: Topology) -> list[GroupStanding]:
+    def _late_groups(self, topology: Topology) -> list[GroupStatus]:
         idle = {group.name for group in topology.groups if group.priority is Priority.NO_AUTO_START}
         idle |= {group.name for group in topology.groups if not group.resources}
         return [group for group in self.groups if group.name not in idle and group.state != GroupState.ONLINE]
@@ -147,11 +147,11 @@ class Standing:
         return next(nodes, next(owners, ""))
 
 
-Condition = Callable[[Standing], str]
+Condition = Callable[[RigStatus], str]
 """What is still missing, as words after "waiting for"; empty when it holds."""
 
 
-def merge(topology: Topology, powers: Mapping[str, Power], snapshots: Mapping[str, Mapping[str, Any]]) -> Standing:
+def merge(topology: Topology, powers: Mapping[str, Power], snapshots: Mapping[str, Mapping[str, Any]]) -> RigStatus:
     """`powers` and `snapshots` by node; a node that did not answer has no snapshot."""
     quorate = [snapshots[node.name] for node in topology.nodes if snapshots.get(node.name, {}).get("quorum")]
     told = {entry["name"]: entry for entry in quorate[0]["nodes"]} if quorate else {}
@@ -160,7 +160,7 @@ def merge(topology: Topology, powers: Mapping[str, Power], snapshots: Mapping[st
         own = snapshots.get(node.name)
         entry = told.get(node.name, {})
         nodes.append(
-            NodeStanding(
+            NodeStatus(
                 name=node.name,
                 address=node.address,
                 voter=node.voter,
@@ -171,7 +171,7 @@ def merge(topology: Topology, powers: Mapping[str, Power], snapshots: Mapping[st
                 drain=str(entry.get("drain", "")),
             )
         )
-    return Standing(
+    return RigStatus(
         rig=topology.rig,
         subnet=topology.subnet,
         nodes=tuple(nodes),
@@ -180,11 +180,11 @@ def merge(topology: Topology, powers: Mapping[str, Power], snapshots: Mapping[st
     )
 
 
-def _voters(topology: Topology, snapshot: Mapping[str, Any]) -> tuple[VoterStanding, ...]:
+def _voters(topology: Topology, snapshot: Mapping[str, Any]) -> tuple[VoterStatus, ...]:
     told = {entry["name"]: entry for entry in snapshot.get("voters", ())}
     nodes = {node.name for node in topology.nodes}
     return tuple(
-        VoterStanding(
+        VoterStatus(
             name=voter.name,
             role="node" if voter.name in nodes else "witness",
             member=bool(told.get(voter.name, {}).get("member")),
@@ -195,7 +195,7 @@ def _voters(topology: Topology, snapshot: Mapping[str, Any]) -> tuple[VoterStand
     )
 
 
-def _group(name: str, topology: Topology, snapshots: Mapping[str, Mapping[str, Any]]) -> GroupStanding:
+def _group(name: str, topology: Topology, snapshots: Mapping[str, Mapping[str, Any]]) -> GroupStatus:
     """The freshest record anybody has, and the states as its owner tells them."""
     views = [
         (view["session"], entry)
@@ -206,15 +206,15 @@ def _group(name: str, topology: Topology, snapshots: Mapping[str, Mapping[str, A
     spec = next(group for group in topology.groups if group.name == name)
     if not views:
         resources = tuple(
-            ResourceStanding(name=resource.name, type=resource.type, state=UNKNOWN, persistent_state=None)
+            ResourceStatus(name=resource.name, type=resource.type, state=UNKNOWN, persistent_state=None)
             for resource in spec.resources
         )
-        return GroupStanding(name=name, owner="", epoch=0, state=UNKNOWN, resources=resources)
+        return GroupStatus(name=name, owner="", epoch=0, state=UNKNOWN, resources=resources)
     epoch = max(entry["epoch"] for _, entry in views)
     freshest = [(session, entry) for session, entry in views if entry["epoch"] == epoch]
     of_owner = [entry for session, entry in freshest if entry["owner_session"] == session]
     entry = of_owner[0] if of_owner else freshest[0][1]
-    return GroupStanding(
+    return GroupStatus(
         name=name,
         owner=str(entry["owner"] or ""),
         epoch=epoch,
@@ -222,7 +222,7 @@ def _group(name: str, topology: Topology, snapshots: Mapping[str, Mapping[str, A
         moving_to=str(entry.get("moving_to") or ""),
         why=str(entry.get("why", "")),
         resources=tuple(
-            ResourceStanding(
+            ResourceStatus(
                 name=resource["name"],
                 type=resource["type"],
                 state=str(resource["state"]) if of_owner else UNKNOWN,

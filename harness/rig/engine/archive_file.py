@@ -27,7 +27,7 @@ ARCHIVE_EXTRA_BYTES = 65536
 """An archive of one file holds its header, padding and end beside the content."""
 PART_BYTES = 65536
 STAT_HEADER = "X-Docker-Container-Path-Stat"
-STAT_MAX_BYTES = 65536
+MAX_STAT_BYTES = 65536
 _NOT_REGULAR = {
     1 << 31: "a directory",
     1 << 27: "a symbolic link",
@@ -85,7 +85,7 @@ def _archive(client: docker.DockerClient, container: str, path: str) -> Iterator
 def _refusal(header: str, limit_bytes: int) -> str:
     """Why the path's content must not be read, by the engine's own look at it; empty if it may be read."""
     try:
-        stat = json.loads(base64.b64decode(header[:STAT_MAX_BYTES]))
+        stat = json.loads(base64.b64decode(header[:MAX_STAT_BYTES]))
         mode, size = int(stat["mode"]), int(stat["size"])
     except (ValueError, KeyError, TypeError):
         return "the engine does not report its type and size"

@@ -16,7 +16,7 @@ from harness.rig.engine.framed_stream import STDERR, FramedStream
 
 __all__ = ["Finished", "run_inside"]
 
-_OUTPUT_MAX = 16 << 20
+_MAX_OUTPUT = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +107,8 @@ class _Output:
     def _take(self, stream: int, data: bytes) -> None:
         into = self._stderr if stream == STDERR else self.stdout
         into += data
-        if len(self.stdout) + len(self._stderr) > _OUTPUT_MAX:
-            raise OSError(f"more than {_OUTPUT_MAX} bytes of output")
+        if len(self.stdout) + len(self._stderr) > _MAX_OUTPUT:
+            raise OSError(f"more than {_MAX_OUTPUT} bytes of output")
         self._tell_lines()
 
     def _tell_lines(self) -> None:

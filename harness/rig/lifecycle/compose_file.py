@@ -32,7 +32,7 @@ from harness.model.object_names import (
     voter_volume,
     witness_secrets_volume,
 )
-from harness.model.serialization import from_plain, to_plain
+from harness.model.serialization import from_json_value, to_json_value
 from harness.model.topology import Appendfsync, Network, NodeSpec, ResourceSpec, Topology
 
 __all__ = [
@@ -120,7 +120,7 @@ def render(
 
 def topology_from_label(label: str) -> Topology:
     """The topology that `render` put into a label. Raises ValueError for that of another version."""
-    return from_plain(Topology, json.loads(label))
+    return from_json_value(Topology, json.loads(label))
 
 
 def _document(topology: Topology, *, image: str, socket: str, engine_id: str = "") -> dict[str, Any]:
@@ -167,7 +167,7 @@ def _document(topology: Topology, *, image: str, socket: str, engine_id: str = "
 
 def _topology_label(topology: Topology) -> str:
     # A dollar sign starts a variable in a Compose file; two are one.
-    return json.dumps(to_plain(topology), separators=(",", ":")).replace("$", "$$")
+    return json.dumps(to_json_value(topology), separators=(",", ":")).replace("$", "$$")
 
 
 def _volume(rig: str, name: str, **further: str) -> dict[str, Any]:

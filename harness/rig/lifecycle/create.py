@@ -17,7 +17,7 @@ from harness.errors import HarnessError, NoSuchContainer, UsageError
 from harness.model import labels
 from harness.model.name import check_rig_name
 from harness.model.object_names import csv_volume, engine_proxy_container, formed_volume, node_container
-from harness.model.serialization import to_plain
+from harness.model.serialization import to_json_value
 from harness.model.topology import ResourceSpec, Topology
 from harness.model.workload import runs_guest
 from harness.rig.cluster.secret_files import fill_secrets
@@ -283,7 +283,7 @@ def form(client: docker.DockerClient, topology: Topology, *, say: Say) -> None:
         ["python3", "-I", "-m", "harness.live.form_cluster"],
         user="0",
         limit_s=FORMING_LIMIT_S,
-        stdin=json.dumps(to_plain(topology)).encode(),
+        stdin=json.dumps(to_json_value(topology)).encode(),
         on_line=take,
     )
     if finished.exit_code != 0 or errors:

@@ -37,7 +37,7 @@ DISKS_IN_MEMORY = "disks in memory"
 
 ENGINE_LIMIT_S = 20
 TRIAL_LIMIT_S = 30
-API_LEAST = (1, 41)
+MIN_API_VERSION = (1, 41)
 DISK_NEEDED_BYTES = 3 << 30
 """Base, two images and their build: 1 GiB; the rest is for logs and voters."""
 MEMORY_NEEDED_BYTES = 1 << 30
@@ -141,7 +141,7 @@ def _python() -> Check:
 
 def _engine(version: dict[str, Any]) -> Check:
     saw = f"{version['Version']}, API {version['ApiVersion']}"
-    if tuple(int(part) for part in version["ApiVersion"].split(".")) < API_LEAST:
+    if tuple(int(part) for part in version["ApiVersion"].split(".")) < MIN_API_VERSION:
         return _failed("engine", saw, "install Docker Engine 20.10 or newer")
     return Check(name="engine", health=Health.OK, saw=saw)
 

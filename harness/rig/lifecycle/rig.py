@@ -35,9 +35,9 @@ from harness.model import labels
 from harness.model.name import check_rig_name
 from harness.model.object_names import hold_volume, node_container
 from harness.model.topology import Topology
-from harness.rig.cluster.node_api_client import Address, NodeApiClient, Reply, addresses_of
+from harness.rig.cluster.node_api_client import Address, ApiReply, NodeApiClient, addresses_of
 from harness.rig.cluster.request_routing import Question, send_request, who_to_ask
-from harness.rig.cluster.status import Condition, Power, Standing, merge
+from harness.rig.cluster.status import Condition, Power, RigStatus, merge
 from harness.rig.engine.connection import connect, engine_call, in_parallel
 from harness.rig.engine.ownership import kill_container, remove_volume
 from harness.rig.images.build import Images, ensure_images, find_project_root
@@ -167,12 +167,12 @@ class Rig:
         """Removes everything that carries the rig's label. Raises CleanupError, naming what is left."""
         remove_rig(self.client, self.name, say=say)
 
-    def standing(self) -> Standing:
+    def standing(self) -> RigStatus:
         """What the engine and the nodes say now. A node that does not answer is Unknown, not an error."""
         nodes = self._containers(labels.Role.NODE)
         return merge(self.topology, self._powers(nodes), self._snapshots(_addresses(nodes)))
 
-    def request(self, path: str, arguments: Mapping[str, str | bool] | None = None) -> Reply:
+    def request(self, path: str, arguments: Mapping[str, str | bool] | None = None) -> ApiReply:
         """An administrator's request, such as `groups/web/move`, of the node that it concerns, or of the next that can
         carry it out. The answer says that the wish is durable; `wait_until` waits for what follows.
 
@@ -295,9 +295,9 @@ class Rig:
 
         Raises NotOnline when the nodes are Up and a group is not Online, else WaitTimeout, with what is missing.
         """
-        seen: list[Standing] = []
+        seen: list[RigStatus] = []
 
-        def missing(standing: Standing) -> str:
+        def missing(standing: RigStatus) -> str:
             seen[:] = [standing]
             return ", ".join(standing.missing(self.topology))
 
@@ -316,7 +316,7 @@ class Rig:
 
     def wait_until(
         self, waited_for: str, missing: Condition, *, limit_s: float, say: Say, say_each_look: bool = False
-    ) -> Standing:
+    ) -> RigStatus:
         """Looks until nothing is `missing` any more; the answer is what was seen then.
 
         `say` is told what is missing, when that changes or at each look. Raises WaitTimeout after `limit_s`.
@@ -344,7 +344,7 @@ class Rig:
         except FormingBegun as begun:
             say("the cluster was formed before, and not marked as formed: looking whether it works")
 
-            def missing(standing: Standing) -> str:
+            def missing(standing: RigStatus) -> str:
                 return "" if any(node.state == "Up" for node in standing.nodes) else "a node that is Up"
 
             try:

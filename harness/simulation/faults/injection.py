@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from harness.model.topology import SECOND_US, Topology
 from harness.simulation.twins.engine_faults import StartTrouble, StopTrouble
-from harness.simulation.twins.network import CUT, Link, Trouble, among, between
+from harness.simulation.twins.network import CUT, Link, LinkFault, among, between
 from harness.simulation.world.fault_kinds import ABOUT_VMS, FaultKind, Planned
 from harness.simulation.world.world import World
 
@@ -13,7 +13,7 @@ __all__ = ["AWAY_US", "cut_links", "injection", "pause_us", "power_on", "vm_name
 
 AWAY_US = 12 * SECOND_US
 """Longer than a lost node keeps its vote."""
-PAUSE_MOST_US = 100_000
+MAX_PAUSE_US = 100_000
 """Shorter than what fencing `self` waits longer than a lease."""
 CRASH_AGAIN_US = 400_000
 
@@ -98,7 +98,7 @@ def _pause(world: World, fault: Planned) -> None:
 
 def pause_us(fault: Planned) -> int:
     """How long a pause lasts that a schedule names."""
-    return min(fault.duration_us // 10, PAUSE_MOST_US)
+    return min(fault.duration_us // 10, MAX_PAUSE_US)
 
 
 def _nothing(_world: World, _fault: Planned) -> None:
@@ -145,7 +145,7 @@ def cut_links(fault: Planned, names: list[str]) -> list[Link]:
     return between([fault.target], [fault.choice.choice(others)])
 
 
-def _lay(world: World, fault: Planned, links: list[Link], trouble: Trouble) -> None:
+def _lay(world: World, fault: Planned, links: list[Link], trouble: LinkFault) -> None:
     handle = world.network.trouble(links, trouble)
     _later(world, fault, lambda: world.network.mend(handle))
 
@@ -164,7 +164,7 @@ def _cut(world: World, fault: Planned) -> None:
     _lay(world, fault, cut_links(fault, _everybody(world)), CUT)
 
 
-def _links(trouble: Trouble) -> Callable[[World, Planned], None]:
+def _links(trouble: LinkFault) -> Callable[[World, Planned], None]:
     """Every link, or those of the target alone."""
 
     def lay(world: World, fault: Planned) -> None:
@@ -385,9 +385,9 @@ _INJECTIONS: dict[FaultKind, Callable[[World, Planned], None]] = {
     FaultKind.PARTIAL: _cut,
     FaultKind.BRIDGE: _cut,
     FaultKind.RING: _cut,
-    FaultKind.LOSSY: _links(Trouble(loss=0.15, slow=0.15)),
-    FaultKind.DOUBLING: _links(Trouble(loss=0.05, double=0.3)),
-    FaultKind.SHUFFLING: _links(Trouble(shuffle=0.5)),
+    FaultKind.LOSSY: _links(LinkFault(loss=0.15, slow=0.15)),
+    FaultKind.DOUBLING: _links(LinkFault(loss=0.05, double=0.3)),
+    FaultKind.SHUFFLING: _links(LinkFault(shuffle=0.5)),
     FaultKind.MISROUTED: _misroute,
     FaultKind.SERVICE_KILL: _kill("service"),
     FaultKind.SERVICE_HANG: _hang("service"),

@@ -20,7 +20,7 @@ from harness.model.topology import (
 )
 from harness.simulation.faults.injection import injection, power_on, vm_names
 from harness.simulation.kernel.deferred_gc import collected_later
-from harness.simulation.kernel.node_clock import DRIFT_MOST_PPM
+from harness.simulation.kernel.node_clock import MAX_DRIFT_PPM
 from harness.simulation.world.composition import Composition
 from harness.simulation.world.fault_kinds import (
     ABOUT_VMS,
@@ -56,7 +56,7 @@ SHARES_BESIDE = (0.0, 0.1, 0.2)
 SHARES = (0.2, 0.35, 0.5)
 """How many of the kinds a run enables: few of them meet often, many of them seldom."""
 BURSTS = ((1, 2), (1, 4), (3, 6))
-AHEAD_MOST_US = 1000 * SECOND_US
+MAX_AHEAD_US = 1000 * SECOND_US
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +68,14 @@ class Outcome:
     seed: int
     plan: tuple[Planned, ...]
     violations: tuple[str, ...]
-    unsettled: tuple[str, ...]
+    unconverged: tuple[str, ...]
     world: World
     defect: Exception | None = None
 
     @property
     def broken(self) -> bool:
         """Whether the cluster failed."""
-        return bool(self.violations or self.unsettled)
+        return bool(self.violations or self.unconverged)
 
 
 def small_topology(
@@ -145,7 +145,7 @@ class _Drawing:
         rng = self._rng
         if FaultKind.CLOCK_DRIFT in self._enabled:
             for node in self._nodes:
-                self._add(0, FaultKind.CLOCK_DRIFT, node, rng.randint(0, DRIFT_MOST_PPM))
+                self._add(0, FaultKind.CLOCK_DRIFT, node, rng.randint(0, MAX_DRIFT_PPM))
         for _ in range(rng.randint(*rng.choice(BURSTS)) if self._striking else 0):
             begin_us = FORMING_US + rng.randint(0, FAULTS_US)
             node, vm = rng.choice(self._nodes), rng.choice(self._vms)
@@ -270,14 +270,16 @@ def run_schedule(
         try:
             world.run(FAULTS_END_US)
             _heal(world)
-            unsettled = world.run_until_settled(QUIET_US)
+            unconverged = world.run_until_converged(QUIET_US)
         except Exception as error:  # noqa: BLE001 - whatever a part raises is what this schedule has found
-            return Outcome(seed=seed, plan=faults, violations=(_told(error),), unsettled=(), world=world, defect=error)
+            return Outcome(
+                seed=seed, plan=faults, violations=(_told(error),), unconverged=(), world=world, defect=error
+            )
     return Outcome(
         seed=seed,
         plan=faults,
         violations=tuple(world.violations),
-        unsettled=tuple(unsettled) if not world.violations else (),
+        unconverged=tuple(unconverged) if not world.violations else (),
         world=world,
     )
 
@@ -292,8 +294,8 @@ def _told(defect: Exception) -> str:
 
 def _drift(fault: Planned) -> Drift:
     """The fault's length is what the clock gains, or if it is odd loses, in a second."""
-    rate_ppm = min(fault.duration_us, DRIFT_MOST_PPM)
-    ahead_us = fault.choice.randint(0, AHEAD_MOST_US)
+    rate_ppm = min(fault.duration_us, MAX_DRIFT_PPM)
+    ahead_us = fault.choice.randint(0, MAX_AHEAD_US)
     return Drift(rate_ppm=-rate_ppm if fault.duration_us % 2 else rate_ppm, ahead_us=ahead_us)
 
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-from harness.cluster_service.core.messages import Answer, AnswerCode
-from harness.cluster_service.membership.voter_set import ABSENT_US, LEAST_WITH_ABSENT
+from harness.cluster_service.core.messages import AnswerCode, RequestAnswered
+from harness.cluster_service.membership.voter_set import ABSENT_US, MIN_WITH_ABSENT
 from harness.database.protocol import Accept, Accepted, Ballot, Call, Prepare, Promise, Reply
 from harness.database.register import Stored
 from harness.model.records import ClusterRecord, GroupRecord
@@ -23,7 +23,7 @@ from harness.model.session import Session
 from harness.model.topology import SECOND_US, Settings, Topology
 from harness.model.voter_set import VoterSet
 from harness.simulation.invariants.recovery import OwnLeases, newly_down
-from harness.simulation.invariants.starts import ChosenValues, OfTheCluster, TrueLeases
+from harness.simulation.invariants.starts import ChosenValueOracle, ClusterRegisterMonitor, LeaseOracle
 from harness.simulation.kernel.runtime import Clock
 from harness.simulation.twins.voters import SimulatedVoter
 from harness.simulation.world.administrator import Administrator
@@ -70,7 +70,7 @@ class WatchedAdministrator(Administrator):
 
     made: AnsweredIsMade
 
-    def _end(self, answer: Answer, wishes: list[Any]) -> None:
+    def _end(self, answer: RequestAnswered, wishes: list[Any]) -> None:
         for wish in wishes if answer.code is AnswerCode.DONE else ():
             if wish.sure:
                 self.made.done(wish.vm, wish.wanted, wish.begin_us)
@@ -107,7 +107,7 @@ class PromisedFirst:
             del promised[next(iter(promised))]
 
 
-class SetChanges(OfTheCluster):
+class SetChanges(ClusterRegisterMonitor):
     """Hook `saw` to every voter, for what it `HEARS`, and `chose` to the chosen values."""
 
     HEARS: ClassVar[tuple[type[Call], ...]] = (Prepare, Accept)
@@ -176,7 +176,7 @@ class BehindTheirCount:
             self._told(f"register {call.key}: voter {voter.node} votes with {has} writes, and has told of {call.seen}")
 
 
-class AbsentVotes(OfTheCluster):
+class AbsentVotes(ClusterRegisterMonitor):
     """Hook `chose` to the chosen values.
 
     Dynamic quorum: of more than three voters, one whose node stays Down is taken out of the set ten seconds later by
@@ -189,9 +189,9 @@ class AbsentVotes(OfTheCluster):
         self,
         settings: Settings,
         *,
-        chosen: ChosenValues,
+        chosen: ChosenValueOracle,
         own: OwnLeases,
-        leases: TrueLeases,
+        leases: LeaseOracle,
         clock: Clock,
         told: Callable[[str], None],
     ) -> None:
@@ -222,7 +222,7 @@ class AbsentVotes(OfTheCluster):
         if not isinstance(cluster, ClusterRecord) or entry is None or entry.session != lost or cluster.is_up(lost):
             return
         votes = cluster.voter_set
-        if votes is None or lost.node not in votes.members or len(votes.members) <= LEAST_WITH_ABSENT:
+        if votes is None or lost.node not in votes.members or len(votes.members) <= MIN_WITH_ABSENT:
             return
         if self._changed_us >= down_us:
             return

@@ -17,13 +17,13 @@ from harness.model.register_keys import CLUSTER_KEY, group_key
 from harness.model.topology import Failback, ResourceSpec, RestartAction, Topology
 from harness.simulation.world.node import SimulatedNode
 
-__all__ = ["unsettled"]
+__all__ = ["unconverged"]
 
 SOON_US = 60_000_000
 """A retry that is due within the quiet phase of a schedule."""
 
 
-def unsettled(
+def unconverged(
     topology: Topology,
     *,
     nodes: Mapping[str, SimulatedNode],

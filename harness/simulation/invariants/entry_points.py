@@ -17,7 +17,7 @@ from harness.model.records import GroupRecord
 from harness.model.register_keys import group_key
 from harness.model.states import ResourceState
 from harness.model.topology import SECOND_US, GroupSpec, ResourceSpec, Topology
-from harness.simulation.invariants.starts import ChosenValues, OfGroups
+from harness.simulation.invariants.starts import ChosenValueOracle, GroupRegisterMonitor
 from harness.simulation.world.fault_kinds import FaultKind, Planned
 
 __all__ = ["STOPPED_TIMES", "EntryPointsReturn", "OfStandstills", "StartsAtOnce", "TerminatedFirst", "UrgentFirst"]
@@ -132,7 +132,7 @@ class UrgentFirst:
     """
 
     def __init__(
-        self, topology: Topology, *, chosen: ChosenValues, now: Callable[[], int], told: Callable[[str], None]
+        self, topology: Topology, *, chosen: ChosenValueOracle, now: Callable[[], int], told: Callable[[str], None]
     ) -> None:
         self._chosen = chosen
         self._now = now
@@ -263,7 +263,7 @@ class StartsAtOnce:
         self._starts.pop(node, None)
 
 
-class TerminatedFirst(OfGroups):
+class TerminatedFirst(GroupRegisterMonitor):
     """Hook `chose` to the chosen values, `asked` to every node's calls of its resource host and `answered` to the
     reports.
 

@@ -20,26 +20,26 @@ from harness.model.register_keys import group_key
 from harness.model.session import Session
 from harness.model.states import DrainState
 from harness.model.topology import SECOND_US, RestartAction, ShutdownAction, Topology
-from harness.simulation.invariants.starts import ChosenValues, OfGroups, OneInstance
+from harness.simulation.invariants.starts import AtMostOneInstance, ChosenValueOracle, GroupRegisterMonitor
 from harness.simulation.twins.container import SimulatedContainer
 from harness.simulation.world.fault_kinds import FaultKind, Planned
 
 __all__ = [
     "RECOVERED_US",
+    "DisturbanceTracker",
     "DrainedOwnsNothing",
     "FailuresCount",
     "RestartActions",
     "RunningStays",
     "StartsAreWishes",
     "StopsAreWishes",
-    "Troubles",
 ]
 
 RECOVERED_US = 6 * SECOND_US
 """After trouble is over, by when nothing of it is left; half of it after a start, by when the cluster knows of that."""
 
 
-class RestartActions(OfGroups):
+class RestartActions(GroupRegisterMonitor):
     """Hook `chose` to the chosen values."""
 
     def __init__(self, *, told: Callable[[str], None]) -> None:
@@ -86,7 +86,7 @@ class DrainedOwnsNothing:
     """Hook `chose` to the chosen values. `seen_us` after a change was chosen all know of it, or hold no lease."""
 
     def __init__(
-        self, *, chosen: ChosenValues, seen_us: int, now: Callable[[], int], told: Callable[[str], None]
+        self, *, chosen: ChosenValueOracle, seen_us: int, now: Callable[[], int], told: Callable[[str], None]
     ) -> None:
         self._chosen = chosen
         self._seen_us = seen_us
@@ -112,7 +112,7 @@ class DrainedOwnsNothing:
                     self._told(f"register {key}: the drain of {entry.name} is Completed, and it owns {name}")
 
 
-class Troubles:
+class DisturbanceTracker:
     """Hook `struck` to the faults and `lapsed` to the ends of leases. `on_trouble` hears what is befallen: a node, a
     VM or a group; empty for everything. That clocks drift, and have done so all the time, is none; nor is a fault
     of a kind that is `meant`.
@@ -163,9 +163,9 @@ class _ByHand:
         self,
         topology: Topology,
         *,
-        instances: OneInstance,
-        chosen: ChosenValues,
-        troubles: Troubles,
+        instances: AtMostOneInstance,
+        chosen: ChosenValueOracle,
+        troubles: DisturbanceTracker,
         now: Callable[[], int],
         told: Callable[[str], None],
     ) -> None:
@@ -294,14 +294,14 @@ class StartsAreWishes(_ByHand):
             self._told(f"VM {vm} is ended on {node} {after_s:.6f} s after somebody started it there")
 
 
-class RunningStays(OfGroups):
+class RunningStays(GroupRegisterMonitor):
     """Hook `chose` to the chosen values; once `disturbed` nothing more is said here."""
 
     def __init__(
         self,
         *,
-        instances: OneInstance,
-        troubles: Troubles,
+        instances: AtMostOneInstance,
+        troubles: DisturbanceTracker,
         now: Callable[[], int],
         told: Callable[[str], None],
     ) -> None:

@@ -20,14 +20,14 @@ from harness.model.register_keys import group_key
 from harness.model.session import Session
 from harness.model.topology import SECOND_US
 from harness.simulation.invariants.entry_points import OfStandstills
-from harness.simulation.invariants.starts import ChosenValues, OfTheCluster
+from harness.simulation.invariants.starts import ChosenValueOracle, ClusterRegisterMonitor
 from harness.simulation.kernel.runtime import Clock
 from harness.simulation.twins.container import SimulatedContainer
 from harness.simulation.twins.engine import SimulatedEngine
 from harness.simulation.twins.engine_client import CALL_LIMIT_US, SimulatedEngineClient
 from harness.simulation.world.fault_kinds import FaultKind
 
-__all__ = ["ClearedBeforeItJoins", "DeadlinesHold", "DownResets", "EndsAreProved", "HeldOff"]
+__all__ = ["ClearedBeforeItJoins", "DeadlinesHold", "DownResets", "EndsAreProved", "HeldNodesStayOff"]
 
 AT_ONCE_US = 1_000
 
@@ -148,7 +148,7 @@ class DownResets:
             self._told(f"{session} has read that it is Down, and goes on")
 
 
-class ClearedBeforeItJoins(OfTheCluster):
+class ClearedBeforeItJoins(ClusterRegisterMonitor):
     """Hook `up` to nodes that are switched on, and `chose` to the chosen values."""
 
     def __init__(self, *, engine: SimulatedEngine, told: Callable[[str], None]) -> None:
@@ -198,7 +198,7 @@ class EndsAreProved:
     def __init__(
         self,
         *,
-        chosen: ChosenValues,
+        chosen: ChosenValueOracle,
         since: Callable[[str], int],
         host_of: Callable[[str], object | None],
         now: Callable[[], int],
@@ -256,7 +256,7 @@ class EndsAreProved:
         return self._since(node), self._host_of(node)
 
 
-class HeldOff(OfStandstills):
+class HeldNodesStayOff(OfStandstills):
     """Hook `listen` to every node's way to the engine, and `struck` to the faults; once `disturbed` otherwise nothing
     more is said here: how long a VMMS stands still then nobody tells.
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from harness.database.register import Stored
 from harness.model.host_messages import EntryPoint, HostRequest
 from harness.model.register_keys import group_key
-from harness.simulation.invariants.starts import ChosenValues
+from harness.simulation.invariants.starts import ChosenValueOracle
 from harness.simulation.twins.container import SimulatedContainer
 
 __all__ = ["OrdersInTime", "SettledBeforeItActs"]
@@ -53,7 +53,7 @@ class SettledBeforeItActs:
     def __init__(
         self,
         *,
-        chosen: ChosenValues,
+        chosen: ChosenValueOracle,
         since: Callable[[str], int],
         now: Callable[[], int],
         told: Callable[[str], None],

@@ -26,7 +26,7 @@ from harness.model.register_keys import CLUSTER_KEY, group_key
 from harness.model.session import Session
 from harness.model.topology import SECOND_US, Failback, GroupSpec, Settings
 from harness.model.voter_set import VoterSet
-from harness.simulation.invariants.starts import ChosenValues, OfGroups, PausedNodes, TrueLeases
+from harness.simulation.invariants.starts import ChosenValueOracle, GroupRegisterMonitor, LeaseOracle, PausedNodes
 
 __all__ = ["Candidates", "FailbackByPolicy", "FirstInTurn", "NextInTheCycle", "OverSince", "PreferredFirst"]
 
@@ -44,7 +44,7 @@ class Candidates:
     """
 
     def __init__(
-        self, settings: Settings, *, leases: TrueLeases, sets: Mapping[int, VoterSet], now: Callable[[], int]
+        self, settings: Settings, *, leases: LeaseOracle, sets: Mapping[int, VoterSet], now: Callable[[], int]
     ) -> None:
         self._leases = leases
         self._seen_us = settings.lease_us + SECOND_US
@@ -121,7 +121,7 @@ class PreferredFirst:
         self,
         settings: Settings,
         *,
-        chosen: ChosenValues,
+        chosen: ChosenValueOracle,
         candidates: Candidates,
         over: OverSince,
         now: Callable[[], int],
@@ -189,14 +189,14 @@ class FirstInTurn:
     that lost session owned has changed for `seen_us`; of those each node may have heard of some, whichever they are.
     """
 
-    CLAIMS_MOST = 6
+    MAX_CLAIMS = 6
     """Of a lost session's groups: with more of them claimed the rest are not judged."""
 
     def __init__(
         self,
         settings: Settings,
         *,
-        chosen: ChosenValues,
+        chosen: ChosenValueOracle,
         candidates: Candidates,
         over: OverSince,
         paused: PausedNodes,
@@ -261,7 +261,7 @@ class FirstInTurn:
         """Whether nothing else has changed since then."""
         at_us, claimed = self._chosen.proposed_us, self._claimed.get(lost, ())
         changes = (*self._changed_us.items(), *self._came_or_went_us.items())
-        if any(changed_us > since_us and of != lost for of, changed_us in changes) or len(claimed) > self.CLAIMS_MOST:
+        if any(changed_us > since_us and of != lost for of, changed_us in changes) or len(claimed) > self.MAX_CLAIMS:
             return False
         return all(
             self._paused.known_for_us(entry.name, at_us=at_us) > 0
@@ -293,10 +293,10 @@ class FirstInTurn:
                 )
 
 
-class NextInTheCycle(OfGroups):
+class NextInTheCycle(GroupRegisterMonitor):
     """Hook `chose` to the chosen values."""
 
-    def __init__(self, *, chosen: ChosenValues, candidates: Candidates, told: Callable[[str], None]) -> None:
+    def __init__(self, *, chosen: ChosenValueOracle, candidates: Candidates, told: Callable[[str], None]) -> None:
         self._chosen = chosen
         self._candidates = candidates
         self._told = told
@@ -318,7 +318,7 @@ class NextInTheCycle(OfGroups):
                 return
 
 
-class FailbackByPolicy(OfGroups):
+class FailbackByPolicy(GroupRegisterMonitor):
     """Hook `chose` to the chosen values. `now` tells what the clock of a node says, `world_us` the world's; `seen_us`
     after a change was chosen all know of it, or hold no lease.
     """
@@ -326,7 +326,7 @@ class FailbackByPolicy(OfGroups):
     def __init__(
         self,
         *,
-        chosen: ChosenValues,
+        chosen: ChosenValueOracle,
         seen_us: int,
         now: Callable[[str], int],
         world_us: Callable[[], int],

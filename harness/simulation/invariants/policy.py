@@ -17,23 +17,23 @@ from harness.model.records import ClusterRecord, GroupRecord, MoveCause, Restart
 from harness.model.register_keys import CLUSTER_KEY, group_key
 from harness.model.session import Session
 from harness.model.topology import ResourceSpec, Topology
-from harness.simulation.invariants.starts import ChosenValues, OfGroups, OneInstance, PausedNodes
+from harness.simulation.invariants.starts import AtMostOneInstance, ChosenValueOracle, GroupRegisterMonitor, PausedNodes
 from harness.simulation.twins.container import SimulatedContainer
 
 __all__ = [
     "DependentsGoneFirst",
+    "OnlyRequestedStateChanges",
     "OnlyTheDownAreFenced",
     "PlacedWhereItMayRun",
     "RestartDelays",
     "Thresholds",
-    "WishesOnly",
 ]
 
 DECIDED_US = 8_000_000
 """From a failure, by which restarts are counted, to the record of what followed, while the voters are slow."""
 
 
-class WishesOnly(OfGroups):
+class OnlyRequestedStateChanges(GroupRegisterMonitor):
     """Hook `chose` to the chosen values. `may_be_wanted` tells what the requests so far can have left."""
 
     def __init__(self, *, may_be_wanted: Callable[[str], set[bool]], told: Callable[[str], None]) -> None:
@@ -51,13 +51,13 @@ class WishesOnly(OfGroups):
                 self._told(f"register {key}: PersistentState of {resource.name} became {wanted:d}, and nobody asked")
 
 
-class Thresholds(OfGroups):
+class Thresholds(GroupRegisterMonitor):
     """Hook `chose` to the chosen values, and `stays_failed` to what nodes tell of a group that has been moved too often
     for one more move.
     """
 
     def __init__(
-        self, topology: Topology, *, chosen: ChosenValues, one_clock: bool, told: Callable[[str], None]
+        self, topology: Topology, *, chosen: ChosenValueOracle, one_clock: bool, told: Callable[[str], None]
     ) -> None:
         """`one_clock`: every node reads the same time, so that the times of several owners can be compared."""
         self._nodes = len(topology.nodes)
@@ -128,10 +128,10 @@ def _within_period(
     ]
 
 
-class PlacedWhereItMayRun(OfGroups):
+class PlacedWhereItMayRun(GroupRegisterMonitor):
     """Hook `chose` to the chosen values."""
 
-    def __init__(self, *, chosen: ChosenValues, paused: PausedNodes, told: Callable[[str], None]) -> None:
+    def __init__(self, *, chosen: ChosenValueOracle, paused: PausedNodes, told: Callable[[str], None]) -> None:
         self._chosen = chosen
         self._paused = paused
         self._told = told
@@ -159,7 +159,7 @@ class PlacedWhereItMayRun(OfGroups):
             self._told(f"register {key}: placed on {record.owner.node}, which is Paused, and not on {there}")
 
 
-class RestartDelays(OfGroups):
+class RestartDelays(GroupRegisterMonitor):
     """Hook `chose` to the chosen values, `ended` to the engine's ends, `lapsed` to the ends of leases and `ordered` to
     every node's way to its engine.
 
@@ -174,7 +174,7 @@ class RestartDelays(OfGroups):
         self,
         topology: Topology,
         *,
-        chosen: ChosenValues,
+        chosen: ChosenValueOracle,
         now: Callable[[], int],
         told: Callable[[str], None],
     ) -> None:
@@ -233,7 +233,7 @@ class RestartDelays(OfGroups):
 class OnlyTheDownAreFenced:
     """Hook `ordered` to every node."""
 
-    def __init__(self, *, chosen: ChosenValues, told: Callable[[str], None]) -> None:
+    def __init__(self, *, chosen: ChosenValueOracle, told: Callable[[str], None]) -> None:
         self._chosen = chosen
         self._told = told
 
@@ -247,7 +247,7 @@ class OnlyTheDownAreFenced:
 class DependentsGoneFirst:
     """Hook `ordered` to every node. What has failed is ended at once, whatever depends on it: that is not looked at."""
 
-    def __init__(self, topology: Topology, *, instances: OneInstance, told: Callable[[str], None]) -> None:
+    def __init__(self, topology: Topology, *, instances: AtMostOneInstance, told: Callable[[str], None]) -> None:
         self._instances = instances
         self._told = told
         self._vms: dict[str, list[str]] = {}

@@ -16,7 +16,7 @@ from harness.database.proposer import Result, Settlement
 from harness.database.register import Stored
 from harness.model.records import ClusterRecord
 from harness.model.register_keys import CLUSTER_KEY
-from harness.simulation.invariants.starts import ChosenValues
+from harness.simulation.invariants.starts import ChosenValueOracle
 
 __all__ = ["FreshReads", "MadeOnce", "WatchedDatabase", "WatchedService"]
 
@@ -26,7 +26,7 @@ class FreshReads:
     `on_cluster_seen` is told of each content of the cluster's register that the service of a node is about to hear of.
     """
 
-    def __init__(self, *, chosen: ChosenValues, told: Callable[[str], None]) -> None:
+    def __init__(self, *, chosen: ChosenValueOracle, told: Callable[[str], None]) -> None:
         self.on_cluster_seen: list[Callable[[str, ClusterRecord], None]] = []
         self._chosen = chosen
         self._told = told

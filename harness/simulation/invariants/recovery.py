@@ -21,16 +21,29 @@ from harness.model.records import ClusterRecord, GroupRecord, NodeEntry, Session
 from harness.model.register_keys import CLUSTER_KEY, group_key
 from harness.model.session import Session
 from harness.model.topology import Fencing, Settings
-from harness.simulation.invariants.starts import ChosenValues, OfTheCluster, OneInstance, TrueLeases
+from harness.simulation.invariants.starts import (
+    AtMostOneInstance,
+    ChosenValueOracle,
+    ClusterRegisterMonitor,
+    LeaseOracle,
+)
 from harness.simulation.kernel.runtime import Clock
 from harness.simulation.twins.container import SimulatedContainer
 from harness.simulation.twins.engine import SimulatedEngine
 from harness.simulation.twins.engine_client import SimulatedEngineClient
 
-__all__ = ["AdoptsItsOwn", "Judges", "OwnLeases", "OwnersWrite", "Switches", "TurnsPass", "newly_down"]
+__all__ = [
+    "AdoptsItsOwn",
+    "FenceOrdersRespected",
+    "OnlyLeaseholdersDeclareDown",
+    "OwnLeases",
+    "OwnersWrite",
+    "TurnsPass",
+    "newly_down",
+]
 
 
-class Judges:
+class OnlyLeaseholdersDeclareDown:
     """Hook `proposed` to what is sent to voters, and `chose` to the chosen values.
 
     What counts is when a change was sent first: its proposer had a lease then, for with the lease it would have lost
@@ -40,7 +53,7 @@ class Judges:
     SLOWEST = 0.98
     """What a clock may make of a lease."""
 
-    def __init__(self, *, codec: Codec, leases: TrueLeases, lease_us: int, told: Callable[[str], None]) -> None:
+    def __init__(self, *, codec: Codec, leases: LeaseOracle, lease_us: int, told: Callable[[str], None]) -> None:
         """`lease_us` is how long a lease must have been unbroken, by the clock of who holds it."""
         self._codec = codec
         self._leases = leases
@@ -74,7 +87,7 @@ class Judges:
                 self._told(f"{entry.session} is declared Down by {judge}, whose lease was unbroken for {for_s:.6f} s")
 
 
-class Switches(OfTheCluster):
+class FenceOrdersRespected(ClusterRegisterMonitor):
     """Hook `ordered` to every node's fences, `listen` to its way to the engine, `chose` to the chosen values, and
     `down` to nodes that go off. A kill that the engine carries out late cannot be taken back: what counts is when it is
     sent.
@@ -87,8 +100,8 @@ class Switches(OfTheCluster):
         self,
         *,
         engine: SimulatedEngine,
-        chosen: ChosenValues,
-        leases: TrueLeases,
+        chosen: ChosenValueOracle,
+        leases: LeaseOracle,
         rig: str,
         clock: Clock,
         lease_us: int,
@@ -211,7 +224,7 @@ class OwnLeases:
         return now_us - max(self._unbroken_us[session], self._since(session.node))
 
 
-class TurnsPass(OfTheCluster):
+class TurnsPass(ClusterRegisterMonitor):
     """Hook `ordered` to every node's fences and `chose` to the chosen values.
 
     Who holds a lease, as it believes itself, a lease after a session was declared Down has read that. From then on its
@@ -221,7 +234,13 @@ class TurnsPass(OfTheCluster):
     SLACK_US = 300_000
 
     def __init__(
-        self, settings: Settings, *, chosen: ChosenValues, own: OwnLeases, clock: Clock, told: Callable[[str], None]
+        self,
+        settings: Settings,
+        *,
+        chosen: ChosenValueOracle,
+        own: OwnLeases,
+        clock: Clock,
+        told: Callable[[str], None],
     ) -> None:
         self._by_power = settings.fencing is Fencing.POWER
         self._lease_us = settings.lease_us
@@ -271,7 +290,7 @@ def newly_down(before: ClusterRecord, after: ClusterRecord) -> list[Session]:
 class OwnersWrite:
     """Hook `chose` to the chosen values."""
 
-    def __init__(self, *, chosen: ChosenValues, told: Callable[[str], None]) -> None:
+    def __init__(self, *, chosen: ChosenValueOracle, told: Callable[[str], None]) -> None:
         self._chosen = chosen
         self._told = told
 
@@ -293,7 +312,7 @@ class OwnersWrite:
 class AdoptsItsOwn:
     """Hook `asked` to every node's calls of its resource host."""
 
-    def __init__(self, *, chosen: ChosenValues, instances: OneInstance, told: Callable[[str], None]) -> None:
+    def __init__(self, *, chosen: ChosenValueOracle, instances: AtMostOneInstance, told: Callable[[str], None]) -> None:
         self._chosen = chosen
         self._instances = instances
         self._told = told

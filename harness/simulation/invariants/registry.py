@@ -14,20 +14,20 @@ from harness.simulation.invariants.consensus import (
 )
 from harness.simulation.invariants.entry_points import EntryPointsReturn, StartsAtOnce, TerminatedFirst, UrgentFirst
 from harness.simulation.invariants.failure_handling import (
+    DisturbanceTracker,
     DrainedOwnsNothing,
     FailuresCount,
     RestartActions,
     RunningStays,
     StartsAreWishes,
     StopsAreWishes,
-    Troubles,
 )
 from harness.simulation.invariants.node_lifecycle import (
     ClearedBeforeItJoins,
     DeadlinesHold,
     DownResets,
     EndsAreProved,
-    HeldOff,
+    HeldNodesStayOff,
 )
 from harness.simulation.invariants.orders import OrdersInTime, SettledBeforeItActs
 from harness.simulation.invariants.placement import (
@@ -40,21 +40,28 @@ from harness.simulation.invariants.placement import (
 )
 from harness.simulation.invariants.policy import (
     DependentsGoneFirst,
+    OnlyRequestedStateChanges,
     OnlyTheDownAreFenced,
     PlacedWhereItMayRun,
     RestartDelays,
     Thresholds,
-    WishesOnly,
 )
-from harness.simulation.invariants.recovery import AdoptsItsOwn, Judges, OwnersWrite, OwnLeases, Switches, TurnsPass
+from harness.simulation.invariants.recovery import (
+    AdoptsItsOwn,
+    FenceOrdersRespected,
+    OnlyLeaseholdersDeclareDown,
+    OwnersWrite,
+    OwnLeases,
+    TurnsPass,
+)
 from harness.simulation.invariants.resource_host import (
     FailedStartsAreTerminated,
     HangsAreFound,
     OneCallAtATime,
     SilenceEndsACall,
 )
-from harness.simulation.invariants.starts import OrderedStarts, PausedNodes, ProvidersFirst, TrueLeases
-from harness.simulation.kernel.node_clock import DRIFT_MOST_PPM
+from harness.simulation.invariants.starts import LeaseOracle, OrderedStarts, PausedNodes, ProvidersFirst
+from harness.simulation.kernel.node_clock import MAX_DRIFT_PPM
 from harness.simulation.twins.container import SimulatedContainer
 from harness.simulation.world.fault_kinds import FaultKind
 
@@ -79,7 +86,7 @@ class Watchers:
         self._lease_us = _longest(world.topology.settings.lease_us)
         self._starts: list[Callable[[SimulatedContainer, int], None]] = []
         self._lapses: list[Callable[[str], None]] = []
-        self._leases = TrueLeases(
+        self._leases = LeaseOracle(
             sets=self._chosen.sets,
             lease_us=self._lease_us,
             pause_us=world.topology.settings.lease_us // 2,
@@ -108,7 +115,7 @@ class Watchers:
         return self._world.nodes[node].frozen
 
     def _watch_leases(self) -> None:
-        judges = Judges(
+        judges = OnlyLeaseholdersDeclareDown(
             codec=self._world.composition.codec,
             leases=self._leases,
             lease_us=self._topology.settings.lease_us,
@@ -117,7 +124,7 @@ class Watchers:
         self._starts.append(self._leases.ordered)
         self._chosen.on_chosen.append(judges.chose)
         for voter in self._world.voters.values():
-            voter.watch(self._leases.saw, TrueLeases.HEARS)
+            voter.watch(self._leases.saw, LeaseOracle.HEARS)
             voter.on_proposed.append(judges.proposed)
         for node in self._world.nodes.values():
             node.on_pet.append(self._petted)
@@ -151,7 +158,7 @@ class Watchers:
         world = self._world
         fences = OnlyTheDownAreFenced(chosen=self._chosen, told=self._told)
         writers = OwnersWrite(chosen=self._chosen, told=self._told)
-        switches = Switches(
+        switches = FenceOrdersRespected(
             engine=world.engine,
             chosen=self._chosen,
             leases=self._leases,
@@ -186,7 +193,7 @@ class Watchers:
         proved = EndsAreProved(
             chosen=self._chosen, since=self._since, host_of=self._host_of, now=self._now, told=told
         )
-        held = HeldOff(engine=engine, told=told)
+        held = HeldNodesStayOff(engine=engine, told=told)
         world.reads.on_cluster_seen.append(down.seen)
         engine.on_node_up.append(cleared.up)
         self._chosen.on_chosen.append(cleared.chose)
@@ -201,7 +208,7 @@ class Watchers:
 
     def _watch_policies(self, *, one_clock: bool) -> None:
         world, told = self._world, self._told
-        wishes = WishesOnly(may_be_wanted=world.administrator.may_be_wanted, told=told)
+        wishes = OnlyRequestedStateChanges(may_be_wanted=world.administrator.may_be_wanted, told=told)
         thresholds = Thresholds(self._topology, chosen=self._chosen, one_clock=one_clock, told=told)
         actions, failures = RestartActions(told=told), FailuresCount(told=told)
         delays = RestartDelays(self._topology, chosen=self._chosen, now=self._now, told=told)
@@ -214,7 +221,10 @@ class Watchers:
 
     def _watch_hands(self) -> None:
         world, told = self._world, self._told
-        troubles, but_starts = Troubles(now=self._now), Troubles(now=self._now, meant=FaultKind.VM_START_BY_HAND)
+        troubles, but_starts = (
+            DisturbanceTracker(now=self._now),
+            DisturbanceTracker(now=self._now, meant=FaultKind.VM_START_BY_HAND),
+        )
         known: dict[str, Any] = {"instances": world.instances, "now": self._now, "told": told}
         stops = StopsAreWishes(self._topology, chosen=self._chosen, troubles=troubles, **known)
         starts = StartsAreWishes(self._topology, chosen=self._chosen, troubles=but_starts, **known)
@@ -322,4 +332,4 @@ class Watchers:
 
 def _longest(lease_us: int) -> int:
     """What a lease may last by the clock of the slowest node, in the time of the fastest voter."""
-    return lease_us * (1_000_000 + 2 * DRIFT_MOST_PPM + 1) // 1_000_000
+    return lease_us * (1_000_000 + 2 * MAX_DRIFT_PPM + 1) // 1_000_000

@@ -17,7 +17,7 @@ from harness.ports import OrderRefused
 from harness.resource_host.driver import DriverStatus
 from harness.simulation.invariants.entry_points import STOPPED_TIMES, OfStandstills
 from harness.simulation.invariants.failure_handling import RECOVERED_US
-from harness.simulation.invariants.starts import OneInstance
+from harness.simulation.invariants.starts import AtMostOneInstance
 from harness.simulation.kernel.runtime import Clock
 from harness.simulation.world.driver_call_tap import DriverCall
 from harness.simulation.world.fault_kinds import FaultKind, Planned
@@ -157,7 +157,7 @@ class HangsAreFound:
         self,
         topology: Topology,
         *,
-        instances: OneInstance,
+        instances: AtMostOneInstance,
         host_of: Callable[[str], object | None],
         clock: Clock,
         told: Callable[[str], None],

@@ -38,14 +38,14 @@ from harness.simulation.twins.container import SimulatedContainer
 from harness.simulation.twins.voters import SimulatedVoter
 
 __all__ = [
-    "ChosenValues",
-    "OfGroups",
-    "OfTheCluster",
-    "OneInstance",
+    "AtMostOneInstance",
+    "ChosenValueOracle",
+    "ClusterRegisterMonitor",
+    "GroupRegisterMonitor",
+    "LeaseOracle",
     "OrderedStarts",
     "PausedNodes",
     "ProvidersFirst",
-    "TrueLeases",
     "Violation",
 ]
 
@@ -54,7 +54,7 @@ class Violation(AssertionError):
     """An invariant broke. The text says which, and what was seen."""
 
 
-class OneInstance:
+class AtMostOneInstance:
     """Hook its methods to the engine's starts and ends. `foreign` names containers that somebody starts by hand: what
     runs in them until its end is not the cluster's.
     """
@@ -92,7 +92,7 @@ class OneInstance:
         return list(self._alive.get(vm, []))
 
 
-class OfGroups:
+class GroupRegisterMonitor:
     """A watcher of changes of groups. Hook `chose` to the chosen values."""
 
     def chose(self, key: str, older: Stored, newer: Stored) -> None:
@@ -106,7 +106,7 @@ class OfGroups:
         raise NotImplementedError
 
 
-class OfTheCluster:
+class ClusterRegisterMonitor:
     """A watcher of changes of the cluster's register. Hook `chose` to the chosen values."""
 
     def chose(self, key: str, older: Stored, newer: Stored) -> None:
@@ -136,7 +136,7 @@ class _Register:
 _TELL_A_SET = (Form, Raise, Admit)
 
 
-class ChosenValues:
+class ChosenValueOracle:
     """Hook `saw` to every voter, for what it `HEARS`, and `proposed` to what is sent to it. It learns the sets of
     voters from the calls that tell them. While `on_chosen` is told of a content, `proposed_us` and `proposed_by` are
     when that was proposed first, and by which node: it may be chosen long after, by whoever finds it.
@@ -268,7 +268,7 @@ class PausedNodes:
 class OrderedStarts:
     """Hook `ordered` to every node's way to its engine."""
 
-    def __init__(self, *, chosen: ChosenValues, paused: PausedNodes, told: Callable[[str], None]) -> None:
+    def __init__(self, *, chosen: ChosenValueOracle, paused: PausedNodes, told: Callable[[str], None]) -> None:
         self._chosen = chosen
         self._paused = paused
         self._told = told
@@ -315,7 +315,7 @@ class ProvidersFirst:
                 self._told(f"VM {vm} is ordered to start on {box.node} at {at_s:.6f} s without {missing}")
 
 
-class TrueLeases:
+class LeaseOracle:
     """Hook `saw` to every voter, for what it `HEARS`, and `ordered` to every node's way to its engine.
 
     A session's lease is reckoned from when its beats were sent, so at any moment at which it holds one a majority of

@@ -8,30 +8,30 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from harness.cluster_service.core.messages import AskProgram, ProgramAnswered, WatchedProgram
+from harness.cluster_service.core.messages import PingProgram, ProgramAnswered, WatchedProgram
 from harness.model.host_messages import HostReport, HostRequest
-from harness.model.serialization import from_plain, to_plain
+from harness.model.serialization import from_json_value, to_json_value
 from harness.simulation.kernel.runtime import Clock
 from harness.vmms.remote import call_message
 from harness.wire import FrameDecoder, FrameError, encode_frame
 
-__all__ = ["Carry", "Frames", "InOrder"]
+__all__ = ["Carry", "FifoChannel", "Frames"]
 
 Carry = Callable[[Callable[[Any], None], Any], Callable[[], None]]
 """Takes who is to have a message, and the message; returns what to call when it arrives. `functools.partial` is one."""
 
 DELAY_US = (80, 300)
 
-WATCH: Mapping[AskProgram | ProgramAnswered, dict[str, Any]] = {
-    AskProgram(WatchedProgram.RESOURCE_HOST): {"ask": "alive"},
+WATCH: Mapping[PingProgram | ProgramAnswered, dict[str, Any]] = {
+    PingProgram(WatchedProgram.RESOURCE_HOST): {"ask": "alive"},
     ProgramAnswered(WatchedProgram.RESOURCE_HOST): {"alive": True},
-    AskProgram(WatchedProgram.VMMS): call_message(1, "alive", {}),
+    PingProgram(WatchedProgram.VMMS): call_message(1, "alive", {}),
     ProgramAnswered(WatchedProgram.VMMS): {"id": 1, "result": None},
 }
 """What the watch over a node's programs says, as the live sockets have it."""
 
 
-class InOrder:
+class FifoChannel:
     """Carries callbacks instead of bytes."""
 
     def __init__(self, clock: Clock, rng: random.Random) -> None:
@@ -71,18 +71,18 @@ class Frames:
 def _written(message: Any) -> dict[str, Any]:
     match message:
         case HostRequest():
-            return {"request": to_plain(message)}
+            return {"request": to_json_value(message)}
         case HostReport():
-            return {"report": to_plain(message)}
+            return {"report": to_json_value(message)}
         case _:
             return WATCH[message]
 
 
 def _read(message: dict[str, Any]) -> Any:
     if "request" in message:
-        return from_plain(HostRequest, message["request"])
+        return from_json_value(HostRequest, message["request"])
     if "report" in message:
-        return from_plain(HostReport, message["report"])
+        return from_json_value(HostReport, message["report"])
     for said, written in WATCH.items():
         if message == written:
             return said

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from harness.simulation.kernel.runtime import VirtualClock
 
-__all__ = ["DRIFT_MOST_PPM", "DriftingClock"]
+__all__ = ["MAX_DRIFT_PPM", "DriftingClock"]
 
-DRIFT_MOST_PPM = 10_000
+MAX_DRIFT_PPM = 10_000
 """Two clocks that differ by 2 % are within what fencing `self` waits longer than a lease (its 5 %), and far beyond what
 quartz does.
 """

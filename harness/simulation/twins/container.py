@@ -8,7 +8,7 @@ from harness.model import labels as label
 from harness.model.vm import VmSpec
 from harness.ports import Container
 
-__all__ = ["Answer", "SimulatedContainer"]
+__all__ = ["GuestReply", "SimulatedContainer"]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -71,7 +71,7 @@ class SimulatedContainer:
         )
 
 
-class Answer:
+class GuestReply:
     """How an operation tells its outcome; the first call counts. By hand nobody listens."""
 
     __slots__ = ("_fail", "_succeed", "given")

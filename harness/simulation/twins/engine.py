@@ -21,7 +21,7 @@ from harness.model.labels import Role
 from harness.model.vm import VmSpec
 from harness.ports import EngineEvent, EventGap
 from harness.simulation.kernel.runtime import VirtualClock
-from harness.simulation.twins.container import Answer, SimulatedContainer
+from harness.simulation.twins.container import GuestReply, SimulatedContainer
 from harness.simulation.twins.engine_faults import EngineTroubles, StopTrouble
 
 __all__ = ["SimulatedEngine"]
@@ -103,13 +103,13 @@ class SimulatedEngine:
 
     def start_node(self, name: str) -> None:
         """Power on."""
-        self.start(self.node(name).id, Answer())
+        self.start(self.node(name).id, GuestReply())
 
     def power_off_node(self, name: str) -> None:
         """The power switch: the node and its guests are killed together, frozen ones too; it stays off."""
         for box in [*self.guests(name), self.node(name)]:
             if box.running or box.restarting:
-                self.kill(box.id, SIGKILL, Answer())
+                self.kill(box.id, SIGKILL, GuestReply())
 
     def end_node(self, name: str, exit_code: int) -> None:
         """PID 1 exits by itself: its guests die with it, and the restart policy brings the node back."""
@@ -147,7 +147,7 @@ class SimulatedEngine:
         """`docker start`."""
         if container in self.boxes:
             self._by_hand(self.boxes[container], wanted=True)
-        self.start(container, Answer())
+        self.start(container, GuestReply())
 
     def _by_hand(self, box: SimulatedContainer, *, wanted: bool) -> None:
         for told in self.on_by_hand:
@@ -155,11 +155,11 @@ class SimulatedEngine:
 
     def kill_by_hand(self, container: str, signal: int = SIGKILL) -> None:
         """`docker kill -s`."""
-        self.kill(container, signal, Answer())
+        self.kill(container, signal, GuestReply())
 
     def remove_by_hand(self, container: str) -> None:
         """`docker rm -f`."""
-        self.remove(container, Answer())
+        self.remove(container, GuestReply())
 
     def pause(self, container: str) -> None:
         """Freeze the container's own processes: a node's guests run on."""
@@ -197,7 +197,7 @@ class SimulatedEngine:
 
     # What the engine carries out for its clients.
 
-    def create(self, spec: VmSpec, *, host: str, labels: Mapping[str, str], answer: Answer) -> None:
+    def create(self, spec: VmSpec, *, host: str, labels: Mapping[str, str], answer: GuestReply) -> None:
         """A VM's container in the namespaces of the node container whose id begins with `host`."""
         node = next((box for box in self._nodes.values() if box.id.startswith(host)), None)
         if node is None:
@@ -212,7 +212,7 @@ class SimulatedEngine:
 
         self._later(self._worked_ms(node.id, 16, 26), made)
 
-    def start(self, container: str, answer: Answer) -> None:
+    def start(self, container: str, answer: GuestReply) -> None:
         """Start; the answer comes when it runs. A VM goes into the life of its node that is there now, whoever
         asked when.
         """
@@ -231,7 +231,7 @@ class SimulatedEngine:
         else:
             self._start_vm(box, answer)
 
-    def kill(self, container: str, signal: int, answer: Answer) -> None:
+    def kill(self, container: str, signal: int, answer: GuestReply) -> None:
         """Send a signal; for SIGKILL the answer waits for the end, and is an error when it does not come."""
         box = self.boxes.get(container)
         if box is None:
@@ -246,7 +246,7 @@ class SimulatedEngine:
         else:
             self._signal(box, signal, answer)
 
-    def remove(self, container: str, answer: Answer) -> None:
+    def remove(self, container: str, answer: GuestReply) -> None:
         """Forced removal: kill, wait for the end, delete."""
         box = self.boxes.get(container)
         if box is None:
@@ -259,11 +259,11 @@ class SimulatedEngine:
             box.removing = True
             box.restarting = False
             if box.running:
-                self._signal(box, SIGKILL, Answer(lambda _: self._delete_soon(box, answer), answer.fail))
+                self._signal(box, SIGKILL, GuestReply(lambda _: self._delete_soon(box, answer), answer.fail))
             else:
                 self._delete_soon(box, answer)
 
-    def begin_inside(self, container: str, command: tuple[str, ...], answer: Answer) -> None:
+    def begin_inside(self, container: str, command: tuple[str, ...], answer: GuestReply) -> None:
         """Begin `true`, `false`, `sleep SECONDS`, or anything else: a check, which succeeds when the VM is ready
         by then.
         """
@@ -286,7 +286,7 @@ class SimulatedEngine:
             box = next((box for name, box in self.boxes.items() if name.startswith(container)), None)
         return box
 
-    def ended_inside(self, begun: str, answer: Answer) -> None:
+    def ended_inside(self, begun: str, answer: GuestReply) -> None:
         """Its status; None while it runs."""
         command = self._commands[begun]
         if command.box.id not in self.boxes:
@@ -318,7 +318,7 @@ class SimulatedEngine:
             self._guests.setdefault(host, {})[box.id] = box
         return box
 
-    def _start_vm(self, box: SimulatedContainer, answer: Answer) -> None:
+    def _start_vm(self, box: SimulatedContainer, answer: GuestReply) -> None:
         host = self.boxes.get(box.host or "")
         if host is None:
             answer.fail(NoSuchContainer(f"start of {box.name}: no such container: {box.host}"))
@@ -339,14 +339,14 @@ class SimulatedEngine:
             takes_ms = self._worked_ms(host.id, 80, 115) + longer_ms
             self._later(takes_ms, lambda: self._vm_up(box, host, life, answer))
 
-    def _start_while_restarting(self, box: SimulatedContainer, host: SimulatedContainer, answer: Answer) -> None:
+    def _start_while_restarting(self, box: SimulatedContainer, host: SimulatedContainer, answer: GuestReply) -> None:
         # Both were seen: a refusal, and a start that waited for the engine's lock and ran in the node's next life.
         if self.rng.random() < 0.5:
             answer.fail(EngineError(f"start of {box.name}: container {host.name} is restarting"))
         else:
             self._later(50, lambda: self.start(box.id, answer))
 
-    def _vm_up(self, box: SimulatedContainer, host: SimulatedContainer, life: int, answer: Answer) -> None:
+    def _vm_up(self, box: SimulatedContainer, host: SimulatedContainer, life: int, answer: GuestReply) -> None:
         box.starting = False
         if host.lives != life or not host.alive or host.doomed is not None:
             answer.fail(EngineError(f"start of {box.name}: can't get final child's PID from pipe: EOF"))
@@ -354,7 +354,7 @@ class SimulatedEngine:
         self._up(box)
         answer.succeed()
 
-    def _node_up(self, box: SimulatedContainer, answer: Answer) -> None:
+    def _node_up(self, box: SimulatedContainer, answer: GuestReply) -> None:
         box.starting = box.restarting = False
         if box.id not in self.boxes:
             answer.fail(NoSuchContainer(f"start of {box.name}: no such container"))
@@ -374,7 +374,7 @@ class SimulatedEngine:
             hook(box, box.started_us)
         self._emit(box, "start")
 
-    def _signal(self, box: SimulatedContainer, signal: int, answer: Answer) -> None:
+    def _signal(self, box: SimulatedContainer, signal: int, answer: GuestReply) -> None:
         if self.troubles.stops_badly(box.vm, self.clock.now_us, StopTrouble.FAILING):
             box.removing = False
             answer.fail(EngineError(f"kill of {box.name}: permission denied"))
@@ -394,7 +394,7 @@ class SimulatedEngine:
             self._later(self.rng.randint(10, 60), lambda: self._end(box, 0), life=box)
         answer.succeed()
 
-    def _give_up(self, box: SimulatedContainer, answer: Answer, error: EngineError) -> None:
+    def _give_up(self, box: SimulatedContainer, answer: GuestReply, error: EngineError) -> None:
         if not answer.given:
             box.removing = False
             answer.fail(error)
@@ -459,7 +459,7 @@ class SimulatedEngine:
         node.restarting = True
         delay_ms = 280 + 100 * 2 ** min(node.short_lives, 9)
         node.short_lives += 1
-        self._later(delay_ms, lambda: self._node_up(node, Answer()) if node.restarting else None)
+        self._later(delay_ms, lambda: self._node_up(node, GuestReply()) if node.restarting else None)
 
     def _thaw(self, box: SimulatedContainer) -> None:
         if not box.paused:
@@ -468,10 +468,10 @@ class SimulatedEngine:
         if box.killed_while_paused or (not box.is_node and self._host(box).doomed is not None):
             self._end(box, 137)
 
-    def _delete_soon(self, box: SimulatedContainer, answer: Answer) -> None:
+    def _delete_soon(self, box: SimulatedContainer, answer: GuestReply) -> None:
         self._later(self.rng.randint(5, 15), lambda: self._delete(box, answer))
 
-    def _delete(self, box: SimulatedContainer, answer: Answer) -> None:
+    def _delete(self, box: SimulatedContainer, answer: GuestReply) -> None:
         self.boxes.pop(box.id, None)
         if box.host is not None:
             self._guests[box.host].pop(box.id, None)

@@ -16,7 +16,7 @@ from harness.model.session import Session
 from harness.model.vm import VmSpec
 from harness.ports import Container, EngineEvent, EventGap
 from harness.simulation.kernel.runtime import Clock, SimulatedRuntime, Timer
-from harness.simulation.twins.container import Answer
+from harness.simulation.twins.container import GuestReply
 from harness.simulation.twins.engine import MS_US, SimulatedEngine
 
 __all__ = ["CALL_LIMIT_US", "SimulatedEngineClient"]
@@ -99,7 +99,7 @@ class SimulatedEngineClient:
     async def containers(self, *, labels: Mapping[str, str]) -> list[Container]:
         """All containers, running or not, that carry these labels."""
 
-        def operation(answer: Answer) -> None:
+        def operation(answer: GuestReply) -> None:
             found = [box.listed() for box in self.engine.boxes.values() if labels.items() <= box.labels.items()]
             answer.succeed(found)
 
@@ -109,7 +109,7 @@ class SimulatedEngineClient:
     async def inspect(self, container: str) -> Container | None:
         """One container, by id or a prefix of it; None when it does not exist."""
 
-        def operation(answer: Answer) -> None:
+        def operation(answer: GuestReply) -> None:
             box = self.engine.find(container)
             answer.succeed(box.listed() if box is not None else None)
 
@@ -172,7 +172,7 @@ class SimulatedEngineClient:
         self.engine.listen(labels.get(label.NODE), self._hear)
         return stream
 
-    def _kill(self, container: str, signal: int, answer: Answer) -> None:
+    def _kill(self, container: str, signal: int, answer: GuestReply) -> None:
         """The switch of a node may be out of reach, or say that it has switched and do it later."""
         box, troubles, now_us = self.engine.boxes.get(container), self.engine.troubles, self._clock.now_us
         name = box.node if box is not None and box.is_node else ""
@@ -180,7 +180,7 @@ class SimulatedEngineClient:
             answer.fail(EngineError(f"kill of {container[:12]}: the engine's host cannot be reached"))
         elif name and now_us < troubles.switch_late[name]:
             self._clock.after(
-                troubles.switch_delay_us, lambda: self.engine.kill(container, signal, Answer())
+                troubles.switch_delay_us, lambda: self.engine.kill(container, signal, GuestReply())
             )
             answer.succeed()
         else:
@@ -188,7 +188,7 @@ class SimulatedEngineClient:
 
     # How a call travels.
 
-    async def _call(self, call: str, operation: Callable[[Answer], None], least_ms: int, most_ms: int) -> Any:
+    async def _call(self, call: str, operation: Callable[[GuestReply], None], least_ms: int, most_ms: int) -> Any:
         result = self._results.pending()
 
         def settle(value: object, error: EngineError | None) -> None:
@@ -202,7 +202,7 @@ class SimulatedEngineClient:
             else:
                 result.set_result(value)
 
-        answer = Answer(
+        answer = GuestReply(
             lambda value: self._deliver(lambda: settle(value, None)),
             lambda error: self._deliver(lambda: settle(None, error)),
         )
@@ -223,7 +223,7 @@ class SimulatedEngineClient:
         finally:
             limit.call_off()
 
-    def _carry_out(self, operation: Callable[[Answer], None], answer: Answer) -> None:
+    def _carry_out(self, operation: Callable[[GuestReply], None], answer: GuestReply) -> None:
         if self._stalled:
             self._waiting.append((True, lambda: self._carry_out(operation, answer)))
         elif self._clock.now_us < self._gate_us:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from harness.simulation.kernel.runtime import VirtualClock
 
-__all__ = ["Link", "SimulatedNetwork", "Trouble", "among", "between"]
+__all__ = ["Link", "LinkFault", "SimulatedNetwork", "among", "between"]
 
 LOCAL_DELAY_US = (50, 200)
 USUAL_DELAY_US = (150, 900)
@@ -25,7 +25,7 @@ Link = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
+class LinkFault:
     """What befalls messages: `cut` takes all of them; the others are probabilities for each message."""
 
     cut: bool = False
@@ -34,9 +34,9 @@ class Trouble:
     double: float = 0.0
     shuffle: float = 0.0
 
-    def beside(self, other: "Trouble") -> "Trouble":
+    def beside(self, other: "LinkFault") -> "LinkFault":
         """Both at once: the worse of each."""
-        return Trouble(
+        return LinkFault(
             cut=self.cut or other.cut,
             loss=max(self.loss, other.loss),
             slow=max(self.slow, other.slow),
@@ -45,7 +45,7 @@ class Trouble:
         )
 
 
-CUT = Trouble(cut=True)
+CUT = LinkFault(cut=True)
 
 
 def between(ones: Iterable[str], others: Collection[str]) -> list[Link]:
@@ -65,14 +65,14 @@ class SimulatedNetwork:
     def __init__(self, clock: VirtualClock, rng: random.Random) -> None:
         self._clock = clock
         self._rng = rng
-        self._laid: dict[int, tuple[frozenset[Link], Trouble]] = {}
+        self._laid: dict[int, tuple[frozenset[Link], LinkFault]] = {}
         self._handles = 0
-        self._links: dict[Link, Trouble] = {}
+        self._links: dict[Link, LinkFault] = {}
         self._isolated: dict[str, tuple[frozenset[str], bool, bool]] = {}
         self._misrouted: dict[str, str] = {}
         self.dropped: Counter[str] = Counter()
 
-    def trouble(self, links: Iterable[Link], trouble: Trouble) -> int:
+    def trouble(self, links: Iterable[Link], trouble: LinkFault) -> int:
         """From now on that befalls what is sent over these links. Returns the handle for `mend`."""
         self._handles += 1
         self._laid[self._handles] = (frozenset(links), trouble)
@@ -156,7 +156,7 @@ class SimulatedNetwork:
             if self._befalls(trouble.double):
                 self._arrive_after(SLOW_DELAY_US, arrive)
 
-    def _delay(self, trouble: Trouble) -> tuple[int, int]:
+    def _delay(self, trouble: LinkFault) -> tuple[int, int]:
         if self._befalls(trouble.slow):
             return SLOW_DELAY_US
         return SHUFFLED_DELAY_US if self._befalls(trouble.shuffle) else USUAL_DELAY_US
@@ -175,4 +175,4 @@ class SimulatedNetwork:
                 self._links[link] = self._links.get(link, _NONE).beside(trouble)
 
 
-_NONE = Trouble()
+_NONE = LinkFault()

@@ -30,7 +30,7 @@ from harness.vmms.remote import (
 from harness.vmms.vmms import Vmms
 from harness.wire import FrameError
 
-__all__ = ["CallTrouble", "DriverBroke", "FramedVmmsLink", "VmmsLink", "VmmsProcess"]
+__all__ = ["CallFault", "DriverBroke", "FramedVmmsLink", "VmmsLink", "VmmsProcess"]
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class DriverBroke(RuntimeError):
     """An error that no driver expects."""
 
 
-class CallTrouble:
+class CallFault:
     """What befalls the next calls of drivers: each entry one of them, which hangs for so many microseconds; None: it
     breaks with an error that nobody expects.
     """
@@ -87,7 +87,7 @@ class VmmsLink(RemoteHypervisor):
     """The `Hypervisor` port as one caller on the node has it, whose patience ends as it does on a node."""
 
     def __init__(
-        self, clock: Clock, process: VmmsProcess, caller: SimulatedRuntime, trouble: CallTrouble | None = None
+        self, clock: Clock, process: VmmsProcess, caller: SimulatedRuntime, trouble: CallFault | None = None
     ) -> None:
         self._clock = clock
         self._process = process
@@ -175,7 +175,7 @@ class FramedVmmsLink(VmmsLink):
         clock: Clock,
         process: VmmsProcess,
         caller: SimulatedRuntime,
-        trouble: CallTrouble | None = None,
+        trouble: CallFault | None = None,
         *,
         frames: Frames,
     ) -> None:

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from harness.cluster_service.core.messages import Answer, AnswerCode
+from harness.cluster_service.core.messages import AnswerCode, RequestAnswered
 from harness.model.initial_registers import first_registers
 from harness.model.records import GroupRecord
 from harness.model.topology import ShutdownAction, Topology
@@ -71,7 +71,7 @@ class Administrator:
 
     def __init__(self, clock: Clock, *, topology: Topology, nodes: Mapping[str, SimulatedNode]) -> None:
         self.asked = 0
-        self.answers: list[tuple[str, Answer]] = []
+        self.answers: list[tuple[str, RequestAnswered]] = []
         self._clock = clock
         self._topology = topology
         self._nodes = nodes
@@ -105,7 +105,7 @@ class Administrator:
         verb: str,
         arguments: Arguments,
         *,
-        told: Callable[[Answer], None] | None = None,
+        told: Callable[[RequestAnswered], None] | None = None,
         redirections: int = REDIRECTIONS,
     ) -> bool:
         """One request, asked again of the owner that an answer names; `told` gets the last answer, if there is one.
@@ -176,9 +176,9 @@ class Administrator:
         arguments: Arguments,
         wishes: list[_Wish],
         redirections: int,
-        told: Callable[[Answer], None] | None,
+        told: Callable[[RequestAnswered], None] | None,
     ) -> bool:
-        def answered(answer: Answer) -> None:
+        def answered(answer: RequestAnswered) -> None:
             self.answers.append((verb, answer))
             if answer.code is AnswerCode.NOT_OWNER and redirections:
                 owner = str(answer.result["owner"])
@@ -194,7 +194,7 @@ class Administrator:
                 wish.void = True
         return taken
 
-    def _end(self, answer: Answer, wishes: list[_Wish]) -> None:
+    def _end(self, answer: RequestAnswered, wishes: list[_Wish]) -> None:
         made = answer.code is AnswerCode.DONE or "persistent_state" in answer.result
         for wish in wishes:
             if answer.code is AnswerCode.UNKNOWN:

@@ -15,7 +15,7 @@ from harness.model.host_messages import HostReport
 from harness.model.records import GroupRecord
 from harness.model.session import Session
 from harness.model.topology import GroupSpec
-from harness.ports import Addresses, Engine, Hypervisor, Log, Reach, Runtime
+from harness.ports import Addresses, Engine, Hypervisor, Log, Prober, Runtime
 from harness.resource_host.driver import DriverFactory
 from harness.resource_host.host import ResourceHost
 from harness.simulation.invariants.reads import FreshReads, MadeOnce, WatchedService
@@ -23,7 +23,7 @@ from harness.simulation.kernel.fifo_channel import Carry, Frames
 from harness.simulation.kernel.runtime import Clock, SimulatedRuntime
 from harness.simulation.twins.pid1 import SimulatedInit
 from harness.simulation.twins.storage import SimulatedStorage
-from harness.simulation.twins.vmms_link import CallTrouble, FramedVmmsLink, VmmsLink, VmmsProcess
+from harness.simulation.twins.vmms_link import CallFault, FramedVmmsLink, VmmsLink, VmmsProcess
 from harness.simulation.world.driver_call_tap import DriverCalls
 from harness.vmms.vmms import Vmms
 
@@ -104,7 +104,7 @@ class Composition:
         return Vmms(runtime=runtime, engine=engine, rig=rig, node=node, log=log, container=container)
 
     def vmms_link(
-        self, clock: Clock, process: VmmsProcess, caller: SimulatedRuntime, trouble: CallTrouble | None = None
+        self, clock: Clock, process: VmmsProcess, caller: SimulatedRuntime, trouble: CallFault | None = None
     ) -> VmmsLink:
         """A caller's way to a VMMS process."""
         if self._frames is None:
@@ -121,7 +121,7 @@ class Composition:
         runtime: Runtime,
         hypervisor: Hypervisor,
         addresses: Addresses,
-        reach: Reach,
+        reach: Prober,
         report: Callable[[HostReport], None],
         log: Log,
         on_deadlock: Callable[[str], None],

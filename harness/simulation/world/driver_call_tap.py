@@ -39,11 +39,11 @@ class DriverCalls:
         """The same drivers, whose calls are told."""
         return {name: partial(self._made, make) for name, make in drivers.items()}
 
-    def _made(self, make: DriverFactory, services: DriverServices) -> "_ToldDriver":
-        return _ToldDriver(make(services), self)
+    def _made(self, make: DriverFactory, services: DriverServices) -> "_ObservedDriver":
+        return _ObservedDriver(make(services), self)
 
 
-class _ToldDriver:
+class _ObservedDriver:
     """Has the entry points that its driver has."""
 
     def __init__(self, driver: object, calls: DriverCalls) -> None:

@@ -1,6 +1,6 @@
 """How much memory a simulated cluster takes, before one is made."""
 
-from harness.cluster_service.membership.sharding import WATCHERS
+from harness.cluster_service.membership.sharding import WATCHERS_PER_SHARD
 from harness.model.topology import Topology
 
 __all__ = ["bytes_needed"]
@@ -15,5 +15,5 @@ def bytes_needed(topology: Topology) -> int:
     """At its peak, about: from its boot through the loss of one node. A process that simulates it needs that much."""
     resources = sum(len(group.resources) for group in topology.groups)
     nodes = len(topology.nodes)
-    copies = nodes if nodes <= topology.settings.everyone_watches_up_to else WATCHERS + 1
+    copies = nodes if nodes <= topology.settings.everyone_watches_up_to else WATCHERS_PER_SHARD + 1
     return EMPTY + resources * (EACH_VM + EACH_COPY * copies)

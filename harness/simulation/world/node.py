@@ -10,21 +10,21 @@ from typing import Any
 
 from harness.cluster_service.core.messages import (
     Action,
-    Answer,
-    AskProgram,
     CallHost,
     CallVoter,
     Event,
-    Fence,
+    FenceNode,
     HostConnected,
     HostLost,
     HostReported,
     Log,
-    Pet,
-    PowerOn,
+    PetWatchdog,
+    PingProgram,
+    PowerOnNode,
     ProgramAnswered,
-    Requested,
-    Reset,
+    RequestAnswered,
+    RequestReceived,
+    ResetNode,
     RestartProgram,
     Tick,
     WatchedProgram,
@@ -35,7 +35,7 @@ from harness.model.host_messages import HostReport, HostRequest
 from harness.model.session import Session
 from harness.model.topology import Topology
 from harness.resource_host.host import ResourceHost
-from harness.simulation.kernel.fifo_channel import InOrder
+from harness.simulation.kernel.fifo_channel import FifoChannel
 from harness.simulation.kernel.runtime import Clock, SimulatedRuntime, SimulatedTask
 from harness.simulation.twins.addresses import SimulatedAddresses
 from harness.simulation.twins.engine import SimulatedEngine
@@ -44,7 +44,7 @@ from harness.simulation.twins.network import SimulatedNetwork
 from harness.simulation.twins.pid1 import SimulatedInit
 from harness.simulation.twins.process import Process, Record, log_into
 from harness.simulation.twins.reach import SimulatedReach
-from harness.simulation.twins.vmms_link import CallTrouble, DriverBroke, VmmsLink, VmmsProcess
+from harness.simulation.twins.vmms_link import CallFault, DriverBroke, VmmsLink, VmmsProcess
 from harness.simulation.twins.voters import SimulatedVoter, VoterConnections
 from harness.simulation.world.composition import Composition
 from harness.simulation.world.pending_replies import Askers
@@ -81,7 +81,7 @@ class SimulatedNode:
         self.client = SimulatedEngineClient(engine, own_clock=clock)
         self.service: ClusterService | None = None
         self.frozen = False
-        self.drivers = CallTrouble()
+        self.drivers = CallFault()
         self.on_fence: list[Callable[[Session, Session], None]] = []
         self.on_pet: list[Callable[[Session, int], None]] = []
         self.on_host_call: list[Callable[[str, HostRequest], None]] = []
@@ -111,7 +111,7 @@ class SimulatedNode:
         self._wake_us: int | None = None
         self._dies_after: int | None = None
         self._noted_guests_end_us = 0
-        self._to_host, self._from_host = InOrder(clock, rng), InOrder(clock, rng)
+        self._to_host, self._from_host = FifoChannel(clock, rng), FifoChannel(clock, rng)
         self._askers = Askers(clock, rng)
         if name in voters:
             voters[name].on_disk_refused.append(self.voter_died)
@@ -426,13 +426,13 @@ class SimulatedNode:
 
     # Administrators.
 
-    def request(self, call: str, arguments: Mapping[str, str | bool], *, answered: Callable[[Answer], None]) -> bool:
-        """Ask this node's service; `answered` is called once, or never when the service dies first. Returns False when
-        there is no service to ask.
-        """
+    def request(
+        self, call: str, arguments: Mapping[str, str | bool], *, answered: Callable[[RequestAnswered], None]
+    ) -> bool:
+        """Send a request; `answered` is called at most once: never when the service dies. False: there is no service."""
         if self.service is None or self.frozen:
             return False
-        self._deliver(Requested(id=self._askers.add(answered), call=call, arguments=arguments))
+        self._deliver(RequestReceived(id=self._askers.add(answered), call=call, arguments=arguments))
         return True
 
     @property
@@ -493,24 +493,24 @@ class SimulatedNode:
                 host = self._host
                 if host is not None:
                     self._to_host.send(self._carry(lambda it: host.take(it) if self._host is host else None, request))
-            case Pet(guests_end_us=guests_end_us, node_ends_us=node_ends_us):
+            case PetWatchdog(guests_end_us=guests_end_us, node_ends_us=node_ends_us):
                 assert self._init is not None
                 self._init.pet(guests_end_us, node_ends_us)
                 for heed in self.on_pet if guests_end_us else ():
                     heed(service.session, guests_end_us - self._clock.now_us)
                 self._noted_guests_end_us = guests_end_us or self._noted_guests_end_us
-            case Fence(session=session):
+            case FenceNode(session=session):
                 for hear in self.on_fence:
                     hear(service.session, session)
                 self._spawn(self._tell(lambda: fenced(self._link(), action, self._composition), service), "fence")
-            case PowerOn(node):
+            case PowerOnNode(node):
                 self._spawn(self._tell(lambda: powered_on(self._link(), node), service), "power on")
-            case Reset(reason):
+            case ResetNode(reason):
                 self._record(self.name, "membership-manager", "reset", {"reason": reason})
                 self._engine.end_node(self.name, WATCHDOG_EXIT)
-            case Answer():
+            case RequestAnswered():
                 self._askers.answer(action)
-            case AskProgram():
+            case PingProgram():
                 self._ask_program(action, service)
             case RestartProgram(program=program, silent_since_us=since_us):
                 if self._started_us.get(PROCESSES[program], since_us + 1) <= since_us:
@@ -521,7 +521,7 @@ class SimulatedNode:
             case _:
                 raise AssertionError(f"the service let {action!r} out")
 
-    def _ask_program(self, question: AskProgram, service: ClusterService) -> None:
+    def _ask_program(self, question: PingProgram, service: ClusterService) -> None:
         """The question and its answer take a hop each; in between stands the main loop of the one who is asked."""
         program = question.program
         asked = self._runtimes.get(PROCESSES[program])

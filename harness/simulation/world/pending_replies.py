@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 
-from harness.cluster_service.core.messages import Answer
+from harness.cluster_service.core.messages import RequestAnswered
 from harness.simulation.kernel.runtime import Clock
 
 __all__ = ["Askers"]
@@ -18,18 +18,18 @@ class Askers:
         self._clock = clock
         self._rng = rng
         self._requests = 0
-        self._waiting: dict[int, Callable[[Answer], None]] = {}
+        self._waiting: dict[int, Callable[[RequestAnswered], None]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, answered: Callable[[Answer], None]) -> int:
+    def add(self, answered: Callable[[RequestAnswered], None]) -> int:
         """The number of the request to which the answer belongs."""
         self._requests += 1
         self._waiting[self._requests] = answered
         return self._requests
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, answer: RequestAnswered) -> None:
         """The service has answered."""
         asker = self._waiting.pop(answer.id)
         self._clock.after(self._rng.randint(*WAY_BACK_US), lambda: asker(answer))

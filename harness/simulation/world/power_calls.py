@@ -1,6 +1,6 @@
 """What the service's shell asks VMMS to do to other nodes, and what it tells the service of how that ended."""
 
-from harness.cluster_service.core.messages import Fence, FenceEnded, PowerOnEnded
+from harness.cluster_service.core.messages import FenceEnded, FenceNode, PowerOnEnded
 from harness.errors import EngineError
 from harness.simulation.twins.vmms_link import VmmsLink
 from harness.simulation.world.composition import Composition
@@ -8,7 +8,7 @@ from harness.simulation.world.composition import Composition
 __all__ = ["fenced", "powered_on"]
 
 
-async def fenced(link: VmmsLink, action: Fence, composition: Composition) -> FenceEnded:
+async def fenced(link: VmmsLink, action: FenceNode, composition: Composition) -> FenceEnded:
     """Fence a session."""
     try:
         await composition.fence(link, action.session, action.not_after_us)

@@ -21,10 +21,10 @@ from harness.model.register_keys import CLUSTER_KEY, group_key
 from harness.model.topology import Topology
 from harness.model.voter_set import VoterSet
 from harness.simulation.invariants.consensus import WatchedAdministrator
-from harness.simulation.invariants.convergence import unsettled
+from harness.simulation.invariants.convergence import unconverged
 from harness.simulation.invariants.reads import FreshReads, MadeOnce
 from harness.simulation.invariants.registry import Watchers
-from harness.simulation.invariants.starts import ChosenValues, OneInstance
+from harness.simulation.invariants.starts import AtMostOneInstance, ChosenValueOracle
 from harness.simulation.kernel.node_clock import DriftingClock
 from harness.simulation.kernel.runtime import Clock, VirtualClock
 from harness.simulation.twins.container import SimulatedContainer
@@ -95,8 +95,8 @@ class World:
         self.coverage: Counter[Struck] = Counter()
         self.engine = SimulatedEngine(self.clock, self.rng)
         self.network = SimulatedNetwork(self.clock, self.rng)
-        self.instances = OneInstance(told=self._violated)
-        self.chosen = ChosenValues(
+        self.instances = AtMostOneInstance(told=self._violated)
+        self.chosen = ChosenValueOracle(
             codec=self.composition.codec, now=lambda: self.clock.now_us, told=self._violated
         )
         self.reads = FreshReads(chosen=self.chosen, told=self._violated)
@@ -157,24 +157,24 @@ class World:
         while self.clock.now_us < end and not self.violations:
             self.clock.run_until(min(end, self.clock.now_us + 100_000))
 
-    def run_until_settled(self, limit_us: int) -> list[str]:
+    def run_until_converged(self, limit_us: int) -> list[str]:
         """Let time pass until everything wanted is Online; returns what is still missing at the limit, nothing when
         all is well.
         """
         end = self.clock.now_us + limit_us
         while self.clock.now_us < end and not self.violations:
             self.run(250_000)
-            if not self.unsettled():
+            if not self.unconverged():
                 return []
-        return self.unsettled()
+        return self.unconverged()
 
-    def unsettled(self) -> list[str]:
+    def unconverged(self) -> list[str]:
         """What keeps the world from rest; see `rest`."""
         running: dict[str, list[str]] = {}
         for box in self.engine.boxes.values():
             if box.alive and box.vm:
                 running.setdefault(box.vm, []).append(box.node)
-        return unsettled(
+        return unconverged(
             self.topology,
             nodes=self.nodes,
             newest=self.chosen.newest,
@@ -246,7 +246,7 @@ class World:
                 node=spec.name,
                 admits_all=self.composition.voters_admit_all,
             )
-            voter.watch(self.chosen.saw, ChosenValues.HEARS)
+            voter.watch(self.chosen.saw, ChosenValueOracle.HEARS)
             voter.on_proposed.append(self.chosen.proposed)
             voters[spec.name] = voter
         return voters

@@ -19,8 +19,8 @@ import time
 INTERVAL_S = 0.05
 LIMIT_S = 0.3
 BEAT_S = 1.0
-ANSWER_MAX = 65536
-NAME_MAX = 64
+MAX_ANSWER = 65536
+MAX_NAME = 64
 
 
 class Tally:
@@ -67,9 +67,9 @@ def ask(where: str) -> dict[str, object]:
             question = f"GET {slash}{path} HTTP/1.1\r\nHost: VM\r\nConnection: close\r\n\r\n"
             connection.sendall(question.encode())
             data = b""
-            while len(data) < ANSWER_MAX:
+            while len(data) < MAX_ANSWER:
                 connection.settimeout(max(0.001, ends - time.monotonic()))
-                part = connection.recv(ANSWER_MAX)
+                part = connection.recv(MAX_ANSWER)
                 if not part:
                     break
                 data += part
@@ -91,7 +91,7 @@ def ask(where: str) -> dict[str, object]:
 
 def visible(text: object) -> str:
     """A name that a VM gave, cut, with an escape for each character that is not for showing."""
-    name = str(text)[:NAME_MAX]
+    name = str(text)[:MAX_NAME]
     return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in name)
 
 

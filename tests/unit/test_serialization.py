@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness.model.serialization import from_plain, to_plain
+from harness.model.serialization import from_json_value, to_json_value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,8 +17,8 @@ class Sample:
 
 def test_tuples_are_read_as_they_were_written() -> None:
     for sample in (Sample(), Sample(names=("a", "b"), numbers=(1, 2), shares=(0.5,))):
-        assert from_plain(Sample, to_plain(sample)) == sample
-    assert from_plain(Sample, {"shares": [1, 0.5]}) == Sample(shares=(1.0, 0.5))
+        assert from_json_value(Sample, to_json_value(sample)) == sample
+    assert from_json_value(Sample, {"shares": [1, 0.5]}) == Sample(shares=(1.0, 0.5))
 
 
 @pytest.mark.parametrize(
@@ -34,4 +34,4 @@ def test_tuples_are_read_as_they_were_written() -> None:
 )
 def test_a_tuple_with_something_else_in_it_is_refused_by_its_name(value: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=rf"^Sample\.{next(iter(value))}: "):
-        from_plain(Sample, value)
+        from_json_value(Sample, value)

@@ -18,8 +18,15 @@ from harness.model.register_keys import CLUSTER_KEY
 from harness.model.session import Session
 from harness.model.topology import Fencing, GroupSpec, ResourceSpec, Settings
 from harness.model.voter_set import VoterSet
-from harness.simulation.invariants.recovery import AdoptsItsOwn, Judges, OwnersWrite, OwnLeases, Switches, TurnsPass
-from harness.simulation.invariants.starts import TrueLeases
+from harness.simulation.invariants.recovery import (
+    AdoptsItsOwn,
+    FenceOrdersRespected,
+    OnlyLeaseholdersDeclareDown,
+    OwnersWrite,
+    OwnLeases,
+    TurnsPass,
+)
+from harness.simulation.invariants.starts import LeaseOracle
 from harness.simulation.kernel.runtime import VirtualClock
 from harness.simulation.twins.container import SimulatedContainer
 
@@ -52,14 +59,16 @@ class Leases:
     def __init__(self) -> None:
         self.told: list[str] = []
         self.clock = VirtualClock()
-        self.leases = TrueLeases(
+        self.leases = LeaseOracle(
             sets={1: VOTERS, 2: VOTERS.without("node3")},
             lease_us=LEASE_US,
             pause_us=LEASE_US // 2,
             now=lambda: self.clock.now_us,
             told=self.told.append,
         )
-        self.watcher = Judges(codec=JsonCodec(), leases=self.leases, lease_us=LEASE_US, told=self.told.append)
+        self.watcher = OnlyLeaseholdersDeclareDown(
+            codec=JsonCodec(), leases=self.leases, lease_us=LEASE_US, told=self.told.append
+        )
 
     def beat(self, at_us: int, *voters: str, version: int = 1) -> None:
         self.clock.run_until(at_us)
@@ -138,7 +147,7 @@ class Power:
         leases: Any = SimpleNamespace(ends_us=lambda _session: self.clock.now_us + LEASE_US)
         self.sent: list[tuple[str, int]] = []
         self.client: Any = SimpleNamespace(kill=self._kill)
-        self.watcher = Switches(
+        self.watcher = FenceOrdersRespected(
             engine=self.engine,
             chosen=self.chosen,
             leases=leases,

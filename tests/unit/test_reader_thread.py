@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from chaos.arena.reader_thread import ReadingThread
+from chaos.arena.reader_thread import ReaderThread
 
 
 def test_a_signal_that_comes_while_it_begins_strikes_when_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,7 +17,7 @@ def test_a_signal_that_comes_while_it_begins_strikes_when_it_is_there(monkeypatc
         begun.append(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start_and_be_interrupted)
-    reading = ReadingThread(closed.wait, name="reader")
+    reading = ReaderThread(closed.wait, name="reader")
 
     with pytest.raises(KeyboardInterrupt):
         reading.begin()
@@ -31,7 +31,7 @@ def test_a_signal_that_comes_while_it_begins_strikes_when_it_is_there(monkeypatc
 def test_signals_are_no_business_of_the_thread() -> None:
     blocked: set[int] = set()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    reading = ReadingThread(lambda: blocked.update(signal.pthread_sigmask(signal.SIG_BLOCK, ())), name="reader")
+    reading = ReaderThread(lambda: blocked.update(signal.pthread_sigmask(signal.SIG_BLOCK, ())), name="reader")
 
     reading.begin()
     reading.end()
@@ -41,4 +41,4 @@ def test_signals_are_no_business_of_the_thread() -> None:
 
 
 def test_what_never_began_has_ended() -> None:
-    ReadingThread(threading.Event().wait, name="reader").end()
+    ReaderThread(threading.Event().wait, name="reader").end()

@@ -188,7 +188,7 @@ def fate(composition: Composition) -> str:
         outcome = run_schedule(1, composition=composition, planned=())
     except Exception as error:  # noqa: BLE001 - whatever ends a world is what became of it
         return repr(error)
-    return "; ".join((*outcome.violations, *outcome.unsettled))
+    return "; ".join((*outcome.violations, *outcome.unconverged))
 
 
 # Experiments: here the arena makes the composition.

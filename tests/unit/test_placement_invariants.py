@@ -29,7 +29,7 @@ from harness.simulation.invariants.placement import (
     OverSince,
     PreferredFirst,
 )
-from harness.simulation.invariants.starts import PausedNodes, TrueLeases
+from harness.simulation.invariants.starts import LeaseOracle, PausedNodes
 
 NAMES = ("node1", "node2", "node3")
 SESSIONS = {name: Session.parse(f"{name}@00000000000{number}/5.1") for number, name in enumerate(NAMES, start=1)}
@@ -73,7 +73,7 @@ class World:
         self.chosen: Any = SimpleNamespace(
             proposed_us=0, proposed_by="", newest=lambda key: self.cluster if key == CLUSTER_KEY else None
         )
-        self.leases = TrueLeases(
+        self.leases = LeaseOracle(
             sets=SETS,
             lease_us=SETTINGS.lease_us,
             pause_us=SETTINGS.lease_us // 2,

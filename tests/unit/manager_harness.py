@@ -10,17 +10,17 @@ from harness.cluster_service.administration.administration import Administration
 from harness.cluster_service.core.ids import Ids
 from harness.cluster_service.core.messages import (
     Action,
-    Answer,
     CallHost,
     ChangeRegister,
+    ChangeSettled,
     Event,
     HostConnected,
     HostReported,
     Log,
     RegisterSeen,
-    Requested,
-    Reset,
-    Settled,
+    RequestAnswered,
+    RequestReceived,
+    ResetNode,
     Tick,
 )
 from harness.cluster_service.core.pending_requests import OpenRequests
@@ -115,7 +115,7 @@ class ManagerBench:
         self.calls: list[str] = []
         self.logs: list[Log] = []
         self.resets: list[str] = []
-        self.answers: list[Answer] = []
+        self.answers: list[RequestAnswered] = []
         self.changes: list[str] = []
         self.fails_online: set[str] = set()
         self.cannot_open: set[str] = set()
@@ -148,13 +148,13 @@ class ManagerBench:
 
     # What a test does.
 
-    def ask(self, call: str, **arguments: str | bool) -> Answer | None:
+    def ask(self, call: str, **arguments: str | bool) -> RequestAnswered | None:
         """Ask, and return the answer if there is one already."""
         self._numbers += 1
-        self.deliver(Requested(id=self._numbers, call=call, arguments=arguments))
+        self.deliver(RequestReceived(id=self._numbers, call=call, arguments=arguments))
         return self.answer()
 
-    def answer(self) -> Answer | None:
+    def answer(self) -> RequestAnswered | None:
         """The answer to the last request."""
         found = [answer for answer in self.answers if answer.id == self._numbers]
         assert len(found) <= 1
@@ -229,11 +229,11 @@ class ManagerBench:
                 case CallHost(request):
                     self.calls.append(f"{request.entry_point} {request.resource}")
                     self._carry_out(request)
-                case Answer():
+                case RequestAnswered():
                     self.answers.append(wish)
                 case Log():
                     self.logs.append(wish)
-                case Reset(reason):
+                case ResetNode(reason):
                     self.resets.append(reason)
                 case _:
                     raise AssertionError(f"nobody here carries out {wish!r}")
@@ -245,19 +245,19 @@ class ManagerBench:
         self.changes.append(type(wish.change).__name__)
         if self.settles is not None:
             result, self.settles = self.settles, None
-            self.deliver(Settled(id=wish.id, key=wish.key, result=result))
+            self.deliver(ChangeSettled(id=wish.id, key=wish.key, result=result))
             return
         record = self.around.cluster if wish.key == "cluster" else self.record
         changed = wish.change.apply(record)
         if isinstance(changed, Refusal):
-            self.deliver(Settled(id=wish.id, key=wish.key, result=Result.REFUSED, reason=changed.reason))
+            self.deliver(ChangeSettled(id=wish.id, key=wish.key, result=Result.REFUSED, reason=changed.reason))
             return
         if isinstance(changed, ClusterRecord):
             self.around.cluster = changed
             self.deliver(RegisterSeen(key="cluster", record=changed, version=1))
         else:
             self.see(changed)
-        self.deliver(Settled(id=wish.id, key=wish.key, result=Result.DONE))
+        self.deliver(ChangeSettled(id=wish.id, key=wish.key, result=Result.DONE))
 
     def _carry_out(self, request: HostRequest) -> None:
         if request.entry_point in self.holds:

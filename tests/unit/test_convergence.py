@@ -27,7 +27,7 @@ from harness.model.topology import (
     Settings,
     Topology,
 )
-from harness.simulation.invariants.convergence import unsettled
+from harness.simulation.invariants.convergence import unconverged
 
 OWNER = Session.parse("node1@000000000001/1.1")
 NAMES = ("node1", "node2", "node3")
@@ -88,7 +88,7 @@ def judge(
     node: Any = SimpleNamespace(snapshot=lambda: snapshot, requests_open=0)
     spec = NodeSpec(name="node1", address="", voter=True)
     registers = {CLUSTER_KEY: cluster, "group/web": record}
-    return unsettled(
+    return unconverged(
         Topology(rig="r", subnet="", nodes=(spec,), groups=(record.spec,)),
         nodes={"node1": node},
         newest=registers.get,

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from harness.cluster_service.membership.sharding import WATCHERS, CircleWatch
+from harness.cluster_service.membership.sharding import WATCHERS_PER_SHARD, ShardAssignment
 from harness.database.subscription import EVERYTHING, NOTHING
 from harness.model.records import ClusterRecord, NodeEntry, SessionState
-from harness.model.shard import CIRCLES, OF_EVERYBODY, circle_by_name, circle_of
+from harness.model.shard import SHARDS, UNSHARDED, shard_by_name, shard_of
 from harness.model.topology import GroupSpec, Settings
 
 GROUPS = tuple(f"web{number}" for number in range(2_000))
@@ -25,9 +25,9 @@ def cluster(nodes: int, **states: SessionState) -> ClusterRecord:
     )
 
 
-def watches(record: ClusterRecord) -> dict[str, CircleWatch]:
+def watches(record: ClusterRecord) -> dict[str, ShardAssignment]:
     """What each of the members watches."""
-    found = {entry.name: CircleWatch(entry.name) for entry in record.nodes}
+    found = {entry.name: ShardAssignment(entry.name) for entry in record.nodes}
     for watch in found.values():
         watch.see(record)
     return found
@@ -44,7 +44,7 @@ def watching(record: ClusterRecord) -> dict[str, list[str]]:
 
 
 def test_before_the_register_is_seen_nothing_is_of_interest() -> None:
-    assert CircleWatch("node1").interest == NOTHING
+    assert ShardAssignment("node1").interest == NOTHING
 
 
 def test_in_a_small_cluster_everybody_watches_everything() -> None:
@@ -57,13 +57,13 @@ def test_in_a_small_cluster_everybody_watches_everything() -> None:
 @pytest.mark.parametrize("nodes", [10, 13, 64])
 def test_each_circle_is_watched_by_a_few_and_each_node_watches_as_many(nodes: int) -> None:
     found = watching(cluster(nodes))
-    everybody = found.pop(OF_EVERYBODY)
+    everybody = found.pop(UNSHARDED)
 
     assert len(everybody) == nodes
-    assert len(found) == CIRCLES
-    assert {len(set(names)) for names in found.values()} == {WATCHERS}
+    assert len(found) == SHARDS
+    assert {len(set(names)) for names in found.values()} == {WATCHERS_PER_SHARD}
     counts = Counter(name for names in found.values() for name in names)
-    assert max(counts.values()) - min(counts.values()) <= WATCHERS
+    assert max(counts.values()) - min(counts.values()) <= WATCHERS_PER_SHARD
 
 
 def test_the_circles_of_a_lost_node_go_to_many_others_and_no_other_circle_changes() -> None:
@@ -71,7 +71,7 @@ def test_the_circles_of_a_lost_node_go_to_many_others_and_no_other_circle_change
 
     heirs: Counter[str] = Counter()
     for circle, names in before.items():
-        if circle == OF_EVERYBODY:
+        if circle == UNSHARDED:
             continue
         if "node7" not in names:
             assert after[circle] == names
@@ -79,7 +79,7 @@ def test_the_circles_of_a_lost_node_go_to_many_others_and_no_other_circle_change
         (heir,) = set(after[circle]) - set(names)
         assert set(names) - {"node7"} <= set(after[circle])
         heirs[heir] += 1
-    assert len(heirs) > 2 * WATCHERS
+    assert len(heirs) > 2 * WATCHERS_PER_SHARD
     assert "node7" not in heirs
 
 
@@ -89,9 +89,9 @@ def test_a_paused_node_watches_only_where_nobody_else_can() -> None:
     all_are = replace(record, nodes=tuple(replace(entry, paused=True) for entry in record.nodes))
 
     found = watching(one_is)
-    found.pop(OF_EVERYBODY)
+    found.pop(UNSHARDED)
     assert not any("node1" in names for names in found.values())
-    assert {len(names) for circle, names in watching(all_are).items() if circle != OF_EVERYBODY} == {WATCHERS}
+    assert {len(names) for circle, names in watching(all_are).items() if circle != UNSHARDED} == {WATCHERS_PER_SHARD}
 
 
 def test_who_has_never_joined_counts_until_it_is_no_longer_waited_for() -> None:
@@ -104,14 +104,14 @@ def test_who_has_never_joined_counts_until_it_is_no_longer_waited_for() -> None:
         watch.await_no_more()
 
     assert before["node1"] == watches(cluster(12))["node1"].circles
-    assert found["node1"].circles == frozenset({OF_EVERYBODY})
+    assert found["node1"].circles == frozenset({UNSHARDED})
     assert any(found[name].circles != before[name] for name in found if name != "node1")
 
 
 def test_who_has_never_joined_counts_no_more_once_anybody_was_lost() -> None:
     found = watches(cluster(12, node1=SessionState.NEVER, node2=SessionState.DOWN))
 
-    assert found["node1"].circles == frozenset({OF_EVERYBODY})
+    assert found["node1"].circles == frozenset({UNSHARDED})
     assert not any(watch.awaits_others for watch in found.values())
 
 
@@ -133,13 +133,13 @@ def test_candidates_are_who_watches_in_an_order_that_all_share() -> None:
     orders = {tuple(watch.candidates(group, among)) for watch in watches(record).values()}
 
     (order,) = orders
-    assert sorted(order) == sorted(set(watching(record)[circle_by_name("web5")]) - {"node2"})
+    assert sorted(order) == sorted(set(watching(record)[shard_by_name("web5")]) - {"node2"})
 
 
 def test_groups_that_name_nodes_are_everybodys() -> None:
     record = cluster(12)
     named = GroupSpec(name="web5", resources=(), preferred_owners=("node9",))
 
-    assert circle_of(named) == OF_EVERYBODY
+    assert shard_of(named) == UNSHARDED
     for watch in watches(record).values():
         assert len(watch.candidates(named, tuple(entry.name for entry in record.nodes))) == 12

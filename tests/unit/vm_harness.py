@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.drivers.registry import built_in_drivers
 from harness.model import labels as label
-from harness.model.host_messages import EntryPoint, HostReport, HostRequest, Why
+from harness.model.host_messages import CallReason, EntryPoint, HostReport, HostRequest
 from harness.model.session import Session
 from harness.model.topology import ResourcePolicy, ResourceSpec
 from harness.model.vm import Order, VmNotice, VmSpec
@@ -214,7 +214,7 @@ class BenchHost:
             "session": self.session,
             "epoch": 1,
             "not_after_us": FAR,
-            "why": Why.REQUEST,
+            "why": CallReason.REQUEST,
             **fields,
         }
         self.host.take(HostRequest(number=self._number, entry_point=entry_point, resource=resource, **request))

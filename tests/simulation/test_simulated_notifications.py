@@ -16,7 +16,7 @@ from harness.simulation.world.world import World
 
 SECOND = 1_000_000
 VOTERS = 3
-ROUNDS_AT_MOST = 3
+MAX_ROUNDS = 3
 """An accept that finds that somebody else has prepared since, and then both rounds."""
 
 
@@ -37,7 +37,7 @@ def cluster(*, nodes: int, groups: int) -> World:
         ),
     )
     world = World(topology, seed=1)
-    assert world.run_until_settled(60 * SECOND) == []
+    assert world.run_until_converged(60 * SECOND) == []
     world.run(groups * LOOK_AGAIN_US + 2 * SECOND)  # copies of the start that concern nobody are read by and by
     return world
 
@@ -100,7 +100,7 @@ def test_a_change_costs_its_owner_its_rounds_and_every_node_a_look_a_second(node
 
     looks = nodes * ((world.clock.now_us - began_us) // LOOK_AGAIN_US + 1)
     assert changes == groups
-    assert counted.without_beats <= changes * ROUNDS_AT_MOST * VOTERS + looks * VOTERS
+    assert counted.without_beats <= changes * MAX_ROUNDS * VOTERS + looks * VOTERS
 
 
 def test_copies_that_concern_nobody_become_true_again_by_and_by() -> None:

@@ -4,10 +4,10 @@ import itertools
 
 from harness.cluster_service.core.messages import (
     Action,
-    AskProgram,
     HostConnected,
     HostLost,
     Log,
+    PingProgram,
     ProgramAnswered,
     RestartProgram,
     Tick,
@@ -40,7 +40,7 @@ class Bench:
     def take(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
-                case AskProgram(program):
+                case PingProgram(program):
                     self.asked.append((self.now, program))
                     if program not in self.deaf:
                         self.take(self.watch.handle(self.now, ProgramAnswered(program)))

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import pytest
 
 from harness.cluster_service.core.messages import Action, Event, HostReported, VoterAnswered
-from harness.cluster_service.idle_fast_path import Rest
+from harness.cluster_service.idle_fast_path import IdleFastPath
 from harness.cluster_service.service import ClusterService, ServiceConfiguration
 from harness.simulation.faults.schedule import run_schedule
 from harness.simulation.world.composition import Composition
 
 
-class _NoRest(Rest):
+class _NoRest(IdleFastPath):
     __slots__ = ()
 
     def handle(self, now: int, event: Event) -> list[Action] | None:
@@ -23,7 +23,7 @@ class _NoRest(Rest):
         return False
 
 
-class _Counting(Rest):
+class _Counting(IdleFastPath):
     __slots__ = ()
     heard = taken = 0
 
@@ -34,7 +34,7 @@ class _Counting(Rest):
         return actions
 
 
-def with_rest(rest: type[Rest]) -> Composition:
+def with_rest(rest: type[IdleFastPath]) -> Composition:
     """Services that rest in that way."""
 
     class Service(ClusterService):

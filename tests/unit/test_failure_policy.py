@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from manager_bench import ELSEWHERE, NODES, SECOND, ManagerBench, resource
+from manager_harness import ELSEWHERE, NODES, SECOND, ManagerBench, resource
 
 from harness.database.proposer import Result
 from harness.model.host_messages import EntryPoint

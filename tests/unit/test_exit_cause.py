@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import pytest
-from vm_bench import MS, SECOND, Bench, BenchVmms
+from vm_harness import MS, SECOND, Bench, BenchVmms
 
 from harness.errors import EngineUnanswered
 from harness.model.vm import Ending, VmNotice, VmState

@@ -46,7 +46,7 @@ def state_of(world: World, group: str) -> str:
 
 def test_group_of_a_lost_node_is_online_elsewhere_when_its_vm_is_ready_there() -> None:
     world = World(with_checks(small_topology()), seed=11)
-    assert world.run_until_settled(20 * SECOND_US) == []
+    assert world.run_until_converged(20 * SECOND_US) == []
     (box,) = world.instances.running("vm1")
     world.engine.ready_after_us["vm1"] = 6 * SECOND_US
     world.engine.hold(world.topology.rig, box.node)
@@ -70,7 +70,7 @@ def test_group_of_a_lost_node_is_online_elsewhere_when_its_vm_is_ready_there() -
 
 def test_vm_that_is_not_ready_on_its_node_is_tried_again_and_then_elsewhere() -> None:
     world = World(with_checks(small_topology(), pending_timeout_us=4 * SECOND_US), seed=12)
-    assert world.run_until_settled(20 * SECOND_US) == []
+    assert world.run_until_converged(20 * SECOND_US) == []
     (box,) = world.instances.running("vm2")
     world.engine.not_ready.add("vm2")
 
@@ -94,4 +94,4 @@ def test_random_faults_break_nothing_when_vms_have_checks(first: int) -> None:
 
         plan = "\n".join(str(fault) for fault in outcome.plan)
         tail = "\n".join(str(line) for line in outcome.world.trace[-60:])
-        assert not outcome.broken, f"seed {seed}: {outcome.violations or outcome.unsettled}\n{plan}\n{tail}"
+        assert not outcome.broken, f"seed {seed}: {outcome.violations or outcome.unconverged}\n{plan}\n{tail}"

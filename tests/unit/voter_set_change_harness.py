@@ -14,13 +14,13 @@ from harness.database.acceptor import Acceptor
 from harness.database.proposer import Proposer, Result, Send
 from harness.database.protocol import Address, Call, Form, Hello, HelloAnswer, Refused, Reply
 from harness.database.register import JsonCodec
-from harness.database.voter_set_change import SetChange
+from harness.database.voter_set_change import VoterSetChange
 from harness.model.changes import CreateRegister, RecordRestart
 from harness.model.records import GroupRecord
 from harness.model.session import Session
 from harness.model.topology import GroupSpec, ResourceSpec
 from harness.model.voter_set import VoterSet
-from harness.simulation.invariants.starts import ChosenValues
+from harness.simulation.invariants.starts import ChosenValueOracle
 
 __all__ = ["RIG", "Run", "SetBench"]
 
@@ -69,17 +69,17 @@ class SetBench:
     path: Callable[["SetBench", VoterSet], VoterSet | None]
     wipes: tuple[str, ...] = ()
     acceptor: Callable[[], Acceptor] = Acceptor
-    change: type[SetChange] = SetChange
+    change: type[VoterSetChange] = VoterSetChange
     after_wipe: Callable[["SetBench", str], None] = field(default=lambda _bench, _voter: None)
     now: int = 0
 
     def __post_init__(self) -> None:
         self.violations: list[str] = []
-        self.chosen = ChosenValues(codec=JsonCodec(), now=lambda: 0, told=self.violations.append)
+        self.chosen = ChosenValueOracle(codec=JsonCodec(), now=lambda: 0, told=self.violations.append)
         self.voters: dict[str, Acceptor] = {}
         self.settled = VoterSet(version=1, members=self.members)
         self.pending: VoterSet | None = None
-        self._driving: SetChange | None = None
+        self._driving: VoterSetChange | None = None
         self._numbers = iter(range(1, 10**9))
         self._pool: list[tuple[Any, ...]] = []
         self._hurt: list[str] = list(self.wipes)

@@ -2,7 +2,7 @@
 
 from harness.cluster_service.core.messages import VoterAnswered
 from harness.cluster_service.membership.voter_health import VoterWatch
-from harness.database.protocol import Address, Refused, Reply, Why
+from harness.database.protocol import Address, RefusalReason, Refused, Reply
 
 PATIENCE = 1_000_000
 
@@ -13,7 +13,7 @@ def watch() -> VoterWatch:
     return made
 
 
-def refused_by(voter: str, incarnation: str, why: Why) -> Reply:
+def refused_by(voter: str, incarnation: str, why: RefusalReason) -> Reply:
     of = Address(rig="rig", voter=voter, incarnation=incarnation, set_version=1)
     return Refused(of=of, why=why, voter_set=None)
 
@@ -24,15 +24,15 @@ def answered(reply: Reply) -> VoterAnswered:
 
 def test_a_voter_that_comes_back_empty_is_lost() -> None:
     made = watch()
-    made.handle(1, answered(refused_by("node2", "", Why.EMPTY)))
+    made.handle(1, answered(refused_by("node2", "", RefusalReason.EMPTY)))
 
     assert made.lost("node2", "node2-1") == "it came back empty"
 
 
 def test_an_answer_in_another_voters_name_is_no_answer_and_says_so() -> None:
     made = watch()
-    made.handle(1, answered(refused_by("node1", "node1-1", Why.VOTER)))
-    told = made.handle(1 + PATIENCE, answered(refused_by("node1", "node1-1", Why.VOTER)))
+    made.handle(1, answered(refused_by("node1", "node1-1", RefusalReason.VOTER)))
+    told = made.handle(1 + PATIENCE, answered(refused_by("node1", "node1-1", RefusalReason.VOTER)))
 
     assert made.lost("node2", "node2-1") == ""
     assert not made.answers(1 + PATIENCE, "node2", "node2-1")
@@ -42,13 +42,13 @@ def test_an_answer_in_another_voters_name_is_no_answer_and_says_so() -> None:
 
 def test_the_first_answer_that_counts_is_news_even_if_it_says_what_was_known() -> None:
     made = watch()
-    made.handle(1, answered(refused_by("node2", "node2-1", Why.SET_VERSION)))
+    made.handle(1, answered(refused_by("node2", "node2-1", RefusalReason.SET_VERSION)))
     before = made.changes
-    made.handle(2, answered(refused_by("node2", "node2-1", Why.SET_VERSION)))
+    made.handle(2, answered(refused_by("node2", "node2-1", RefusalReason.SET_VERSION)))
     assert made.changes == before
 
     made.expect(3, {"node1": "node1-1", "node2": "node2-2"})
-    made.handle(4, answered(refused_by("node2", "node2-1", Why.SET_VERSION)))
+    made.handle(4, answered(refused_by("node2", "node2-1", RefusalReason.SET_VERSION)))
 
     assert made.changes == before + 1
     assert made.lost("node2", "node2-2") == "it came back as node2-1"

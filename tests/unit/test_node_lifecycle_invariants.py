@@ -23,7 +23,7 @@ from harness.simulation.invariants.node_lifecycle import (
     DeadlinesHold,
     DownResets,
     EndsAreProved,
-    HeldOff,
+    HeldNodesStayOff,
 )
 from harness.simulation.kernel.node_clock import DriftingClock
 from harness.simulation.kernel.runtime import Clock, VirtualClock
@@ -375,7 +375,7 @@ class Switch(Node):
     def __init__(self) -> None:
         super().__init__()
         self.client: Any = SimpleNamespace(holds=self._holds, on_start_ordered=[])
-        self.watcher = HeldOff(engine=self.engine, told=self.told.append)
+        self.watcher = HeldNodesStayOff(engine=self.engine, told=self.told.append)
         self.watcher.listen("node2", self.client)
 
     async def _holds(self, rig: str) -> frozenset[str]:
@@ -401,8 +401,8 @@ def something_else_does(switch: Switch) -> None:
 @pytest.mark.parametrize(
     ("asked_before", "after_us", "befalls", "broken"),
     [
-        (True, HeldOff.KNOWN_US + 1, nothing, True),
-        (True, HeldOff.KNOWN_US, nothing, False),
+        (True, HeldNodesStayOff.KNOWN_US + 1, nothing, True),
+        (True, HeldNodesStayOff.KNOWN_US, nothing, False),
         (False, 0, nothing, True),
         (False, 0, hangs, False),
         (False, 0, something_else_does, True),

@@ -2,7 +2,7 @@
 
 from itertools import count
 
-from harness.database.batch_read import Survey
+from harness.database.batch_read import BatchRead
 from harness.database.proposer import READ_PATIENCE_US
 from harness.database.protocol import (
     NO_BALLOT,
@@ -11,8 +11,8 @@ from harness.database.protocol import (
     Content,
     ReadMany,
     ReadManyAnswer,
+    RefusalReason,
     Refused,
-    Why,
 )
 from harness.model.voter_set import VoterSet
 
@@ -20,9 +20,9 @@ VOTERS = VoterSet(version=3, members={"node1": "a", "node2": "b", "node3": "c"})
 OLD, NEW = Ballot(1, "p"), Ballot(2, "p")
 
 
-def survey(*keys: str) -> Survey:
+def survey(*keys: str) -> BatchRead:
     numbers = count(1)
-    return Survey(
+    return BatchRead(
         keys=keys, voter_set=VOTERS, rig="rig", numbers=lambda: next(numbers), seen=lambda voter, _life: len(voter)
     )
 
@@ -54,7 +54,7 @@ def test_a_refusal_a_failure_and_an_answer_of_another_life_count_for_nothing() -
     made = survey("x")
     stranger = Address(rig="rig", voter="node2", incarnation="old", set_version=3)
 
-    assert made.answered(0, 1, Refused(of=stranger, why=Why.BEHIND, voter_set=None)) == []
+    assert made.answered(0, 1, Refused(of=stranger, why=RefusalReason.BEHIND, voter_set=None)) == []
     assert made.answered(0, 2, ReadManyAnswer(of=stranger, contents=answer("node2", x=NEW).contents)) == []
     made.failed(3)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from chaos.arena.simulation import memory_check
-from chaos.arena.simulation.memory_check import free_memory, no_room
+from chaos.arena.simulation.memory_check import free_memory, memory_shortfall
 from chaos.cli.main import run_command
 from harness.model.topology import GroupSpec, NodeSpec, ResourceSpec, Topology
 from harness.simulation.world.memory_footprint import bytes_needed
@@ -27,9 +27,9 @@ def rig(*, nodes: int, vms: int) -> Topology:
 
 
 def test_what_does_not_fit_is_told_with_what_it_takes_and_what_there_is() -> None:
-    assert no_room(rig(nodes=3, vms=2), free_bytes=50 * MIB) == ""
+    assert memory_shortfall(rig(nodes=3, vms=2), free_bytes=50 * MIB) == ""
 
-    told = no_room(rig(nodes=9, vms=4000), free_bytes=100 * MIB)
+    told = memory_shortfall(rig(nodes=9, vms=4000), free_bytes=100 * MIB)
 
     assert told.startswith("9 nodes and 4000 resources take about 277 MiB in the simulator, and 100 MiB are free")
     assert "expected fewer resources or nodes" in told
@@ -38,8 +38,8 @@ def test_what_does_not_fit_is_told_with_what_it_takes_and_what_there_is() -> Non
 def test_worlds_at_a_time_take_as_many_times_the_memory() -> None:
     one = bytes_needed(rig(nodes=3, vms=100))
 
-    assert no_room(rig(nodes=3, vms=100), worlds=2, free_bytes=2 * one) == ""
-    assert ", 3 at a time take about" in no_room(rig(nodes=3, vms=100), worlds=3, free_bytes=2 * one)
+    assert memory_shortfall(rig(nodes=3, vms=100), worlds=2, free_bytes=2 * one) == ""
+    assert ", 3 at a time take about" in memory_shortfall(rig(nodes=3, vms=100), worlds=3, free_bytes=2 * one)
 
 
 def test_this_vm_tells_how_much_is_free() -> None:

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from set_change_bench import Run, SetBench
+from voter_set_change_harness import Run, SetBench
 
 from harness.database.acceptor import Acceptor
-from harness.database.protocol import NO_BALLOT, Refused, Why
+from harness.database.protocol import NO_BALLOT, RefusalReason, Refused
 from harness.model.voter_set import VoterSet
 from harness.simulation.plants_of_rounds import RewritesNothing
 
@@ -96,7 +96,7 @@ class _TakesOlderRounds(Acceptor):
     def _refusal(self, call: Any) -> Refused | None:
         refused = super()._refusal(call)
         older = call.to.set_version < self.set_version
-        return None if refused is not None and refused.why is Why.SET_VERSION and older else refused
+        return None if refused is not None and refused.why is RefusalReason.SET_VERSION and older else refused
 
 
 def copy_values(bench: SetBench, voter: str) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from harness.errors import ApiUnanswered, ApiUnreachable, HarnessError, RequestRefused
-from harness.rig.cluster.node_api_client import Address, Reply, addresses_of
+from harness.rig.cluster.node_api_client import Address, ApiReply, addresses_of
 from harness.rig.cluster.request_routing import FOLLOW_LIMIT, Question, send_request, who_to_ask
-from harness.rig.cluster.status import GroupStanding, NodeStanding, Power, ResourceStanding, Standing
+from harness.rig.cluster.status import GroupStatus, NodeStatus, Power, ResourceStatus, RigStatus
 
 MOVE = Question(path="groups/web/move", arguments={"target": "node2"})
 NODES = ("node1", "node2", "node3")
@@ -21,7 +21,7 @@ class FakeNodes:
         self.answers = answers
         self.asked: list[str] = []
 
-    def post(self, address: Address, path: str, body: Mapping[str, Any], *, limit_s: float) -> Reply:
+    def post(self, address: Address, path: str, body: Mapping[str, Any], *, limit_s: float) -> ApiReply:
         assert (path, body) == ("groups/web/move", {"target": "node2"})
         assert limit_s > 0
         self.asked.append(address.node)
@@ -29,10 +29,10 @@ class FakeNodes:
         if isinstance(answer, Exception):
             raise answer
         code, _, owner = answer.partition(" ")
-        return Reply(node=address.node, status=200, body={"code": code, "message": f"told {code}", "owner": owner})
+        return ApiReply(node=address.node, status=200, body={"code": code, "message": f"told {code}", "owner": owner})
 
 
-def send(nodes: FakeNodes, *order: str, **absent: str) -> Reply:
+def send(nodes: FakeNodes, *order: str, **absent: str) -> ApiReply:
     addresses = {name: Address(node=name, host="127.0.0.1", port=1) for name in NODES}
     return send_request(nodes, MOVE, addresses=addresses, order=order, absent=absent)
 
@@ -98,18 +98,18 @@ def test_minority_alone_refuses_and_everybody_who_was_tried_is_named() -> None:
         send(FakeNodes(node1="no-quorum"), "node1", node3="is off")
 
 
-def standing(*quorums: bool | None) -> Standing:
-    resource = ResourceStanding(name="web-vm", type="virtual-machine", state="Online", persistent_state=1)
-    return Standing(
+def standing(*quorums: bool | None) -> RigStatus:
+    resource = ResourceStatus(name="web-vm", type="virtual-machine", state="Online", persistent_state=1)
+    return RigStatus(
         rig="mine",
         subnet="10.87.0.0/24",
         nodes=tuple(
-            NodeStanding(
+            NodeStatus(
                 name=name, address="", voter=True, power=Power.ON, state="Up", session="", quorum=quorum
             )
             for name, quorum in zip(NODES, quorums, strict=True)
         ),
-        groups=(GroupStanding(name="web", owner="node3", epoch=1, state="Online", resources=(resource,)),),
+        groups=(GroupStatus(name="web", owner="node3", epoch=1, state="Online", resources=(resource,)),),
     )
 
 

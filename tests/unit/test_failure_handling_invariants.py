@@ -26,13 +26,13 @@ from harness.model.topology import (
     Topology,
 )
 from harness.simulation.invariants.failure_handling import (
+    DisturbanceTracker,
     DrainedOwnsNothing,
     FailuresCount,
     RestartActions,
     RunningStays,
     StartsAreWishes,
     StopsAreWishes,
-    Troubles,
 )
 from harness.simulation.twins.container import SimulatedContainer
 from harness.simulation.world.fault_kinds import FaultKind, Planned
@@ -160,7 +160,7 @@ class Stopped:
         instances: Any = SimpleNamespace(running=lambda vm: [self.box] if vm == "vm" else [])
         chosen: Any = SimpleNamespace(newest=lambda _key: self.record)
         nodes = (NodeSpec(name="node1", address="", voter=True),)
-        self.troubles = Troubles(now=lambda: self.now_us)
+        self.troubles = DisturbanceTracker(now=lambda: self.now_us)
         self.watcher = StopsAreWishes(
             Topology(rig="r", subnet="", nodes=nodes, groups=(self.record.spec,)),
             instances=instances,
@@ -279,7 +279,7 @@ def test_what_runs_on_a_paused_node_stays_there(
     told: list[str] = []
     stopped.box.labels = {**stopped.box.labels, label.SESSION: str(runs_as)}
     instances: Any = SimpleNamespace(running=lambda vm: [stopped.box] if vm == "vm" else [])
-    troubles = Troubles(now=lambda: STOP_US)
+    troubles = DisturbanceTracker(now=lambda: STOP_US)
     watcher = RunningStays(instances=instances, troubles=troubles, now=lambda: STOP_US, told=told.append)
     for fault in befell:
         troubles.struck(fault)
@@ -303,7 +303,7 @@ class Started:
         self.box = SimulatedContainer(id="c1", name="vm", labels=labels, host="n1")
         instances: Any = SimpleNamespace(foreign={"c1"} if foreign else set())
         chosen: Any = SimpleNamespace(newest=lambda _key: self.record)
-        self.troubles = Troubles(now=lambda: self.now_us, meant=FaultKind.VM_START_BY_HAND)
+        self.troubles = DisturbanceTracker(now=lambda: self.now_us, meant=FaultKind.VM_START_BY_HAND)
         self.watcher = StartsAreWishes(
             Topology(rig="r", subnet="", nodes=(), groups=(self.record.spec,)),
             instances=instances,

@@ -4,7 +4,7 @@ from typing import Any
 
 from harness.document.topology import read_topology
 from harness.document.yaml_source import load
-from harness.rig.cluster.status import Power, Standing, merge
+from harness.rig.cluster.status import Power, RigStatus, merge
 
 TOPOLOGY = read_topology(load("nodes: 3\ngroups: 1\n", name="rig.yaml"))
 ON = {"node1": Power.ON, "node2": Power.ON, "node3": Power.ON}
@@ -43,7 +43,7 @@ def snapshot(
     }
 
 
-def standing(*snapshots: dict[str, Any], powers: dict[str, Power] | None = None) -> Standing:
+def standing(*snapshots: dict[str, Any], powers: dict[str, Power] | None = None) -> RigStatus:
     return merge(TOPOLOGY, powers or ON, {entry["node"]: entry for entry in snapshots})
 
 

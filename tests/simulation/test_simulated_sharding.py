@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from test_requests import ask, vm_node
 
-from harness.cluster_service.core.messages import Answer, AnswerCode
-from harness.cluster_service.membership.sharding import WATCHERS
+from harness.cluster_service.core.messages import AnswerCode, RequestAnswered
+from harness.cluster_service.membership.sharding import WATCHERS_PER_SHARD
 from harness.model.records import ClusterRecord, GroupRecord
 from harness.model.topology import SECOND_US, GroupSpec, NodeSpec, ResourceSpec, Settings, Topology
 from harness.simulation.world.world import World
@@ -39,7 +39,7 @@ def topology(*, preferred: tuple[str, ...] = (), nodes: int = NODES) -> Topology
 
 
 def settled(world: World, limit_us: int = 40 * SECOND_US) -> None:
-    assert world.run_until_settled(limit_us) == []
+    assert world.run_until_converged(limit_us) == []
     assert world.violations == []
 
 
@@ -96,7 +96,7 @@ def test_each_group_is_known_to_its_watchers_only_and_lies_on_one_of_them() -> N
     for number in range(1, GROUPS + 1):
         name = f"web{number}"
         assert sorted(node for node in world.nodes if name in known(world, node)) == sorted(watchers(world, name))
-        assert len(watchers(world, name)) == WATCHERS
+        assert len(watchers(world, name)) == WATCHERS_PER_SHARD
         assert vm_node(world, f"vm{number}") in watchers(world, name)
 
 
@@ -171,7 +171,7 @@ def test_any_node_answers_for_groups_that_it_does_not_watch() -> None:
     by_group = ask(world, asked, "group.offline", group="web7")
     ask(world, other, "group.offline", group="web7")
     by_resource = ask(world, asked, "resource.fail", resource="vm7")
-    unknown: list[Answer] = []
+    unknown: list[RequestAnswered] = []
     for call, argument in (("group.offline", "group"), ("resource.fail", "resource")):
         world.nodes[asked].request(call, {argument: "none"}, answered=unknown.append)
     world.run(2 * SECOND_US)
