@@ -429,7 +429,7 @@ class SimulatedNode:
     def request(
         self, call: str, arguments: Mapping[str, str | bool], *, answered: Callable[[RequestAnswered], None]
     ) -> bool:
-        """Send a request; `answered` is called at most once: never when the service dies. False: there is no service."""
+        """Send a request; `answered` is called at most once: never when the service dies. False: no service runs."""
         if self.service is None or self.frozen:
             return False
         self._deliver(RequestReceived(id=self._askers.add(answered), call=call, arguments=arguments))
